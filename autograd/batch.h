@@ -1,0 +1,36 @@
+/* autograd/batch.h - one micro-batch, as a model sees it.
+ *
+ * Sequences lie one after the other without padding between them. `tokens` is rounded up to a shape
+ * class so that plans can be reused; rows from `used` on belong to no sequence: id 0, position 0,
+ * no target. All arrays have room for `tokens` (or max_seq) entries and are borrowed.
+ */
+#ifndef MB_AUTOGRAD_BATCH_H
+#define MB_AUTOGRAD_BATCH_H
+
+#include "core/tensor.h"
+
+typedef struct mb_batch {
+    int64_t tokens, used;
+    int32_t *ids;      /* (tokens) */
+    int32_t *position; /* (tokens) in its own sequence, from 0 */
+    int32_t *segment;  /* (tokens) token type, 0 or 1 */
+    int32_t *ordinal;  /* (tokens) of its sample in the epoch stream: keys the dropouts */
+
+    int64_t n_seq, max_seq; /* sequences here; capacity of the arrays below */
+    int64_t max_len;        /* bound on the length of any sequence (of its keys, with a cache) */
+    int32_t *start, *len;   /* (max_seq) first row and length of each sequence's queries */
+    int32_t *k_start,
+        *k_len; /* (max_seq) the same of its keys; equal to start, len without cache */
+
+    /* What is trained. Token tasks: hidden row target_row[i] must predict target_label[i], its loss
+     * counted target_weight[i] times; rows in ascending order. Sequence tasks: one entry per
+     * sequence, target_row is the sequence number. */
+    int64_t n_targets;
+    int32_t *target_row, *target_label;
+    float *target_weight;
+
+    uint64_t seed; /* of the run */
+    uint32_t step; /* optimizer step, from 0 */
+} mb_batch;
+
+#endif

@@ -1,0 +1,2 @@
+/* placeholder.c - removed with the first real file of this folder. */
+typedef int mb_placeholder;

@@ -1,0 +1,146 @@
+/* core/alloc.c - see core/alloc.h. Each block carries a 64-byte head with its size. */
+#include "core/alloc.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { HEAD = 64 };
+
+static _Atomic int64_t n_requests, live_bytes;
+static _Atomic int64_t fail_at = -1; /* -1: the environment was not asked yet; 0: never */
+
+static bool must_fail(void)
+{
+    const int64_t n = atomic_fetch_add(&n_requests, 1) + 1;
+
+    if (atomic_load(&fail_at) < 0) {
+        const char *s = getenv("MBUYU_ALLOC_FAIL_AT");
+        atomic_store(&fail_at, s != NULL ? strtoll(s, NULL, 10) : 0);
+    }
+    return atomic_load(&fail_at) == n;
+}
+
+mb_status mb_alloc(size_t bytes, const char *what, void **out)
+{
+    char *p = NULL;
+
+    if (bytes <= SIZE_MAX - 2 * HEAD && !must_fail())
+        p = aligned_alloc(HEAD, (bytes + HEAD + HEAD - 1) / HEAD * HEAD);
+    if (p == NULL)
+        return MB_RAISE(MB_ENOMEM, "not enough memory for %s: %zu bytes asked, %lld in use", what,
+                        bytes, (long long)mb_alloc_live());
+    memcpy(p, &bytes, sizeof bytes);
+    memset(p + HEAD, 0, bytes);
+    atomic_fetch_add(&live_bytes, (int64_t)bytes);
+    *out = p + HEAD;
+    return MB_OK;
+}
+
+mb_status mb_alloc_array(size_t n, size_t size, const char *what, void **out)
+{
+    size_t bytes;
+
+    if (__builtin_mul_overflow(n, size, &bytes))
+        return MB_RAISE(MB_ENOMEM, "not enough memory for %s: %zu elements of %zu bytes", what, n,
+                        size);
+    return mb_alloc(bytes, what, out);
+}
+
+mb_status mb_grow(void **p, size_t *capacity, size_t need, size_t size, const char *what)
+{
+    size_t wanted = *capacity < 8 ? 8 : *capacity;
+    void *q;
+
+    if (need <= *capacity)
+        return MB_OK;
+    while (wanted < need)
+        wanted = wanted > SIZE_MAX / 2 ? need : wanted * 2;
+    MB_TRY(mb_alloc_array(wanted, size, what, &q));
+    if (*p != NULL)
+        memcpy(q, *p, *capacity * size);
+    mb_free(*p);
+    *p = q;
+    *capacity = wanted;
+    return MB_OK;
+}
+
+mb_status mb_pages(size_t bytes, const char *what, void **out)
+{
+    void *p = MAP_FAILED;
+
+    if (bytes == 0)
+        bytes = 1;
+    if (!must_fail())
+        p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                 -1, 0);
+    MB_REQUIRE(p != MAP_FAILED, MB_ENOMEM, "not enough memory for %s: %zu bytes asked", what,
+               bytes);
+    atomic_fetch_add(&live_bytes, (int64_t)bytes);
+    *out = p;
+    return MB_OK;
+}
+
+void mb_pages_free(void *p, size_t bytes)
+{
+    if (p == NULL)
+        return;
+    if (bytes == 0)
+        bytes = 1;
+    atomic_fetch_sub(&live_bytes, (int64_t)bytes);
+    munmap(p, bytes);
+}
+
+void mb_free(void *p)
+{
+    size_t bytes;
+
+    if (p == NULL)
+        return;
+    memcpy(&bytes, (char *)p - HEAD, sizeof bytes);
+    atomic_fetch_sub(&live_bytes, (int64_t)bytes);
+    free((char *)p - HEAD);
+}
+
+mb_status mb_strndup(const char *s, size_t n, char **out)
+{
+    void *p;
+
+    MB_TRY(mb_alloc(n + 1, "a string", &p));
+    memcpy(p, s, n);
+    *out = p;
+    return MB_OK;
+}
+
+mb_status mb_strdup(const char *s, char **out)
+{
+    return mb_strndup(s, strlen(s), out);
+}
+
+mb_status mb_asprintf(char **out, const char *fmt, ...)
+{
+    va_list ap;
+    void *p;
+
+    va_start(ap, fmt);
+    const int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    MB_TRY(mb_alloc((size_t)n + 1, "a string", &p));
+    va_start(ap, fmt);
+    vsnprintf(p, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    *out = p;
+    return MB_OK;
+}
+
+int64_t mb_alloc_count(void)
+{
+    return atomic_load(&n_requests);
+}
+
+int64_t mb_alloc_live(void)
+{
+    return atomic_load(&live_bytes);
+}

@@ -1,0 +1,48 @@
+/* core/dtype.h - the element types of core/dtypes.def and what is known about each. */
+#ifndef MB_CORE_DTYPE_H
+#define MB_CORE_DTYPE_H
+
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef enum mb_dtype {
+#define MB_DTYPE(name, tag, block, bytes) MB_DTYPE_##name,
+#include "core/dtypes.def"
+#undef MB_DTYPE
+    MB_DTYPE_COUNT
+} mb_dtype;
+
+const char *mb_dtype_name(mb_dtype d);    /* "F32": the tag safetensors and GGUF use */
+int64_t mb_dtype_block(mb_dtype d);       /* elements in one block, 1 for ordinary types */
+int64_t mb_dtype_block_bytes(mb_dtype d); /* bytes of one block */
+bool mb_dtype_is_quantised(mb_dtype d);   /* a GGUF block type */
+bool mb_dtype_from_name(const char *tag, mb_dtype *out);
+/* Bytes of n elements; n must be a multiple of the block. */
+int64_t mb_dtype_bytes(mb_dtype d, int64_t n);
+
+/* Conversions of one value; round to nearest even, NaN stays NaN. */
+static inline float mb_bf16_to_f32(uint16_t h)
+{
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = (uint32_t)h << 16};
+    return v.f;
+}
+
+static inline uint16_t mb_f32_to_bf16(float f)
+{
+    union {
+        float f;
+        uint32_t u;
+    } v = {.f = f};
+    if ((v.u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((v.u >> 16) | 0x40u);
+    return (uint16_t)((v.u + 0x7fffu + ((v.u >> 16) & 1u)) >> 16);
+}
+
+float mb_f16_to_f32(uint16_t h);
+uint16_t mb_f32_to_f16(float f);
+
+#endif

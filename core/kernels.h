@@ -1,0 +1,108 @@
+/* core/kernels.h - what a kernel is called with, and the table a device provides.
+ *
+ *     MB_TRY(MB_RUN(ex, rmsnorm_fwd, y, rstd, x, w, eps));
+ *
+ * mb_exec says where and with what: the device's table, workspace, threads. An empty slot is an
+ * error that names device and kernel. On the planning device (core/plan/plan.h) MB_RUN only notes
+ * how much workspace the target device would take.
+ */
+#ifndef MB_CORE_KERNELS_H
+#define MB_CORE_KERNELS_H
+
+#include "core/arena.h"
+#include "core/tensor.h"
+
+enum { MB_GRAIN = 4096 }; /* elements: unit of norms, shard boundaries, blockwise state */
+
+typedef struct mb_kernels mb_kernels;
+
+typedef struct mb_exec {
+    const mb_kernels *kernels;
+    mb_arena *scratch; /* workspace of kernels; may be a counting arena when planning */
+    void *workspace;   /* what MB_RUN took for the kernel now running */
+    int threads;       /* how many a kernel may use; never changes a result */
+    bool planning;     /* nothing is computed, data pointers are not addresses */
+    void *stream;      /* device stream; NULL on CPUs */
+} mb_exec;
+
+typedef enum mb_activation {
+    MB_ACT_SILU,
+    MB_ACT_GELU,
+    MB_ACT_GELU_TANH,
+    MB_ACT_RELU,
+    MB_ACT_TANH,
+    MB_ACT_COUNT
+} mb_activation;
+
+/* Sequences of queries and of keys, one after the other in their tensors or with gaps (a cache).
+ * Query i of sequence s sits at position k_len[s] - q_len[s] + i of its keys. */
+typedef struct mb_attention {
+    int64_t heads, kv_heads, head_dim; /* head h reads kv head h / (heads / kv_heads) */
+    float scale;                       /* usually 1/sqrt(head_dim) */
+    bool causal;
+    int64_t window; /* 0: none; else only keys with q_pos - k_pos < window, and,
+                                        * when not causal, k_pos - q_pos < window */
+    float softcap;  /* 0: none; else cap*tanh(s/cap) */
+    int64_t n_seq;
+    const int32_t *q_start, *q_len, *k_start, *k_len; /* n_seq each */
+    int64_t max_len; /* bound on any q_len and k_len: sizes workspace */
+    float dropout;   /* probability; of (query, key, head) */
+    uint64_t seed, site;
+    uint32_t step;
+    const int32_t *ordinal; /* (Tq): sample ordinal per query row, for dropout */
+} mb_attention;
+
+typedef struct mb_dropout {
+    float p;
+    uint64_t seed, site;
+    uint32_t step;
+    const int32_t *ordinal, *position; /* (R): per row */
+} mb_dropout;
+
+/* torch.optim.AdamW: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+ * p -= lr*wd*p; p -= lr/(1-b1^t) * m / (sqrt(v)/sqrt(1-b2^t) + eps); g is grad * grad_scale. */
+typedef struct mb_adamw {
+    float lr, beta1, beta2, eps, weight_decay;
+    double correction1, correction2; /* 1 - beta^t */
+    float grad_scale;
+} mb_adamw;
+
+struct mb_kernels {
+    const char *device;
+#define MB_KERNEL(name, params, args) mb_status(*name) params;
+#define MB_KERNEL_WS(name, params, args) \
+    mb_status(*name) params;             \
+    size_t(*name##_workspace) params;
+#include "core/kernels.def"
+#undef MB_KERNEL
+#undef MB_KERNEL_WS
+};
+
+mb_status mb_kernel_missing(const mb_exec *ex, const char *kernel) MB_MUST_USE;
+
+/* For each kernel, `mb_run_<name>`: takes workspace, calls the slot, gives workspace back. */
+#define MB_KERNEL(name, params, args)            \
+    static inline mb_status mb_run_##name params \
+    {                                            \
+        if (ex->kernels->name == NULL)           \
+            return mb_kernel_missing(ex, #name); \
+        return ex->kernels->name args;           \
+    }
+#define MB_KERNEL_WS(name, params, args)                                                        \
+    static inline mb_status mb_run_##name params                                                \
+    {                                                                                           \
+        if (ex->kernels->name == NULL || ex->kernels->name##_workspace == NULL)                 \
+            return mb_kernel_missing(ex, #name);                                                \
+        const size_t mark = mb_arena_used(ex->scratch);                                         \
+        MB_TRY(mb_arena_take(ex->scratch, ex->kernels->name##_workspace args, &ex->workspace)); \
+        const mb_status st = ex->kernels->name args;                                            \
+        mb_arena_rewind(ex->scratch, mark);                                                     \
+        return st;                                                                              \
+    }
+#include "core/kernels.def"
+#undef MB_KERNEL
+#undef MB_KERNEL_WS
+
+#define MB_RUN(ex, name, ...) mb_run_##name((ex), __VA_ARGS__)
+
+#endif

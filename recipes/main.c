@@ -1,0 +1,5 @@
+/* recipes/main.c - the program. */
+int main(void)
+{
+    return 0;
+}
