@@ -1,0 +1,433 @@
+#!/usr/bin/env python3
+"""Makes or checks tests/data/reference: tiny Hugging Face models and what PyTorch computes with them.
+
+    PYTHON scripts/make_reference.py [--out DIR] [--only llama,rslora-bert] [--check]
+
+PYTHON has the packages of scripts/peers.lock. Without --check the cases are written; with it they
+are computed again and compared with what is stored, and the exit status says whether they agree.
+
+A case is a checkpoint folder (config.json, model.safetensors, tokenizer.json) with
+golden.safetensors beside it, all float32, made with one thread on the CPU and dropout off:
+
+    in.NAME         input_ids, attention_mask, labels (int32)
+    out.logits      compare them where attention_mask is 1
+    out.loss        mean over the labels that are not -100
+    grad.TENSOR     d loss / d tensor, named as on disk
+    train.losses    [10] the loss before each of ten AdamW steps on the same batch
+    param.TENSOR    the trained tensors after the third step
+
+AdamW: lr 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 0.01 on everything, no clipping. An
+adapter case adds adapter-before (the golden numbers are of base plus that), adapter-after-10-steps
+and merged.safetensors, the logits after merging the latter. tests/data/schedules.json holds the
+learning rates of transformers' schedules over 100 steps at base rate 1e-3.
+"""
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import peft
+import tokenizers
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+HERE = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data"
+WIDTH, INNER, LAYERS, HEADS = 64, 160, 2, 4
+BPE_SIZE, WORDPIECE_SIZE = 384, 400
+ADAMW = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+STEPS, SNAPSHOT = 10, 3
+VERSIONS = dict(
+    torch=torch.__version__,
+    transformers=transformers.__version__,
+    tokenizers=tokenizers.__version__,
+)
+
+
+# --- tokenizers ---------------------------------------------------------------------------------
+def corpus():
+    return json.loads((HERE / "reference" / "corpus.json").read_text()) * 8
+
+
+def byte_bpe():
+    tok = tokenizers.Tokenizer(models.BPE())
+    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tok.decoder = decoders.ByteLevel()
+    tok.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=BPE_SIZE,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tok.train_from_iterator(corpus(), trainer)
+    return tok
+
+
+def wordpiece():
+    tok = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tok.normalizer = normalizers.BertNormalizer()
+    tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=WORDPIECE_SIZE,
+        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        show_progress=False,
+    )
+    tok.train_from_iterator(corpus(), trainer)
+    tok.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tok.decoder = decoders.WordPiece()
+    return tok
+
+
+# --- batches ------------------------------------------------------------------------------------
+def causal_batch(length):
+    """Two rows: the first with an untrained prompt, the second ending in padding."""
+    ids = torch.randint(3, BPE_SIZE, (2, length))
+    labels, mask = ids.clone(), torch.ones_like(ids)
+    labels[0, :5] = -100
+    labels[1, -4:] = -100
+    mask[1, -4:] = 0
+    return dict(input_ids=ids, attention_mask=mask, labels=labels)
+
+
+def encoder_batch(make_labels):
+    """Three rows, the last one padded after 14 tokens."""
+    ids = torch.randint(5, WORDPIECE_SIZE, (3, 20))
+    mask = torch.ones_like(ids)
+    mask[2, 14:] = 0
+    ids[2, 14:] = 0
+    labels = make_labels(ids)
+    if labels.dim() == 2:
+        labels[mask == 0] = -100
+    return dict(input_ids=ids, attention_mask=mask, labels=labels)
+
+
+def classes(ids):
+    return torch.tensor([0, 2, 1])
+
+
+def masked_words(ids):
+    return torch.where(torch.rand(ids.shape) < 0.3, ids, -100)
+
+
+# --- models -------------------------------------------------------------------------------------
+DECODER = dict(
+    vocab_size=BPE_SIZE,
+    hidden_size=WIDTH,
+    intermediate_size=INNER,
+    num_hidden_layers=LAYERS,
+    num_attention_heads=HEADS,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    bos_token_id=0,
+    eos_token_id=2,
+    pad_token_id=2,
+)
+ENCODER = dict(
+    vocab_size=WORDPIECE_SIZE,
+    hidden_size=WIDTH,
+    intermediate_size=INNER,
+    num_hidden_layers=LAYERS,
+    num_attention_heads=HEADS,
+    max_position_embeddings=64,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+GPT2 = dict(
+    vocab_size=BPE_SIZE,
+    n_embd=WIDTH,
+    n_layer=LAYERS,
+    n_head=HEADS,
+    n_positions=128,
+    resid_pdrop=0,
+    embd_pdrop=0,
+    attn_pdrop=0,
+    bos_token_id=0,
+    eos_token_id=0,
+)
+LLAMA3_ROPE = dict(
+    rope_type="llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=64,
+)
+
+# name: seed, model class, config class, config, tokenizer, batch
+CASES = {
+    "gpt2": (0, "GPT2LMHeadModel", "GPT2Config", GPT2, byte_bpe, lambda: causal_batch(24)),
+    "llama": (
+        1,
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        dict(DECODER, tie_word_embeddings=True, rope_theta=100000.0),
+        byte_bpe,
+        lambda: causal_batch(24),
+    ),
+    "llama3-rope": (
+        2,
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        dict(
+            DECODER,
+            max_position_embeddings=256,
+            tie_word_embeddings=False,
+            rope_theta=500000.0,
+            rope_scaling=LLAMA3_ROPE,
+        ),
+        byte_bpe,
+        lambda: causal_batch(80),
+    ),
+    "mistral-sliding": (
+        3,
+        "MistralForCausalLM",
+        "MistralConfig",
+        dict(DECODER, sliding_window=16, head_dim=24),
+        byte_bpe,
+        lambda: causal_batch(48),
+    ),
+    "bert-cls": (
+        7,
+        "BertForSequenceClassification",
+        "BertConfig",
+        dict(ENCODER, num_labels=3),
+        wordpiece,
+        lambda: encoder_batch(classes),
+    ),
+    "bert-mlm": (
+        8,
+        "BertForMaskedLM",
+        "BertConfig",
+        ENCODER,
+        wordpiece,
+        lambda: encoder_batch(masked_words),
+    ),
+}
+LLAMA_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+# name: base case, PEFT task type, LoraConfig
+ADAPTERS = {
+    "lora-llama": ("llama", "CAUSAL_LM", dict(target_modules=LLAMA_LINEAR)),
+    "lora-gpt2-conv1d": (
+        "gpt2",
+        "CAUSAL_LM",
+        dict(target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True),
+    ),
+    "rslora-bert": (
+        "bert-cls",
+        "SEQ_CLS",
+        dict(target_modules=["query", "value"], use_rslora=True, modules_to_save=["classifier"]),
+    ),
+}
+ADAPTER_SEED = 7
+SCHEDULES = (
+    ("constant", 0, None),
+    ("constant_with_warmup", 10, None),
+    ("linear", 10, None),
+    ("cosine", 10, None),
+    ("cosine", 0, None),
+    ("cosine_with_restarts", 10, dict(num_cycles=3)),
+    ("polynomial", 10, None),
+    ("inverse_sqrt", 10, None),
+    ("cosine_with_min_lr", 10, dict(min_lr=1e-5)),
+    ("warmup_stable_decay", 10, dict(num_decay_steps=30)),
+)
+
+
+def build(name, seed=None):
+    own_seed, model_class, config_class, config, tokenizer, batch = CASES[name]
+    torch.manual_seed(own_seed if seed is None else seed)
+    model = getattr(transformers, model_class)(getattr(transformers, config_class)(**config))
+    tok, rows = tokenizer(), batch()
+    enlarge(model)
+    return model, tok, rows
+
+
+@torch.no_grad()
+def enlarge(model):
+    """Weights large enough that every term of every gradient stands well above rounding."""
+    for name, p in model.named_parameters():
+        if p.dim() >= 2:
+            p.normal_(0, 0.6 / p.shape[-1] ** 0.5)
+        elif "bias" in name:
+            p.normal_(0, 0.05)
+        else:
+            p.add_(torch.randn_like(p) * 0.1)
+
+
+# --- what is stored -----------------------------------------------------------------------------
+def name_on_disk(name, parameter, checkpoint):
+    """PEFT leaves the adapter's name and its wrappers out; a tied tensor has one of its names."""
+    short = name.replace(".default.", ".").replace("modules_to_save.", "")
+    if short in checkpoint or short.startswith("base_model.") or not parameter.requires_grad:
+        return short
+    for key, value in checkpoint.items():
+        if value.shape == parameter.shape and torch.equal(value, parameter.detach()):
+            return key
+    raise KeyError(name)
+
+
+def golden(model, batch, folder, **notes):
+    checkpoint = load_file(folder / "model.safetensors")
+    trained = [
+        (name_on_disk(name, p, checkpoint), p)
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    ]
+    model.train()
+    model.zero_grad()
+    result = model(**batch)
+    result.loss.backward()
+    store = {"in." + name: value.to(torch.int32) for name, value in batch.items()}
+    store["out.logits"] = result.logits
+    store["out.loss"] = result.loss.reshape(1)
+    store.update({"grad." + name: p.grad.clone() for name, p in trained if p.grad is not None})
+
+    adamw = torch.optim.AdamW([p for _, p in trained], **ADAMW)
+    losses = []
+    for step in range(STEPS):
+        adamw.zero_grad()
+        loss = model(**batch).loss
+        losses.append(loss.item())
+        loss.backward()
+        adamw.step()
+        if step + 1 == SNAPSHOT:
+            store.update({"param." + name: p.detach().clone() for name, p in trained})
+    store["train.losses"] = torch.tensor(losses)
+    save_file(
+        {name: t.detach().contiguous().clone() for name, t in store.items()},
+        folder / "golden.safetensors",
+    )
+    facts = dict(versions=VERSIONS, seed=0, adamw=ADAMW, losses=losses, **notes)
+    (folder / "golden.json").write_text(json.dumps(facts, indent=1))
+    return losses
+
+
+def write_case(name, folder):
+    model, tok, batch = build(name)
+    model.save_pretrained(folder)
+    losses = golden(model, batch, folder)
+    tok.save(str(folder / "tokenizer.json"))
+    return losses
+
+
+def write_adapter_case(name, folder):
+    base, task, config = ADAPTERS[name]
+    model, tok, batch = build(base, ADAPTER_SEED)
+    model.save_pretrained(folder)
+    tok.save(str(folder / "tokenizer.json"))
+    config = peft.LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type=task, **config)
+    adapted = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for parameter, p in adapted.named_parameters():
+            if "lora_B" in parameter:  # PEFT starts it at zero, which hides half of the gradients
+                p.normal_(0, 0.05)
+    adapted.save_pretrained(folder / "adapter-before")
+    losses = golden(adapted, batch, folder, peft=True)
+    adapted.save_pretrained(folder / "adapter-after-10-steps")
+    merged = adapted.merge_and_unload().eval()
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    with torch.no_grad():
+        logits = merged(**inputs).logits
+    save_file({"merged.logits": logits.contiguous()}, folder / "merged.safetensors")
+    for card in folder.glob("adapter-*/README.md"):
+        card.unlink()
+    return losses
+
+
+def schedules():
+    rates = {}
+    for name, warmup, keywords in SCHEDULES:
+        adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+        schedule = transformers.get_scheduler(
+            name,
+            adamw,
+            num_warmup_steps=warmup,
+            num_training_steps=100,
+            scheduler_specific_kwargs=keywords,
+        )
+        row = []
+        for _ in range(100):
+            row.append(schedule.get_last_lr()[0])
+            adamw.step()
+            schedule.step()
+        key = f"{name}/warmup={warmup}" + (f"/{json.dumps(keywords)}" if keywords else "")
+        rates[key] = row
+    return dict(base_lr=1e-3, num_training_steps=100, versions=VERSIONS, lr=rates)
+
+
+# --- comparing ----------------------------------------------------------------------------------
+def differences(new, old):
+    """Tensors that are missing on one side or further apart than rounding explains."""
+    for path in sorted(new.rglob("*.safetensors")):
+        stored = old / path.relative_to(new)
+        if not stored.exists():
+            yield f"{stored} is missing"
+            continue
+        a, b = load_file(path), load_file(stored)
+        for name in sorted(a.keys() ^ b.keys()):
+            yield f"{stored}: {name} is on one side only"
+        for name in sorted(a.keys() & b.keys()):
+            gap = (a[name].double() - b[name].double()).abs().max().item()
+            if gap > 1e-5 * max(1.0, b[name].double().abs().max().item()):
+                yield f"{stored}: {name} differs by {gap:.3g}"
+    for path in sorted(new.rglob("tokenizer.json")):
+        stored = old / path.relative_to(new)
+        a, b = json.loads(path.read_text()), json.loads(stored.read_text())
+        if a["model"]["type"] == "WordPiece":  # its trainer breaks ties differently each time
+            a, b = len(a["model"]["vocab"]), len(b["model"]["vocab"])
+        if a != b:
+            yield f"{stored} differs"
+
+
+def schedule_differences(new, old):
+    for key, row in new["lr"].items():
+        gap = max(abs(a - b) for a, b in zip(row, old["lr"].get(key, [float("inf")] * 100)))
+        if not gap <= 1e-12:
+            yield f"schedule {key} differs by {gap:.3g}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=pathlib.Path, default=HERE)
+    parser.add_argument("--only", default="", help="cases, separated by commas")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    wanted = list(filter(None, args.only.split(","))) or [*CASES, *ADAPTERS, "schedules"]
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    bad = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in wanted:
+            if name == "schedules":
+                stored, new = args.out / "schedules.json", schedules()
+                if args.check:
+                    bad += schedule_differences(new, json.loads(stored.read_text()))
+                else:
+                    stored.write_text(json.dumps(new))
+                continue
+            folder = pathlib.Path(scratch) / name
+            folder.mkdir()
+            losses = (write_adapter_case if name in ADAPTERS else write_case)(name, folder)
+            print(f"{name:18s} loss {losses[0]:.4f} -> {losses[-1]:.4f}", flush=True)
+            target = args.out / "reference" / name
+            if args.check:
+                bad += differences(folder, target)
+            else:
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(folder, target)
+    for line in bad:
+        print("differs:", line)
+    print("differs" if bad else "agrees" if args.check else "written")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
