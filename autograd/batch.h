@@ -9,6 +9,15 @@
 
 #include "core/tensor.h"
 
+enum { MB_TARGET_PAD = 64 };
+
+/* Keys and values of earlier tokens, for generation. Sequence s owns rows [s*capacity,
+ * (s+1)*capacity) of every layer's tensors; k_start, k_len of the batch point into them. */
+typedef struct mb_kv_cache {
+    int64_t layers, capacity, n_seq;
+    mb_tensor *k, *v; /* per layer: (n_seq*capacity, kv_heads*head_dim) */
+} mb_kv_cache;
+
 typedef struct mb_batch {
     int64_t tokens, used;
     int32_t *ids;      /* (tokens) */
@@ -24,8 +33,9 @@ typedef struct mb_batch {
 
     /* What is trained. Token tasks: hidden row target_row[i] must predict target_label[i], its loss
      * counted target_weight[i] times; rows in ascending order. Sequence tasks: one entry per
-     * sequence, target_row is the sequence number. */
-    int64_t n_targets;
+     * sequence, target_row is the sequence number. The arrays are filled up to the next multiple of
+     * MB_TARGET_PAD with row -1, label 0, weight 0. */
+    int64_t n_targets, max_targets; /* max_targets: capacity, a multiple of MB_TARGET_PAD */
     int32_t *target_row, *target_label;
     float *target_weight;
 

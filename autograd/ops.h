@@ -1,0 +1,40 @@
+/* autograd/ops.h - the front functions of all ops, and what the larger ones are called with.
+ *
+ * Activations are 2-D: rows are tokens (or sequences), columns features. Every function fails with
+ * MB_ESHAPE and a sentence when shapes do not fit.
+ */
+#ifndef MB_AUTOGRAD_OPS_H
+#define MB_AUTOGRAD_OPS_H
+
+#include "autograd/tape.h"
+
+/* W(out,in), or (in,out) when `transposed` (GPT-2's Conv1D). A(r,in), B(out,r): low-rank adapter,
+ * both NULL when there is none; `drop` acts on the adapter's input only (p 0: none). */
+typedef struct mb_linear_args {
+    mb_var *w, *bias, *lora_a, *lora_b;
+    bool transposed;
+    float lora_scale;
+    mb_dropout drop;
+} mb_linear_args;
+
+/* logits = logit_scale * (hidden W^T + bias), soft-capped; logprob[i] = log softmax(logits of row
+ * row[i])[label[i]]. Training computes, in the same pass and chunk by chunk, the gradient of
+ * grad_scale * sum_i weight[i] * -logprob[i] with respect to hidden, W and bias, so that logits
+ * are never whole. Otherwise only log-probabilities. Arrays as in mb_batch, `capacity` long. */
+typedef struct mb_head_args {
+    mb_var *w, *bias;    /* W(V,D); bias(V) or NULL */
+    int64_t n, capacity; /* a multiple of 64, at least 64 */
+    const int32_t *row, *label;
+    const float *weight;
+    float grad_scale, softcap, logit_scale;
+} mb_head_args;
+
+#define MB_OP(name, params)          \
+    extern const mb_op mb_op_##name; \
+    mb_status mb_##name params MB_MUST_USE;
+#include "autograd/ops.def"
+#undef MB_OP
+
+extern const mb_op *const mb_ops[]; /* all, NULL-terminated */
+
+#endif

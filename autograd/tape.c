@@ -1,0 +1,567 @@
+/* autograd/tape.c - see autograd/tape.h. */
+#include "autograd/tape.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/rng.h"
+
+enum { SAMPLES_MAX = 16 };
+
+struct buffer {
+    size_t bytes;
+    int first, last; /* moments; a plan may overlap buffers whose intervals do not meet */
+};
+
+struct mb_tape {
+    mb_arena *memory; /* buffers */
+    mb_arena *notes;  /* vars, attributes: small, host only */
+    mb_exec *ex;
+    mb_tape_mode mode;
+    bool recompute, recording;
+    const mb_tape_plan *plan;
+    char *base;    /* of a planned step */
+    mb_call *call; /* recorded calls */
+    size_t n_calls, calls_capacity;
+    struct buffer *buffer;
+    size_t n_buffers, buffers_capacity;
+    int now; /* moment: one per forward or backward of a call */
+    mb_var *sample[SAMPLES_MAX];
+    int n_samples;
+};
+
+/* Vars and attributes of a step: some 200 bytes each, a few thousand per step at most. Address space
+ * only; pages are touched as far as they are used. */
+#define NOTES_BYTES ((size_t)32 << 20)
+
+mb_status mb_tape_new(mb_arena *memory, mb_tape **out)
+{
+    mb_tape *t = NULL;
+    mb_status st;
+
+    MB_TRY(MB_NEW(&t));
+    t->memory = memory;
+    st = mb_arena_new("tape", NOTES_BYTES, &t->notes);
+    if (st != MB_OK) {
+        mb_free(t);
+        return st;
+    }
+    *out = t;
+    return MB_OK;
+}
+
+void mb_tape_free(mb_tape *t)
+{
+    if (t == NULL)
+        return;
+    mb_arena_free(t->notes);
+    mb_free(t->call);
+    mb_free(t->buffer);
+    mb_free(t);
+}
+
+mb_status mb_tape_begin(mb_tape *t, mb_exec *ex, mb_tape_mode mode, bool recompute,
+                        const mb_tape_plan *plan)
+{
+    mb_tape_reset(t);
+    t->ex = ex;
+    t->mode = mode;
+    t->recording = mode == MB_TAPE_TRAIN;
+    t->recompute = recompute;
+    t->plan = plan;
+    if (plan != NULL) {
+        void *p;
+        MB_TRY(mb_arena_take(t->memory, plan->peak, &p));
+        t->base = p;
+    }
+    return MB_OK;
+}
+
+void mb_tape_reset(mb_tape *t)
+{
+    t->n_calls = t->n_buffers = 0;
+    t->n_samples = 0;
+    t->now = 0;
+    t->plan = NULL;
+    t->base = NULL;
+    mb_arena_reset(t->notes);
+    mb_arena_reset(t->memory);
+}
+
+mb_exec *mb_tape_exec(mb_tape *t)
+{
+    return t->ex;
+}
+
+bool mb_tape_is_training(const mb_tape *t)
+{
+    return t->mode == MB_TAPE_TRAIN;
+}
+
+/* ---- buffers ------------------------------------------------------------------------------ */
+
+static mb_status new_buffer(mb_tape *t, size_t bytes, int *id, void **data)
+{
+    const int n = (int)t->n_buffers;
+
+    MB_TRY(mb_grow((void **)&t->buffer, &t->buffers_capacity, t->n_buffers + 1, sizeof *t->buffer,
+                   "the tape's buffers"));
+    t->buffer[n] = (struct buffer){.bytes = bytes, .first = t->now, .last = t->now};
+    t->n_buffers++;
+    *id = n;
+    if (t->plan == NULL)
+        return mb_arena_take(t->memory, bytes, data);
+    if (n >= t->plan->n_buffers || bytes > t->plan->bytes[n])
+        MB_BUG("buffer %d of %zu bytes is not in the step's plan of %d buffers", n, bytes,
+               t->plan->n_buffers);
+    *data = t->base + t->plan->offset[n];
+    return MB_OK;
+}
+
+static void touch(mb_tape *t, int id)
+{
+    if (id >= 0 && t->buffer[id].last < t->now)
+        t->buffer[id].last = t->now;
+}
+
+static void touch_value(mb_tape *t, const mb_var *v)
+{
+    if (v != NULL)
+        touch(t, v->buffer);
+}
+
+static mb_status tensor_in_buffer(mb_tape *t, mb_dtype d, int ndim, const int64_t *dim, int *id,
+                                  mb_tensor *out)
+{
+    *out = mb_tensor_of(NULL, d, ndim, dim);
+    return new_buffer(t, (size_t)mb_tensor_bytes(out), id, &out->data);
+}
+
+static mb_status new_var(mb_tape *t, mb_var **out)
+{
+    void *p;
+
+    MB_TRY(mb_arena_take(t->notes, sizeof(mb_var), &p));
+    *out = p;
+    **out = (mb_var){.buffer = -1, .grad_buffer = -1};
+    return MB_OK;
+}
+
+mb_status mb_tape_value(mb_tape *t, mb_dtype d, int ndim, const int64_t *dim, mb_var **out)
+{
+    MB_TRY(new_var(t, out));
+    return tensor_in_buffer(t, d, ndim, dim, &(*out)->buffer, &(*out)->value);
+}
+
+mb_status mb_tape_saved(mb_tape *t, mb_call *c, int slot, mb_dtype d, int ndim, const int64_t *dim)
+{
+    MB_ASSERT(slot < MB_OP_SAVED);
+    if (slot >= c->n_saved)
+        c->n_saved = slot + 1;
+    return tensor_in_buffer(t, d, ndim, dim, &c->saved_buffer[slot], &c->saved[slot]);
+}
+
+mb_status mb_tape_temporary(mb_tape *t, mb_dtype d, int ndim, const int64_t *dim, mb_tensor *out)
+{
+    int id;
+
+    return tensor_in_buffer(t, d, ndim, dim, &id, out);
+}
+
+mb_status mb_tape_attr(mb_tape *t, const void *attr, size_t bytes, const void **out)
+{
+    void *p;
+
+    MB_TRY(mb_arena_take(t->notes, bytes, &p));
+    memcpy(p, attr, bytes);
+    *out = p;
+    return MB_OK;
+}
+
+void mb_tape_keep(mb_tape *t, const mb_var *v)
+{
+    if (v->buffer >= 0)
+        t->buffer[v->buffer].last = INT_MAX;
+}
+
+mb_status mb_tape_constant(mb_tape *t, const mb_tensor *value, mb_var **out)
+{
+    MB_TRY(new_var(t, out));
+    (*out)->value = *value;
+    return MB_OK;
+}
+
+mb_status mb_tape_weight(mb_tape *t, const mb_tensor *value, const mb_tensor *grad, mb_var **out)
+{
+    MB_TRY(new_var(t, out));
+    (*out)->value = *value;
+    (*out)->is_weight = true;
+    if (grad != NULL && grad->data != NULL) {
+        (*out)->grad = *grad;
+        (*out)->needs_grad = true;
+    }
+    return MB_OK;
+}
+
+mb_status mb_tape_columns(mb_tape *t, mb_var *x, int64_t from, int64_t n, mb_var **out)
+{
+    mb_var *base = x->base != NULL ? x->base : x;
+
+    MB_TRY(new_var(t, out));
+    (*out)->value = mb_tensor_columns(&x->value, from, n);
+    (*out)->buffer = x->buffer;
+    (*out)->needs_grad = x->needs_grad;
+    (*out)->base = base;
+    (*out)->column = (x->base != NULL ? x->column : 0) + from;
+    return MB_OK;
+}
+
+/* ---- recording ---------------------------------------------------------------------------- */
+
+static bool wants_grad(const mb_call *c)
+{
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i] != NULL && c->in[i]->needs_grad)
+            return true;
+    return false;
+}
+
+static void touch_forward(mb_tape *t, const mb_call *c)
+{
+    for (int i = 0; i < c->n_in; i++)
+        touch_value(t, c->in[i]);
+    for (int i = 0; i < c->n_out; i++)
+        touch_value(t, c->out[i]);
+    for (int i = 0; i < c->n_saved; i++)
+        touch(t, c->saved_buffer[i]);
+}
+
+static void count_slots(mb_call *c)
+{
+    c->n_in = c->n_out = 0;
+    for (int i = 0; i < MB_OP_IN; i++)
+        if (c->in[i] != NULL)
+            c->n_in = i + 1;
+    for (int i = 0; i < MB_OP_OUT; i++)
+        if (c->out[i] != NULL)
+            c->n_out = i + 1;
+}
+
+static mb_status record(mb_tape *t, const mb_call *c)
+{
+    MB_TRY(mb_grow((void **)&t->call, &t->calls_capacity, t->n_calls + 1, sizeof *t->call,
+                   "the tape's calls"));
+    t->call[t->n_calls++] = *c;
+    return MB_OK;
+}
+
+mb_status mb_tape_apply(mb_tape *t, mb_call *c)
+{
+    count_slots(c);
+    const bool keep = t->recording && wants_grad(c);
+    for (int i = 0; keep && i < c->n_out; i++)
+        if (c->out[i] != NULL)
+            c->out[i]->needs_grad = true;
+    MB_TRY(c->op->forward(t, c));
+    touch_forward(t, c);
+    t->now++;
+    return keep && c->op->backward != NULL ? record(t, c) : MB_OK;
+}
+
+/* ---- gradients ---------------------------------------------------------------------------- */
+
+/* A view's gradient is the same columns of its base's gradient, which starts as zeros because its
+ * other columns may arrive later or never. */
+static mb_status view_grad(mb_tape *t, mb_var *v)
+{
+    mb_tensor *whole;
+    bool acc;
+
+    MB_TRY(mb_tape_grad(t, v->base, &whole, &acc));
+    if (!acc)
+        MB_TRY(MB_RUN(t->ex, fill, whole, 0.0f));
+    v->grad = mb_tensor_columns(whole, v->column, mb_cols(&v->value));
+    v->grad_buffer = v->base->grad_buffer;
+    return MB_OK;
+}
+
+mb_status mb_tape_grad(mb_tape *t, mb_var *v, mb_tensor **grad, bool *acc)
+{
+    *grad = &v->grad;
+    *acc = true;
+    if (v->base != NULL) {
+        MB_TRY(view_grad(t, v));
+    } else if (v->grad.data == NULL) {
+        *acc = false;
+        MB_TRY(tensor_in_buffer(t, MB_DTYPE_F32, v->value.ndim, v->value.dim, &v->grad_buffer,
+                                &v->grad));
+    }
+    touch(t, v->grad_buffer);
+    return MB_OK;
+}
+
+mb_status mb_tape_seed(mb_tape *t, mb_var *v, float value, const mb_tensor *grad)
+{
+    mb_tensor *g;
+    bool acc;
+
+    MB_TRY(mb_tape_grad(t, v, &g, &acc));
+    if (grad != NULL)
+        return MB_RUN(t->ex, copy, g, grad);
+    return MB_RUN(t->ex, fill, g, value);
+}
+
+/* Looks up, in a view's base, whether its gradient has arrived. */
+static mb_tensor *arrived(mb_var *v)
+{
+    if (v == NULL)
+        return NULL;
+    if (v->base != NULL && v->base->grad.data != NULL && v->grad.data == NULL)
+        v->grad = mb_tensor_columns(&v->base->grad, v->column, mb_cols(&v->value));
+    return v->grad.data != NULL ? &v->grad : NULL;
+}
+
+static void touch_backward(mb_tape *t, const mb_call *c)
+{
+    for (int i = 0; i < c->n_in; i++) {
+        if (c->needs_in >> i & 1)
+            touch_value(t, c->in[i]);
+        if (c->d_in[i] != NULL)
+            touch(t, c->in[i]->grad_buffer);
+    }
+    for (int i = 0; i < c->n_out; i++) {
+        if (c->needs_out >> i & 1)
+            touch_value(t, c->out[i]);
+        if (c->d_out[i] != NULL)
+            touch(t,
+                  c->out[i]->base != NULL ? c->out[i]->base->grad_buffer : c->out[i]->grad_buffer);
+    }
+    for (int i = 0; i < c->n_saved; i++)
+        touch(t, c->saved_buffer[i]);
+}
+
+static const mb_op layer_op;
+
+static mb_status call_backward(mb_tape *t, mb_call *c)
+{
+    /* A layer's input gets its gradient from the calls inside the layer. */
+    const int n_in = c->op == &layer_op ? 0 : c->n_in;
+    bool any = false;
+
+    for (int i = 0; i < c->n_out; i++) {
+        c->d_out[i] = arrived(c->out[i]);
+        any = any || c->d_out[i] != NULL;
+    }
+    if (!any)
+        return MB_OK; /* nothing downstream used it */
+    for (int i = 0; i < n_in; i++) {
+        c->d_in[i] = NULL;
+        if (c->in[i] != NULL && c->in[i]->needs_grad)
+            MB_TRY(mb_tape_grad(t, c->in[i], &c->d_in[i], &c->acc[i]));
+    }
+    MB_TRY(c->op->backward(t, c));
+    touch_backward(t, c);
+    t->now++;
+    return MB_OK;
+}
+
+/* Calls from the last down to number `down_to`. A layer's backward records more calls above and
+ * takes them off again, so the call is copied out of the array first. */
+static mb_status backward_to(mb_tape *t, size_t down_to)
+{
+    while (t->n_calls > down_to) {
+        mb_call c = t->call[--t->n_calls];
+
+        MB_TRY(call_backward(t, &c));
+    }
+    return MB_OK;
+}
+
+mb_status mb_tape_backward(mb_tape *t)
+{
+    MB_REQUIRE(t->mode == MB_TAPE_TRAIN, MB_EBUG, "backward of a tape that records nothing");
+    t->recording = false;
+    return backward_to(t, 0);
+}
+
+/* ---- layers ------------------------------------------------------------------------------- */
+
+struct layer_attr {
+    mb_layer_fn fn;
+    const void *arg;
+    int64_t layer;
+};
+
+static mb_status layer_forward(mb_tape *t, mb_call *c)
+{
+    (void)t, (void)c;
+    return MB_OK; /* mb_tape_layer has already run it */
+}
+
+static mb_status layer_backward(mb_tape *t, mb_call *c)
+{
+    const struct layer_attr *a = c->attr;
+    const size_t from = t->n_calls;
+    mb_var *y;
+
+    t->recording = true;
+    MB_TRY(a->fn(t, a->arg, a->layer, c->in[0], &y));
+    t->recording = false;
+    y->grad = c->out[0]->grad;
+    y->grad_buffer = c->out[0]->grad_buffer;
+    return backward_to(t, from);
+}
+
+static const mb_op layer_op = {
+    .name = "layer", .forward = layer_forward, .backward = layer_backward};
+
+mb_status mb_tape_layer(mb_tape *t, mb_layer_fn fn, const void *arg, int64_t layer, mb_var *x,
+                        mb_var **y)
+{
+    const struct layer_attr a = {.fn = fn, .arg = arg, .layer = layer};
+    mb_call c = {.op = &layer_op, .in = {x}, .needs_in = 1};
+
+    if (!t->recording || !t->recompute)
+        return fn(t, arg, layer, x, y);
+    t->recording = false;
+    MB_TRY(fn(t, arg, layer, x, y));
+    t->recording = true;
+    c.out[0] = *y;
+    (*y)->needs_grad = true;
+    MB_TRY(mb_tape_attr(t, &a, sizeof a, &c.attr));
+    count_slots(&c);
+    return record(t, &c);
+}
+
+/* ---- planning ----------------------------------------------------------------------------- */
+
+struct placed {
+    int id;
+    size_t bytes, offset;
+    int first, last;
+};
+
+static int larger_first(const void *a, const void *b)
+{
+    const struct placed *x = a, *y = b;
+
+    if (x->bytes != y->bytes)
+        return x->bytes < y->bytes ? 1 : -1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static int lower_first(const void *a, const void *b)
+{
+    const struct placed *const *x = a, *const *y = b;
+
+    return ((*x)->offset > (*y)->offset) - ((*x)->offset < (*y)->offset);
+}
+
+/* The lowest gap that holds p among the already placed buffers alive at the same time. */
+static size_t find_gap(const struct placed *p, struct placed *const *busy, size_t n)
+{
+    size_t best = SIZE_MAX, best_size = SIZE_MAX, end = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (busy[i]->offset > end && busy[i]->offset - end >= p->bytes &&
+            busy[i]->offset - end < best_size) {
+            best = end;
+            best_size = busy[i]->offset - end;
+        }
+        if (busy[i]->offset + busy[i]->bytes > end)
+            end = busy[i]->offset + busy[i]->bytes;
+    }
+    return best != SIZE_MAX ? best : end;
+}
+
+/* Quadratic in the buffers of one step (a few thousand); runs once per shape class. */
+static void place_all(struct placed *p, struct placed **busy, size_t n, size_t *peak)
+{
+    qsort(p, n, sizeof *p, larger_first);
+    for (size_t i = 0; i < n; i++) {
+        size_t n_busy = 0;
+        for (size_t j = 0; j < i; j++)
+            if (p[j].first <= p[i].last && p[i].first <= p[j].last)
+                busy[n_busy++] = &p[j];
+        qsort(busy, n_busy, sizeof *busy, lower_first);
+        p[i].offset = find_gap(&p[i], busy, n_busy);
+        if (p[i].offset + p[i].bytes > *peak)
+            *peak = p[i].offset + p[i].bytes;
+    }
+}
+
+mb_status mb_tape_make_plan(mb_tape *t, mb_tape_plan *out)
+{
+    const size_t n = t->n_buffers;
+    mb_tape_plan plan = {.n_buffers = (int)n};
+    struct placed *p = NULL, **busy = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY_GOTO(MB_NEW_ARRAY(&p, n + 1), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&busy, n + 1), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&plan.offset, n + 1), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&plan.bytes, n + 1), st, done);
+    for (int i = 0; i < t->n_samples; i++) {
+        mb_tape_keep(t, t->sample[i]);
+        if (t->sample[i]->grad_buffer >= 0)
+            t->buffer[t->sample[i]->grad_buffer].last = INT_MAX;
+    }
+    for (size_t i = 0; i < n; i++)
+        p[i] = (struct placed){.id = (int)i,
+                               .bytes = (t->buffer[i].bytes + 63) / 64 * 64,
+                               .first = t->buffer[i].first,
+                               .last = t->buffer[i].last};
+    place_all(p, busy, n, &plan.peak);
+    for (size_t i = 0; i < n; i++) {
+        plan.offset[p[i].id] = p[i].offset;
+        plan.bytes[p[i].id] = p[i].bytes;
+    }
+    *out = plan;
+done:
+    if (st != MB_OK)
+        mb_tape_plan_release(&plan);
+    mb_free(p);
+    mb_free(busy);
+    return st;
+}
+
+void mb_tape_plan_release(mb_tape_plan *p)
+{
+    mb_free(p->offset);
+    mb_free(p->bytes);
+    *p = (mb_tape_plan){0};
+}
+
+/* ---- samples ------------------------------------------------------------------------------ */
+
+mb_status mb_sample_var(mb_tape *t, int64_t rows, int64_t cols, mb_var **out)
+{
+    const uint64_t key = mb_rng_key(7, MB_SITE_INIT, (uint64_t)t->n_samples);
+    const int64_t dim[2] = {rows, cols};
+
+    MB_REQUIRE(t->n_samples < SAMPLES_MAX, MB_EBUG, "more than %d sample inputs", SAMPLES_MAX);
+    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, rows > 0 ? 2 : 1, rows > 0 ? dim : dim + 1, out));
+    (*out)->needs_grad = true;
+    const int64_t n = mb_tensor_count(&(*out)->value);
+    for (int64_t i = 0; !t->ex->planning && i < n; i++)
+        mb_f32(&(*out)->value)[i] = (float)mb_rng_normal(key, (uint64_t)i);
+    t->sample[t->n_samples++] = *out;
+    return MB_OK;
+}
+
+int mb_sample_count(const mb_tape *t)
+{
+    return t->n_samples;
+}
+
+float mb_sample_projection(int64_t i)
+{
+    return (float)mb_rng_normal(mb_rng_key(11, MB_SITE_INIT, 0), (uint64_t)i);
+}
+
+mb_var *mb_sample_get(const mb_tape *t, int i)
+{
+    return t->sample[i];
+}
