@@ -1,0 +1,106 @@
+/* core/digest.c - see core/digest.h. */
+#include "core/digest.h"
+
+#include <openssl/evp.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/path.h"
+
+enum { BUFFER = 1 << 20 };
+
+struct mb_digest {
+    EVP_MD_CTX *ctx;
+};
+
+static mb_status start(mb_digest *d)
+{
+    MB_REQUIRE(d->ctx != NULL && EVP_DigestInit_ex(d->ctx, EVP_sha256(), NULL) == 1, MB_ENOMEM,
+               "the crypto library cannot start a SHA-256 digest");
+    return MB_OK;
+}
+
+mb_status mb_digest_new(mb_digest **out)
+{
+    mb_digest *d;
+
+    MB_TRY(MB_NEW(&d));
+    d->ctx = EVP_MD_CTX_new();
+    const mb_status st = start(d);
+    if (st != MB_OK) {
+        mb_digest_free(d);
+        return st;
+    }
+    *out = d;
+    return MB_OK;
+}
+
+void mb_digest_free(mb_digest *d)
+{
+    if (d == NULL)
+        return;
+    EVP_MD_CTX_free(d->ctx);
+    mb_free(d);
+}
+
+mb_status mb_digest_add(mb_digest *d, const void *data, size_t n)
+{
+    MB_REQUIRE(n == 0 || EVP_DigestUpdate(d->ctx, data, n) == 1, MB_EBUG,
+               "the crypto library refused %zu bytes", n);
+    return MB_OK;
+}
+
+mb_status mb_digest_end(mb_digest *d, uint8_t out[MB_DIGEST_BYTES])
+{
+    MB_REQUIRE(EVP_DigestFinal_ex(d->ctx, out, NULL) == 1, MB_EBUG,
+               "the crypto library cannot end a SHA-256 digest");
+    return start(d);
+}
+
+void mb_digest_hex(const uint8_t digest[MB_DIGEST_BYTES], char out[MB_DIGEST_HEX])
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (int i = 0; i < MB_DIGEST_BYTES; i++) {
+        out[2 * i] = digits[digest[i] >> 4];
+        out[2 * i + 1] = digits[digest[i] & 15];
+    }
+    out[2 * MB_DIGEST_BYTES] = '\0';
+}
+
+mb_status mb_digest_memory(const void *data, size_t n, uint8_t out[MB_DIGEST_BYTES])
+{
+    mb_digest *d;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_digest_new(&d));
+    MB_TRY_GOTO(mb_digest_add(d, data, n), st, done);
+    MB_TRY_GOTO(mb_digest_end(d, out), st, done);
+done:
+    mb_digest_free(d);
+    return st;
+}
+
+mb_status mb_digest_file(const char *path, uint8_t out[MB_DIGEST_BYTES])
+{
+    mb_digest *d = NULL;
+    void *buffer = NULL;
+    mb_status st = MB_OK;
+    int64_t size;
+    int fd;
+
+    MB_TRY(mb_file_open(path, MB_EIO, &fd, &size));
+    MB_TRY_GOTO(mb_digest_new(&d), st, done);
+    MB_TRY_GOTO(mb_alloc(BUFFER, "a read buffer", &buffer), st, done);
+    for (int64_t at = 0; at < size; at += BUFFER) {
+        const size_t n = size - at < BUFFER ? (size_t)(size - at) : BUFFER;
+        MB_TRY_GOTO(mb_pread_all(fd, buffer, n, at, path), st, done);
+        MB_TRY_GOTO(mb_digest_add(d, buffer, n), st, done);
+    }
+    MB_TRY_GOTO(mb_digest_end(d, out), st, done);
+done:
+    mb_free(buffer);
+    mb_digest_free(d);
+    close(fd);
+    return st;
+}

@@ -1,0 +1,242 @@
+/* tests/unit/test_path.c - paths, whole files, atomic writing, removing trees. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+/* cmocka.h wants the headers above first */
+#include <cmocka.h>
+
+#include "core/alloc.h"
+#include "core/path.h"
+
+static char root[] = "/tmp/mb_path_XXXXXX";
+
+static const char *in_root(const char *name)
+{
+    static char out[4][MB_PATH_MAX];
+    static int turn;
+    char *p = out[turn++ % 4];
+
+    assert_int_equal(mb_path_join(p, MB_PATH_MAX, root, name), MB_OK);
+    return p;
+}
+
+static void expect(mb_status st, mb_status wanted, const char *part)
+{
+    assert_int_equal(st, wanted);
+    if (strstr(mb_status_sentence(), part) == NULL)
+        fail_msg("'%s' does not say '%s'", mb_status_sentence(), part);
+    mb_status_clear();
+}
+
+static void joins_within_bounds(void **state)
+{
+    static const struct {
+        const char *a, *b, *joined;
+    } rows[] = {
+        {"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"/", "b", "/b"},
+        {"", "b", "b"},    {"a", "/b", "/b"},  {"a/b", "c/d", "a/b/c/d"},
+    };
+    char out[8];
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_int_equal(mb_path_join(out, sizeof out, rows[i].a, rows[i].b), MB_OK);
+        assert_string_equal(out, rows[i].joined);
+    }
+    assert_int_equal(mb_path_join(out, sizeof out, "123", "567"), MB_OK);
+    expect(mb_path_join(out, sizeof out, "123", "5678"), MB_EARG, "longer than 7 bytes");
+}
+
+static void splits_into_folder_and_name(void **state)
+{
+    static const struct {
+        const char *path, *dir, *base;
+    } rows[] = {
+        {"a/b", "a", "b"},
+        {"b", ".", "b"},
+        {"/b", "/", "b"},
+        {"/a/b/c", "/a/b", "c"},
+    };
+    char out[16];
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_int_equal(mb_path_dir(out, sizeof out, rows[i].path), MB_OK);
+        assert_string_equal(out, rows[i].dir);
+        assert_string_equal(mb_path_base(rows[i].path), rows[i].base);
+    }
+    assert_true(mb_path_has_suffix("x.gguf", ".gguf"));
+    assert_false(mb_path_has_suffix("gguf", ".gguf"));
+}
+
+static void names_from_files_must_be_one_component(void **state)
+{
+    static const char *const bad[] = {"",     ".",    "..",   "a/b",  "/etc/passwd",
+                                      "../x", "a\\b", "a\nb", "\x7f", "x/"};
+    static const char *const good[] = {"a", "model-00001-of-00002.safetensors", "...", ".a",
+                                       "\xc3\xa9"};
+    char name[257];
+
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(mb_path_is_component(bad[i]));
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        assert_true(mb_path_is_component(good[i]));
+    memset(name, 'a', 256);
+    name[256] = '\0';
+    assert_false(mb_path_is_component(name));
+    name[255] = '\0';
+    assert_true(mb_path_is_component(name));
+}
+
+static void makes_lists_and_removes_trees(void **state)
+{
+    char **names;
+    size_t n;
+
+    assert_int_equal(mb_path_mkdirs(in_root("t/a/b/c")), MB_OK);
+    assert_int_equal(mb_path_mkdirs(in_root("t/a/b/c/")), MB_OK);
+    assert_int_equal(mb_path_mkdirs(in_root("t/z")), MB_OK);
+    assert_int_equal(mb_file_write_atomic(in_root("t/file"), "x", 1), MB_OK);
+    assert_int_equal(mb_file_write_atomic(in_root("t/B"), "x", 1), MB_OK);
+    assert_int_equal(mb_file_write_atomic(in_root("kept"), "x", 1), MB_OK);
+    assert_int_equal(mb_path_mkdirs(in_root("kept_dir")), MB_OK);
+    assert_int_equal(mb_file_write_atomic(in_root("kept_dir/f"), "x", 1), MB_OK);
+    assert_int_equal(symlink("../kept", in_root("t/link")), 0);
+    assert_int_equal(symlink("../../kept_dir", in_root("t/a/dirlink")), 0);
+    assert_int_equal(symlink("nowhere", in_root("t/dangling")), 0);
+
+    assert_true(mb_path_is_dir(in_root("t/a")));
+    assert_true(mb_path_is_file(in_root("t/file")));
+    assert_false(mb_path_is_file(in_root("t/a")));
+    assert_true(mb_path_exists(in_root("t/link")));
+    assert_false(mb_path_exists(in_root("t/dangling")));
+    assert_int_equal(mb_path_list(in_root("t"), &names, &n), MB_OK);
+    assert_int_equal(n, 6);
+    assert_string_equal(names[0], "B");
+    assert_string_equal(names[1], "a");
+    assert_string_equal(names[5], "z");
+    mb_path_list_free(names, n);
+
+    expect(mb_path_mkdirs(in_root("t/file")), MB_EIO, "cannot be made");
+    expect(mb_path_mkdirs(in_root("t/file/x")), MB_EIO, "cannot be made");
+    expect(mb_path_list(in_root("none"), &names, &n), MB_EIO, "cannot be read");
+    assert_int_equal(mb_path_remove_tree(in_root("t")), MB_OK);
+    assert_false(mb_path_exists(in_root("t")));
+    assert_true(mb_path_exists(in_root("kept")));
+    assert_true(mb_path_exists(in_root("kept_dir/f")));
+    assert_int_equal(mb_path_remove_tree(in_root("t")), MB_OK); /* already gone */
+    assert_int_equal(symlink("kept_dir", in_root("top")), 0);
+    assert_int_equal(mb_path_remove_tree(in_root("top")), MB_OK);
+    assert_true(mb_path_exists(in_root("kept_dir/f")));
+}
+
+static void reads_regular_files_only_and_within_a_limit(void **state)
+{
+    char *text;
+    size_t n;
+
+    assert_int_equal(mb_file_write_atomic(in_root("r"), "hello\0x", 7), MB_OK);
+    assert_int_equal(mb_file_read(in_root("r"), 7, &text, &n), MB_OK);
+    assert_int_equal(n, 7);
+    assert_memory_equal(text, "hello\0x", 8); /* with the zero after it */
+    mb_free(text);
+    assert_int_equal(mb_file_write_atomic(in_root("empty"), "", 0), MB_OK);
+    assert_int_equal(mb_file_read(in_root("empty"), 0, &text, &n), MB_OK);
+    assert_int_equal(n, 0);
+    mb_free(text);
+    expect(mb_file_read(in_root("r"), 6, &text, &n), MB_EIO, "has 7 bytes, at most 6 are read");
+    expect(mb_file_read_as(in_root("none"), MB_EARG, 6, &text, &n), MB_EARG, "cannot be opened");
+    expect(mb_file_read(root, 6, &text, &n), MB_EIO, "is a folder");
+    expect(mb_file_read("/dev/zero", 6, &text, &n), MB_EIO, "is a pipe or device");
+    assert_int_equal(mkfifo(in_root("fifo"), 0600), 0);
+    expect(mb_file_read(in_root("fifo"), 6, &text, &n), MB_EIO, "is a pipe or device");
+}
+
+static void reading_past_the_end_is_an_error(void **state)
+{
+    char b[8];
+    int64_t size;
+    int fd;
+
+    assert_int_equal(mb_file_write_atomic(in_root("short"), "12345", 5), MB_OK);
+    assert_int_equal(mb_file_open(in_root("short"), MB_EIO, &fd, &size), MB_OK);
+    assert_int_equal(size, 5);
+    assert_int_equal(mb_pread_all(fd, b, 3, 2, "short"), MB_OK);
+    assert_memory_equal(b, "345", 3);
+    expect(mb_pread_all(fd, b, 4, 2, "short"), MB_EIO, "'short' was cut short: 1 bytes");
+    close(fd);
+}
+
+static void a_new_file_appears_only_when_published(void **state)
+{
+    mb_newfile f;
+    char *text;
+    size_t n;
+
+    assert_int_equal(mb_file_write_atomic(in_root("pub"), "old", 3), MB_OK);
+    assert_int_equal(mb_newfile_open(in_root("pub"), &f), MB_OK);
+    assert_int_equal(mb_pwrite_all(f.fd, "new!", 4, 0, "pub"), MB_OK);
+    mb_newfile_abandon(&f);
+    assert_int_equal(mb_file_read(in_root("pub"), 9, &text, &n), MB_OK);
+    assert_string_equal(text, "old");
+    mb_free(text);
+    assert_false(mb_path_exists(in_root("pub.tmp")));
+
+    /* a leftover of a killed run, even a link, is in nobody's way and is not written through */
+    assert_int_equal(symlink("pub", in_root("pub.tmp")), 0);
+    assert_int_equal(mb_newfile_open(in_root("pub"), &f), MB_OK);
+    assert_int_equal(mb_pwrite_all(f.fd, "new!", 4, 0, "pub"), MB_OK);
+    assert_int_equal(mb_newfile_sync(&f), MB_OK);
+    assert_int_equal(mb_file_read(in_root("pub"), 9, &text, &n), MB_OK);
+    assert_string_equal(text, "old");
+    mb_free(text);
+    assert_int_equal(mb_newfile_publish(&f), MB_OK);
+    mb_newfile_abandon(&f);
+    assert_int_equal(mb_file_read(in_root("pub"), 9, &text, &n), MB_OK);
+    assert_string_equal(text, "new!");
+    mb_free(text);
+    expect(mb_newfile_open(in_root("no/such/folder"), &f), MB_EIO, "cannot be made");
+    expect(mb_file_write_atomic("/dev/full/x", "1", 1), MB_EIO, "cannot be made");
+}
+
+static void a_full_disk_is_an_error_with_a_place(void **state)
+{
+    const int fd = open("/dev/full", O_WRONLY);
+
+    assert_true(fd >= 0);
+    expect(mb_pwrite_all(fd, "x", 1, 12, "out.bin"), MB_EIO,
+           "'out.bin' cannot be written at byte 12: No space left on device");
+    close(fd);
+}
+
+static int make_root(void **state)
+{
+    return mkdtemp(root) == NULL;
+}
+
+static int remove_root(void **state)
+{
+    return mb_path_remove_tree(root) != MB_OK || mb_path_exists(root);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(joins_within_bounds),
+        cmocka_unit_test(splits_into_folder_and_name),
+        cmocka_unit_test(names_from_files_must_be_one_component),
+        cmocka_unit_test(makes_lists_and_removes_trees),
+        cmocka_unit_test(reads_regular_files_only_and_within_a_limit),
+        cmocka_unit_test(reading_past_the_end_is_an_error),
+        cmocka_unit_test(a_new_file_appears_only_when_published),
+        cmocka_unit_test(a_full_disk_is_an_error_with_a_place),
+    };
+
+    return cmocka_run_group_tests(tests, make_root, remove_root);
+}
