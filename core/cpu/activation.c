@@ -1,0 +1,213 @@
+/* core/cpu/activation.c - activation functions and gated units.
+ *
+ * An activation is one row of a table: a function that turns a strip of x into values and, when
+ * asked, slopes. The kernels combine strips that stay in the first-level cache:
+ *
+ *     silu x/(1+e^-x);  gelu x/2 (1+erf(x/sqrt 2));  gelu_tanh x/2 (1+tanh(sqrt(2/pi)(x+0.044715
+ *     x^3)));  relu max(x, 0), slope 0 at 0;  tanh
+ */
+#include "core/cpu/rows.h"
+
+enum { STRIP = 1024 };
+
+/* value[i] = f(x[i]); slope[i] = f'(x[i]) unless slope is NULL. */
+typedef void (*strip_fn)(float *restrict value, float *restrict slope, const float *restrict x,
+                         int64_t n);
+
+MB_CPU_CLONES static void silu(float *restrict value, float *restrict slope,
+                               const float *restrict x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        value[i] = x[i] / (1.0f + mb_expf(-x[i]));
+    if (slope == NULL)
+        return;
+    for (int64_t i = 0; i < n; i++) {
+        const float s = 1.0f / (1.0f + mb_expf(-x[i]));
+
+        slope[i] = s * (1.0f + x[i] * (1.0f - s));
+    }
+}
+
+MB_CPU_CLONES static void gelu(float *restrict value, float *restrict slope,
+                               const float *restrict x, int64_t n)
+{
+    const float root_half = 0.70710678f, density = 0.39894228f; /* 1/sqrt(2 pi) */
+
+    for (int64_t i = 0; i < n; i++)
+        value[i] = 0.5f * x[i] * (1.0f + mb_erff(x[i] * root_half));
+    if (slope == NULL)
+        return;
+    for (int64_t i = 0; i < n; i++) {
+        const float cdf = 0.5f * (1.0f + mb_erff(x[i] * root_half));
+
+        slope[i] = cdf + x[i] * density * mb_expf(-0.5f * x[i] * x[i]);
+    }
+}
+
+MB_CPU_CLONES static void gelu_tanh(float *restrict value, float *restrict slope,
+                                    const float *restrict x, int64_t n)
+{
+    const float k = 0.79788456f, cubic = 0.044715f; /* k = sqrt(2/pi) */
+
+    for (int64_t i = 0; i < n; i++)
+        value[i] = 0.5f * x[i] * (1.0f + mb_tanhf(k * (x[i] + cubic * x[i] * x[i] * x[i])));
+    if (slope == NULL)
+        return;
+    for (int64_t i = 0; i < n; i++) {
+        const float t = mb_tanhf(k * (x[i] + cubic * x[i] * x[i] * x[i]));
+        const float inner = k * (1.0f + 3.0f * cubic * x[i] * x[i]);
+
+        slope[i] = 0.5f * (1.0f + t) + 0.5f * x[i] * (1.0f - t * t) * inner;
+    }
+}
+
+MB_CPU_CLONES static void relu(float *restrict value, float *restrict slope,
+                               const float *restrict x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        value[i] = x[i] < 0.0f ? 0.0f : x[i];
+    if (slope == NULL)
+        return;
+    for (int64_t i = 0; i < n; i++)
+        slope[i] = x[i] > 0.0f ? 1.0f : 0.0f;
+}
+
+MB_CPU_CLONES static void hyperbolic(float *restrict value, float *restrict slope,
+                                     const float *restrict x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        value[i] = mb_tanhf(x[i]);
+    if (slope == NULL)
+        return;
+    for (int64_t i = 0; i < n; i++)
+        slope[i] = 1.0f - value[i] * value[i];
+}
+
+static const strip_fn activation[MB_ACT_COUNT] = {
+    [MB_ACT_SILU] = silu, [MB_ACT_GELU] = gelu,       [MB_ACT_GELU_TANH] = gelu_tanh,
+    [MB_ACT_RELU] = relu, [MB_ACT_TANH] = hyperbolic,
+};
+
+/* y (+)= a * b */
+MB_CPU_CLONES static void product(float *y, const float *a, const float *b, bool acc, int64_t n)
+{
+    if (acc) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            y[i] += a[i] * b[i];
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            y[i] = a[i] * b[i];
+    }
+}
+
+/* y (+)= a * b * c */
+MB_CPU_CLONES static void product3(float *y, const float *a, const float *b, const float *c,
+                                   bool acc, int64_t n)
+{
+    if (acc) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            y[i] += a[i] * b[i] * c[i];
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            y[i] = a[i] * b[i] * c[i];
+    }
+}
+
+static int64_t strip_length(const mb_span *at, int64_t from)
+{
+    return at->n - from < STRIP ? at->n - from : STRIP;
+}
+
+mb_status mb_cpu_activation_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *x, mb_activation f)
+{
+    const mb_spans sp = mb_spans_of(2, (const mb_tensor *const[]){y, x});
+    const int team = mb_team(ex, mb_tensor_count(y));
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t k = 0; k < sp.count; k++) {
+        const mb_span at = mb_span_at(&sp, k);
+        float value[STRIP];
+
+        for (int64_t i = 0; i < at.n; i += STRIP) {
+            const int64_t n = strip_length(&at, i);
+
+            activation[f](value, NULL, mb_span_f32(x, &at) + i, n);
+            memcpy(mb_span_f32(y, &at) + i, value, sizeof *value * (size_t)n);
+        }
+    }
+    return MB_OK;
+}
+
+mb_status mb_cpu_activation_bwd(mb_exec *ex, mb_tensor *dx, const mb_tensor *dy, const mb_tensor *x,
+                                mb_activation f, bool acc)
+{
+    if (dx == NULL)
+        return MB_OK;
+    const mb_spans sp = mb_spans_of(3, (const mb_tensor *const[]){dx, dy, x});
+    const int team = mb_team(ex, mb_tensor_count(x));
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t k = 0; k < sp.count; k++) {
+        const mb_span at = mb_span_at(&sp, k);
+        float value[STRIP], slope[STRIP];
+
+        for (int64_t i = 0; i < at.n; i += STRIP) {
+            const int64_t n = strip_length(&at, i);
+
+            activation[f](value, slope, mb_span_f32(x, &at) + i, n);
+            product(mb_span_f32(dx, &at) + i, mb_span_f32(dy, &at) + i, slope, acc, n);
+        }
+    }
+    return MB_OK;
+}
+
+mb_status mb_cpu_glu_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *gate, const mb_tensor *up,
+                         mb_activation f)
+{
+    const mb_spans sp = mb_spans_of(3, (const mb_tensor *const[]){y, gate, up});
+    const int team = mb_team(ex, mb_tensor_count(y));
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t k = 0; k < sp.count; k++) {
+        const mb_span at = mb_span_at(&sp, k);
+        float value[STRIP];
+
+        for (int64_t i = 0; i < at.n; i += STRIP) {
+            const int64_t n = strip_length(&at, i);
+
+            activation[f](value, NULL, mb_span_f32(gate, &at) + i, n);
+            product(mb_span_f32(y, &at) + i, value, mb_span_f32(up, &at) + i, false, n);
+        }
+    }
+    return MB_OK;
+}
+
+mb_status mb_cpu_glu_bwd(mb_exec *ex, mb_tensor *dgate, mb_tensor *dup, const mb_tensor *dy,
+                         const mb_tensor *gate, const mb_tensor *up, mb_activation f, bool acc)
+{
+    const mb_spans sp = mb_spans_of(5, (const mb_tensor *const[]){gate, up, dy, dgate, dup});
+    const int team = mb_team(ex, mb_tensor_count(gate));
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t k = 0; k < sp.count; k++) {
+        const mb_span at = mb_span_at(&sp, k);
+        float value[STRIP], slope[STRIP], g[STRIP];
+
+        for (int64_t i = 0; i < at.n; i += STRIP) {
+            const int64_t n = strip_length(&at, i);
+
+            activation[f](value, slope, mb_span_f32(gate, &at) + i, n);
+            /* dy may be the place of dgate or dup */
+            memcpy(g, mb_span_f32(dy, &at) + i, sizeof *g * (size_t)n);
+            if (dgate != NULL)
+                product3(mb_span_f32(dgate, &at) + i, g, mb_span_f32(up, &at) + i, slope, acc, n);
+            if (dup != NULL)
+                product(mb_span_f32(dup, &at) + i, g, value, acc, n);
+        }
+    }
+    return MB_OK;
+}

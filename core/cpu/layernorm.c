@@ -1,0 +1,202 @@
+/* core/cpu/layernorm.c - LayerNorm (Ba, Kiros & Hinton, arXiv:1607.06450).
+ *
+ *     h = (x - mean) * rstd,  y = w*h + b,  rstd = 1/sqrt(var + eps), var over D (not D-1)
+ *     dx = rstd * (w*dy - mean(w*dy) - h * mean(w*dy*h)),  dw += sum dy*h,  db += sum dy
+ *
+ * The variance is taken around the mean in a second pass: the row is in the cache by then. w and b
+ * may be NULL (1 and 0).
+ */
+#include <math.h>
+
+#include "core/cpu/rows.h"
+
+MB_CPU_CLONES static float row_sum(const float *x, int64_t n)
+{
+    return mb_sumf(x, n);
+}
+
+/* sum of (x - mean)^2 */
+MB_CPU_CLONES static float sum_deviations(const float *x, float mean, int64_t n)
+{
+    float lane[MB_LANES] = {0};
+    int64_t i = 0;
+
+    for (; i + MB_LANES <= n; i += MB_LANES)
+        for (int l = 0; l < MB_LANES; l++)
+            lane[l] += (x[i + l] - mean) * (x[i + l] - mean);
+    for (int l = 0; i + l < n; l++)
+        lane[l] += (x[i + l] - mean) * (x[i + l] - mean);
+    return mb_fold_lanes(lane);
+}
+
+MB_CPU_CLONES static void normalise(float *y, const float *x, const float *w, const float *b,
+                                    float mean, float rstd, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (x[i] - mean) * rstd;
+    if (w != NULL) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            y[i] *= w[i];
+    }
+    if (b != NULL) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            y[i] += b[i];
+    }
+}
+
+/* Sums of g = w*dy and of g * (x - mean). w NULL: 1. */
+MB_CPU_CLONES static void row_sums(float *restrict out, const float *w, const float *dy,
+                                   const float *x, float mean, int64_t n)
+{
+    static const float one[MB_LANES] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    const int64_t step = w == NULL ? 0 : 1;
+    const float *const v = w == NULL ? one : w;
+    float sum[MB_LANES] = {0}, dot[MB_LANES] = {0};
+    int64_t i = 0;
+
+    for (; i + MB_LANES <= n; i += MB_LANES) {
+        float g[MB_LANES];
+
+        for (int l = 0; l < MB_LANES; l++)
+            g[l] = dy[i + l] * v[i * step + l];
+        for (int l = 0; l < MB_LANES; l++)
+            sum[l] += g[l];
+        for (int l = 0; l < MB_LANES; l++)
+            dot[l] += g[l] * (x[i + l] - mean);
+    }
+    for (int l = 0; i + l < n; l++) {
+        const float g = dy[i + l] * v[i * step + l];
+
+        sum[l] += g;
+        dot[l] += g * (x[i + l] - mean);
+    }
+    out[0] = mb_fold_lanes(sum);
+    out[1] = mb_fold_lanes(dot);
+}
+
+struct row {
+    float mean, rstd;
+    float g_mean; /* mean(w*dy) */
+    float slope;  /* mean(w*dy*h) * rstd: what multiplies (x - mean) */
+};
+
+MB_CPU_CLONES static void row_dx(float *dx, const float *dy, const float *x, const float *w,
+                                 const struct row *k, bool acc, int64_t n)
+{
+    const float mean = k->mean, rstd = k->rstd, g_mean = k->g_mean, slope = k->slope;
+
+    if (w != NULL && !acc) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = rstd * (dy[i] * w[i] - g_mean - (x[i] - mean) * slope);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        const float g = w == NULL ? dy[i] : dy[i] * w[i];
+        const float old = acc ? dx[i] : 0.0f;
+
+        dx[i] = old + rstd * (g - g_mean - (x[i] - mean) * slope);
+    }
+}
+
+MB_CPU_CLONES static void row_dw(float *restrict dw, const float *restrict dy,
+                                 const float *restrict x, const struct row *k, int64_t n)
+{
+    const float mean = k->mean, rstd = k->rstd;
+
+    for (int64_t i = 0; i < n; i++)
+        dw[i] += dy[i] * ((x[i] - mean) * rstd);
+}
+
+MB_CPU_CLONES static void row_db(float *restrict db, const float *restrict dy, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        db[i] += dy[i];
+}
+
+static const float *values(const mb_tensor *t)
+{
+    return t == NULL ? NULL : mb_f32(t);
+}
+
+mb_status mb_cpu_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *mean, mb_tensor *rstd,
+                               const mb_tensor *x, const mb_tensor *w, const mb_tensor *b,
+                               float eps)
+{
+    const int64_t rows = mb_rows(x), n = mb_cols(x);
+
+    MB_ASSERT(mb_rows(y) == rows && mb_cols(y) == n);
+    MB_ASSERT((w == NULL || mb_tensor_count(w) == n) && (b == NULL || mb_tensor_count(b) == n));
+    const int team = mb_team(ex, rows * n);
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *row = mb_row(x, r);
+        const float m = row_sum(row, n) / (float)n;
+        const float s = 1.0f / sqrtf(sum_deviations(row, m, n) / (float)n + eps);
+
+        if (mean != NULL)
+            mb_f32(mean)[r] = m;
+        if (rstd != NULL)
+            mb_f32(rstd)[r] = s;
+        normalise(mb_row(y, r), row, values(w), values(b), m, s, n);
+    }
+    return MB_OK;
+}
+
+size_t mb_cpu_layernorm_bwd_workspace(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, mb_tensor *db,
+                                      const mb_tensor *dy, const mb_tensor *x, const mb_tensor *w,
+                                      const mb_tensor *mean, const mb_tensor *rstd, bool acc)
+{
+    (void)ex, (void)dx, (void)x, (void)w, (void)mean, (void)rstd, (void)acc;
+    const int64_t sums = (dw != NULL) + (db != NULL);
+
+    return sizeof(float) * (size_t)(sums * mb_row_blocks(mb_rows(dy)) * mb_cols(dy));
+}
+
+mb_status mb_cpu_layernorm_bwd(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, mb_tensor *db,
+                               const mb_tensor *dy, const mb_tensor *x, const mb_tensor *w,
+                               const mb_tensor *mean, const mb_tensor *rstd, bool acc)
+{
+    const int64_t rows = mb_rows(x), n = mb_cols(x), blocks = mb_row_blocks(rows);
+    float *pw = dw == NULL ? NULL : ex->workspace;
+    float *pb = db == NULL ? NULL : (float *)ex->workspace + (dw == NULL ? 0 : blocks * n);
+
+    MB_ASSERT(mb_rows(dy) == rows && mb_cols(dy) == n);
+    const int team = mb_team(ex, rows * n);
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t blk = 0; blk < blocks; blk++) {
+        const int64_t end = (blk + 1) * MB_ROW_BLOCK < rows ? (blk + 1) * MB_ROW_BLOCK : rows;
+
+        if (pw != NULL)
+            memset(pw + blk * n, 0, sizeof *pw * (size_t)n);
+        if (pb != NULL)
+            memset(pb + blk * n, 0, sizeof *pb * (size_t)n);
+        for (int64_t r = blk * MB_ROW_BLOCK; r < end; r++) {
+            struct row k = {.mean = mb_f32(mean)[r], .rstd = mb_f32(rstd)[r]};
+            const float *g = mb_row(dy, r), *row = mb_row(x, r);
+
+            if (pw != NULL)
+                row_dw(pw + blk * n, g, row, &k, n);
+            if (pb != NULL)
+                row_db(pb + blk * n, g, n);
+            if (dx != NULL) {
+                float sums[2];
+
+                row_sums(sums, values(w), g, row, k.mean, n);
+                k.g_mean = sums[0] / (float)n;
+                k.slope = sums[1] / (float)n * k.rstd * k.rstd;
+                row_dx(mb_row(dx, r), g, row, values(w), &k, acc, n);
+            }
+        }
+    }
+    if (pw != NULL)
+        mb_cpu_add_partials(ex, mb_f32(dw), pw, blocks, n);
+    if (pb != NULL)
+        mb_cpu_add_partials(ex, mb_f32(db), pb, blocks, n);
+    return MB_OK;
+}
