@@ -1,0 +1,43 @@
+/* dist/comm_mpi.h - communicators over MPI (the only wrapper of <mpi.h>; MPI-3.1 calls only).
+ *
+ * All arithmetic is ours: MPI moves bytes, sums are taken here in rank order. So results do not
+ * depend on which algorithm an MPI library picks, and they repeat at a fixed number of ranks; sums
+ * of integers and of values that only one rank holds do not depend on that number either.
+ *
+ * Bytes counted in mb_comm.bytes_sent for n ranks, T bytes in all, P(r) bytes in rank r's range:
+ *
+ *     all_reduce      (n-1) T             up to MB_COMM_SMALL bytes: everybody's values to all
+ *                     a reduce_scatter and an all_gather over nearly equal ranges, when larger
+ *     reduce_scatter  T - P(rank)         each range goes straight to its owner
+ *     all_gather      T - P(rank+1 mod n) a ring: everything but what the right neighbour owns
+ *     broadcast       (n-1) T             counted at the root, 0 elsewhere
+ *     send            T
+ *
+ * Ranks take part from one thread, the one that called mb_mpi_init.
+ */
+#ifndef MB_DIST_COMM_MPI_H
+#define MB_DIST_COMM_MPI_H
+
+#include "core/comm.h"
+
+enum { MB_COMM_SMALL = 64 << 10 }; /* bytes of an all_reduce that goes to all at once */
+
+/* Starts MPI; once per process, not after mb_mpi_finish. argc and argv are those of main. */
+mb_status mb_mpi_init(int *argc, char ***argv) MB_MUST_USE;
+bool mb_mpi_is_running(void);
+/* Ends MPI, when it runs. Collective. */
+void mb_mpi_finish(void);
+/* Ends all ranks at once with this exit code; returns only when MPI does not run. */
+void mb_mpi_abort(int exit_code);
+/* "Open MPI v4.1.4", what the library calls itself; "" before mb_mpi_init. */
+const char *mb_mpi_library(void);
+
+/* All ranks. Without MPI running, mb_comm_self(). Owned by the caller. Collective. */
+mb_status mb_comm_mpi_world(mb_comm **out) MB_MUST_USE;
+/* The ranks of `parent` with the same color >= 0, ordered by key, then by rank. A negative color
+ * belongs to none and gets NULL. Owned by the caller. Collective over parent. */
+mb_status mb_comm_mpi_split(mb_comm *parent, int color, int key, mb_comm **out) MB_MUST_USE;
+/* The ranks of `parent` that share this machine's memory. Owned by the caller. Collective. */
+mb_status mb_comm_mpi_node(mb_comm *parent, mb_comm **out) MB_MUST_USE;
+
+#endif
