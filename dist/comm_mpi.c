@@ -198,6 +198,21 @@ static mb_status all_reduce_small(mpi_comm *c, void *buf, int64_t n, mb_dtype d,
     return MB_OK;
 }
 
+static int64_t even_cut(int64_t n, int size, int r)
+{
+    return n / size * r + least(r, n % size);
+}
+
+int64_t mb_comm_mpi_all_reduce_bytes(int rank, int size, int64_t n, mb_dtype d)
+{
+    const int right = (rank + 1) % size;
+
+    if (mb_dtype_bytes(d, n) <= MB_COMM_SMALL)
+        return mb_dtype_bytes(d, n) * (size - 1);
+    return mb_dtype_bytes(d, 2 * n - (even_cut(n, size, rank + 1) - even_cut(n, size, rank)) -
+                                 (even_cut(n, size, right + 1) - even_cut(n, size, right)));
+}
+
 static mb_status all_reduce(mb_comm *base, void *buf, int64_t n, mb_dtype d, mb_reduce op)
 {
     mpi_comm *c = of(base);
@@ -207,7 +222,7 @@ static mb_status all_reduce(mb_comm *base, void *buf, int64_t n, mb_dtype d, mb_
     if (mb_dtype_bytes(d, n) <= MB_COMM_SMALL)
         return all_reduce_small(c, buf, n, d, op);
     for (int r = 0; r <= base->size; r++)
-        c->at[r] = n / base->size * r + least(r, n % base->size);
+        c->at[r] = even_cut(n, base->size, r);
     MB_TRY(reduce_scatter_op(c, buf, c->at, d, op, c->stage, (size_t)MB_COMM_SMALL * base->size));
     return all_gather(base, buf, c->at, d);
 }

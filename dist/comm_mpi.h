@@ -40,4 +40,7 @@ mb_status mb_comm_mpi_split(mb_comm *parent, int color, int key, mb_comm **out) 
 /* The ranks of `parent` that share this machine's memory. Owned by the caller. Collective. */
 mb_status mb_comm_mpi_node(mb_comm *parent, mb_comm **out) MB_MUST_USE;
 
+/* What an all_reduce of n elements adds to bytes_sent, by the rules above. */
+int64_t mb_comm_mpi_all_reduce_bytes(int rank, int size, int64_t n, mb_dtype d);
+
 #endif

@@ -1,0 +1,428 @@
+/* dist/zero.c - see dist/zero.h. */
+#include "dist/zero.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "dist/comm_mpi.h"
+
+/* What the exact path notes of each micro-batch, in front of the caller's metrics. */
+enum { NOT_FINITE, TOO_LARGE, MAX_ABS, N_NOTES };
+enum { SHIFT_START = 36, SHIFT_TARGET = 40, SUM_BITS = 62 };
+
+struct mb_zero {
+    mb_comm *comm;
+    mb_exec *ex;
+    mb_flat *flat;
+    const mb_optim_kind *kind;
+    mb_optim_hyper hyper;
+    mb_zero_options o;
+    int64_t *bounds; /* size + 1, elements */
+    int64_t *grains; /* size + 1, grains */
+    int64_t state_from, state_count;
+    float *state[MB_OPTIM_STATES_MAX]; /* state_count each */
+    double *partial;                   /* one per grain of the whole flat */
+    void *work;
+    size_t work_bytes;
+    double *table; /* votes, then (N_NOTES + n_metrics) per micro-batch */
+    double *sum;   /* n_metrics */
+    int64_t n_micro;
+    int shift;
+    bool again; /* this is the repetition of a step */
+    mb_zero_history history;
+};
+
+static int64_t columns(const mb_zero_options *o)
+{
+    return N_NOTES + o->n_metrics;
+}
+
+static double *row_of(const mb_zero *z, int64_t micro)
+{
+    return z->table + z->o.n_votes + micro * columns(&z->o);
+}
+
+/* The least e with 2^e >= x, x > 0. */
+static int ceil_log2(double x)
+{
+    int e;
+
+    return frexp(x, &e) == 0.5 ? e - 1 : e;
+}
+
+static int shift_for(double max_abs)
+{
+    return max_abs > 0 ? SHIFT_TARGET - ceil_log2(max_abs) : SHIFT_START;
+}
+
+size_t mb_zero_state_bytes(const mb_flat *flat, const mb_optim_kind *kind, int stage, int rank,
+                           int size)
+{
+    const int64_t grains = flat->count / MB_GRAIN;
+    const int64_t own = (grains * (rank + 1) / size - grains * rank / size) * MB_GRAIN;
+
+    return (size_t)(stage == 0 ? flat->count : own) * sizeof(float) * (size_t)kind->n_states;
+}
+
+size_t mb_zero_work_bytes(const mb_comm *comm, const mb_flat *flat, const mb_zero_options *o)
+{
+    const int64_t el = flat->exact != NULL ? 8 : 4;
+
+    return mb_comm_work_bytes(comm, flat->count * el) +
+           sizeof(double) *
+               (size_t)(flat->count / MB_GRAIN + o->n_votes + o->max_micro * columns(o));
+}
+
+static mb_status allocate(mb_zero *z)
+{
+    const int64_t el = z->flat->exact != NULL ? 8 : 4, n = z->flat->count;
+    const int size = z->comm->size, rank = z->comm->rank;
+
+    MB_TRY(MB_NEW_ARRAY(&z->bounds, size + 1));
+    MB_TRY(MB_NEW_ARRAY(&z->grains, size + 1));
+    mb_flat_bounds(z->flat, size, z->bounds);
+    for (int r = 0; r <= size; r++)
+        z->grains[r] = z->bounds[r] / MB_GRAIN;
+    z->state_from = z->o.stage == 0 ? 0 : z->bounds[rank];
+    z->state_count = z->o.stage == 0 ? n : z->bounds[rank + 1] - z->bounds[rank];
+    for (int i = 0; i < z->kind->n_states; i++)
+        MB_TRY(mb_pages((size_t)z->state_count * sizeof(float), "optimizer state",
+                        (void **)&z->state[i]));
+    MB_TRY(MB_NEW_ARRAY(&z->partial, n / MB_GRAIN + 1));
+    MB_TRY(MB_NEW_ARRAY(&z->table, z->o.n_votes + z->o.max_micro * columns(&z->o)));
+    MB_TRY(MB_NEW_ARRAY(&z->sum, z->o.n_metrics));
+    z->work_bytes = mb_comm_work_bytes(z->comm, n * el);
+    return mb_alloc(z->work_bytes, "staging of the gradient reduction", &z->work);
+}
+
+mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_kind *kind,
+                      const mb_optim_hyper *hyper, const mb_zero_options *options, mb_zero **out)
+{
+    mb_zero *z = NULL;
+
+    MB_REQUIRE(options->stage == 0 || options->stage == 1, MB_EARG,
+               "zero_stage must be 0 or 1, not %d", options->stage);
+    MB_REQUIRE(options->n_metrics >= MB_ZERO_METRICS_MIN && options->n_votes >= 0 &&
+                   options->max_micro > 0 && kind->n_states <= MB_OPTIM_STATES_MAX,
+               MB_EBUG, "zero: %d metrics, %d votes, %lld micro-batches, %d states",
+               options->n_metrics, options->n_votes, (long long)options->max_micro, kind->n_states);
+    MB_TRY(MB_NEW(&z));
+    z->comm = comm;
+    z->ex = ex;
+    z->flat = flat;
+    z->kind = kind;
+    z->hyper = *hyper;
+    z->o = *options;
+    const mb_status st = allocate(z);
+    if (st != MB_OK) {
+        mb_zero_free(z);
+        return st;
+    }
+    mb_zero_begin(z, 1);
+    *out = z;
+    return MB_OK;
+}
+
+void mb_zero_free(mb_zero *z)
+{
+    if (z == NULL)
+        return;
+    for (int i = 0; i < MB_OPTIM_STATES_MAX; i++)
+        mb_pages_free(z->state[i], (size_t)z->state_count * sizeof(float));
+    mb_free(z->bounds);
+    mb_free(z->grains);
+    mb_free(z->partial);
+    mb_free(z->table);
+    mb_free(z->sum);
+    mb_free(z->work);
+    mb_free(z);
+}
+
+void mb_zero_begin(mb_zero *z, int64_t n_micro)
+{
+    MB_ASSERT(n_micro > 0 && n_micro <= z->o.max_micro);
+    z->n_micro = n_micro;
+    if (!z->again)
+        z->shift = shift_for(z->history.max_abs);
+    memset(z->table, 0, sizeof(double) * (size_t)(z->o.n_votes + z->o.max_micro * columns(&z->o)));
+}
+
+mb_status mb_zero_micro(mb_zero *z, int64_t index, const double *metric)
+{
+    double *row = row_of(z, index);
+
+    MB_ASSERT(index >= 0 && index < z->n_micro);
+    memcpy(row + N_NOTES, metric, sizeof(double) * (size_t)z->o.n_metrics);
+    if (z->flat->exact == NULL)
+        return MB_OK;
+
+    float seen[3] = {0};
+    const double limit = ldexp(1.0, SUM_BITS - ceil_log2((double)z->n_micro));
+    mb_tensor acc = mb_tensor_1d(z->flat->exact, MB_DTYPE_I64, z->flat->count);
+    mb_tensor grad = mb_tensor_1d(z->flat->grad, MB_DTYPE_F32, z->flat->count);
+    mb_tensor out = mb_tensor_1d(seen, MB_DTYPE_F32, 3);
+    MB_TRY(MB_RUN(z->ex, exact_add, &acc, &grad, z->shift, limit, &out));
+    row[MAX_ABS] = (double)seen[0];
+    row[NOT_FINITE] = seen[1] != 0.0f;
+    row[TOO_LARGE] = seen[2] != 0.0f;
+    return MB_OK;
+}
+
+/* What the reduced table says about the whole step. */
+struct verdict {
+    bool finite, fits;
+    double max_abs;
+};
+
+static struct verdict judge(mb_zero *z, mb_zero_result *out)
+{
+    struct verdict v = {.finite = true, .fits = true};
+
+    out->bad_micro = -1;
+    memset(z->sum, 0, sizeof(double) * (size_t)z->o.n_metrics);
+    for (int64_t m = 0; m < z->n_micro; m++) {
+        const double *row = row_of(z, m);
+        for (int i = 0; i < z->o.n_metrics; i++)
+            z->sum[i] += row[N_NOTES + i];
+        if (row[NOT_FINITE] != 0 || !isfinite(row[N_NOTES + MB_ZERO_LOSS])) {
+            v.finite = false;
+            if (out->bad_micro < 0)
+                out->bad_micro = m;
+        }
+        v.fits = v.fits && row[TOO_LARGE] == 0;
+        v.max_abs = row[MAX_ABS] > v.max_abs ? row[MAX_ABS] : v.max_abs;
+    }
+    return v;
+}
+
+static void clear_sums(mb_zero *z)
+{
+    const int64_t n = z->flat->count / MB_GRAIN;
+
+    if (z->flat->exact == NULL)
+        return;
+#pragma omp parallel for num_threads(z->ex->threads)
+    for (int64_t g = 0; g < n; g++)
+        memset(z->flat->exact + g * MB_GRAIN, 0, MB_GRAIN * sizeof(int64_t));
+}
+
+static mb_status clear_gradients(mb_zero *z)
+{
+    mb_tensor grad = mb_tensor_1d(z->flat->grad, MB_DTYPE_F32, z->flat->count);
+
+    return MB_RUN(z->ex, fill, &grad, 0.0f);
+}
+
+/* The own range of flat->grad becomes the sum over all micro-batches. */
+static mb_status reduce(mb_zero *z)
+{
+    const int64_t from = z->bounds[z->comm->rank], to = z->bounds[z->comm->rank + 1];
+    const mb_comm_ops *ops = z->comm->ops;
+
+    if (z->flat->exact == NULL)
+        return ops->reduce_scatter(z->comm, z->flat->grad, z->bounds, MB_DTYPE_F32, z->work,
+                                   z->work_bytes);
+    MB_TRY(ops->reduce_scatter(z->comm, z->flat->exact, z->bounds, MB_DTYPE_I64, z->work,
+                               z->work_bytes));
+    mb_tensor grad = mb_tensor_1d(z->flat->grad + from, MB_DTYPE_F32, to - from);
+    mb_tensor acc = mb_tensor_1d(z->flat->exact + from, MB_DTYPE_I64, to - from);
+    if (to > from)
+        MB_TRY(MB_RUN(z->ex, exact_take, &grad, &acc, ldexp(1.0, -z->shift)));
+    if (z->comm->size > 1)
+        clear_sums(z);
+    return MB_OK;
+}
+
+/* The sum of all squared gradients: per grain by its owner, then over grains in their order. */
+static mb_status sum_of_squares(mb_zero *z, double *out)
+{
+    const int64_t from = z->bounds[z->comm->rank], to = z->bounds[z->comm->rank + 1];
+    const int64_t grains = z->flat->count / MB_GRAIN;
+    mb_tensor grad = mb_tensor_1d(z->flat->grad + from, MB_DTYPE_F32, to - from);
+    mb_tensor part =
+        mb_tensor_1d(z->partial + from / MB_GRAIN, MB_DTYPE_F64, (to - from) / MB_GRAIN);
+    double total = 0;
+
+    if (to > from)
+        MB_TRY(MB_RUN(z->ex, grain_sumsq, &part, &grad));
+    MB_TRY(z->comm->ops->all_gather(z->comm, z->partial, z->grains, MB_DTYPE_F64));
+    for (int64_t g = 0; g < grains; g++)
+        total += z->partial[g];
+    *out = total;
+    return MB_OK;
+}
+
+/* The optimizer on every piece of a segment that lies in the range this rank keeps state for. */
+static mb_status update(mb_zero *z, float lr, float grad_scale)
+{
+    const int64_t lo = z->state_from, hi = z->state_from + z->state_count;
+
+    for (int s = 0; s < z->flat->n_segments; s++) {
+        const mb_flat_segment *seg = &z->flat->segment[s];
+        const int64_t from = seg->offset > lo ? seg->offset : lo;
+        const int64_t end = seg->offset + seg->count, to = end < hi ? end : hi;
+        mb_tensor state[MB_OPTIM_STATES_MAX];
+
+        if (from >= to)
+            continue;
+        for (int i = 0; i < z->kind->n_states; i++)
+            state[i] = mb_tensor_1d(z->state[i] + (from - lo), MB_DTYPE_F32, to - from);
+        mb_tensor param = mb_tensor_1d(z->flat->param + from, MB_DTYPE_F32, to - from);
+        const mb_tensor grad = mb_tensor_1d(z->flat->grad + from, MB_DTYPE_F32, to - from);
+        MB_TRY(z->kind->update(z->ex, &z->hyper, z->history.applied + 1, lr, seg->decay, grad_scale,
+                               &param, state, &grad));
+    }
+    return MB_OK;
+}
+
+static mb_status skip(mb_zero *z, mb_zero_result *out)
+{
+    mb_zero_history *h = &z->history;
+
+    out->outcome = MB_ZERO_SKIPPED;
+    out->grad_norm = (double)NAN;
+    h->skipped++;
+    h->skipped_row++;
+    z->again = false;
+    clear_sums(z);
+    MB_TRY(clear_gradients(z));
+    if (h->skipped_row < MB_ZERO_SKIPS_MAX)
+        return MB_OK;
+    if (out->bad_micro >= 0)
+        return MB_RAISE(
+            MB_ENUM,
+            "%lld steps in a row had a loss or gradient that is not finite (the last in "
+            "micro-batch %lld of the step); lower learning_rate or look at the data",
+            (long long)h->skipped_row, (long long)out->bad_micro);
+    return MB_RAISE(MB_ENUM,
+                    "%lld steps in a row had a gradient that is not finite; lower learning_rate or "
+                    "look at the data",
+                    (long long)h->skipped_row);
+}
+
+static mb_status repeat(mb_zero *z, double max_abs, mb_zero_result *out)
+{
+    MB_REQUIRE(!z->again, MB_ENUM,
+               "exact reduction: the gradients of %lld micro-batches of up to %g do not fit in 64 "
+               "bits even after the step was repeated",
+               (long long)z->n_micro, max_abs);
+    out->outcome = MB_ZERO_REPEAT;
+    out->grad_norm = (double)NAN;
+    z->again = true;
+    z->shift = shift_for(max_abs);
+    z->history.repeated++;
+    clear_sums(z);
+    return clear_gradients(z);
+}
+
+static mb_status apply(mb_zero *z, const mb_zero_args *args, double max_abs, mb_zero_result *out)
+{
+    double total = 0, scale = 1.0 / out->divisor;
+
+    MB_TRY(reduce(z));
+    MB_TRY(sum_of_squares(z, &total));
+    if (!isfinite(total)) /* every rank added the same numbers */
+        return skip(z, out);
+    out->grad_norm = sqrt(total) / out->divisor;
+    if (args->max_grad_norm > 0) { /* as torch.nn.utils.clip_grad_norm_ */
+        const double clip = args->max_grad_norm / (out->grad_norm + 1e-6);
+        scale *= clip < 1.0 ? clip : 1.0;
+    }
+    if (z->o.stage == 0)
+        MB_TRY(z->comm->ops->all_gather(z->comm, z->flat->grad, z->bounds, MB_DTYPE_F32));
+    MB_TRY(update(z, args->lr, (float)scale));
+    if (z->o.stage != 0)
+        MB_TRY(z->comm->ops->all_gather(z->comm, z->flat->param, z->bounds, MB_DTYPE_F32));
+    z->history.applied++;
+    z->history.skipped_row = 0;
+    z->history.max_abs = max_abs;
+    z->again = false;
+    out->outcome = MB_ZERO_APPLIED;
+    return clear_gradients(z);
+}
+
+mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_zero_result *out)
+{
+    const int64_t n = z->o.n_votes + z->n_micro * columns(&z->o);
+
+    if (z->o.n_votes > 0)
+        memcpy(z->table, votes, sizeof(double) * (size_t)z->o.n_votes);
+    /* Sums, but each number of a micro-batch has one owner and zeros elsewhere. */
+    MB_TRY(z->comm->ops->all_reduce(z->comm, z->table, n, MB_DTYPE_F64, MB_SUM));
+    if (z->o.n_votes > 0)
+        memcpy(votes, z->table, sizeof(double) * (size_t)z->o.n_votes);
+
+    const struct verdict v = judge(z, out);
+    out->metric = z->sum;
+    out->divisor = args->divisor > 0 ? args->divisor : z->sum[MB_ZERO_TOKENS];
+    out->loss = z->sum[MB_ZERO_LOSS] / out->divisor;
+    if (!v.finite)
+        return skip(z, out);
+    MB_REQUIRE(out->divisor > 0, MB_EDATA, "a step of %lld micro-batches has no trained token",
+               (long long)z->n_micro);
+    if (!v.fits)
+        return repeat(z, v.max_abs, out);
+    return apply(z, args, v.max_abs, out);
+}
+
+mb_status mb_zero_spread(mb_zero *z)
+{
+    const mb_comm_ops *ops = z->comm->ops;
+
+    MB_TRY(ops->all_gather(z->comm, z->flat->param, z->bounds, MB_DTYPE_F32));
+    for (int i = 0; z->o.stage == 0 && i < z->kind->n_states; i++)
+        MB_TRY(ops->all_gather(z->comm, z->state[i], z->bounds, MB_DTYPE_F32));
+    return MB_OK;
+}
+
+mb_zero_history *mb_zero_history_of(mb_zero *z)
+{
+    return &z->history;
+}
+
+void mb_zero_own(const mb_zero *z, int64_t *from, int64_t *to)
+{
+    *from = z->bounds[z->comm->rank];
+    *to = z->bounds[z->comm->rank + 1];
+}
+
+float *mb_zero_own_state(mb_zero *z, int i)
+{
+    return z->state[i] + (z->bounds[z->comm->rank] - z->state_from);
+}
+
+const mb_optim_kind *mb_zero_kind(const mb_zero *z)
+{
+    return z->kind;
+}
+
+mb_flat *mb_zero_flat(mb_zero *z)
+{
+    return z->flat;
+}
+
+mb_comm *mb_zero_comm(mb_zero *z)
+{
+    return z->comm;
+}
+
+int mb_zero_shift(const mb_zero *z)
+{
+    return z->shift;
+}
+
+int64_t mb_zero_step_bytes(const mb_zero *z, int64_t n_micro)
+{
+    const int size = z->comm->size, rank = z->comm->rank, right = (rank + 1) % size;
+    const int64_t el = z->flat->exact != NULL ? 8 : 4, n = z->flat->count;
+    const int64_t table = z->o.n_votes + n_micro * columns(&z->o);
+
+    if (size == 1)
+        return 0;
+    return mb_comm_mpi_all_reduce_bytes(rank, size, table, MB_DTYPE_F64) +
+           el * (n - (z->bounds[rank + 1] - z->bounds[rank])) +
+           8 * (n / MB_GRAIN - (z->grains[right + 1] - z->grains[right])) +
+           4 * (n - (z->bounds[right + 1] - z->bounds[right]));
+}

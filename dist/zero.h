@@ -1,0 +1,116 @@
+/* dist/zero.h - one optimizer step over all ranks: reduce, clip, update a shard, gather.
+ *
+ * ZeRO (Rajbhandari et al., arXiv:1910.02054). Rank r owns a range of the flat parameters, cut at
+ * grains (mb_flat_bounds). Stage 1: only the owner has optimizer state for a range and updates it;
+ * then everyone gets the new parameters. Stage 0: everyone has all the state, gets the summed
+ * gradients and updates everything. Both give the same bits. The master copy of a parameter is its
+ * place in flat->param.
+ *
+ *     mb_zero_begin(z, M);                             // M micro-batches in this step, all ranks
+ *     for each micro-batch i of this rank:
+ *         forward, backward into flat->grad            // of the summed loss
+ *         MB_TRY(mb_zero_micro(z, i, metrics));        // metrics: summed loss, trained tokens, ...
+ *     MB_TRY(mb_zero_step(z, &args, votes, &result));  // on MB_ZERO_REPEAT: the loop once more
+ *
+ * Exact reduction (flat->exact not NULL): a micro-batch's gradient is added as integers, in units of
+ * 2^-s, where s = 40 - ceil(log2 of the largest |g| in the last applied step's micro-batches), 36
+ * without history. |g| 2^s must stay below 2^(62 - ceil(log2 M)); if not, the step is repeated with s
+ * from the maxima just seen. Everything that decides is kept per micro-batch and summed with zeros
+ * elsewhere, so neither numbers nor decisions depend on the layout. Norms are summed per grain, then
+ * in grain order; metrics in micro-batch order.
+ *
+ * Bytes a rank sends in an applied step of n > 1 ranks, G grains, N = 4096 G elements, rank r owning
+ * N(r) elements (mb_zero_step_bytes; e = 8 exact, 4 otherwise):
+ *
+ *     (n-1) 8 (votes + M (3 + metrics))   flags, metrics (up to 64 KiB; see comm_mpi.h)
+ *     e (N - N(rank))                     gradients to their owners
+ *     8 (G - N(right)/4096)               norm partials
+ *     4 (N - N(right))                    parameters (stage 0: gradients)
+ *
+ * Nothing is allocated after mb_zero_new. All functions but mb_zero_begin, mb_zero_micro and the
+ * accessors are collective.
+ */
+#ifndef MB_DIST_ZERO_H
+#define MB_DIST_ZERO_H
+
+#include "core/comm.h"
+#include "core/flat.h"
+#include "optim/optimizer.h"
+
+enum { MB_ZERO_LOSS, MB_ZERO_TOKENS, MB_ZERO_METRICS_MIN }; /* the first two metrics */
+enum { MB_ZERO_SKIPS_MAX = 3 };                             /* in a row; then the run stops */
+
+typedef struct mb_zero mb_zero;
+
+typedef struct mb_zero_options {
+    int stage;         /* 0 or 1 */
+    int n_metrics;     /* per micro-batch, at least MB_ZERO_METRICS_MIN */
+    int n_votes;       /* per rank, summed over ranks with the flags; may be 0 */
+    int64_t max_micro; /* most micro-batches of a global step */
+} mb_zero_options;
+
+typedef struct mb_zero_args {
+    float lr;
+    double max_grad_norm; /* 0: no clipping */
+    double divisor;       /* of the summed loss; 0: the sum of the MB_ZERO_TOKENS metric */
+} mb_zero_args;
+
+typedef enum mb_zero_outcome { MB_ZERO_APPLIED, MB_ZERO_SKIPPED, MB_ZERO_REPEAT } mb_zero_outcome;
+
+typedef struct mb_zero_result {
+    mb_zero_outcome outcome; /* the same on all ranks, as is everything here */
+    double grad_norm;        /* of the mean gradient, before clipping; NaN when skipped */
+    double loss;             /* summed loss / divisor */
+    double divisor;
+    const double *metric; /* n_metrics sums over all micro-batches; borrowed until the next step */
+    int64_t bad_micro;    /* the first micro-batch with a non-finite value; -1: none known */
+} mb_zero_result;
+
+/* What a checkpoint keeps beside the states. */
+typedef struct mb_zero_history {
+    int64_t applied;     /* updates so far: the optimizer's t */
+    double max_abs;      /* largest |g| of any micro-batch of the last applied step; 0: none */
+    int64_t skipped_row; /* skipped steps since the last applied one */
+    int64_t skipped, repeated; /* in all */
+} mb_zero_history;
+
+/* comm, ex, flat and kind are borrowed and outlive *out, which the caller owns. */
+mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_kind *kind,
+                      const mb_optim_hyper *hyper, const mb_zero_options *options,
+                      mb_zero **out) MB_MUST_USE;
+void mb_zero_free(mb_zero *z); /* NULL is allowed */
+
+/* Starts (or starts again) a step of n_micro micro-batches over all ranks. */
+void mb_zero_begin(mb_zero *z, int64_t n_micro);
+/* flat->grad has received micro-batch `index` of the global step; `metric` holds n_metrics numbers.
+ * With exact reduction flat->grad is zero afterwards. Local. */
+mb_status mb_zero_micro(mb_zero *z, int64_t index, const double *metric) MB_MUST_USE;
+/* Ends the step. votes: n_votes numbers of this rank, on return their sums over ranks. Gradients are
+ * zero afterwards whatever the outcome. MB_ENUM when too many steps in a row were not finite,
+ * MB_EDATA when the divisor is zero. Collective. */
+mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes,
+                       mb_zero_result *out) MB_MUST_USE;
+
+/* After a load filled this rank's own ranges: parameters (and at stage 0 states) to all ranks.
+ * Collective. */
+mb_status mb_zero_spread(mb_zero *z) MB_MUST_USE;
+
+mb_zero_history *mb_zero_history_of(mb_zero *z);
+/* This rank's own range of the flat parameters, in elements. */
+void mb_zero_own(const mb_zero *z, int64_t *from, int64_t *to);
+/* State i of the own range: to - from numbers. */
+float *mb_zero_own_state(mb_zero *z, int i);
+const mb_optim_kind *mb_zero_kind(const mb_zero *z);
+mb_flat *mb_zero_flat(mb_zero *z);
+mb_comm *mb_zero_comm(mb_zero *z);
+/* The shift s the step now running uses. */
+int mb_zero_shift(const mb_zero *z);
+
+/* Optimizer state on this rank, staging and tables: for the plan, before anything is made. */
+size_t mb_zero_state_bytes(const mb_flat *flat, const mb_optim_kind *kind, int stage, int rank,
+                           int size);
+size_t mb_zero_work_bytes(const mb_comm *comm, const mb_flat *flat, const mb_zero_options *options);
+/* The formula above for an applied step. */
+int64_t mb_zero_step_bytes(const mb_zero *z, int64_t n_micro);
+
+#endif
