@@ -31,6 +31,9 @@ typedef struct mb_batch {
     int32_t *k_start,
         *k_len; /* (max_seq) the same of its keys; equal to start, len without cache */
 
+    int32_t *seq_ordinal, *seq_zero; /* (max_seq) sample ordinal per sequence; zeros: key dropouts of
+                                      * one row per sequence */
+
     /* What is trained. Token tasks: hidden row target_row[i] must predict target_label[i], its loss
      * counted target_weight[i] times; rows in ascending order. Sequence tasks: one entry per
      * sequence, target_row is the sequence number. The arrays are filled up to the next multiple of
