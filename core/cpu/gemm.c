@@ -1,0 +1,410 @@
+/* core/cpu/gemm.c - C = alpha op(A) op(B) + beta C (+ bias) in tiles, over threads.
+ *
+ * C is cut into tiles and K into blocks; both depend on shapes only. A tile is computed by one
+ * thread with one provider call per block of K, the blocks in order, so threads never meet.
+ *
+ * Rows of C that are tokens (A not transposed) get the same bits wherever they stand and whatever
+ * else is in the batch, so the cut of N and K does not look at M there, and the last tile of rows
+ * is made up to a height at which the provider's kernels do not change (core/cpu/gemm_tiles.h).
+ * Fewer than FEW_ROWS rows, as when generating, are memory-bound: dot products of our own, whose
+ * rows do not depend on one another either (but differ in the last bits from those of a tile).
+ *
+ * When A is transposed (weight gradients) M and N are features and K is tokens. With few tiles of C
+ * K is also cut into pieces whose sums are formed apart and added in order.
+ */
+#include "core/cpu/gemm.h"
+
+#include <omp.h>
+#include <string.h>
+
+#include "core/cpu/cpu.h"
+#include "core/cpu/gemm_tiles.h"
+#include "core/cpu/vec16.h"
+#include "core/cpu/vecmath.h"
+
+enum {
+    FEW_ROWS = 16,        /* below: own kernels */
+    NARROW = 64,          /* columns of C: tiles are lower, as there is little else to share out */
+    WANTED_UNITS = 16,    /* units of work below which K is cut into pieces */
+    LEAST_PIECE = 256,    /* of K */
+    DOT_ROWS = 4,         /* rows of B per step of a dot-product kernel */
+    FEW_COLS = 128,       /* columns of C per unit when there are few rows */
+    STRIP = FEW_COLS / 16 /* vectors in one row of such a unit */
+};
+
+typedef struct product {
+    int64_t m, n, k;
+    const float *a, *b, *bias;
+    float *c;
+    int64_t lda, ldb, ldc;
+    bool ta, tb;
+    float alpha, beta;
+    /* the cut */
+    int64_t tile_m, tile_n, tiles_m, tiles_n;
+    int64_t block_k;         /* of one provider call */
+    int64_t pieces, piece_k; /* of K; more than one only when ta */
+    float *partial;          /* (pieces, m, n) when pieces > 1 */
+    float *edge;             /* edge_floats per thread: A's and C's last rows made up to a tile */
+    int64_t edge_floats;
+    int64_t row_step;
+    mb_sgemm_fn *sgemm;
+} product;
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int64_t round_up(int64_t a, int64_t b)
+{
+    return ceil_div(a, b) * b;
+}
+
+/* Nearly equal parts of at most `most`, multiples of 16. */
+static int64_t part(int64_t n, int64_t most)
+{
+    return n <= most ? n : round_up(ceil_div(n, ceil_div(n, most)), 16);
+}
+
+static void cut(product *p)
+{
+    p->tile_m = p->n <= NARROW ? MB_GEMM_ROW_STEP : MB_GEMM_TILE_ROWS;
+    p->row_step = mb_gemm_row_step();
+    if (p->tile_m < p->row_step)
+        p->tile_m = p->row_step;
+    p->tile_n = part(p->n, MB_GEMM_TILE_COLS);
+    p->tiles_m = ceil_div(p->m, p->tile_m);
+    p->tiles_n = p->n > 0 ? ceil_div(p->n, p->tile_n) : 0;
+    p->pieces = 1;
+    if (p->ta && p->tiles_m * p->tiles_n > 0)
+        p->pieces = least(ceil_div(WANTED_UNITS, p->tiles_m * p->tiles_n),
+                          p->k / LEAST_PIECE > 0 ? p->k / LEAST_PIECE : 1);
+    p->piece_k = p->pieces > 1 ? round_up(ceil_div(p->k, p->pieces), 16) : p->k;
+    p->pieces = p->piece_k > 0 ? ceil_div(p->k, p->piece_k) : 1;
+    p->block_k = part(p->piece_k, MB_GEMM_TILE_K);
+    p->edge_floats = 0;
+    if (!p->ta && p->m % p->tile_m != 0)
+        p->edge_floats = p->tile_m * round_up(p->block_k, 16) + p->tile_m * p->tile_n;
+}
+
+static product product_of(const mb_tensor *c, const mb_tensor *a, bool ta, const mb_tensor *b,
+                          bool tb, float alpha, float beta, const mb_tensor *bias)
+{
+    product p = {.m = mb_rows(c),
+                 .n = mb_cols(c),
+                 .k = ta ? mb_rows(a) : mb_cols(a),
+                 .a = mb_f32(a),
+                 .b = mb_f32(b),
+                 .bias = bias != NULL ? mb_f32(bias) : NULL,
+                 .c = mb_f32(c),
+                 .lda = mb_row_stride(a),
+                 .ldb = mb_row_stride(b),
+                 .ldc = mb_row_stride(c),
+                 .ta = ta,
+                 .tb = tb,
+                 .alpha = alpha,
+                 .beta = beta};
+
+    cut(&p);
+    return p;
+}
+
+static bool has_few_rows(const product *p)
+{
+    return !p->ta && p->m < FEW_ROWS;
+}
+
+size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta,
+                             const mb_tensor *b, bool tb, float alpha, float beta,
+                             const mb_tensor *bias)
+{
+    const product p = product_of(c, a, ta, b, tb, alpha, beta, bias);
+    const int64_t partial = p.pieces > 1 ? p.pieces * p.m * p.n : 0;
+
+    if (has_few_rows(&p))
+        return 0;
+    return (size_t)(partial + ex->threads * p.edge_floats) * sizeof(float);
+}
+
+/* Few rows ---------------------------------------------------------------------------------- */
+
+static void finish_row(const product *p, float *c, const float *sum, int64_t j0, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) {
+        float y = p->alpha * sum[j];
+
+        if (p->beta != 0.0f)
+            y += p->beta * c[j];
+        c[j] = p->bias != NULL ? y + p->bias[j0 + j] : y;
+    }
+}
+
+/* sum[0..4) = x . (4 rows of W), W ldb apart. */
+static inline void four_dots(float *sum, const float *x, const float *w, int64_t ldw, int64_t k)
+{
+    mb_vec16 acc[DOT_ROWS] = {0};
+    float lane[DOT_ROWS][MB_LANES];
+    int64_t l = 0;
+
+    for (; l + 16 <= k; l += 16)
+        for (int r = 0; r < DOT_ROWS; r++)
+            acc[r] += MB_LOAD16(x + l) * MB_LOAD16(w + r * ldw + l);
+    for (int r = 0; r < DOT_ROWS; r++) {
+        MB_STORE16(lane[r], acc[r]);
+        for (int64_t i = l; i < k; i++)
+            lane[r][i - l] += x[i] * w[r * ldw + i];
+        sum[r] = mb_fold_lanes(lane[r]);
+    }
+}
+
+static inline float one_dot(const float *x, const float *w, int64_t k)
+{
+    mb_vec16 acc = {0};
+    float lane[MB_LANES];
+    int64_t l = 0;
+
+    for (; l + 16 <= k; l += 16)
+        acc += MB_LOAD16(x + l) * MB_LOAD16(w + l);
+    MB_STORE16(lane, acc);
+    for (int64_t i = l; i < k; i++)
+        lane[i - l] += x[i] * w[i];
+    return mb_fold_lanes(lane);
+}
+
+/* Columns [j0, j0+n) of C = X W^T: every row of W is read from memory once. */
+MB_CPU_CLONES
+static void few_rows_transposed(const product *p, int64_t j0, int64_t n)
+{
+    float sum[FEW_ROWS][FEW_COLS];
+    int64_t j = 0;
+
+    for (; j + DOT_ROWS <= n; j += DOT_ROWS)
+        for (int64_t i = 0; i < p->m; i++)
+            four_dots(&sum[i][j], p->a + i * p->lda, p->b + (j0 + j) * p->ldb, p->ldb, p->k);
+    for (; j < n; j++)
+        for (int64_t i = 0; i < p->m; i++)
+            sum[i][j] = one_dot(p->a + i * p->lda, p->b + (j0 + j) * p->ldb, p->k);
+    for (int64_t i = 0; i < p->m; i++)
+        finish_row(p, p->c + i * p->ldc + j0, sum[i], j0, n);
+}
+
+/* Columns [j0, j0+n) of C = X W, W (K, N). */
+MB_CPU_CLONES
+static void few_rows_straight(const product *p, int64_t j0, int64_t n)
+{
+    for (int64_t i = 0; i < p->m; i++) {
+        const float *x = p->a + i * p->lda;
+        float sum[FEW_COLS] = {0};
+
+        if (n == FEW_COLS) {
+            mb_vec16 acc[STRIP] = {0};
+
+            for (int64_t l = 0; l < p->k; l++)
+                for (int s = 0; s < STRIP; s++)
+                    acc[s] += x[l] * MB_LOAD16(p->b + l * p->ldb + j0 + s * 16);
+            for (int s = 0; s < STRIP; s++)
+                MB_STORE16(sum + s * 16, acc[s]);
+        } else {
+            for (int64_t l = 0; l < p->k; l++)
+                for (int64_t j = 0; j < n; j++)
+                    sum[j] += x[l] * p->b[l * p->ldb + j0 + j];
+        }
+        finish_row(p, p->c + i * p->ldc + j0, sum, j0, n);
+    }
+}
+
+static void few_rows(const product *p, int threads)
+{
+    const int64_t units = ceil_div(p->n, FEW_COLS);
+
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t u = 0; u < units; u++) {
+        const int64_t j0 = u * FEW_COLS, n = least(FEW_COLS, p->n - j0);
+
+        if (p->tb)
+            few_rows_transposed(p, j0, n);
+        else
+            few_rows_straight(p, j0, n);
+    }
+}
+
+/* Tiles ------------------------------------------------------------------------------------- */
+
+/* A rectangle of C and a range of K. */
+typedef struct unit {
+    int64_t i0, rows, j0, cols, k0, k1;
+} unit;
+
+static void copy_rows(float *to, int64_t ldt, const float *from, int64_t ldf, int64_t rows,
+                      int64_t cols)
+{
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(to + i * ldt, from + i * ldf, (size_t)cols * sizeof(float));
+}
+
+/* The blocks of K in order, into c (height >= rows, which the caller provides for). */
+static void run_blocks(const product *p, const unit *u, int64_t height, float *a_edge, float *c,
+                       int64_t ldc, float beta)
+{
+    for (int64_t k0 = u->k0; k0 < u->k1; k0 += p->block_k) {
+        const int64_t k = least(p->block_k, u->k1 - k0);
+        const float *a = p->ta ? p->a + k0 * p->lda + u->i0 : p->a + u->i0 * p->lda + k0;
+        const float *b = p->tb ? p->b + u->j0 * p->ldb + k0 : p->b + k0 * p->ldb + u->j0;
+        int64_t lda = p->lda;
+
+        if (height > u->rows) {
+            copy_rows(a_edge, k, a, lda, u->rows, k);
+            memset(a_edge + u->rows * k, 0, (size_t)((height - u->rows) * k) * sizeof(float));
+            a = a_edge;
+            lda = k;
+        }
+        p->sgemm(p->ta, p->tb, height, u->cols, k, p->alpha, a, lda, b, p->ldb,
+                 k0 == u->k0 ? beta : 1.0f, c, ldc);
+    }
+}
+
+static void add_bias(const product *p, const unit *u)
+{
+    for (int64_t i = u->i0; i < u->i0 + u->rows; i++) {
+        float *restrict c = p->c + i * p->ldc + u->j0;
+        const float *restrict bias = p->bias + u->j0;
+
+        for (int64_t j = 0; j < u->cols; j++)
+            c[j] += bias[j];
+    }
+}
+
+static void run_tile(const product *p, const unit *u)
+{
+    const int64_t height = p->ta ? u->rows : round_up(u->rows, p->row_step);
+    float *c = p->c + u->i0 * p->ldc + u->j0;
+
+    if (height == u->rows) {
+        run_blocks(p, u, height, NULL, c, p->ldc, p->beta);
+    } else {
+        float *a_edge = p->edge + omp_get_thread_num() * p->edge_floats;
+        float *c_edge = a_edge + p->tile_m * round_up(p->block_k, 16);
+
+        memset(c_edge, 0, (size_t)(height * u->cols) * sizeof(float));
+        if (p->beta != 0.0f)
+            copy_rows(c_edge, u->cols, c, p->ldc, u->rows, u->cols);
+        run_blocks(p, u, height, a_edge, c_edge, u->cols, p->beta);
+        copy_rows(c, p->ldc, c_edge, u->cols, u->rows, u->cols);
+    }
+    if (p->bias != NULL)
+        add_bias(p, u);
+}
+
+/* Row i of C from the partial sums, which are added in order. */
+static void gather_pieces(const product *p, int64_t i)
+{
+    float *restrict c = p->c + i * p->ldc;
+
+    for (int64_t j = 0; j < p->n; j++)
+        c[j] = (p->beta != 0.0f ? p->beta * c[j] : 0.0f) + p->partial[i * p->n + j];
+    for (int64_t piece = 1; piece < p->pieces; piece++) {
+        const float *restrict from = p->partial + (piece * p->m + i) * p->n;
+
+        for (int64_t j = 0; j < p->n; j++)
+            c[j] += from[j];
+    }
+    if (p->bias != NULL)
+        for (int64_t j = 0; j < p->n; j++)
+            c[j] += p->bias[j];
+}
+
+static void run_unit(const product *p, int64_t at)
+{
+    const int64_t piece = at % p->pieces, tile = at / p->pieces;
+    unit u = {.i0 = tile % p->tiles_m * p->tile_m,
+              .j0 = tile / p->tiles_m * p->tile_n,
+              .k0 = piece * p->piece_k};
+
+    u.rows = least(p->tile_m, p->m - u.i0);
+    u.cols = least(p->tile_n, p->n - u.j0);
+    u.k1 = least(u.k0 + p->piece_k, p->k);
+    if (p->pieces == 1)
+        run_tile(p, &u);
+    else
+        run_blocks(p, &u, u.rows, NULL, p->partial + (piece * p->m + u.i0) * p->n + u.j0, p->n,
+                   0.0f);
+}
+
+static void tiles(const product *p, int threads)
+{
+    const int64_t units = p->tiles_m * p->tiles_n * p->pieces;
+
+#pragma omp parallel num_threads(threads)
+    {
+        mb_cpu_one_thread();
+#pragma omp for schedule(dynamic)
+        for (int64_t at = 0; at < units; at++)
+            run_unit(p, at);
+        if (p->pieces > 1) {
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < p->m; i++)
+                gather_pieces(p, i);
+        }
+    }
+}
+
+/* K = 0: nothing to add. */
+static void no_products(const product *p)
+{
+    for (int64_t i = 0; i < p->m; i++)
+        for (int64_t j = 0; j < p->n; j++) {
+            float *c = p->c + i * p->ldc + j;
+
+            *c = (p->beta != 0.0f ? p->beta * *c : 0.0f) + (p->bias != NULL ? p->bias[j] : 0.0f);
+        }
+}
+
+static mb_status check(const product *p, const mb_tensor *c, const mb_tensor *a, const mb_tensor *b,
+                       const mb_tensor *bias)
+{
+    const int64_t am = p->ta ? mb_cols(a) : mb_rows(a);
+    const int64_t bk = p->tb ? mb_cols(b) : mb_rows(b), bn = p->tb ? mb_rows(b) : mb_cols(b);
+
+    MB_REQUIRE(c->dtype == MB_DTYPE_F32 && a->dtype == MB_DTYPE_F32 && b->dtype == MB_DTYPE_F32,
+               MB_ENOTSUP, "gemm: types %s = %s x %s; the CPU multiplies F32 only",
+               mb_dtype_name(c->dtype), mb_dtype_name(a->dtype), mb_dtype_name(b->dtype));
+    MB_REQUIRE(am == p->m && bk == p->k && bn == p->n, MB_ESHAPE,
+               "gemm: (%lld x %lld) = (%lld x %lld) times (%lld x %lld) does not fit",
+               (long long)p->m, (long long)p->n, (long long)am, (long long)p->k, (long long)bk,
+               (long long)bn);
+    MB_REQUIRE(bias == NULL || mb_tensor_count(bias) == p->n, MB_ESHAPE,
+               "gemm: the bias has %lld entries for %lld columns", (long long)mb_tensor_count(bias),
+               (long long)p->n);
+    MB_REQUIRE(p->m < INT32_MAX && p->n < INT32_MAX && p->k < INT32_MAX && p->lda < INT32_MAX &&
+                   p->ldb < INT32_MAX && p->ldc < INT32_MAX,
+               MB_ENOTSUP, "gemm: a side of 2^31 or more (%lld x %lld x %lld)", (long long)p->m,
+               (long long)p->n, (long long)p->k);
+    return MB_OK;
+}
+
+mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, const mb_tensor *b,
+                      bool tb, float alpha, float beta, const mb_tensor *bias)
+{
+    product p = product_of(c, a, ta, b, tb, alpha, beta, bias);
+
+    MB_TRY(check(&p, c, a, b, bias));
+    p.sgemm = mb_cpu_sgemm();
+    MB_REQUIRE(p.sgemm != NULL, MB_EBUG, "gemm called before mb_cpu_init");
+    if (p.m == 0 || p.n == 0)
+        return MB_OK;
+    if (p.k == 0) {
+        no_products(&p);
+    } else if (has_few_rows(&p)) {
+        few_rows(&p, ex->threads);
+    } else {
+        p.partial = ex->workspace;
+        p.edge = (float *)ex->workspace + (p.pieces > 1 ? p.pieces * p.m * p.n : 0);
+        tiles(&p, ex->threads);
+    }
+    return MB_OK;
+}

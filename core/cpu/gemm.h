@@ -1,0 +1,69 @@
+/* core/cpu/gemm.h - matrix products on the CPU: providers, and which one is used.
+ *
+ * A provider multiplies small matrices in one thread (OpenBLAS's cblas_sgemm, oneDNN's dnnl_sgemm).
+ * Tiles, pieces of K, threads and edges are ours (core/cpu/gemm.c), so a result depends on shapes
+ * and the provider alone. mb_cpu_init chooses the provider from the processor:
+ *
+ *     x86-64 with AVX2 or more    oneDNN
+ *     anything else               OpenBLAS   (oneDNN has no fast f32 kernel of its own there)
+ *
+ * Measured here (GFLOP/s, two cores of an EPYC 9004 at AVX-512, oneDNN 2.6.3, OpenBLAS 0.3.21; y is
+ * x W^T of 2048 x 576, in tiles of 96 x 384 and, in brackets, as one call with two threads):
+ *
+ *     W            1536 x 576   16384 x 576   576 x 1536, no transpose
+ *     oneDNN       199 (202)    201           224 (214)
+ *     OpenBLAS     176 (197)    170           184 (160)     as Cooperlake
+ *
+ * The second reason is that a row's bits must not depend on where it stands. With tiles of whole
+ * multiples of 48 rows that holds for oneDNN's SSE4.1, AVX, AVX2 and AVX-512 kernels and for
+ * OpenBLAS's Nehalem, Sandybridge, SkylakeX and Cooperlake, but not for OpenBLAS's Haswell and Zen,
+ * whose kernel adds every second group of six rows in another order.
+ *
+ * MBUYU_GEMM=openblas|onednn forces one. Before a provider is used it multiplies some small odd
+ * matrices, compared with plain loops; one that is wrong or crashes there is not used.
+ */
+#ifndef MB_CORE_CPU_GEMM_H
+#define MB_CORE_CPU_GEMM_H
+
+#include <stdint.h>
+
+#include "core/status.h"
+
+/* C(m,n) = alpha op(A) op(B) + beta C, row-major, leading dimensions in elements, in the calling
+ * thread alone. beta 0 ignores C. */
+typedef void mb_sgemm_fn(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
+                         const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                         float *c, int64_t ldc);
+
+typedef struct mb_gemm_provider {
+    const char *name;
+    mb_sgemm_fn *sgemm;
+    void (*start)(void);                        /* once, before the first product */
+    void (*describe)(char *text, size_t bytes); /* "openblas 0.3.21 SkylakeX" */
+} mb_gemm_provider;
+
+extern const mb_gemm_provider mb_gemm_openblas; /* core/cpu/gemm_openblas.c */
+extern const mb_gemm_provider mb_gemm_onednn;   /* core/cpu/gemm_onednn.c */
+
+/* Checks the providers and picks one; part of mb_cpu_init. MB_EARG: MBUYU_GEMM names none,
+ * MB_ENOTSUP: no provider multiplies rightly. */
+mb_status mb_cpu_gemm_init(void) MB_MUST_USE;
+
+/* For tests and benchmarks, between kernels: use this provider from now on. MB_EARG when there is
+ * none of that name, MB_ENOTSUP when it failed its check. */
+mb_status mb_cpu_gemm_use(const char *name) MB_MUST_USE;
+/* Whether the provider exists and passed its check. */
+bool mb_cpu_gemm_available(const char *name);
+/* The provider in use with version and kernel, "none" before mb_cpu_init. */
+const char *mb_cpu_gemm_provider(void);
+/* Whether a row of the provider in use has the same bits wherever it stands (see above). */
+bool mb_cpu_gemm_rows_exact(void);
+/* The provider in use: single products inside other kernels. Only within a parallel region in
+ * which mb_cpu_one_thread() was called. */
+mb_sgemm_fn *mb_cpu_sgemm(void);
+
+/* First thing in a parallel region whose threads call a provider: it must not fork further. The
+ * setting belongs to the region's implicit task and ends with it. */
+void mb_cpu_one_thread(void);
+
+#endif

@@ -1,0 +1,317 @@
+/* tests/unit/test_gemm.c - matrix products under both providers: values against double precision,
+ * bits against threads and against where a row stands. */
+#include <math.h>
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+/* cmocka.h wants the headers above first */
+#include <cmocka.h>
+
+#include "core/alloc.h"
+#include "core/cpu/cpu.h"
+#include "core/cpu/gemm.h"
+#include "core/cpu/init.h"
+#include "core/log.h"
+#include "core/rng.h"
+
+static const char *const providers[] = {"openblas", "onednn"};
+static mb_arena *scratch;
+
+static void ok(mb_status st)
+{
+    if (st != MB_OK)
+        fail_msg("%s\n%s", mb_status_sentence(), mb_status_path());
+}
+
+static float *numbers(int64_t n, uint64_t key)
+{
+    float *x;
+
+    ok(mb_alloc((size_t)n * sizeof *x + 64, "numbers", (void **)&x));
+    for (int64_t i = 0; i < n; i++)
+        x[i] = mb_rng_unit(mb_philox(key, (uint32_t)i, 0, 0, 0).w[0]) * 2.0f - 1.0f;
+    return x;
+}
+
+/* A (rows, cols) view inside a wider block. */
+static mb_tensor strided(float *x, int64_t rows, int64_t cols, int64_t stride)
+{
+    mb_tensor t = mb_tensor_2d(x, MB_DTYPE_F32, rows, cols);
+
+    t.stride[0] = stride;
+    return t;
+}
+
+static void gemm(int threads, mb_tensor *c, const mb_tensor *a, bool ta, const mb_tensor *b,
+                 bool tb, float alpha, float beta, const mb_tensor *bias)
+{
+    mb_exec ex = mb_cpu_exec(scratch, threads);
+
+    ok(MB_RUN(&ex, gemm, c, a, ta, b, tb, alpha, beta, bias));
+}
+
+typedef struct shape {
+    int64_t m, n, k;
+} shape;
+
+static const shape shapes[] = {
+    {1, 1, 1},       {1, 300, 100}, {3, 7, 5},       {15, 129, 67},   {16, 64, 64},
+    {17, 1, 33},     {37, 40, 800}, {100, 400, 50},  {96, 384, 20},   {200, 10, 1600},
+    {16, 100, 2048}, {5, 5, 3000},  {130, 777, 300}, {300, 20, 1000}, {2, 3, 0},
+    {20, 30, 0},
+};
+
+/* C, A and B with gaps between rows; the reference in double. */
+static void check_values(shape s, bool ta, bool tb, float alpha, float beta, bool with_bias)
+{
+    const int64_t lda = (ta ? s.m : s.k) + 3, ldb = (tb ? s.k : s.n) + 5, ldc = s.n + 2;
+    float *ad = numbers((ta ? s.k : s.m) * lda, 1), *bd = numbers((tb ? s.n : s.k) * ldb, 2);
+    float *cd = numbers(s.m * ldc, 3), *c0 = numbers(s.m * ldc, 3), *bias = numbers(s.n, 4);
+    const mb_tensor a = strided(ad, ta ? s.k : s.m, ta ? s.m : s.k, lda);
+    const mb_tensor b = strided(bd, tb ? s.n : s.k, tb ? s.k : s.n, ldb);
+    const mb_tensor bt = mb_tensor_1d(bias, MB_DTYPE_F32, s.n);
+    mb_tensor c = strided(cd, s.m, s.n, ldc);
+
+    if (beta == 0.0f)
+        for (int64_t i = 0; i < s.m; i++)
+            for (int64_t j = 0; j < s.n; j++)
+                cd[i * ldc + j] = NAN;
+    gemm(2, &c, &a, ta, &b, tb, alpha, beta, with_bias ? &bt : NULL);
+    for (int64_t i = 0; i < s.m; i++) {
+        for (int64_t j = 0; j < s.n; j++) {
+            double sum = 0, size = 0;
+
+            for (int64_t l = 0; l < s.k; l++) {
+                const double t = (double)ad[ta ? l * lda + i : i * lda + l] *
+                                 bd[tb ? j * ldb + l : l * ldb + j];
+                sum += t;
+                size += fabs(t);
+            }
+            sum = alpha * sum + (with_bias ? bias[j] : 0);
+            if (beta != 0.0f)
+                sum += (double)beta * c0[i * ldc + j];
+            if (!(fabs(cd[i * ldc + j] - sum) <= 1e-6 * (size + 2)))
+                fail_msg("%s: %d x %d x %d, ta %d tb %d: C[%d,%d] = %g, expected %g",
+                         mb_cpu_gemm_provider(), (int)s.m, (int)s.n, (int)s.k, ta, tb, (int)i,
+                         (int)j, cd[i * ldc + j], sum);
+        }
+        for (int64_t j = s.n; j < ldc; j++)
+            assert_true(cd[i * ldc + j] == c0[i * ldc + j]);
+    }
+    mb_free(ad);
+    mb_free(bd);
+    mb_free(cd);
+    mb_free(c0);
+    mb_free(bias);
+}
+
+static void products_equal_the_reference(void **state)
+{
+    for (int p = 0; p < 2; p++) {
+        ok(mb_cpu_gemm_use(providers[p]));
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+            for (int ops = 0; ops < 4; ops++) {
+                check_values(shapes[s], ops & 1, ops & 2, 1.0f, 0.0f, false);
+                check_values(shapes[s], ops & 1, ops & 2, 0.75f, 0.5f, true);
+                check_values(shapes[s], ops & 1, ops & 2, 1.0f, 1.0f, false);
+                check_values(shapes[s], ops & 1, ops & 2, 2.0f, 0.0f, true);
+            }
+        }
+    }
+}
+
+static void threads_change_no_bit(void **state)
+{
+    static const int threads[] = {1, 2, 3, 8};
+
+    for (int p = 0; p < 2; p++) {
+        ok(mb_cpu_gemm_use(providers[p]));
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+            const shape d = shapes[s];
+            float *first = numbers(d.m * d.n, 3);
+
+            for (int i = 0; i < 4 * 4; i++) {
+                const bool ta = i / 4 & 1, tb = i / 4 & 2;
+                float *ad = numbers(d.m * d.k, 1), *bd = numbers(d.n * d.k, 2);
+                float *cd = numbers(d.m * d.n, 3);
+                const mb_tensor a = mb_tensor_2d(ad, MB_DTYPE_F32, ta ? d.k : d.m, ta ? d.m : d.k);
+                const mb_tensor b = mb_tensor_2d(bd, MB_DTYPE_F32, tb ? d.n : d.k, tb ? d.k : d.n);
+                mb_tensor c = mb_tensor_2d(cd, MB_DTYPE_F32, d.m, d.n);
+
+                gemm(threads[i % 4], &c, &a, ta, &b, tb, 1.0f, 0.5f, NULL);
+                if (i % 4 == 0)
+                    memcpy(first, cd, (size_t)(d.m * d.n) * sizeof *cd);
+                assert_memory_equal(first, cd, (size_t)(d.m * d.n) * sizeof *cd);
+                mb_free(ad);
+                mb_free(bd);
+                mb_free(cd);
+            }
+            mb_free(first);
+        }
+    }
+}
+
+/* Rows [from, from+rows) of a (m, k) batch are moved to `to` of a (m2, k) batch of other rows. */
+static void check_moved(int64_t m, int64_t from, int64_t m2, int64_t to, int64_t rows, int64_t n,
+                        int64_t k, bool tb, float beta)
+{
+    float *a1 = numbers(m * k, 1), *a2 = numbers(m2 * k, 5), *w = numbers(n * k, 2);
+    float *c1 = numbers(m * n, 6), *c2 = numbers(m2 * n, 7);
+    const mb_tensor ta1 = mb_tensor_2d(a1, MB_DTYPE_F32, m, k);
+    const mb_tensor ta2 = mb_tensor_2d(a2, MB_DTYPE_F32, m2, k);
+    const mb_tensor tw = mb_tensor_2d(w, MB_DTYPE_F32, tb ? n : k, tb ? k : n);
+    mb_tensor tc1 = mb_tensor_2d(c1, MB_DTYPE_F32, m, n);
+    mb_tensor tc2 = mb_tensor_2d(c2, MB_DTYPE_F32, m2, n);
+
+    memcpy(a2 + to * k, a1 + from * k, (size_t)(rows * k) * sizeof *a1);
+    memcpy(c2 + to * n, c1 + from * n, (size_t)(rows * n) * sizeof *a1);
+    gemm(2, &tc1, &ta1, false, &tw, tb, 1.5f, beta, NULL);
+    gemm(1, &tc2, &ta2, false, &tw, tb, 1.5f, beta, NULL);
+    if (memcmp(c1 + from * n, c2 + to * n, (size_t)(rows * n) * sizeof *c1) != 0)
+        fail_msg("%s: rows %d..%d of %d moved to %d of %d change (n %d, k %d, tb %d, beta %g)",
+                 mb_cpu_gemm_provider(), (int)from, (int)(from + rows), (int)m, (int)to, (int)m2,
+                 (int)n, (int)k, tb, beta);
+    mb_free(a1);
+    mb_free(a2);
+    mb_free(w);
+    mb_free(c1);
+    mb_free(c2);
+}
+
+static void a_row_has_the_same_bits_wherever_it_stands(void **state)
+{
+    static const int64_t ns[] = {1, 16, 100, 389, 576}, ks[] = {7, 64, 300, 576, 1000};
+
+    for (int p = 0; p < 2; p++) {
+        ok(mb_cpu_gemm_use(providers[p]));
+        if (!mb_cpu_gemm_rows_exact()) {
+            print_message("%s: not promised, not tested\n", mb_cpu_gemm_provider());
+            continue;
+        }
+        for (int i = 0; i < 5 * 5 * 4; i++) {
+            const int64_t n = ns[i % 5], k = ks[i / 5 % 5];
+            const bool tb = i / 25 & 1;
+            const float beta = i / 50 ? 0.5f : 0.0f;
+
+            check_moved(64, 5, 112, 21, 32, n, k, tb, beta);  /* other place, other M */
+            check_moved(64, 0, 256, 16, 64, n, k, tb, beta);  /* packed after 16 rows */
+            check_moved(16, 0, 1000, 977, 16, n, k, tb, beta);
+            check_moved(200, 100, 101, 1, 100, n, k, tb, beta); /* across tiles */
+            check_moved(1, 0, 15, 3, 1, n, k, tb, beta);      /* few rows among themselves */
+        }
+    }
+}
+
+/* Weight-gradient shapes must not depend on threads either way they are cut; workspace is bounded
+ * by a function of shape and threads. */
+static void workspace_is_a_function_of_shape_and_threads(void **state)
+{
+    const mb_tensor a = mb_tensor_2d(NULL, MB_DTYPE_F32, 2048, 16);
+    const mb_tensor b = mb_tensor_2d(NULL, MB_DTYPE_F32, 2048, 576);
+    mb_tensor c = mb_tensor_2d(NULL, MB_DTYPE_F32, 16, 576);
+    mb_exec ex = mb_cpu_exec(scratch, 4);
+    const size_t w = mb_cpu_gemm_workspace(&ex, &c, &a, true, &b, false, 1.0f, 1.0f, NULL);
+
+    assert_true(w > 0 && w <= 8u * 16 * 576 * sizeof(float));
+    ex.threads = 1;
+    assert_int_equal(w, mb_cpu_gemm_workspace(&ex, &c, &a, true, &b, false, 1.0f, 1.0f, NULL));
+}
+
+static double cpu_seconds(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+/* Were the provider to use threads of its own, the process would burn more than the wall clock. */
+static void one_thread_is_one_thread(void **state)
+{
+    const int64_t n = 768;
+    const int before = omp_get_max_threads();
+
+    for (int p = 0; p < 2; p++) {
+        float *ad = numbers(n * n, 1), *bd = numbers(n * n, 2), *cd = numbers(n * n, 3);
+        const mb_tensor a = mb_tensor_2d(ad, MB_DTYPE_F32, n, n);
+        const mb_tensor b = mb_tensor_2d(bd, MB_DTYPE_F32, n, n);
+        mb_tensor c = mb_tensor_2d(cd, MB_DTYPE_F32, n, n);
+        double wall, cpu;
+
+        omp_set_num_threads(4);
+        ok(mb_cpu_gemm_use(providers[p]));
+        gemm(1, &c, &a, false, &b, true, 1.0f, 0.0f, NULL);
+        wall = mb_clock();
+        cpu = cpu_seconds();
+        for (int i = 0; i < 20; i++)
+            gemm(1, &c, &a, false, &b, true, 1.0f, 0.0f, NULL);
+        wall = mb_clock() - wall;
+        cpu = cpu_seconds() - cpu;
+        assert_int_equal(omp_get_max_threads(), 4); /* the caller's setting is left alone */
+        print_message("%s: %.3f s of processor in %.3f s\n", mb_cpu_gemm_provider(), cpu, wall);
+        assert_true(cpu < wall * 1.25 + 0.05);
+        mb_free(ad);
+        mb_free(bd);
+        mb_free(cd);
+    }
+    omp_set_num_threads(before);
+}
+
+static void wrong_calls_are_refused(void **state)
+{
+    float x[64] = {0};
+    const mb_tensor a = mb_tensor_2d(x, MB_DTYPE_F32, 4, 5);
+    const mb_tensor b = mb_tensor_2d(x, MB_DTYPE_F32, 6, 3);
+    mb_tensor c = mb_tensor_2d(x, MB_DTYPE_F32, 4, 3);
+    mb_exec ex = mb_cpu_exec(scratch, 1);
+
+    assert_int_equal(MB_RUN(&ex, gemm, &c, &a, false, &b, false, 1.0f, 0.0f, NULL), MB_ESHAPE);
+    mb_status_clear();
+    assert_int_equal(mb_cpu_gemm_use("mkl"), MB_EARG);
+    assert_non_null(strstr(mb_status_sentence(), "mkl"));
+    mb_status_clear();
+    setenv("MBUYU_GEMM", "fast", 1);
+    assert_int_equal(mb_cpu_init(), MB_EARG);
+    assert_non_null(strstr(mb_status_sentence(), "fast"));
+    mb_status_clear();
+    setenv("MBUYU_GEMM", "openblas", 1);
+    ok(mb_cpu_init());
+    assert_non_null(strstr(mb_cpu_gemm_provider(), "openblas"));
+    unsetenv("MBUYU_GEMM");
+    ok(mb_cpu_init());
+    print_message("%s\n", mb_cpu_class());
+    assert_non_null(strstr(mb_cpu_class(), mb_cpu_gemm_provider()));
+}
+
+static int set_up(void **state)
+{
+    if (mb_cpu_init() != MB_OK)
+        return -1;
+    return mb_arena_new("scratch", (size_t)1 << 30, &scratch) == MB_OK ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    mb_arena_free(scratch);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_equal_the_reference),
+        cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(a_row_has_the_same_bits_wherever_it_stands),
+        cmocka_unit_test(workspace_is_a_function_of_shape_and_threads),
+        cmocka_unit_test(one_thread_is_one_thread),
+        cmocka_unit_test(wrong_calls_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
