@@ -60,10 +60,9 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    {1, 1, 1},       {1, 300, 100}, {3, 7, 5},       {15, 129, 67},   {16, 64, 64},
-    {17, 1, 33},     {37, 40, 800}, {100, 400, 50},  {96, 384, 20},   {200, 10, 1600},
-    {16, 100, 2048}, {5, 5, 3000},  {130, 777, 300}, {300, 20, 1000}, {2, 3, 0},
-    {20, 30, 0},
+    {1, 1, 1},       {1, 300, 100},   {3, 7, 5},     {15, 129, 67},   {16, 64, 64},    {17, 1, 33},
+    {37, 40, 800},   {100, 400, 50},  {96, 384, 20}, {200, 10, 1600}, {16, 100, 2048}, {5, 5, 3000},
+    {130, 777, 300}, {300, 20, 1000}, {2, 3, 0},     {20, 30, 0},
 };
 
 /* C, A and B with gaps between rows; the reference in double. */
@@ -87,8 +86,8 @@ static void check_values(shape s, bool ta, bool tb, float alpha, float beta, boo
             double sum = 0, size = 0;
 
             for (int64_t l = 0; l < s.k; l++) {
-                const double t = (double)ad[ta ? l * lda + i : i * lda + l] *
-                                 bd[tb ? j * ldb + l : l * ldb + j];
+                const double t =
+                    (double)ad[ta ? l * lda + i : i * lda + l] * bd[tb ? j * ldb + l : l * ldb + j];
                 sum += t;
                 size += fabs(t);
             }
@@ -198,11 +197,11 @@ static void a_row_has_the_same_bits_wherever_it_stands(void **state)
             const bool tb = i / 25 & 1;
             const float beta = i / 50 ? 0.5f : 0.0f;
 
-            check_moved(64, 5, 112, 21, 32, n, k, tb, beta);  /* other place, other M */
-            check_moved(64, 0, 256, 16, 64, n, k, tb, beta);  /* packed after 16 rows */
+            check_moved(64, 5, 112, 21, 32, n, k, tb, beta); /* other place, other M */
+            check_moved(64, 0, 256, 16, 64, n, k, tb, beta); /* packed after 16 rows */
             check_moved(16, 0, 1000, 977, 16, n, k, tb, beta);
             check_moved(200, 100, 101, 1, 100, n, k, tb, beta); /* across tiles */
-            check_moved(1, 0, 15, 3, 1, n, k, tb, beta);      /* few rows among themselves */
+            check_moved(1, 0, 15, 3, 1, n, k, tb, beta);        /* few rows among themselves */
         }
     }
 }

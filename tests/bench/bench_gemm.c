@@ -1,0 +1,101 @@
+/* tests/bench/bench_gemm.c - GFLOP/s of the products of a training step, under both providers.
+ *
+ *     bench_gemm [threads]
+ *
+ * Shapes are those of SmolLM2-135M with 4 x 512 tokens: y = x W^T, dx = dy W, dW = dy^T x, LoRA's
+ * narrow ones, and one token of generation.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/alloc.h"
+#include "core/cpu/cpu.h"
+#include "core/cpu/gemm.h"
+#include "core/cpu/init.h"
+#include "core/log.h"
+
+static const struct {
+    const char *what;
+    int64_t m, n, k;
+    bool ta, tb;
+} products[] = {
+    {"y  = x W^T", 2048, 576, 576, false, true},   {"y  = x W^T", 2048, 1536, 576, false, true},
+    {"y  = x W^T", 2048, 49152, 576, false, true}, {"dx = dy W", 2048, 576, 576, false, false},
+    {"dx = dy W", 2048, 576, 1536, false, false},  {"dW = dy^T x", 576, 576, 2048, true, false},
+    {"dW = dy^T x", 1536, 576, 2048, true, false}, {"dW = dy^T x", 49152, 576, 2048, true, false},
+    {"LoRA x A^T", 2048, 16, 576, false, true},    {"LoRA h B^T", 2048, 576, 16, false, true},
+    {"LoRA dA", 16, 576, 2048, true, false},       {"LoRA dB", 576, 16, 2048, true, false},
+    {"short prompt", 64, 576, 576, false, true},   {"one token", 1, 1536, 576, false, true},
+    {"one token", 1, 49152, 576, false, true},     {"one token x W", 1, 2304, 768, false, false},
+};
+
+static mb_status floats(int64_t n, float **out)
+{
+    MB_TRY(mb_pages((size_t)n * sizeof(float), "operands", (void **)out));
+    for (int64_t i = 0; i < n; i++)
+        (*out)[i] = (float)(i * 7919 % 2003) / 1000.0f - 1.0f;
+    return MB_OK;
+}
+
+static mb_status bench(mb_exec *ex, size_t at)
+{
+    const int64_t m = products[at].m, n = products[at].n, k = products[at].k;
+    const bool ta = products[at].ta, tb = products[at].tb;
+    const double flop = 2.0 * (double)m * (double)n * (double)k;
+    const int repeats = (int)(4e9 / flop) + 1 < 20000 ? (int)(4e9 / flop) + 1 : 20000;
+    double best = 1e30;
+    float *a, *b, *c;
+
+    MB_TRY(floats(m * k, &a));
+    MB_TRY(floats(n * k, &b));
+    MB_TRY(floats(m * n, &c));
+    const mb_tensor at_ = mb_tensor_2d(a, MB_DTYPE_F32, ta ? k : m, ta ? m : k);
+    const mb_tensor bt = mb_tensor_2d(b, MB_DTYPE_F32, tb ? n : k, tb ? k : n);
+    mb_tensor ct = mb_tensor_2d(c, MB_DTYPE_F32, m, n);
+
+    for (int round = 0; round < 4; round++) {
+        const double start = mb_clock();
+
+        for (int i = 0; i < repeats; i++)
+            MB_TRY(MB_RUN(ex, gemm, &ct, &at_, ta, &bt, tb, 1.0f, 0.0f, NULL));
+        const double seconds = (mb_clock() - start) / repeats;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-14s %6lld x %6lld x %5lld  %9.3f ms  %6.1f GFLOP/s  %6.1f GB/s\n", products[at].what,
+           (long long)m, (long long)n, (long long)k, best * 1e3, flop / best * 1e-9,
+           4e-9 * (double)(m * k + n * k + m * n) / best);
+    mb_pages_free(a, (size_t)(m * k) * sizeof(float));
+    mb_pages_free(b, (size_t)(n * k) * sizeof(float));
+    mb_pages_free(c, (size_t)(m * n) * sizeof(float));
+    return MB_OK;
+}
+
+static mb_status run(int threads)
+{
+    static const char *const providers[] = {"openblas", "onednn"};
+    mb_arena *scratch;
+
+    MB_TRY(mb_cpu_init());
+    printf("%s, %d threads\n", mb_cpu_class(), threads);
+    MB_TRY(mb_arena_new("scratch", (size_t)1 << 30, &scratch));
+    mb_exec ex = mb_cpu_exec(scratch, threads);
+    for (int p = 0; p < 2; p++) {
+        if (!mb_cpu_gemm_available(providers[p]))
+            continue;
+        MB_TRY(mb_cpu_gemm_use(providers[p]));
+        printf("\n%s\n", mb_cpu_gemm_provider());
+        for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+            MB_TRY(bench(&ex, i));
+    }
+    mb_arena_free(scratch);
+    return MB_OK;
+}
+
+int main(int argc, char **argv)
+{
+    if (run(argc > 1 ? atoi(argv[1]) : 2) != MB_OK) {
+        fprintf(stderr, "%s\n", mb_status_sentence());
+        return 1;
+    }
+    return 0;
+}
