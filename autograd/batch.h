@@ -31,7 +31,8 @@ typedef struct mb_batch {
     int32_t *k_start,
         *k_len; /* (max_seq) the same of its keys; equal to start, len without cache */
 
-    int32_t *seq_ordinal, *seq_zero; /* (max_seq) sample ordinal per sequence; zeros: key dropouts of
+    int32_t *seq_ordinal,
+        *seq_zero; /* (max_seq) sample ordinal per sequence; zeros: key dropouts of
                                       * one row per sequence */
 
     /* What is trained. Token tasks: hidden row target_row[i] must predict target_label[i], its loss
@@ -41,6 +42,8 @@ typedef struct mb_batch {
     int64_t n_targets, max_targets; /* max_targets: capacity, a multiple of MB_TARGET_PAD */
     int32_t *target_row, *target_label;
     float *target_weight;
+
+    mb_kv_cache *cache; /* NULL: keys are the batch's own rows */
 
     uint64_t seed; /* of the run */
     uint32_t step; /* optimizer step, from 0 */

@@ -30,6 +30,9 @@ struct mb_tape {
     int now; /* moment: one per forward or backward of a call */
     mb_var *sample[SAMPLES_MAX];
     int n_samples;
+    int nudge_input;
+    int64_t nudge_at;
+    float nudge_by;
 };
 
 /* Vars and attributes of a step: some 200 bytes each, a few thousand per step at most. Address space
@@ -83,6 +86,7 @@ void mb_tape_reset(mb_tape *t)
 {
     t->n_calls = t->n_buffers = 0;
     t->n_samples = 0;
+    t->nudge_input = -1;
     t->now = 0;
     t->plan = NULL;
     t->base = NULL;
@@ -547,8 +551,17 @@ mb_status mb_sample_var(mb_tape *t, int64_t rows, int64_t cols, mb_var **out)
     const int64_t n = mb_tensor_count(&(*out)->value);
     for (int64_t i = 0; !t->ex->planning && i < n; i++)
         mb_f32(&(*out)->value)[i] = (float)mb_rng_normal(key, (uint64_t)i);
+    if (!t->ex->planning && t->n_samples == t->nudge_input)
+        mb_f32(&(*out)->value)[t->nudge_at] += t->nudge_by;
     t->sample[t->n_samples++] = *out;
     return MB_OK;
+}
+
+void mb_sample_nudge(mb_tape *t, int input, int64_t at, float by)
+{
+    t->nudge_input = input;
+    t->nudge_at = at;
+    t->nudge_by = by;
 }
 
 int mb_sample_count(const mb_tape *t)

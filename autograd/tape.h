@@ -95,6 +95,8 @@ mb_status mb_tape_layer(mb_tape *t, mb_layer_fn fn, const void *arg, int64_t lay
 /* For samples: a leaf of random numbers about 1 in size that gets a gradient, registered so that the
  * test finds it. rows 0 makes it 1-D. */
 mb_status mb_sample_var(mb_tape *t, int64_t rows, int64_t cols, mb_var **out) MB_MUST_USE;
+/* The next sample's input `input` has element `at` moved by `by`; input < 0: none. */
+void mb_sample_nudge(mb_tape *t, int input, int64_t at, float by);
 int mb_sample_count(const mb_tape *t);
 mb_var *mb_sample_get(const mb_tape *t, int i);
 /* The test differentiates sum_i projection(i) * y[i]. */

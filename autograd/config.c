@@ -1,0 +1,195 @@
+/* autograd/config.c - from a model's config.json, or a GGUF's metadata, to mb_model_config. */
+#include <stdio.h>
+#include <string.h>
+
+#include "autograd/model.h"
+#include "core/formats/gguf.h"
+#include "core/formats/tensor_file.h"
+#include "core/path.h"
+
+enum { CONFIG_MAX_BYTES = 4 << 20 };
+
+static const mb_model_family *family_of_gguf(const char *arch)
+{
+    for (int i = 0; mb_model_families[i] != NULL; i++)
+        if (mb_model_families[i]->gguf_arch != NULL &&
+            strcmp(mb_model_families[i]->gguf_arch, arch) == 0)
+            return mb_model_families[i];
+    return NULL;
+}
+
+static const mb_model_family *family_of_type(const char *type)
+{
+    for (int i = 0; mb_model_families[i] != NULL; i++)
+        for (int j = 0; mb_model_families[i]->model_types[j] != NULL; j++)
+            if (strcmp(mb_model_families[i]->model_types[j], type) == 0)
+                return mb_model_families[i];
+    return NULL;
+}
+
+static void list_types(char *text, size_t size)
+{
+    size_t n = 0;
+
+    text[0] = '\0';
+    for (int i = 0; mb_model_families[i] != NULL; i++)
+        for (int j = 0; mb_model_families[i]->model_types[j] != NULL && n < size; j++)
+            n += (size_t)snprintf(text + n, size - n, "%s%s", n > 0 ? ", " : "",
+                                  mb_model_families[i]->model_types[j]);
+}
+
+/* ---- GGUF --------------------------------------------------------------------------------- */
+
+static mb_status token_ids(const mb_gguf *g, mb_json out)
+{
+    static const char *const keys[][2] = {
+        {"tokenizer.ggml.bos_token_id", "bos_token_id"},
+        {"tokenizer.ggml.eos_token_id", "eos_token_id"},
+        {"tokenizer.ggml.padding_token_id", "pad_token_id"},
+    };
+
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        int64_t id;
+        MB_TRY(mb_gguf_opt_i64(g, keys[i][0], -1, &id));
+        if (id >= 0)
+            MB_TRY(mb_json_set_int(out, keys[i][1], id));
+    }
+    return MB_OK;
+}
+
+static mb_status from_gguf(const mb_tensor_file *f, mb_json out)
+{
+    const mb_gguf *g = mb_tensor_file_gguf(f);
+    const int64_t embed = mb_tensor_file_find(f, "token_embd.weight");
+    const char *arch;
+    mb_json classes;
+    char known[256];
+
+    MB_TRY(mb_gguf_string(g, "general.architecture", &arch, NULL));
+    const mb_model_family *fam = family_of_gguf(arch);
+    list_types(known, sizeof known);
+    MB_REQUIRE(fam != NULL, MB_ENOTSUP,
+               "%s: architecture \"%s\" cannot be read from GGUF; known "
+               "families: %s",
+               mb_tensor_file_name(f), arch, known);
+    MB_REQUIRE(embed >= 0, MB_EMODEL, "%s: tensor 'token_embd.weight' is missing",
+               mb_tensor_file_name(f));
+    MB_TRY(mb_json_set_array(out, "architectures", &classes));
+    MB_TRY(mb_json_set_string(classes, NULL, fam->architecture[MB_HEAD_CAUSAL_LM]));
+    MB_TRY(mb_json_set_string(out, "model_type", fam->model_types[0]));
+    MB_TRY(mb_json_set_int(out, "vocab_size", mb_tensor_file_info(f, embed)->dim[0]));
+    MB_TRY(
+        mb_json_set_bool(out, "tie_word_embeddings", mb_tensor_file_find(f, "output.weight") < 0));
+    MB_TRY(token_ids(g, out));
+    return fam->config_gguf(g, out);
+}
+
+static mb_status doc_from_gguf(const char *path, mb_json_doc **doc)
+{
+    mb_tensor_file *f = NULL;
+    mb_json_doc *d = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_tensor_file_open(path, &f));
+    if (mb_tensor_file_gguf(f) == NULL) {
+        st = MB_RAISE(MB_EMODEL, "%s: config.json is missing beside the weights", path);
+        goto done;
+    }
+    MB_TRY_GOTO(mb_json_doc_new(path, &d), st, done);
+    MB_TRY_GOTO(from_gguf(f, mb_json_root(d)), st, done);
+    *doc = d;
+    d = NULL;
+done:
+    mb_json_free(d);
+    mb_tensor_file_close(f);
+    return st;
+}
+
+mb_status mb_model_config_doc(const char *path, mb_json_doc **doc)
+{
+    char file[4096];
+
+    if (mb_path_is_dir(path)) {
+        MB_TRY(mb_path_join(file, sizeof file, path, "config.json"));
+        if (mb_path_exists(file))
+            return mb_json_read(file, MB_EMODEL, CONFIG_MAX_BYTES, doc);
+    }
+    MB_REQUIRE(mb_path_exists(path), MB_EMODEL,
+               "model '%s' is not there: expected a Hugging Face folder or a .gguf file", path);
+    return doc_from_gguf(path, doc);
+}
+
+/* ---- meaning ------------------------------------------------------------------------------ */
+
+/* An id may be a number or, for eos, a list whose first entry counts. */
+static mb_status token_id(mb_json json, const char *key, int64_t *out)
+{
+    mb_json v = mb_json_get(json, key);
+
+    *out = -1;
+    if (mb_json_is(v, MB_JSON_ARRAY))
+        v = mb_json_at(v, 0);
+    return mb_json_is_set(v) ? mb_json_int(v, out) : MB_OK;
+}
+
+mb_head mb_model_config_head(mb_json_doc *doc, mb_head otherwise)
+{
+    const char *name;
+
+    if (mb_json_string(mb_json_at(mb_json_get(mb_json_root(doc), "architectures"), 0), &name,
+                       NULL) != MB_OK) {
+        mb_status_clear();
+        return otherwise;
+    }
+    if (strstr(name, "ForSequenceClassification") != NULL)
+        return MB_HEAD_SEQUENCE;
+    if (strstr(name, "ForMaskedLM") != NULL)
+        return MB_HEAD_MASKED_LM;
+    if (strstr(name, "ForCausalLM") != NULL || strstr(name, "LMHeadModel") != NULL)
+        return MB_HEAD_CAUSAL_LM;
+    return otherwise;
+}
+
+static mb_status sane(mb_json json, const mb_model_config *c)
+{
+    if (c->heads < 1 || c->kv_heads < 1 || c->heads % c->kv_heads != 0)
+        return mb_json_fault(json,
+                             "has %lld attention heads that cannot share %lld key-value heads",
+                             (long long)c->heads, (long long)c->kv_heads);
+    if (c->head_dim < 1 || c->head_dim > 256)
+        return mb_json_fault(json, "has a head size of %lld; 1 to 256 is supported",
+                             (long long)c->head_dim);
+    if (c->positions < 1 || c->positions > 1 << 24)
+        return mb_json_fault(json, "allows %lld positions; 1 to 16777216 is supported",
+                             (long long)c->positions);
+    if (c->window < 0)
+        return mb_json_fault(json, "has a sliding window of %lld", (long long)c->window);
+    if (!(c->norm_eps > 0.0f && c->norm_eps < 1.0f))
+        return mb_json_fault(json, "has a norm epsilon of %g", (double)c->norm_eps);
+    return MB_OK;
+}
+
+mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config *c)
+{
+    static const char *const heads[] = {"causal language modelling", "masked language modelling",
+                                        "sequence classification"};
+    const mb_json json = mb_json_root(doc);
+    const char *type;
+    char known[256];
+
+    *c = (mb_model_config){.head = head};
+    MB_TRY(mb_json_get_string(json, "model_type", "", &type));
+    c->family = family_of_type(type);
+    list_types(known, sizeof known);
+    if (c->family == NULL)
+        return mb_json_fault(json, "has model_type \"%s\"; known are %s", type, known);
+    if (c->family->architecture[head] == NULL)
+        return mb_json_fault(json, "is a %s model, which has no head for %s", type, heads[head]);
+    snprintf(c->model_type, sizeof c->model_type, "%s", type);
+    MB_TRY(mb_json_need_int(json, "vocab_size", 1, 1 << 26, &c->vocab));
+    MB_TRY(token_id(json, "bos_token_id", &c->bos_id));
+    MB_TRY(token_id(json, "eos_token_id", &c->eos_id));
+    MB_TRY(token_id(json, "pad_token_id", &c->pad_id));
+    MB_TRY(c->family->config(json, c));
+    return sane(json, c);
+}

@@ -1,0 +1,47 @@
+/* autograd/layers.h - what model families are made of: ops with their weights.
+ *
+ * Shapes: tokens are rows. Every function takes weights through handles, so adapters, packing and
+ * sharding stay out of the families.
+ */
+#ifndef MB_AUTOGRAD_LAYERS_H
+#define MB_AUTOGRAD_LAYERS_H
+
+#include "autograd/model.h"
+
+/* Each dropout of a model has a site: layer (-1: outside) and a small number within it. */
+static inline uint64_t mb_site(int64_t layer, int which)
+{
+    return 1000u + (uint64_t)(layer + 1) * 16u + (uint64_t)which;
+}
+
+/* A weight as a value on the tape. MB_EBUG when its layer is not open. NULL weight: NULL var. */
+mb_status mb_weight_var(mb_tape *t, const mb_model *m, const mb_weight *w, mb_var **v) MB_MUST_USE;
+
+/* y = x w^T + bias, plus w's adapter. bias may be NULL. */
+mb_status mb_layer_linear(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
+                          const mb_weight *w, const mb_weight *bias, mb_var **y) MB_MUST_USE;
+mb_status mb_layer_rmsnorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
+                           mb_var **y) MB_MUST_USE;
+mb_status mb_layer_layernorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
+                             const mb_weight *bias, mb_var **y) MB_MUST_USE;
+/* w[ids]; ids is (tokens). */
+mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,
+                             const mb_weight *w, mb_var **y) MB_MUST_USE;
+/* Dropout with one key per token. */
+mb_status mb_layer_dropout(mb_tape *t, const mb_model *m, const mb_batch *b, float p, uint64_t site,
+                           mb_var *x, mb_var **y) MB_MUST_USE;
+/* Rotates x's heads by the batch's positions. */
+mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
+                        mb_var **y) MB_MUST_USE;
+/* Attention of the batch's sequences, through its cache when it has one. scale 0: 1/sqrt(head). */
+mb_status mb_layer_attention(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer,
+                             mb_var *q, mb_var *k, mb_var *v, bool causal, float scale,
+                             mb_var **o) MB_MUST_USE;
+
+/* Runs fn over all layers, each between layer begin and end, recomputed when the tape says so. */
+typedef mb_status (*mb_model_layer_fn)(mb_tape *t, mb_model *m, const mb_batch *b, int64_t layer,
+                                       mb_var *x, mb_var **y);
+mb_status mb_model_run_layers(mb_tape *t, mb_model *m, const mb_batch *b, mb_model_layer_fn fn,
+                              mb_var *x, mb_var **y) MB_MUST_USE;
+
+#endif

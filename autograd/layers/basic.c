@@ -1,0 +1,80 @@
+/* autograd/layers/basic.c - weights on the tape, and the layers that are one op each. */
+#include "autograd/layers.h"
+
+mb_status mb_weight_var(mb_tape *t, const mb_model *m, const mb_weight *w, mb_var **v)
+{
+    *v = NULL;
+    if (w == NULL)
+        return MB_OK;
+    MB_REQUIRE(w->layer < 0 || w->layer == m->open_layer, MB_EBUG,
+               "weight '%s' is used outside its layer", w->name);
+    return mb_tape_weight(t, &w->value, w->trained ? &w->grad : NULL, v);
+}
+
+static mb_dropout token_dropout(const mb_model *m, const mb_batch *b, float p, uint64_t site)
+{
+    return (mb_dropout){.p = p * m->dropout_scale,
+                        .seed = b->seed,
+                        .site = site,
+                        .step = b->step,
+                        .ordinal = b->ordinal,
+                        .position = b->position};
+}
+
+mb_status mb_layer_linear(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
+                          const mb_weight *w, const mb_weight *bias, mb_var **y)
+{
+    mb_linear_args a = {.transposed = (w->row->flags & MB_W_CONV1D) != 0,
+                        .lora_scale = w->lora_scale};
+
+    MB_TRY(mb_weight_var(t, m, w, &a.w));
+    MB_TRY(mb_weight_var(t, m, bias, &a.bias));
+    MB_TRY(mb_weight_var(t, m, w->lora_a, &a.lora_a));
+    MB_TRY(mb_weight_var(t, m, w->lora_b, &a.lora_b));
+    if (w->lora_a != NULL) /* every adapter has a site of its own, far from the layers' */
+        a.drop = token_dropout(m, b, w->lora_dropout, (1u << 20) + (uint64_t)(w - m->weight));
+    return mb_linear(t, x, &a, y);
+}
+
+mb_status mb_layer_rmsnorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w, mb_var **y)
+{
+    mb_var *wv;
+
+    MB_TRY(mb_weight_var(t, m, w, &wv));
+    return mb_rmsnorm(t, x, wv, m->config.norm_eps, y);
+}
+
+mb_status mb_layer_layernorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
+                             const mb_weight *bias, mb_var **y)
+{
+    mb_var *wv, *bv;
+
+    MB_TRY(mb_weight_var(t, m, w, &wv));
+    MB_TRY(mb_weight_var(t, m, bias, &bv));
+    return mb_layernorm(t, x, wv, bv, m->config.norm_eps, y);
+}
+
+mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,
+                             const mb_weight *w, mb_var **y)
+{
+    const mb_tensor index = mb_tensor_1d((void *)(uintptr_t)ids, MB_DTYPE_I32, b->tokens);
+    mb_var *wv;
+
+    MB_TRY(mb_weight_var(t, m, w, &wv));
+    return mb_embedding(t, &index, wv, y);
+}
+
+mb_status mb_layer_dropout(mb_tape *t, const mb_model *m, const mb_batch *b, float p, uint64_t site,
+                           mb_var *x, mb_var **y)
+{
+    const mb_dropout d = token_dropout(m, b, p, site);
+
+    return mb_drop(t, x, &d, y);
+}
+
+mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x, mb_var **y)
+{
+    const mb_tensor positions = mb_tensor_1d(b->position, MB_DTYPE_I32, b->tokens);
+
+    return mb_rope(t, x, &m->rope_cos, &m->rope_sin, &positions, m->config.head_dim, y);
+}

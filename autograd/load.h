@@ -1,0 +1,25 @@
+/* autograd/load.h - values for a model's weights: from files, or fresh. */
+#ifndef MB_AUTOGRAD_LOAD_H
+#define MB_AUTOGRAD_LOAD_H
+
+#include "autograd/model.h"
+#include "core/formats/tensor_file.h"
+
+typedef struct mb_load_report {
+    int loaded, ignored, fresh;
+} mb_load_report;
+
+/* Fills every weight of the table (adapters are left alone) from a file: names with or without the
+ * family's prefix, old endings renamed, GGUF names and q/k row order translated, any float type or
+ * GGUF block type converted to f32. Strict: a weight that is missing (and may not be new), a tensor
+ * that is unknown, or a wrong shape is MB_EMODEL naming it. Weights that may be new are initialised
+ * as Hugging Face would (normal 0.02, biases 0, norms 1) from `seed`, and named in the log. */
+mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exec *ex,
+                        uint64_t seed, mb_load_report *report) MB_MUST_USE;
+
+/* Reads tensor i of a file as f32 into dst, which has the tensor's shape. `work` is a run of bytes
+ * at least the tensor's size in the file. */
+mb_status mb_load_f32(mb_tensor_file *f, int64_t i, mb_exec *ex, mb_arena *scratch,
+                      mb_tensor *dst) MB_MUST_USE;
+
+#endif

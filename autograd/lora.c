@@ -1,0 +1,299 @@
+/* autograd/lora.c - see autograd/lora.h. */
+#include "autograd/lora.h"
+
+#include <math.h>
+#include <regex.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/rng.h"
+
+enum { NAME_MAX_BYTES = 320 };
+
+static bool is_matrix(const mb_weight *w)
+{
+    return w->row != NULL && (w->row->flags & MB_W_LINEAR) != 0;
+}
+
+void mb_weight_module(const mb_weight *w, char *out, size_t size)
+{
+    const char *dot = strrchr(w->name, '.');
+    const size_t n = dot != NULL ? (size_t)(dot - w->name) : strlen(w->name);
+
+    snprintf(out, size, "%.*s", (int)n, w->name);
+}
+
+void mb_weight_peft_name(const mb_weight *w, char *out, size_t size)
+{
+    if (w->row == NULL)
+        snprintf(out, size, "%s", w->name);
+    else
+        snprintf(out, size, "base_model.model.%s", w->name);
+}
+
+/* "q_proj" names "model.layers.0.self_attn.q_proj"; whole dotted parts only. */
+static bool has_suffix(const char *module, const char *suffix)
+{
+    const size_t n = strlen(module), k = strlen(suffix);
+
+    return n >= k && strcmp(module + n - k, suffix) == 0 && (n == k || module[n - k - 1] == '.');
+}
+
+static mb_status compile(const char *pattern, regex_t *re)
+{
+    char whole[512], why[128];
+
+    MB_REQUIRE(strlen(pattern) < sizeof whole - 8, MB_EARG, "the pattern '%.40s...' is too long",
+               pattern);
+    snprintf(whole, sizeof whole, "^(%s)$", pattern);
+    const int code = regcomp(re, whole, REG_EXTENDED | REG_NOSUB);
+    if (code == 0)
+        return MB_OK;
+    regerror(code, re, why, sizeof why);
+    return MB_RAISE(MB_EARG, "the pattern '%s' is not a regular expression: %s", pattern, why);
+}
+
+void mb_model_train_all(mb_model *m)
+{
+    for (int i = 0; i < m->n_weights; i++)
+        m->weight[i].trained = true;
+}
+
+static mb_status mark_matching(mb_model *m, const char *pattern)
+{
+    regex_t re;
+    int n = 0;
+
+    MB_TRY(compile(pattern, &re));
+    for (int i = 0; i < m->n_weights; i++) {
+        if (regexec(&re, m->weight[i].name, 0, NULL, 0) == 0) {
+            m->weight[i].trained = true;
+            n++;
+        }
+    }
+    regfree(&re);
+    MB_REQUIRE(n > 0, MB_EARG, "trainable_parameters: '%s' matches no parameter of this %s model",
+               pattern, m->family->name);
+    return MB_OK;
+}
+
+mb_status mb_model_train_some(mb_model *m, int64_t n_layers, const char *const *patterns,
+                              int n_patterns)
+{
+    MB_REQUIRE(n_layers <= m->config.layers, MB_EARG,
+               "%lld layers are to be trained, the model has %lld", (long long)n_layers,
+               (long long)m->config.layers);
+    for (int i = 0; i < m->n_weights; i++) {
+        mb_weight *w = &m->weight[i];
+        const bool after = w->layer < 0 && (w->row->flags & MB_W_EMBED) == 0;
+        w->trained = n_layers >= 0 && (after || w->layer >= m->config.layers - n_layers);
+    }
+    for (int i = 0; i < n_patterns; i++)
+        MB_TRY(mark_matching(m, patterns[i]));
+    MB_REQUIRE(mb_model_parameters(m, true) > 0, MB_EARG,
+               "finetuning_type freeze leaves nothing to train: set freeze_trainable_layers or "
+               "trainable_parameters");
+    return MB_OK;
+}
+
+/* ---- choosing modules --------------------------------------------------------------------- */
+
+static bool all_linear(const mb_weight *w)
+{
+    return is_matrix(w) && (w->row->flags & MB_W_HEAD) == 0;
+}
+
+static mb_status refuse(const mb_weight *w, const char *target)
+{
+    MB_REQUIRE(is_matrix(w), MB_ENOTSUP,
+               "lora_target_modules: '%s' names %s, which is not a linear layer", target, w->name);
+    MB_REQUIRE((w->row->flags & MB_W_HEAD) == 0, MB_ENOTSUP,
+               "lora_target_modules: '%s' names the output head %s; train it whole with "
+               "lora_modules_to_save",
+               target, w->name);
+    return MB_OK;
+}
+
+static bool is_module_weight(const mb_weight *w)
+{
+    const size_t n = strlen(w->name);
+
+    return w->row != NULL && w->value.ndim == 2 && n > 7 && strcmp(w->name + n - 7, ".weight") == 0;
+}
+
+static mb_status choose_by_suffix(mb_model *m, const char *target, bool *chosen, int *n)
+{
+    char module[NAME_MAX_BYTES];
+
+    for (int i = 0; i < m->n_weights; i++) {
+        mb_weight_module(&m->weight[i], module, sizeof module);
+        if (!is_module_weight(&m->weight[i]) || !has_suffix(module, target))
+            continue;
+        MB_TRY(refuse(&m->weight[i], target));
+        chosen[i] = true;
+        (*n)++;
+    }
+    return MB_OK;
+}
+
+static mb_status choose_by_regex(mb_model *m, const char *target, bool *chosen, int *n)
+{
+    char module[NAME_MAX_BYTES];
+    regex_t re;
+    mb_status st = MB_OK;
+
+    MB_TRY(compile(target, &re));
+    for (int i = 0; i < m->n_weights && st == MB_OK; i++) {
+        mb_weight_module(&m->weight[i], module, sizeof module);
+        if (!is_module_weight(&m->weight[i]) || regexec(&re, module, 0, NULL, 0) != 0)
+            continue;
+        st = refuse(&m->weight[i], target);
+        chosen[i] = st == MB_OK;
+        (*n)++;
+    }
+    regfree(&re);
+    return st;
+}
+
+static mb_status choose(mb_model *m, const mb_lora_options *o, const char *target, bool *chosen)
+{
+    int n = 0;
+
+    if (strcmp(target, "all-linear") == 0 || strcmp(target, "all") == 0) {
+        for (int i = 0; i < m->n_weights; i++)
+            chosen[i] = chosen[i] || all_linear(&m->weight[i]);
+        return MB_OK;
+    }
+    MB_TRY(choose_by_suffix(m, target, chosen, &n));
+    if (n == 0 && o->n_targets == 1)
+        MB_TRY(choose_by_regex(m, target, chosen, &n));
+    MB_REQUIRE(n > 0, MB_EARG, "lora_target_modules: no module of this %s model is called '%s'",
+               m->family->name, target);
+    return MB_OK;
+}
+
+/* ---- adding ------------------------------------------------------------------------------- */
+
+static mb_status attach(mb_model *m, const mb_lora_options *o, int index)
+{
+    mb_weight *w = &m->weight[index], *a, *b;
+    const bool conv = (w->row->flags & MB_W_CONV1D) != 0;
+    const int64_t in = w->value.dim[conv ? 0 : 1], out = w->value.dim[conv ? 1 : 0];
+    char module[NAME_MAX_BYTES], name[NAME_MAX_BYTES + 64];
+
+    mb_weight_module(w, module, sizeof module);
+    snprintf(name, sizeof name, "base_model.model.%s.lora_A.weight", module);
+    MB_TRY(mb_model_append(m, name, 2, (const int64_t[]){o->r, in}, &a));
+    snprintf(name, sizeof name, "base_model.model.%s.lora_B.weight", module);
+    MB_TRY(mb_model_append(m, name, 2, (const int64_t[]){out, o->r}, &b));
+    a->layer = b->layer = w->layer;
+    a->trained = b->trained = true;
+    a->lora_base = b->lora_base = w;
+    w->lora_a = a;
+    w->lora_b = b;
+    w->lora_scale = (float)(o->rslora ? o->alpha / sqrt((double)o->r) : o->alpha / (double)o->r);
+    w->lora_dropout = o->dropout;
+    return MB_OK;
+}
+
+static mb_status save_whole(mb_model *m, const char *name)
+{
+    char module[NAME_MAX_BYTES];
+    int n = 0;
+
+    for (int i = 0; i < m->n_weights; i++) {
+        mb_weight *w = &m->weight[i];
+        if (w->row == NULL)
+            continue;
+        mb_weight_module(w, module, sizeof module);
+        if (!has_suffix(module, name))
+            continue;
+        MB_REQUIRE(w->lora_a == NULL, MB_EARG, "lora_modules_to_save: %s has an adapter already",
+                   module);
+        w->trained = true;
+        n++;
+    }
+    MB_REQUIRE(n > 0, MB_EARG, "lora_modules_to_save: no module of this %s model is called '%s'",
+               m->family->name, name);
+    return MB_OK;
+}
+
+static mb_status choose_all(mb_model *m, const mb_lora_options *o, bool *chosen)
+{
+    for (int i = 0; i < o->n_targets; i++)
+        MB_TRY(choose(m, o, o->targets[i], chosen));
+    for (int i = 0; o->n_targets == 0 && m->family->lora_default[i] != NULL; i++)
+        MB_TRY(choose(m, o, m->family->lora_default[i], chosen));
+    return MB_OK;
+}
+
+mb_status mb_model_add_lora(mb_model *m, const mb_lora_options *o)
+{
+    const int before = m->n_weights;
+    bool *chosen = NULL;
+    mb_status st = MB_OK;
+    int n = 0;
+
+    MB_REQUIRE(o->r > 0 && o->r <= 4096, MB_EARG, "lora_r must be between 1 and 4096, not %lld",
+               (long long)o->r);
+    MB_TRY(MB_NEW_ARRAY(&chosen, before));
+    MB_TRY_GOTO(choose_all(m, o, chosen), st, done);
+    for (int i = 0; i < before; i++) {
+        n += chosen[i];
+        m->weight[i].trained = false;
+    }
+    MB_TRY_GOTO(mb_model_reserve(m, 2 * n), st, done);
+    for (int i = 0; i < before; i++)
+        if (chosen[i])
+            MB_TRY_GOTO(attach(m, o, i), st, done);
+    for (int i = 0; i < o->n_save; i++)
+        MB_TRY_GOTO(save_whole(m, o->save[i]), st, done);
+    for (int i = 0; i < before; i++) /* a new classifier is useless frozen; PEFT trains it too */
+        if (m->config.head == MB_HEAD_SEQUENCE && (m->weight[i].row->flags & MB_W_HEAD) != 0)
+            m->weight[i].trained = true;
+done:
+    mb_free(chosen);
+    return st;
+}
+
+void mb_model_init_lora(mb_model *m, uint64_t seed)
+{
+    for (int i = 0; i < m->n_weights; i++) {
+        mb_weight *w = &m->weight[i];
+        if (w->lora_a == NULL)
+            continue;
+        const int64_t n = mb_tensor_count(&w->lora_a->value);
+        const double bound = 1.0 / sqrt((double)mb_cols(&w->lora_a->value));
+        const uint64_t key = mb_rng_key(seed, MB_SITE_INIT, (uint64_t)(w->lora_a - m->weight));
+
+        for (int64_t j = 0; j < n; j++)
+            mb_f32(&w->lora_a->value)[j] =
+                (float)((2.0 * mb_rng_double(key, (uint64_t)j) - 1.0) * bound);
+        memset(w->lora_b->value.data, 0, (size_t)mb_tensor_bytes(&w->lora_b->value));
+    }
+}
+
+bool mb_model_has_lora(const mb_model *m)
+{
+    for (int i = 0; i < m->n_weights; i++)
+        if (m->weight[i].lora_a != NULL)
+            return true;
+    return false;
+}
+
+mb_status mb_model_merge_lora(mb_model *m, mb_exec *ex)
+{
+    for (int i = 0; i < m->n_weights; i++) {
+        mb_weight *w = &m->weight[i];
+        if (w->lora_a == NULL)
+            continue;
+        const mb_tensor *a = &w->lora_a->value, *b = &w->lora_b->value;
+        if ((w->row->flags & MB_W_CONV1D) != 0) /* (in,out) += s A^T B^T */
+            MB_TRY(MB_RUN(ex, gemm, &w->value, a, true, b, true, w->lora_scale, 1.0f, NULL));
+        else
+            MB_TRY(MB_RUN(ex, gemm, &w->value, b, false, a, false, w->lora_scale, 1.0f, NULL));
+        memset(w->lora_b->value.data, 0, (size_t)mb_tensor_bytes(b));
+    }
+    return MB_OK;
+}

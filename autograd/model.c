@@ -1,0 +1,326 @@
+/* autograd/model.c - building a model from its family's weight table, and giving it memory. */
+#include "autograd/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+
+#define MB_MODEL(family) extern const mb_model_family mb_model_##family;
+#include "autograd/models.def"
+#undef MB_MODEL
+
+const mb_model_family *const mb_model_families[] = {
+#define MB_MODEL(family) &mb_model_##family,
+#include "autograd/models.def"
+#undef MB_MODEL
+    NULL,
+};
+
+#define NAMES_BYTES ((size_t)64 << 20) /* address space; touched as far as used */
+
+/* What a shape letter stands for; 0: unknown. */
+static int64_t letter(const mb_model_config *c, char what)
+{
+    const struct {
+        char letter;
+        int64_t n;
+    } table[] = {
+        {'V', c->vocab},
+        {'D', c->width},
+        {'H', c->heads * c->head_dim},
+        {'K', c->kv_heads * c->head_dim},
+        {'F', c->ffn},
+        {'P', c->positions},
+        {'S', c->segments},
+        {'C', c->labels},
+        {'3', 3 * c->width},
+    };
+
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (table[i].letter == what)
+            return table[i].n;
+    return 0;
+}
+
+static mb_status full_name(mb_model *m, const char *pattern, int64_t layer, const char **out)
+{
+    const char *at = strstr(pattern, "{l}");
+    char text[256];
+    void *p;
+
+    if (at == NULL)
+        snprintf(text, sizeof text, "%s", pattern);
+    else
+        snprintf(text, sizeof text, "%.*s%lld%s", (int)(at - pattern), pattern, (long long)layer,
+                 at + 3);
+    MB_TRY(mb_arena_take(m->strings, strlen(text) + 1, &p));
+    memcpy(p, text, strlen(text) + 1);
+    *out = p;
+    return MB_OK;
+}
+
+static mb_status add_row(mb_model *m, const mb_weight_row *row, int64_t layer, void *slots)
+{
+    mb_weight *w = &m->weight[m->n_weights];
+    int64_t dim[MB_MAX_DIMS];
+    int ndim = 0;
+
+    for (const char *s = row->shape; *s != '\0'; s++)
+        if (*s != ' ')
+            dim[ndim++] = letter(&m->config, *s);
+    for (int i = 0; i < ndim; i++)
+        MB_REQUIRE(dim[i] > 0, MB_EMODEL, "weight %s has no size for '%s'", row->name, row->shape);
+    *w = (mb_weight){
+        .row = row, .layer = layer, .offset = -1, .decay = (row->flags & MB_W_NO_DECAY) == 0};
+    MB_TRY(full_name(m, row->name, layer, &w->name));
+    w->value = mb_tensor_of(NULL, MB_DTYPE_F32, ndim, dim);
+    w->grad = w->value;
+    *(mb_weight **)((char *)slots + row->slot) = w;
+    m->n_weights++;
+    return MB_OK;
+}
+
+static bool present(const mb_weight_row *row, const mb_model_config *c)
+{
+    return row->has == NULL || row->has(c);
+}
+
+/* Embeddings come before the layers, final norms and heads after them. */
+static mb_status add_globals(mb_model *m, bool after_layers)
+{
+    for (const mb_weight_row *r = m->family->globals; r->name != NULL; r++) {
+        const bool embed = (r->flags & MB_W_EMBED) != 0;
+        if (present(r, &m->config) && embed == !after_layers)
+            MB_TRY(add_row(m, r, -1, m->globals));
+    }
+    return MB_OK;
+}
+
+static int count_rows(const mb_model_config *c)
+{
+    int n = 0;
+
+    for (const mb_weight_row *r = c->family->globals; r->name != NULL; r++)
+        n += present(r, c);
+    for (const mb_weight_row *r = c->family->layer; r->name != NULL; r++)
+        n += present(r, c) ? (int)c->layers : 0;
+    return n;
+}
+
+static mb_status build(mb_model *m)
+{
+    MB_TRY(add_globals(m, false));
+    for (int64_t l = 0; l < m->config.layers; l++)
+        for (const mb_weight_row *r = m->family->layer; r->name != NULL; r++)
+            if (present(r, &m->config))
+                MB_TRY(add_row(m, r, l, m->layers + (size_t)l * m->family->layer_size));
+    return add_globals(m, true);
+}
+
+mb_status mb_model_new(const mb_model_config *c, mb_model **out)
+{
+    mb_model *m = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(MB_NEW(&m));
+    m->config = *c;
+    m->family = c->family;
+    m->open_layer = -1;
+    m->dropout_scale = 1.0f;
+    m->max_positions = c->positions;
+    m->capacity = count_rows(c);
+    MB_TRY_GOTO(mb_arena_new("weight names", NAMES_BYTES, &m->strings), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&m->weight, m->capacity), st, fail);
+    MB_TRY_GOTO(mb_alloc(m->family->globals_size, "the model", &m->globals), st, fail);
+    MB_TRY_GOTO(
+        mb_alloc_array((size_t)c->layers, m->family->layer_size, "the layers", (void **)&m->layers),
+        st, fail);
+    MB_TRY_GOTO(build(m), st, fail);
+    *out = m;
+    return MB_OK;
+fail:
+    mb_model_free(m);
+    return st;
+}
+
+void mb_model_free(mb_model *m)
+{
+    if (m == NULL)
+        return;
+    mb_arena_free(m->strings);
+    mb_free(m->weight);
+    mb_free(m->globals);
+    mb_free(m->layers);
+    mb_free(m);
+}
+
+mb_weight *mb_model_find(const mb_model *m, const char *name)
+{
+    for (int i = 0; i < m->n_weights; i++)
+        if (strcmp(m->weight[i].name, name) == 0)
+            return &m->weight[i];
+    return NULL;
+}
+
+mb_status mb_model_reserve(mb_model *m, int extra)
+{
+    mb_weight *bigger = NULL;
+
+    MB_TRY(MB_NEW_ARRAY(&bigger, m->n_weights + extra));
+    memcpy(bigger, m->weight, (size_t)m->n_weights * sizeof *bigger);
+    for (int i = 0; i < m->n_weights; i++) {
+        const mb_weight *w = &m->weight[i];
+        char *slots =
+            w->layer < 0 ? m->globals : m->layers + (size_t)w->layer * m->family->layer_size;
+        MB_REQUIRE(w->row != NULL, MB_EBUG, "adapters are added once");
+        *(mb_weight **)(slots + w->row->slot) = &bigger[i];
+    }
+    mb_free(m->weight);
+    m->weight = bigger;
+    m->capacity = m->n_weights + extra;
+    return MB_OK;
+}
+
+mb_status mb_model_append(mb_model *m, const char *name, int ndim, const int64_t *dim,
+                          mb_weight **out)
+{
+    mb_weight *w = &m->weight[m->n_weights];
+
+    MB_REQUIRE(m->n_weights < m->capacity, MB_EBUG, "no room for weight '%s'", name);
+    *w = (mb_weight){.layer = -1, .offset = -1, .decay = true};
+    MB_TRY(full_name(m, name, 0, &w->name));
+    w->value = mb_tensor_of(NULL, MB_DTYPE_F32, ndim, dim);
+    w->grad = w->value;
+    m->n_weights++;
+    *out = w;
+    return MB_OK;
+}
+
+int64_t mb_model_parameters(const mb_model *m, bool trained_only)
+{
+    int64_t n = 0;
+
+    for (int i = 0; i < m->n_weights; i++)
+        if (!trained_only || m->weight[i].trained)
+            n += mb_tensor_count(&m->weight[i].value);
+    return n;
+}
+
+mb_status mb_model_layout(mb_model *m, mb_flat *flat)
+{
+    int n = 0;
+
+    *flat = (mb_flat){0};
+    for (int i = 0; i < m->n_weights; i++)
+        flat->n_segments += m->weight[i].trained;
+    MB_TRY(MB_NEW_ARRAY(&flat->segment, flat->n_segments + 1));
+    for (int i = 0; i < m->n_weights; i++) {
+        mb_weight *w = &m->weight[i];
+        mb_flat_segment *s = &flat->segment[n];
+
+        if (!w->trained)
+            continue;
+        *s = (mb_flat_segment){.name = w->name,
+                               .offset = flat->count,
+                               .count = mb_tensor_count(&w->value),
+                               .ndim = w->value.ndim,
+                               .decay = w->decay};
+        memcpy(s->dim, w->value.dim, sizeof s->dim);
+        w->offset = flat->count;
+        flat->count += s->count;
+        n++;
+    }
+    flat->count = (flat->count + MB_GRAIN - 1) / MB_GRAIN * MB_GRAIN;
+    return MB_OK;
+}
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+/* Llama 3's slower rotation of long wavelengths (meta-llama/llama-models, apply_scaling). */
+static double llama3_frequency(const mb_rope_config *r, double f)
+{
+    const double wavelength = 6.283185307179586 / f;
+    const double low = r->original_positions / r->low_freq_factor;
+    const double high = r->original_positions / r->high_freq_factor;
+
+    if (wavelength < high)
+        return f;
+    if (wavelength > low)
+        return f / r->factor;
+    const double smooth = (r->original_positions / wavelength - r->low_freq_factor) /
+                          (r->high_freq_factor - r->low_freq_factor);
+    return (1.0 - smooth) * f / r->factor + smooth * f;
+}
+
+static double frequency(const mb_rope_config *r, int64_t i, int64_t head_dim)
+{
+    const double f = 1.0 / pow(r->theta, 2.0 * (double)i / (double)head_dim);
+
+    switch (r->type) {
+    case MB_ROPE_LINEAR:
+        return f / r->factor;
+    case MB_ROPE_LLAMA3:
+        return llama3_frequency(r, f);
+    default:
+        return f;
+    }
+}
+
+/* Angles are products of f32 numbers, as PyTorch takes them; sine and cosine of them in f64. */
+static void fill_rope(const mb_model *m)
+{
+    const int64_t half = m->config.head_dim / 2;
+
+    for (int64_t i = 0; i < half; i++) {
+        const float f = (float)frequency(&m->config.rope, i, m->config.head_dim);
+        for (int64_t p = 0; p < m->max_positions; p++) {
+            const float angle = (float)p * f;
+            mb_f32(&m->rope_cos)[p * half + i] = (float)cos((double)angle);
+            mb_f32(&m->rope_sin)[p * half + i] = (float)sin((double)angle);
+        }
+    }
+}
+
+static mb_status bind_rope(mb_model *m, mb_arena *run)
+{
+    const int64_t half = m->config.head_dim / 2;
+    void *p, *q;
+
+    if (m->config.rope.type == MB_ROPE_NONE)
+        return MB_OK;
+    MB_TRY(mb_arena_take(run, (size_t)(m->max_positions * half) * sizeof(float), &p));
+    MB_TRY(mb_arena_take(run, (size_t)(m->max_positions * half) * sizeof(float), &q));
+    m->rope_cos = mb_tensor_2d(p, MB_DTYPE_F32, m->max_positions, half);
+    m->rope_sin = mb_tensor_2d(q, MB_DTYPE_F32, m->max_positions, half);
+    if (!mb_arena_is_counting(run))
+        fill_rope(m);
+    return MB_OK;
+}
+
+mb_status mb_model_bind(mb_model *m, mb_arena *run, mb_flat *flat, bool exact)
+{
+    const size_t bytes = (size_t)flat->count * sizeof(float);
+    void *param, *grad, *accumulator = NULL, *p;
+
+    MB_TRY(mb_arena_take(run, bytes, &param));
+    MB_TRY(mb_arena_take(run, bytes, &grad));
+    if (exact)
+        MB_TRY(mb_arena_take(run, (size_t)flat->count * sizeof(int64_t), &accumulator));
+    flat->param = param;
+    flat->grad = grad;
+    flat->exact = accumulator;
+    for (int i = 0; i < m->n_weights; i++) {
+        mb_weight *w = &m->weight[i];
+        if (w->trained) {
+            w->value.data = flat->param + w->offset;
+            w->grad.data = flat->grad + w->offset;
+        } else {
+            MB_TRY(mb_arena_take(run, (size_t)mb_tensor_bytes(&w->value), &p));
+            w->value.data = p;
+            w->grad.data = NULL;
+        }
+    }
+    return bind_rope(m, run);
+}

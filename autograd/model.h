@@ -1,0 +1,174 @@
+/* autograd/model.h - a model: a configuration, a table of weights, a forward.
+ *
+ * A family is one file in autograd/models/ and one line in models.def. Its weight table is the only
+ * list of its tensors: loading, saving, counting, adapter targets, splitting and the check for
+ * missing and unknown tensors all read it. Several models may live in one process.
+ *
+ *     mb_model_new(&config, &m)            shapes only, no memory
+ *     mb_model_add_lora / mb_model_train   what is trained (autograd/lora.h)
+ *     mb_model_layout(m, &flat)            the flat order of what is trained
+ *     mb_model_bind(m, arena, &flat)       memory; from a counting arena: only measures
+ *     mb_model_load(m, file, ...)          values (autograd/load.h)
+ *     m->family->forward(tape, m, batch, &out)
+ */
+#ifndef MB_AUTOGRAD_MODEL_H
+#define MB_AUTOGRAD_MODEL_H
+
+#include "autograd/batch.h"
+#include "autograd/ops.h"
+#include "core/flat.h"
+#include "core/json.h"
+
+struct mb_gguf; /* core/formats/gguf.h */
+
+typedef struct mb_model mb_model;
+typedef struct mb_weight mb_weight;
+typedef struct mb_model_family mb_model_family;
+
+typedef enum mb_head {
+    MB_HEAD_CAUSAL_LM,
+    MB_HEAD_MASKED_LM,
+    MB_HEAD_SEQUENCE,
+    MB_HEAD_COUNT
+} mb_head;
+
+typedef enum mb_rope_type {
+    MB_ROPE_NONE,
+    MB_ROPE_DEFAULT,
+    MB_ROPE_LINEAR,
+    MB_ROPE_LLAMA3
+} mb_rope_type;
+
+typedef struct mb_rope_config {
+    mb_rope_type type;
+    double theta, factor, low_freq_factor, high_freq_factor, original_positions;
+} mb_rope_config;
+
+/* What any family's configuration comes down to. Shape letters in weight tables: V vocab, D width,
+ * H heads*head_dim, K kv_heads*head_dim, F ffn, P positions, S segments (token types), C labels,
+ * 3 three times D. */
+typedef struct mb_model_config {
+    const mb_model_family *family;
+    mb_head head;
+    char model_type[32];
+    int64_t vocab, width, layers, heads, kv_heads, head_dim, ffn, positions, segments, labels;
+    int64_t window; /* sliding attention, 0: none */
+    float norm_eps;
+    mb_activation activation;
+    bool tied; /* the output head is the embedding */
+    bool qkv_bias, out_bias, mlp_bias;
+    mb_rope_config rope;
+    float drop_embed, drop_hidden, drop_attention, drop_classifier; /* as the checkpoint says */
+    int64_t bos_id, eos_id, pad_id;                                 /* -1: none */
+} mb_model_config;
+
+/* Flags of a weight table's row. */
+enum {
+    MB_W_LINEAR = 1,   /* a linear layer's matrix (out,in): an adapter may sit on it */
+    MB_W_CONV1D = 2,   /* the same, stored (in,out) */
+    MB_W_NO_DECAY = 4, /* biases and norms */
+    MB_W_EMBED = 8,
+    MB_W_HEAD = 16,   /* belongs to the task head: all-linear leaves it out */
+    MB_W_NEW = 32,    /* may be missing from a file: then initialised, and said so */
+    MB_W_ROPE_Q = 64, /* GGUF stores its rows permuted per head (interleaved rotation) */
+    MB_W_ROPE_K = 128,
+};
+
+typedef struct mb_weight_row {
+    const char *name;  /* Hugging Face name; {l} is the layer */
+    const char *gguf;  /* llama.cpp name, NULL: not in such files */
+    const char *shape; /* letters, "H D" */
+    size_t slot;       /* where its mb_weight * goes in the globals or the layer struct */
+    unsigned flags;
+    char split;                            /* tensor parallel: 'r' rows, 'c' columns, '-' whole */
+    bool (*has)(const mb_model_config *c); /* NULL: always */
+} mb_weight_row;
+
+struct mb_weight {
+    const char *name; /* full Hugging Face name, or PEFT's on disk for adapters; the model's */
+    const mb_weight_row *row;
+    int64_t layer;              /* -1: outside the layers */
+    mb_tensor value;            /* f32; data NULL until bound */
+    mb_tensor grad;             /* data NULL when frozen */
+    bool trained, decay, fresh; /* fresh: initialised here, not read from a file */
+    int64_t offset;             /* in the flat order, -1 when frozen */
+    mb_weight *lora_a, *lora_b; /* adapter on this matrix, NULL: none */
+    mb_weight *lora_base;       /* of an adapter: the matrix it sits on */
+    float lora_scale, lora_dropout;
+};
+
+typedef struct mb_output {
+    mb_var *hidden;   /* (tokens, D) after the last norm */
+    mb_var *features; /* what the head reads: hidden, transformed hidden, or (max_seq, D) */
+    mb_weight *head_w, *head_b; /* logits = features head_w^T + head_b; head_b may be NULL */
+    float softcap, logit_scale;
+} mb_output;
+
+struct mb_model_family {
+    const char *name;
+    const char *const *model_types;          /* config.json's model_type; NULL-terminated */
+    const char *architecture[MB_HEAD_COUNT]; /* class name per head, NULL: no such head */
+    const char *gguf_arch;                   /* general.architecture, NULL: not read from GGUF */
+    const char *prefix;                      /* "transformer.": may be missing in files */
+    const char *const *ignore;            /* substrings of tensor names to leave out; NULL-term. */
+    const char *const (*rename)[2];       /* old ending -> ending; {NULL,NULL}-terminated */
+    const char *const *lora_default;      /* targets when none are given; NULL-terminated */
+    const mb_weight_row *globals, *layer; /* tables, terminated by name NULL */
+    size_t globals_size, layer_size;      /* of the structs the slots are in */
+    mb_status (*config)(mb_json json, mb_model_config *c); /* reads config.json's root */
+    /* optional, NULL when gguf_arch is: writes the config.json that such a file stands for */
+    mb_status (*config_gguf)(const struct mb_gguf *g, mb_json out);
+    mb_status (*forward)(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *out);
+};
+
+struct mb_model {
+    mb_model_config config;
+    const mb_model_family *family;
+    mb_weight *weight; /* all: globals before, layers, globals after; then adapters */
+    int n_weights, capacity;
+    void *globals; /* the family's structs of mb_weight * */
+    char *layers;
+    int64_t max_positions; /* rows of the rotary tables: set before bind, <= config.positions */
+    mb_tensor rope_cos, rope_sin;
+    int64_t open_layer;  /* weights of a layer may be used only while it is open; -1 */
+    float dropout_scale; /* 1: the checkpoint's dropouts apply in training; 0: off */
+    mb_arena *strings;   /* names */
+};
+
+extern const mb_model_family *const mb_model_families[]; /* NULL-terminated */
+
+/* The config.json of a model: the file of a folder, or one made from a GGUF's metadata (path: the
+ * .gguf or a folder holding only that). The caller frees *doc. */
+mb_status mb_model_config_doc(const char *path, mb_json_doc **doc) MB_MUST_USE;
+/* What it means, for a task's head. MB_EMODEL / MB_ENOTSUP name the file and the key. */
+mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config *c) MB_MUST_USE;
+/* MB_HEAD_... from "architectures", or `otherwise` when they name none. */
+mb_head mb_model_config_head(mb_json_doc *doc, mb_head otherwise);
+
+mb_status mb_model_new(const mb_model_config *c, mb_model **out) MB_MUST_USE;
+void mb_model_free(mb_model *m);
+/* By full name; NULL when there is none. Linear in the number of weights. */
+mb_weight *mb_model_find(const mb_model *m, const char *name);
+/* Adds an adapter's weight; pointers to weights change, so only before anything keeps them. */
+mb_status mb_model_reserve(mb_model *m, int extra) MB_MUST_USE;
+mb_status mb_model_append(mb_model *m, const char *name, int ndim, const int64_t *dim,
+                          mb_weight **out) MB_MUST_USE;
+
+/* The flat order over what is marked trained. Pointers param, grad, exact stay NULL until bind; the
+ * caller frees flat->segment. */
+mb_status mb_model_layout(mb_model *m, mb_flat *flat) MB_MUST_USE;
+/* Takes memory for weights (frozen ones one by one, trained ones in flat->param), gradients, the
+ * exact accumulator when `exact`, and rotary tables. */
+mb_status mb_model_bind(mb_model *m, mb_arena *run, mb_flat *flat, bool exact) MB_MUST_USE;
+
+int64_t mb_model_parameters(const mb_model *m, bool trained_only);
+
+/* Helpers for families (autograd/layers/). */
+
+/* The family's struct of layer l. */
+static inline const void *mb_model_layer(const mb_model *m, int64_t l)
+{
+    return m->layers + (size_t)l * m->family->layer_size;
+}
+
+#endif

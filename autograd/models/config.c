@@ -1,0 +1,177 @@
+/* autograd/models/config.c - see autograd/models/config.h. */
+#include "autograd/models/config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/formats/gguf.h"
+
+mb_status mb_config_real(mb_json json, const char *key, double otherwise, float *out)
+{
+    double v;
+
+    MB_TRY(mb_json_get_real(json, key, otherwise, &v));
+    *out = (float)v;
+    return MB_OK;
+}
+
+mb_status mb_config_activation(mb_json json, const char *key, mb_activation otherwise,
+                               mb_activation *out)
+{
+    static const struct {
+        const char *name;
+        mb_activation f;
+    } names[] = {
+        {"silu", MB_ACT_SILU},           {"swish", MB_ACT_SILU},
+        {"gelu", MB_ACT_GELU},           {"gelu_new", MB_ACT_GELU_TANH},
+        {"gelu_fast", MB_ACT_GELU_TANH}, {"gelu_pytorch_tanh", MB_ACT_GELU_TANH},
+        {"relu", MB_ACT_RELU},           {"tanh", MB_ACT_TANH},
+    };
+    const char *name;
+
+    *out = otherwise;
+    MB_TRY(mb_json_get_string(json, key, NULL, &name));
+    if (name == NULL)
+        return MB_OK;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(names[i].name, name) == 0) {
+            *out = names[i].f;
+            return MB_OK;
+        }
+    }
+    return mb_json_fault(mb_json_get(json, key),
+                         "is \"%s\"; known are silu, gelu, gelu_new, gelu_pytorch_tanh, relu, tanh",
+                         name);
+}
+
+static mb_status rope_type(mb_json where, const char *name, mb_rope_type *out)
+{
+    static const struct {
+        const char *name;
+        mb_rope_type type;
+    } names[] = {
+        {"default", MB_ROPE_DEFAULT}, {"linear", MB_ROPE_LINEAR}, {"llama3", MB_ROPE_LLAMA3}};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(names[i].name, name) == 0) {
+            *out = names[i].type;
+            return MB_OK;
+        }
+    }
+    return mb_json_fault(where, "has rope type \"%s\"; known are default, linear, llama3", name);
+}
+
+mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out)
+{
+    const mb_json v5 = mb_json_get(json, "rope_parameters");
+    const mb_json old = mb_json_get(json, "rope_scaling");
+    const mb_json p = mb_json_is_set(v5) ? v5 : old;
+    const char *type = NULL;
+    double partial;
+
+    *out = (mb_rope_config){.type = MB_ROPE_DEFAULT};
+    MB_REQUIRE(head_dim % 2 == 0, MB_EMODEL, "rotary embedding needs an even head size, not %lld",
+               (long long)head_dim);
+    MB_TRY(mb_json_get_real(json, "rope_theta", 10000.0, &out->theta));
+    MB_TRY(mb_json_get_real(json, "partial_rotary_factor", 1.0, &partial));
+    if (mb_json_is_set(p)) {
+        MB_TRY(mb_json_get_real(p, "rope_theta", out->theta, &out->theta));
+        MB_TRY(mb_json_get_real(p, "partial_rotary_factor", partial, &partial));
+        MB_TRY(mb_json_get_string(p, "type", "default", &type));
+        MB_TRY(mb_json_get_string(p, "rope_type", type, &type));
+        MB_TRY(rope_type(p, type, &out->type));
+        MB_TRY(mb_json_get_real(p, "factor", 1.0, &out->factor));
+        MB_TRY(mb_json_get_real(p, "low_freq_factor", 1.0, &out->low_freq_factor));
+        MB_TRY(mb_json_get_real(p, "high_freq_factor", 4.0, &out->high_freq_factor));
+        MB_TRY(mb_json_get_real(p, "original_max_position_embeddings", 8192.0,
+                                &out->original_positions));
+    }
+    MB_REQUIRE(partial == 1.0, MB_ENOTSUP, "partial_rotary_factor %g is not 1", partial);
+    MB_REQUIRE(out->theta > 0.0, MB_EMODEL, "rope_theta must be positive, not %g", out->theta);
+    MB_REQUIRE(out->type == MB_ROPE_DEFAULT || out->factor > 0.0, MB_EMODEL,
+               "the rope factor must be positive, not %g", out->factor);
+    return MB_OK;
+}
+
+mb_status mb_config_labels(mb_json json, int64_t *labels)
+{
+    const mb_json names = mb_json_get(json, "id2label");
+
+    *labels = 2;
+    if (mb_json_is_set(names))
+        *labels = (int64_t)mb_json_count(names);
+    return mb_json_get_int(json, "num_labels", *labels, labels);
+}
+
+mb_status mb_config_require(mb_json json, const mb_config_fixed *fixed)
+{
+    for (; fixed->key != NULL; fixed++) {
+        bool v;
+
+        MB_TRY(mb_json_get_bool(json, fixed->key, fixed->value, &v));
+        if (v != fixed->value)
+            return mb_json_fault(mb_json_get(json, fixed->key), "is %s, which is not supported",
+                                 v ? "true" : "false");
+    }
+    return MB_OK;
+}
+
+mb_status mb_config_expect(mb_json json, const char *key, const char *value)
+{
+    const char *v;
+
+    MB_TRY(mb_json_get_string(json, key, value, &v));
+    if (strcmp(v, value) != 0)
+        return mb_json_fault(mb_json_get(json, key), "is \"%s\"; only \"%s\" is supported", v,
+                             value);
+    return MB_OK;
+}
+
+mb_status mb_config_from_gguf(const mb_gguf *g, const char *arch, const mb_config_gguf_key *keys,
+                              mb_json out)
+{
+    for (; keys->gguf != NULL; keys++) {
+        char key[128];
+        int64_t i;
+        double d;
+
+        snprintf(key, sizeof key, "%s.%s", arch, keys->gguf);
+        if (!keys->required && !mb_gguf_has(g, key))
+            continue;
+        if (keys->real) {
+            MB_TRY(mb_gguf_f64(g, key, &d));
+            MB_TRY(mb_json_set_real(out, keys->json, d));
+        } else {
+            MB_TRY(mb_gguf_i64(g, key, &i));
+            MB_TRY(mb_json_set_int(out, keys->json, i));
+        }
+    }
+    return MB_OK;
+}
+
+mb_status mb_config_rope_from_gguf(const mb_gguf *g, const char *arch, mb_json out)
+{
+    char theta_key[128], type_key[128], factor_key[128];
+    double theta, factor;
+    const char *type;
+    mb_json p;
+
+    snprintf(theta_key, sizeof theta_key, "%s.rope.freq_base", arch);
+    snprintf(type_key, sizeof type_key, "%s.rope.scaling.type", arch);
+    snprintf(factor_key, sizeof factor_key, "%s.rope.scaling.factor", arch);
+    MB_TRY(mb_gguf_opt_f64(g, theta_key, 10000.0, &theta));
+    MB_TRY(mb_gguf_opt_string(g, type_key, "none", &type));
+    MB_REQUIRE(strcmp(type, "none") == 0 || strcmp(type, "linear") == 0, MB_ENOTSUP,
+               "GGUF key %s is \"%s\"; known are none and linear", type_key, type);
+    MB_TRY(mb_gguf_opt_f64(g, factor_key, 1.0, &factor));
+    if (strcmp(type, "none") == 0)
+        factor = 1.0;
+    MB_TRY(mb_json_set_real(out, "rope_theta", theta));
+    MB_TRY(mb_json_set_object(out, "rope_parameters", &p));
+    MB_TRY(mb_json_set_real(p, "rope_theta", theta));
+    MB_TRY(mb_json_set_string(p, "rope_type", factor == 1.0 ? "default" : "linear"));
+    if (factor == 1.0)
+        return mb_json_set_null(out, "rope_scaling");
+    MB_TRY(mb_json_set_real(p, "factor", factor));
+    return mb_json_set(out, "rope_scaling", p);
+}

@@ -1,0 +1,36 @@
+/* autograd/models/config.h - reading config.json: what several families share. */
+#ifndef MB_AUTOGRAD_MODELS_CONFIG_H
+#define MB_AUTOGRAD_MODELS_CONFIG_H
+
+#include "autograd/model.h"
+
+/* A number as float. */
+mb_status mb_config_real(mb_json json, const char *key, double otherwise, float *out) MB_MUST_USE;
+/* "silu", "gelu", "gelu_new" ...; MB_ENOTSUP names another. */
+mb_status mb_config_activation(mb_json json, const char *key, mb_activation otherwise,
+                               mb_activation *out) MB_MUST_USE;
+/* rope_parameters (v5), or rope_theta and rope_scaling. MB_ENOTSUP names an unknown type. */
+mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out) MB_MUST_USE;
+/* id2label or num_labels; 2 when neither is there. */
+mb_status mb_config_labels(mb_json json, int64_t *labels) MB_MUST_USE;
+
+/* Keys that change what a model computes and that mbuyu knows with one value only. */
+typedef struct mb_config_fixed {
+    const char *key;
+    bool value;
+} mb_config_fixed;
+mb_status mb_config_require(mb_json json, const mb_config_fixed *fixed) MB_MUST_USE;
+mb_status mb_config_expect(mb_json json, const char *key, const char *value) MB_MUST_USE;
+
+/* GGUF key ("{arch}." before it) -> config.json key. */
+typedef struct mb_config_gguf_key {
+    const char *gguf, *json;
+    bool required, real;
+} mb_config_gguf_key;
+mb_status mb_config_from_gguf(const struct mb_gguf *g, const char *arch,
+                              const mb_config_gguf_key *keys, mb_json out) MB_MUST_USE;
+/* rope_theta, rope_scaling and rope_parameters from rope.freq_base and rope.scaling.*. */
+mb_status mb_config_rope_from_gguf(const struct mb_gguf *g, const char *arch,
+                                   mb_json out) MB_MUST_USE;
+
+#endif
