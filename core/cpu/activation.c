@@ -54,10 +54,11 @@ MB_CPU_CLONES static void gelu_tanh(float *restrict value, float *restrict slope
     if (slope == NULL)
         return;
     for (int64_t i = 0; i < n; i++) {
-        const float t = mb_tanhf(k * (x[i] + cubic * x[i] * x[i] * x[i]));
-        const float inner = k * (1.0f + 3.0f * cubic * x[i] * x[i]);
+        const float low = x[i] < -16.0f ? -16.0f : x[i], c = low > 16.0f ? 16.0f : low;
+        const float t = mb_tanhf(k * (c + cubic * c * c * c)); /* +-1 long before 16 */
+        const float inner = k * (1.0f + 3.0f * cubic * c * c);
 
-        slope[i] = 0.5f * (1.0f + t) + 0.5f * x[i] * (1.0f - t * t) * inner;
+        slope[i] = 0.5f * (1.0f + t) + 0.5f * c * (1.0f - t * t) * inner;
     }
 }
 

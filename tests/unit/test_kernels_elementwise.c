@@ -1,0 +1,130 @@
+/* tests/unit/test_kernels_elementwise.c - copy, axpy, fill, scale, add, bias_bwd. */
+#include "kernel_test.h"
+
+static void copies_move_every_element_and_nothing_else(void **state)
+{
+    mb_exec ex = exec_with(2);
+
+    (void)state;
+    FOR_EACH_SHAPE
+    {
+        mb_tensor x = random_matrix(rows, cols, acc ? 5 : 0, 1.0f), y = matrix(rows, cols, gap);
+
+        RUN(&ex, copy, &y, &x);
+        check_same(&y, &x);
+        check_gaps(&y);
+    }
+}
+
+static void copies_other_types_too(void **state)
+{
+    mb_exec ex = exec_with(2);
+    int64_t from[100], to[100] = {0};
+    mb_tensor x = mb_tensor_2d(from, MB_DTYPE_I64, 4, 25),
+              y = mb_tensor_2d(to, MB_DTYPE_I64, 4, 25);
+
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        from[i] = ((int64_t)i << 40) - 7;
+    RUN(&ex, copy, &y, &x);
+    assert_memory_equal(from, to, sizeof from);
+}
+
+static void arithmetic_is_rounded_once_per_operation(void **state)
+{
+    mb_exec ex = exec_with(2);
+
+    (void)state;
+    FOR_EACH_SHAPE
+    {
+        mb_tensor a = random_matrix(rows, cols, gap, 1.0f), b = random_matrix(rows, cols, 0, 1.0f);
+        mb_tensor sum = matrix(rows, cols, gap), scaled = matrix(rows, cols, gap);
+        mb_tensor grown = copy_of(&a), filled = matrix(rows, cols, gap);
+
+        (void)acc;
+        RUN(&ex, add, &sum, &a, &b);
+        RUN(&ex, scale, &scaled, 0.3f, &b);
+        RUN(&ex, axpy, &grown, -1.7f, &b);
+        RUN(&ex, fill, &filled, 2.5f);
+        for (int64_t r = 0; r < rows; r++) {
+            for (int64_t c = 0; c < cols; c++) {
+                const volatile float product = -1.7f * mb_row(&b, r)[c];
+
+                assert_true(mb_row(&sum, r)[c] == mb_row(&a, r)[c] + mb_row(&b, r)[c]);
+                assert_true(mb_row(&scaled, r)[c] == 0.3f * mb_row(&b, r)[c]);
+                assert_true(mb_row(&grown, r)[c] == mb_row(&a, r)[c] + product);
+                assert_true(mb_row(&filled, r)[c] == 2.5f);
+            }
+        }
+        check_gaps(&sum), check_gaps(&scaled), check_gaps(&grown), check_gaps(&filled);
+    }
+}
+
+static void scale_and_add_work_in_place(void **state)
+{
+    mb_exec ex = exec_with(2);
+    mb_tensor x = random_matrix(9, 1001, 0, 1.0f), old = copy_of(&x);
+
+    (void)state;
+    RUN(&ex, scale, &x, 3.0f, &x);
+    RUN(&ex, add, &x, &x, &x);
+    for (int64_t i = 0; i < 9 * 1001; i++)
+        assert_true(mb_f32(&x)[i] == 2.0f * (3.0f * mb_f32(&old)[i]));
+}
+
+static void bias_gradient_is_added_to_what_was_there(void **state)
+{
+    mb_exec ex = exec_with(2);
+
+    (void)state;
+    FOR_EACH_SHAPE
+    {
+        mb_tensor dy = random_matrix(rows, cols, gap, 1.0f), db = random_vector(cols, 0.0f, 1.0f);
+        mb_tensor before = copy_of(&db);
+
+        (void)acc;
+        RUN(&ex, bias_bwd, &db, &dy);
+        for (int64_t c = 0; c < cols; c++) {
+            double sum = mb_f32(&before)[c], size = fabs(sum);
+
+            for (int64_t r = 0; r < rows; r++) {
+                sum += mb_row(&dy, r)[c];
+                size += fabs(mb_row(&dy, r)[c]);
+            }
+            check_near(mb_f32(&db)[c], sum, 1e-6 * size);
+        }
+    }
+    mb_tensor dy = random_matrix(4, 4, 0, 1.0f);
+    RUN(&ex, bias_bwd, NULL, &dy);
+}
+
+static void threads_do_not_change_bits(void **state)
+{
+    (void)state;
+    mb_tensor dy = random_matrix(700, 333, 3, 1.0f), first = vector(333);
+
+    for (int i = 0; i < 3; i++) {
+        mb_exec ex = exec_with(team_sizes[i]);
+        mb_tensor db = vector(333);
+
+        RUN(&ex, fill, &db, 0.25f);
+        RUN(&ex, bias_bwd, &db, &dy);
+        if (i == 0)
+            first = copy_of(&db);
+        assert_memory_equal(db.data, first.data, 333 * 4);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        KERNEL_TEST(copies_move_every_element_and_nothing_else),
+        KERNEL_TEST(copies_other_types_too),
+        KERNEL_TEST(arithmetic_is_rounded_once_per_operation),
+        KERNEL_TEST(scale_and_add_work_in_place),
+        KERNEL_TEST(bias_gradient_is_added_to_what_was_there),
+        KERNEL_TEST(threads_do_not_change_bits),
+    };
+
+    return cmocka_run_group_tests_name("kernels: elementwise", tests, NULL, kernel_teardown);
+}
