@@ -62,8 +62,8 @@ typedef struct mb_dropout {
 /* torch.optim.AdamW: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
  * p -= lr*wd*p; p -= lr/(1-b1^t) * m / (sqrt(v)/sqrt(1-b2^t) + eps); g is grad * grad_scale. */
 typedef struct mb_adamw {
-    float lr, beta1, beta2, eps, weight_decay;
-    double correction1, correction2; /* 1 - beta^t */
+    double lr, beta1, beta2, eps, weight_decay; /* 1 - beta is not that of a rounded beta */
+    double correction1, correction2;            /* 1 - beta^t */
     float grad_scale;
 } mb_adamw;
 

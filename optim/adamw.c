@@ -13,13 +13,13 @@ static mb_status update(mb_exec *ex, const mb_optim_hyper *h, int64_t t, float l
                         float grad_scale, mb_tensor *param, mb_tensor *state, const mb_tensor *grad)
 {
     const mb_adamw a = {
-        .lr = lr,
+        .lr = (double)lr,
         .beta1 = h->beta1,
         .beta2 = h->beta2,
         .eps = h->eps,
-        .weight_decay = decay ? h->weight_decay : 0.0f,
-        .correction1 = 1.0 - pow((double)h->beta1, (double)t),
-        .correction2 = 1.0 - pow((double)h->beta2, (double)t),
+        .weight_decay = decay ? h->weight_decay : 0.0,
+        .correction1 = 1.0 - pow(h->beta1, (double)t),
+        .correction2 = 1.0 - pow(h->beta2, (double)t),
         .grad_scale = grad_scale,
     };
 

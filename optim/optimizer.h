@@ -12,7 +12,7 @@
 enum { MB_OPTIM_STATES_MAX = 4 };
 
 typedef struct mb_optim_hyper {
-    float beta1, beta2, eps, weight_decay;
+    double beta1, beta2, eps, weight_decay;
 } mb_optim_hyper;
 
 typedef struct mb_optim_kind {

@@ -35,15 +35,14 @@ mb_status mb_cpu_adamw(mb_exec *ex, mb_tensor *param, mb_tensor *m, mb_tensor *v
                        const mb_tensor *grad, const mb_adamw *a)
 {
     const mb_spans sp = mb_spans_of(4, (const mb_tensor *const[]){param, m, v, grad});
-    const double lr = (double)a->lr, b1 = (double)a->beta1, b2 = (double)a->beta2;
     const struct step k = {
-        .keep = (float)(1.0 - lr * (double)a->weight_decay),
-        .w1 = (float)(1.0 - b1),
-        .b2 = (float)b2,
-        .w2 = (float)(1.0 - b2),
+        .keep = (float)(1.0 - a->lr * a->weight_decay),
+        .w1 = (float)(1.0 - a->beta1),
+        .b2 = (float)a->beta2,
+        .w2 = (float)(1.0 - a->beta2),
         .root_c2 = (float)sqrt(a->correction2),
         .eps = (float)a->eps,
-        .minus_lr = (float)(-lr / a->correction1),
+        .minus_lr = (float)(-a->lr / a->correction1),
         .grad_scale = a->grad_scale,
     };
 

@@ -1,0 +1,146 @@
+/* tests/unit/test_kernels_adamw.c - twenty steps against numbers from PyTorch.
+ *
+ * torch 2.13, torch.optim.AdamW(foreach=False, fused=False), f32 on a CPU, one thread:
+ * p[i] = ((29 i) mod 64 - 32)/16, gradient of step t = 1..20: ((37 i + 101 t) mod 97 - 48)/64.
+ */
+#include "kernel_test.h"
+
+enum { N = 24, STEPS = 20 };
+
+static const struct golden {
+    double lr, beta1, beta2, eps, weight_decay;
+    float param[N], m[N], v[N];
+} golden[] = {
+    {1e-2,
+     0.9,
+     0.999,
+     1e-8,
+     0.1,
+     {-1.84227502f,  -0.243514493f, 1.57545817f,   -0.500527382f, 1.11564016f,  -0.882585585f,
+      0.831469417f,  -1.33273137f,  0.588320315f,  -1.74746871f,  0.119072936f, 1.92204785f,
+      -0.344578713f, 1.66233063f,   -0.652121782f, 1.1299479f,    -0.90652889f, 0.675672591f,
+      -1.33547699f,  0.423484564f,  -1.77687562f,  0.175760508f,  1.76767564f,  -0.327646911f},
+     {0.0970693603f,  -0.105251878f, -0.0908249095f, 0.289224476f,  -0.131377876f,  0.016763648f,
+      0.0706452057f,  -0.141155377f, 0.165696189f,   -0.117171586f, -0.0534034483f, 0.2062888f,
+      -0.12146946f,   0.0421678908f, -0.0706572011f, -0.11105372f,  0.23432301f,    -0.121036626f,
+      -0.0128614698f, 0.138509363f,  -0.153251126f,  0.110794723f,  -0.0915265158f, -0.0770995393f},
+     {0.00273955893f, 0.00428138953f, 0.00416072365f, 0.00289300713f, 0.00455956394f,
+      0.00340973027f, 0.00387745537f, 0.00445635151f, 0.00257670949f, 0.00442015007f,
+      0.00393290259f, 0.00328888837f, 0.00457630679f, 0.00304395915f, 0.00412306236f,
+      0.00430702418f, 0.00265569636f, 0.00451838458f, 0.00366713363f, 0.00364259118f,
+      0.00453004055f, 0.00268764189f, 0.00430391915f, 0.00411914056f}},
+    {3e-4,
+     0.4,
+     0.95,
+     1e-6,
+     0.0,
+     {-1.9993093f,   -0.189822495f, 1.6254791f,    -0.564608634f, 1.24790311f,  -0.936929226f,
+      0.87204951f,   -1.31247342f,  0.499753296f,  -1.69013429f,  0.12552999f,  1.93490982f,
+      -0.251578629f, 1.56385958f,   -0.627273262f, 1.18773162f,   -1.00126326f, 0.809725404f,
+      -1.37449718f,  0.4345918f,    -1.75036108f,  0.06301146f,   1.87242591f,  -0.312147856f},
+     {0.458333343f,  -0.472958654f,  0.09895996f,   0.677083373f,  -0.260019362f, 0.317708433f,
+      -0.522791684f, -0.0416564904f, 0.536458313f,  -0.398558468f, 0.177083984f,  -0.154166684f,
+      -0.182132736f, 0.395833343f,   -0.52614665f,  0.0364624001f, 0.614583373f,  -0.321923375f,
+      0.255208582f,  -0.439791679f,  -0.104141235f, 0.473958343f,  -0.457333654f, 0.11458496f},
+     {0.0791811571f, 0.162525252f,  0.106867343f,  0.112970196f,  0.149959505f,  0.085388191f,
+      0.156566635f,  0.124814726f,  0.0842007846f, 0.160148337f,  0.0979411751f, 0.133996174f,
+      0.142068297f,  0.0808037519f, 0.161562547f,  0.114565007f,  0.097051397f,  0.155375078f,
+      0.0904551148f, 0.149058565f,  0.132715121f,  0.0795586035f, 0.161945611f,  0.105004184f}}};
+
+static float gradient(int64_t i, int t)
+{
+    return (float)((37 * i + 101 * t) % 97 - 48) / 64.0f;
+}
+
+static mb_adamw step_of(const struct golden *g, int t, float grad_scale)
+{
+    return (mb_adamw){
+        .lr = g->lr,
+        .beta1 = g->beta1,
+        .beta2 = g->beta2,
+        .eps = g->eps,
+        .weight_decay = g->weight_decay,
+        .correction1 = 1.0 - pow(g->beta1, t),
+        .correction2 = 1.0 - pow(g->beta2, t),
+        .grad_scale = grad_scale,
+    };
+}
+
+/* The same N elements over and over; element i + k N must end like element i. */
+static void train(mb_exec *ex, const struct golden *g, int64_t n, float grad_scale, mb_tensor *p,
+                  mb_tensor *m, mb_tensor *v)
+{
+    mb_tensor grad = vector(n);
+
+    *p = vector(n), *m = vector(n), *v = vector(n);
+    RUN(ex, fill, m, 0.0f);
+    RUN(ex, fill, v, 0.0f);
+    for (int64_t i = 0; i < n; i++)
+        mb_f32(p)[i] = (float)(i % N * 29 % 64 - 32) / 16.0f;
+    for (int t = 1; t <= STEPS; t++) {
+        const mb_adamw a = step_of(g, t, grad_scale);
+
+        for (int64_t i = 0; i < n; i++)
+            mb_f32(&grad)[i] = gradient(i % N, t) / grad_scale;
+        RUN(ex, adamw, p, m, v, &grad, &a);
+    }
+}
+
+static void check_close(const float *got, const float *want)
+{
+    for (int i = 0; i < N; i++)
+        check_near(got[i], want[i], 3e-7 * fabs(want[i]) + 3e-8);
+}
+
+static void twenty_steps_agree_with_pytorch(void **state)
+{
+    (void)state;
+    for (int k = 0; k < COUNT(golden); k++) {
+        mb_exec ex = exec_with(1);
+        mb_tensor p, m, v;
+
+        train(&ex, &golden[k], N, 1.0f, &p, &m, &v);
+        check_close(mb_f32(&p), golden[k].param);
+        check_close(mb_f32(&m), golden[k].m);
+        check_close(mb_f32(&v), golden[k].v);
+    }
+}
+
+static void neither_place_nor_threads_nor_scale_change_bits(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        const int64_t n = 3000 * N + 7;
+        mb_exec ex = exec_with(team_sizes[i]);
+        mb_tensor p, m, v, p1, m1, v1;
+
+        train(&ex, &golden[0], N, 1.0f, &p1, &m1, &v1);
+        train(&ex, &golden[0], n, 4.0f, &p, &m, &v);
+        for (int64_t k = 0; k < n; k++) {
+            assert_true(mb_f32(&p)[k] == mb_f32(&p1)[k % N]);
+            assert_true(mb_f32(&m)[k] == mb_f32(&m1)[k % N]);
+            assert_true(mb_f32(&v)[k] == mb_f32(&v1)[k % N]);
+        }
+        mb_arena_reset(memory);
+    }
+}
+
+static void nothing_to_update_is_fine(void **state)
+{
+    mb_exec ex = exec_with(2);
+    mb_tensor p, m, v;
+
+    (void)state;
+    train(&ex, &golden[0], 0, 1.0f, &p, &m, &v);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        KERNEL_TEST(twenty_steps_agree_with_pytorch),
+        KERNEL_TEST(neither_place_nor_threads_nor_scale_change_bits),
+        KERNEL_TEST(nothing_to_update_is_fine),
+    };
+
+    return cmocka_run_group_tests_name("kernels: adamw", tests, NULL, kernel_teardown);
+}
