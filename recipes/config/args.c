@@ -1,28 +1,15 @@
 /* recipes/config/args.c - the words of a command line: `key=value`, `--key value`, `~key`, a file. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "core/path.h"
 #include "recipes/config/settings.h"
-
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), m = strlen(end);
-
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
-static bool is_directory(const char *path)
-{
-    struct stat s;
-
-    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
-}
 
 /* Does `arg` have the form name=value, with a name that can be a key? */
 static bool is_assignment(const char *arg)
 {
-    const size_t n = strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
+    const size_t n =
+        strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
 
     return n > 0 && arg[0] != '-' && arg[n] == '=';
 }
@@ -57,8 +44,8 @@ static bool is_flag(const char *name)
     const mb_name known = mb_name_find(name);
 
     return known.kind == MB_NAME_KEY &&
-           (known.key->type == MB_TYPE_BOOL || (strncmp(known.values, "true=", 5) == 0 &&
-                                                strcmp(known.key->name, name) != 0));
+           (known.key->type == MB_TYPE_BOOL ||
+            (strncmp(known.values, "true=", 5) == 0 && strcmp(known.key->name, name) != 0));
 }
 
 static bool is_value(const char *arg)
@@ -80,8 +67,8 @@ static mb_status read_option(mb_arena *a, int argc, char **argv, int *i, mb_args
         name += 3;
         value = "false";
     } else if (is_flag(name)) {
-        const bool next = *i + 1 < argc && is_value(argv[*i + 1]) &&
-                          mb_yaml_to_bool(argv[*i + 1], &word);
+        const bool next =
+            *i + 1 < argc && is_value(argv[*i + 1]) && mb_yaml_to_bool(argv[*i + 1], &word);
         value = next ? argv[++*i] : "true";
     } else {
         MB_REQUIRE(*i + 1 < argc, MB_EARG, "command line: %.100s has no value after it", arg);
@@ -109,7 +96,7 @@ static mb_status read_word(mb_arena *a, const char *arg, mb_args *out)
         out->at[out->n++] = (mb_arg){name, arg + n + 1};
         return MB_OK;
     }
-    if (is_directory(arg) || ends_with(arg, ".gguf")) {
+    if (mb_path_is_dir(arg) || mb_path_has_suffix(arg, ".gguf")) {
         out->at[out->n++] = (mb_arg){"model_name_or_path", arg};
         return MB_OK;
     }
@@ -129,8 +116,9 @@ mb_status mb_args_read(mb_arena *a, int argc, char **argv, mb_args *out)
         if (strncmp(argv[i], "--", 2) == 0 && argv[i][2] != '\0')
             MB_TRY(read_option(a, argc, argv, &i, &args));
         else if (argv[i][0] == '-' && argv[i][1] != '\0')
-            return MB_RAISE(MB_EARG, "command line: unknown option '%.100s'; keys are written "
-                                     "key=value or --key value",
+            return MB_RAISE(MB_EARG,
+                            "command line: unknown option '%.100s'; keys are written "
+                            "key=value or --key value",
                             argv[i]);
         else
             MB_TRY(read_word(a, argv[i], &args));

@@ -22,6 +22,7 @@
 #include <stdio.h>
 
 #include "core/status.h"
+#include "optim/schedule.h"
 
 typedef enum mb_tri { MB_AUTO = -1, MB_NO = 0, MB_YES = 1 } mb_tri;
 
@@ -117,8 +118,9 @@ mb_status mb_recipe_compare_for_resume(const char *old_name, const char *old_tex
 
 /* A *_steps value as a number of steps: below 1 it is a fraction of all (rounded up), 0 stays 0. */
 int64_t mb_recipe_steps(double steps, int64_t total);
-/* warmup_steps or warmup_ratio, whichever was given, of `total` steps. */
-int64_t mb_recipe_warmup_steps(const mb_recipe *r, int64_t total);
+/* The schedule of a run of `total` steps, its arguments checked. */
+mb_status mb_recipe_schedule(const mb_recipe *r, int64_t total, const mb_schedule_kind **kind,
+                             mb_schedule_args *args) MB_MUST_USE;
 bool mb_strings_have(const mb_strings *list, const char *word);
 /* The word of a choice, "" for MB_CHOICE_NONE. */
 const char *mb_choice_word(mb_choice c);

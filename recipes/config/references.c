@@ -64,8 +64,8 @@ static mb_status append_key(struct expansion *e, const char *name)
         MB_TRY(resolve_key(e->s, k));
     else
         MB_TRY(mb_yaml_parse_value(e->s->arena, "default", known.key->deflt, &y));
-    MB_REQUIRE(y->kind == MB_YAML_SCALAR && !mb_yaml_is_null(y), MB_EARG,
-               "%s${%s}: %s %s", e->place, name, known.key->name,
+    MB_REQUIRE(y->kind == MB_YAML_SCALAR && !mb_yaml_is_null(y), MB_EARG, "%s${%s}: %s %s",
+               e->place, name, known.key->name,
                y->kind == MB_YAML_SCALAR ? "has no value" : "is not a single value");
     return append(e, y->text, strlen(y->text));
 }

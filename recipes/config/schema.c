@@ -7,16 +7,16 @@
 #include "recipes/config/yaml.h"
 
 const mb_key mb_recipe_keys[MB_N_KEYS] = {
-#define MB_KEY_AT(type, field, path, deflt, check, help, section, resume)                          \
-    {path, MB_TYPE_##type, offsetof(mb_recipe, field), deflt, check, help, MB_SECTION_##section,   \
-     MB_RESUME_##resume},
+#define MB_KEY_AT(type, field, path, deflt, check, help, section, resume) \
+    {path,  MB_TYPE_##type, offsetof(mb_recipe, field), deflt,            \
+     check, help,           MB_SECTION_##section,       MB_RESUME_##resume},
 #include "recipes/config/recipe.def"
 };
 
 const mb_key mb_dataset_keys[MB_N_DATASET_KEYS] = {
-#define MB_DATASET_KEY(type, name, deflt, check, help)                                             \
-    {#name, MB_TYPE_##type, offsetof(mb_dataset_spec, name), deflt, check, help, MB_SECTION_DATA,  \
-     MB_RESUME_MATCH},
+#define MB_DATASET_KEY(type, name, deflt, check, help)                                     \
+    {#name,           MB_TYPE_##type, offsetof(mb_dataset_spec, name), deflt, check, help, \
+     MB_SECTION_DATA, MB_RESUME_MATCH},
 #include "recipes/config/dataset.def"
 };
 

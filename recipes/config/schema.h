@@ -30,7 +30,12 @@ typedef enum mb_section {
     MB_SECTION_COUNT
 } mb_section;
 
-typedef enum mb_resume { MB_RESUME_MATCH, MB_RESUME_ADOPT, MB_RESUME_MAY, MB_RESUME_IGNORE } mb_resume;
+typedef enum mb_resume {
+    MB_RESUME_MATCH,
+    MB_RESUME_ADOPT,
+    MB_RESUME_MAY,
+    MB_RESUME_IGNORE
+} mb_resume;
 
 typedef struct mb_key {
     const char *name; /* with the block in front: "lr_scheduler_kwargs.min_lr" */

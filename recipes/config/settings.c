@@ -71,8 +71,8 @@ static mb_status rewrite(mb_arena *a, const mb_name *name, mb_yaml *y, mb_yaml *
     const char *to = NULL;
 
     if (y->kind == MB_YAML_SCALAR)
-        to = mb_values_rewrite(name->values, mb_yaml_is_null(y) ? "null" : y->text, buf,
-                               sizeof buf);
+        to =
+            mb_values_rewrite(name->values, mb_yaml_is_null(y) ? "null" : y->text, buf, sizeof buf);
     *out = y;
     if (to == NULL)
         return MB_OK;
@@ -289,9 +289,9 @@ static mb_status put_path(mb_settings *s, const mb_arg *arg)
         head[n] = '\0';
         name = mb_name_find(head);
     }
-    if (name.kind != MB_NAME_KEY || (name.key->type != MB_TYPE_LIST &&
-                                     name.key->type != MB_TYPE_MAP &&
-                                     name.key->type != MB_TYPE_DATASETS))
+    if (name.kind != MB_NAME_KEY ||
+        (name.key->type != MB_TYPE_LIST && name.key->type != MB_TYPE_MAP &&
+         name.key->type != MB_TYPE_DATASETS))
         return raise_unknown(&here, arg->name);
     at = &s->at[name.key - mb_recipe_keys];
     if (at->node == NULL) {

@@ -33,7 +33,8 @@ void mb_text_add(mb_text *t, const char *fmt, ...)
 static bool is_plain(const char *s)
 {
     static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ./_";
-    static const char rest[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789./_-+";
+    static const char rest[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789./_-+";
     const mb_yaml as_node = {.kind = MB_YAML_SCALAR, .text = s};
     double num;
     bool b;

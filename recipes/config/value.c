@@ -172,9 +172,16 @@ static const struct {
     const char *unit;
     double bytes;
 } size_units[] = {
-    {"", 1},      {"B", 1},      {"KB", 1e3},           {"MB", 1e6},
-    {"GB", 1e9},  {"TB", 1e12},  {"KiB", 1024.0},       {"MiB", 1048576.0},
-    {"GiB", 1073741824.0},       {"TiB", 1099511627776.0},
+    {"", 1},
+    {"B", 1},
+    {"KB", 1e3},
+    {"MB", 1e6},
+    {"GB", 1e9},
+    {"TB", 1e12},
+    {"KiB", 1024.0},
+    {"MiB", 1048576.0},
+    {"GiB", 1073741824.0},
+    {"TiB", 1099511627776.0},
 };
 
 static bool to_bytes(const char *s, int64_t *out)
@@ -465,7 +472,7 @@ static void write_datasets(const mb_datasets *sets, int indent, mb_text *out)
         for (int k = 0; k < MB_N_DATASET_KEYS; k++) {
             mb_text_add(out, "\n%*s%s %s: ", indent + 2, "", k == 0 ? "-" : " ",
                         mb_dataset_keys[k].name);
-            mb_value_write(&mb_dataset_keys[k], &sets->at[i], indent + 4, out);
+            mb_value_write(&mb_dataset_keys[k], &sets->at[i], true, indent + 4, out);
         }
 }
 
@@ -499,31 +506,52 @@ static bool is_zero(const void *p, size_t n)
     return n == 0;
 }
 
-void mb_value_write(const mb_key *k, const void *base, int indent, mb_text *out)
+void mb_value_write(const mb_key *k, const void *base, bool given, int indent, mb_text *out)
 {
     const void *f = (const char *)base + k->offset;
 
-    if (strcmp(k->deflt, "null") == 0 && is_zero(f, types[k->type].size)) {
+    if (!given && strcmp(k->deflt, "null") == 0 && is_zero(f, types[k->type].size)) {
         mb_text_add(out, "null");
         return;
     }
     switch (k->type) {
-    case MB_TYPE_BOOL: mb_text_add(out, *(const bool *)f ? "true" : "false"); break;
-    case MB_TYPE_TRI:
-        mb_text_add(out, "%s", *(const mb_tri *)f == MB_AUTO ? "auto"
-                               : *(const mb_tri *)f == MB_YES ? "true"
-                                                              : "false");
+    case MB_TYPE_BOOL:
+        mb_text_add(out, *(const bool *)f ? "true" : "false");
         break;
-    case MB_TYPE_INT: mb_text_add(out, "%lld", (long long)*(const int64_t *)f); break;
-    case MB_TYPE_NUM: mb_text_add_num(out, *(const double *)f); break;
+    case MB_TYPE_TRI:
+        mb_text_add(out, "%s",
+                    *(const mb_tri *)f == MB_AUTO  ? "auto"
+                    : *(const mb_tri *)f == MB_YES ? "true"
+                                                   : "false");
+        break;
+    case MB_TYPE_INT:
+        mb_text_add(out, "%lld", (long long)*(const int64_t *)f);
+        break;
+    case MB_TYPE_NUM:
+        mb_text_add_num(out, *(const double *)f);
+        break;
     case MB_TYPE_STEPS:
-    case MB_TYPE_TIME: write_number(*(const double *)f, out); break;
-    case MB_TYPE_SIZE: write_size(*(const int64_t *)f, out); break;
+    case MB_TYPE_TIME:
+        write_number(*(const double *)f, out);
+        break;
+    case MB_TYPE_SIZE:
+        write_size(*(const int64_t *)f, out);
+        break;
     case MB_TYPE_STR:
-    case MB_TYPE_WORD: mb_text_add_yaml(out, *(const char *const *)f); break;
-    case MB_TYPE_CHOICE: mb_text_add_yaml(out, mb_choice_word(*(const mb_choice *)f)); break;
-    case MB_TYPE_LIST: write_list(f, out); break;
-    case MB_TYPE_MAP: write_map(f, out); break;
-    case MB_TYPE_DATASETS: write_datasets(f, indent, out); break;
+    case MB_TYPE_WORD:
+        mb_text_add_yaml(out, *(const char *const *)f);
+        break;
+    case MB_TYPE_CHOICE:
+        mb_text_add_yaml(out, mb_choice_word(*(const mb_choice *)f));
+        break;
+    case MB_TYPE_LIST:
+        write_list(f, out);
+        break;
+    case MB_TYPE_MAP:
+        write_map(f, out);
+        break;
+    case MB_TYPE_DATASETS:
+        write_datasets(f, indent, out);
+        break;
     }
 }

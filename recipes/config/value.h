@@ -14,8 +14,8 @@ mb_status mb_value_read(mb_arena *a, const mb_key *k, const char *as, const mb_y
 /* The default of a key. */
 mb_status mb_value_default(mb_arena *a, const mb_key *k, void *base) MB_MUST_USE;
 
-/* The value as YAML that stands after "key:"; blocks are indented by `indent`. null when the field
- * has its type's zero and the default is null. */
-void mb_value_write(const mb_key *k, const void *base, int indent, mb_text *out);
+/* The value as YAML that stands after "key:"; blocks are indented by `indent`. A key that was not
+ * given, and has no default, is null. */
+void mb_value_write(const mb_key *k, const void *base, bool given, int indent, mb_text *out);
 
 #endif

@@ -6,14 +6,14 @@
 #include "recipes/config/yaml.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <yaml.h>
+
+#include "core/alloc.h"
+#include "core/path.h"
 
 enum { MAP_KEYS_MAX = 4096 };
 
@@ -76,8 +76,8 @@ static mb_status refuse_extras(const struct reader *r, const yaml_event_t *e, co
                "%s:%d:%d: anchor '&%.40s': anchors and aliases are not allowed; write ${key} to "
                "use another key's value",
                r->source, line, column, anchor);
-    MB_REQUIRE(tag == NULL, MB_EARG, "%s:%d:%d: tag '%.60s': tags are not allowed", r->source,
-               line, column, tag);
+    MB_REQUIRE(tag == NULL, MB_EARG, "%s:%d:%d: tag '%.60s': tags are not allowed", r->source, line,
+               column, tag);
     return MB_OK;
 }
 
@@ -86,8 +86,8 @@ static mb_status read_scalar(struct reader *r, const yaml_event_t *e, mb_yaml **
     const char *value = (const char *)e->data.scalar.value;
     const size_t n = e->data.scalar.length;
 
-    MB_TRY(refuse_extras(r, e, (const char *)e->data.scalar.anchor,
-                         (const char *)e->data.scalar.tag));
+    MB_TRY(
+        refuse_extras(r, e, (const char *)e->data.scalar.anchor, (const char *)e->data.scalar.tag));
     MB_REQUIRE(memchr(value, '\0', n) == NULL, MB_EARG,
                "%s:%d:%d: a text with a NUL character in it", r->source,
                (int)e->start_mark.line + 1, (int)e->start_mark.column + 1);
@@ -152,12 +152,11 @@ static mb_status open_collection(struct reader *r, const yaml_event_t *e, struct
     mb_yaml *node;
 
     MB_TRY(refuse_extras(
-        r, e,
-        (const char *)(list ? e->data.sequence_start.anchor : e->data.mapping_start.anchor),
+        r, e, (const char *)(list ? e->data.sequence_start.anchor : e->data.mapping_start.anchor),
         (const char *)(list ? e->data.sequence_start.tag : e->data.mapping_start.tag)));
-    MB_REQUIRE(b->depth < MB_YAML_DEPTH_MAX, MB_EARG,
-               "%s:%d:%d: nested deeper than %d levels", r->source, (int)e->start_mark.line + 1,
-               (int)e->start_mark.column + 1, MB_YAML_DEPTH_MAX);
+    MB_REQUIRE(b->depth < MB_YAML_DEPTH_MAX, MB_EARG, "%s:%d:%d: nested deeper than %d levels",
+               r->source, (int)e->start_mark.line + 1, (int)e->start_mark.column + 1,
+               MB_YAML_DEPTH_MAX);
     MB_TRY(new_node(r, list ? MB_YAML_LIST : MB_YAML_MAP, e->start_mark, &node));
     MB_TRY(place_node(b, node));
     b->open[b->depth] = node;
@@ -225,8 +224,8 @@ static mb_status parse(mb_arena *a, const char *source, const char *text, size_t
     mb_status st;
 
     MB_TRY(take_text(a, source, strlen(source), &r.source));
-    MB_REQUIRE(bytes <= MB_YAML_BYTES_MAX, MB_EARG,
-               "%s: %zu bytes; a recipe has at most %d", source, bytes, MB_YAML_BYTES_MAX);
+    MB_REQUIRE(bytes <= MB_YAML_BYTES_MAX, MB_EARG, "%s: %zu bytes; a recipe has at most %d",
+               source, bytes, MB_YAML_BYTES_MAX);
     MB_REQUIRE(bytes < 2 || (memcmp(text, "\xff\xfe", 2) != 0 && memcmp(text, "\xfe\xff", 2) != 0),
                MB_EARG, "%s: text in UTF-16; a recipe is text in UTF-8", source);
     if (bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
@@ -285,44 +284,16 @@ mb_status mb_yaml_parse_value(mb_arena *a, const char *source, const char *text,
     return MB_OK;
 }
 
-static mb_status read_all(int fd, const char *path, char *buf, size_t *bytes)
-{
-    size_t n = 0;
-
-    while (n <= MB_YAML_BYTES_MAX) {
-        const ssize_t got = read(fd, buf + n, MB_YAML_BYTES_MAX + 1 - n);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        MB_REQUIRE(got >= 0, MB_EARG, "%s: cannot be read: %s", path, strerror(errno));
-        if (got == 0)
-            break;
-        n += (size_t)got;
-    }
-    MB_REQUIRE(n <= MB_YAML_BYTES_MAX, MB_EARG, "%s: more than %d bytes; that is no recipe", path,
-               MB_YAML_BYTES_MAX);
-    *bytes = n;
-    return MB_OK;
-}
-
 mb_status mb_yaml_read(mb_arena *a, const char *path, mb_yaml **out)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat s;
-    void *buf;
+    char *text;
     size_t bytes;
-    mb_status st = MB_OK;
+    mb_status st;
 
-    MB_REQUIRE(fd >= 0, MB_EARG, "%s: cannot be opened: %s", path, strerror(errno));
-    if (fstat(fd, &s) != 0 || S_ISDIR(s.st_mode))
-        st = MB_RAISE(MB_EARG, "%s: is a directory, expected a recipe file", path);
-    if (st == MB_OK)
-        st = mb_arena_take(a, MB_YAML_BYTES_MAX + 1, &buf);
-    if (st == MB_OK)
-        st = read_all(fd, path, buf, &bytes);
-    close(fd);
-    MB_TRY(st);
-    return mb_yaml_parse(a, path, buf, bytes, out);
+    MB_TRY(mb_file_read_as(path, MB_EARG, MB_YAML_BYTES_MAX, &text, &bytes));
+    st = mb_yaml_parse(a, path, text, bytes, out);
+    mb_free(text);
+    return st;
 }
 
 mb_status mb_yaml_new(mb_arena *a, mb_yaml_kind kind, const mb_yaml *at, mb_yaml **out)
@@ -331,11 +302,8 @@ mb_status mb_yaml_new(mb_arena *a, mb_yaml_kind kind, const mb_yaml *at, mb_yaml
 
     MB_TRY(mb_arena_take(a, sizeof **out, &p));
     *out = p;
-    **out = (mb_yaml){.kind = kind,
-                      .text = "",
-                      .source = at->source,
-                      .line = at->line,
-                      .column = at->column};
+    **out = (mb_yaml){
+        .kind = kind, .text = "", .source = at->source, .line = at->line, .column = at->column};
     return MB_OK;
 }
 
@@ -375,10 +343,10 @@ bool mb_yaml_is_null(const mb_yaml *y)
 
 bool mb_yaml_to_bool(const char *text, bool *out)
 {
-    static const char *const yes[] = {"true", "True", "TRUE", "yes", "Yes", "YES",
-                                      "on",   "On",   "ON",   NULL};
-    static const char *const no[] = {"false", "False", "FALSE", "no", "No", "NO",
-                                     "off",   "Off",   "OFF",   NULL};
+    static const char *const yes[] = {"true", "True", "TRUE", "yes", "Yes",
+                                      "YES",  "on",   "On",   "ON",  NULL};
+    static const char *const no[] = {"false", "False", "FALSE", "no",  "No",
+                                     "NO",    "off",   "Off",   "OFF", NULL};
 
     if (!is_one_of(text, yes) && !is_one_of(text, no))
         return false;

@@ -41,8 +41,7 @@ mb_status mb_yaml_parse_value(mb_arena *a, const char *source, const char *text,
                               mb_yaml **out) MB_MUST_USE;
 
 /* New nodes, for overrides. `text` is borrowed. */
-mb_status mb_yaml_new(mb_arena *a, mb_yaml_kind kind, const mb_yaml *at,
-                      mb_yaml **out) MB_MUST_USE;
+mb_status mb_yaml_new(mb_arena *a, mb_yaml_kind kind, const mb_yaml *at, mb_yaml **out) MB_MUST_USE;
 void mb_yaml_append(mb_yaml *to, mb_yaml *child);
 mb_yaml *mb_yaml_child(const mb_yaml *map, const char *key); /* NULL when there is none */
 
