@@ -56,7 +56,7 @@ static bool is_value(const char *arg)
 /* `--flag` alone is true, `--no-flag` false; other options take the next word. */
 static mb_status read_option(mb_arena *a, int argc, char **argv, int *i, mb_args *out)
 {
-    const char *arg = argv[*i], *eq = strchr(arg, '='), *name, *value = NULL;
+    const char *arg = argv[*i], *eq = strchr(arg, '='), *name = NULL, *value = NULL;
     bool word;
 
     MB_TRY(option_name(a, arg, &name));

@@ -13,14 +13,19 @@ static int begin_key(const mb_key *key, const char **block, mb_text *t)
 
     if (dot == NULL) {
         *block = NULL;
-        mb_text_add(t, "%s: ", key->name);
+        mb_text_add(t, "%s:", key->name);
         return 0;
     }
     if (*block == NULL)
         mb_text_add(t, "%.*s:\n", (int)(dot - key->name), key->name);
     *block = key->name;
-    mb_text_add(t, "  %s: ", dot + 1);
+    mb_text_add(t, "  %s:", dot + 1);
     return 2;
+}
+
+static bool is_empty(const mb_key *key, const mb_recipe *r)
+{
+    return ((const mb_datasets *)((const char *)r + key->offset))->n == 0;
 }
 
 mb_status mb_recipe_text(const mb_recipe *r, bool all, char **text)
@@ -42,6 +47,7 @@ mb_status mb_recipe_text(const mb_recipe *r, bool all, char **text)
         }
         section = (int)key->section;
         indent = begin_key(key, &block, &t);
+        mb_text_add(&t, "%s", key->type == MB_TYPE_DATASETS && !is_empty(key, r) ? "" : " ");
         mb_value_write(key, r, given, indent, &t);
         mb_text_add(&t, "\n");
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/path.h"
 #include "recipes/config/private.h"
 #include "recipes/config/settings.h"
 #include "recipes/config/value.h"
@@ -81,6 +82,13 @@ static void derive(mb_recipe *r)
         r->report_to = (mb_strings){both, 0, true};
 }
 
+static mb_status read_file(mb_arena *a, const char *path, mb_yaml **root)
+{
+    MB_REQUIRE(mb_path_exists(path), MB_EARG,
+               "there is no recipe file %.200s; keys are written key=value", path);
+    return mb_yaml_read(a, path, root);
+}
+
 static mb_status load(const char *name, const char *text, size_t bytes, int argc, char **argv,
                       bool check, mb_recipe **out)
 {
@@ -96,7 +104,7 @@ static mb_status load(const char *name, const char *text, size_t bytes, int argc
     if (text != NULL)
         MB_TRY_GOTO(mb_yaml_parse(s.arena, name, text, bytes, &root), st, done);
     else if (args.recipe != NULL)
-        MB_TRY_GOTO(mb_yaml_read(s.arena, args.recipe, &root), st, done);
+        MB_TRY_GOTO(read_file(s.arena, args.recipe, &root), st, done);
     MB_TRY_GOTO(mb_settings_add_file(&s, root), st, done);
     MB_TRY_GOTO(mb_settings_add_args(&s, &args), st, done);
     MB_TRY_GOTO(mb_settings_resolve(&s), st, done);
@@ -141,7 +149,7 @@ static int find(const char *key)
 mb_status mb_recipe_set(mb_recipe *r, const char *key, const char *value, const char *why)
 {
     const int k = find(key);
-    const char *source;
+    const char *source = NULL;
     mb_yaml *y;
 
     MB_TRY(copy(r->own->arena, why, strlen(why), &source));

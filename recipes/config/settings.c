@@ -243,7 +243,7 @@ static mb_status set_inside(mb_arena *a, mb_yaml *node, const char *path, const 
     const size_t n = strcspn(path, ".");
     const bool leaf = path[n] == '\0';
     char part[PATH_BYTES];
-    mb_yaml *child, *value;
+    mb_yaml *child = NULL, *value = NULL;
 
     MB_REQUIRE(n > 0 && n < sizeof part, MB_EARG, "command line: '%.100s' is not a key", arg->name);
     memcpy(part, path, n);

@@ -73,7 +73,7 @@ static mb_status read_bool(const struct context *c, const mb_yaml *y, void *fiel
 
 static mb_status read_tri(const struct context *c, const mb_yaml *y, void *field)
 {
-    bool b;
+    bool b = false;
 
     if (y->kind == MB_YAML_SCALAR && strcmp(y->text, "auto") == 0) {
         *(mb_tri *)field = MB_AUTO;
@@ -115,7 +115,7 @@ static mb_status read_int(const struct context *c, const mb_yaml *y, void *field
 
 static mb_status read_steps(const struct context *c, const mb_yaml *y, void *field)
 {
-    double v;
+    double v = 0.0;
 
     MB_TRY(read_num(c, y, &v));
     if (v > 1.0 && v != floor(v))
