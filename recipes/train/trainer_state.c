@@ -150,12 +150,17 @@ static void state_best(void *state, double metric, const char *checkpoint)
         mb_status_clear();
 }
 
+/* A save in the background may end after later records; the file says the step it belongs to. */
 static mb_status state_checkpoint(void *state, const char *dir, int64_t step)
 {
     struct state *s = state;
+    mb_json root = mb_json_root(s->doc);
+    mb_status st;
 
-    MB_TRY(mb_json_set_int(mb_json_root(s->doc), "global_step", step));
-    return state_write(s, dir);
+    MB_TRY(mb_json_set_int(root, "global_step", step));
+    st = state_write(s, dir);
+    MB_TRY(mb_json_set_int(root, "global_step", s->last_step > step ? s->last_step : step));
+    return st;
 }
 
 const mb_sink_kind mb_sink_trainer_state = {
