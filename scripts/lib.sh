@@ -1,0 +1,96 @@
+# scripts/lib.sh - what the scripts share; sourced, not run. Sets `root` (the source folder) and:
+#
+#     need_packages PACKAGE...     install Debian packages that are missing
+#     build FOLDER [CMAKE ARG...]  configure and build
+#     stage NAME                   ends the stage before, prints its seconds, starts another
+#     cores                        processors this process may use
+#     die SENTENCE
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+build_packages=(gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev
+    libopenblas-openmp-dev libdnnl-dev libhdf5-dev libjansson-dev libyaml-dev libpcre2-dev
+    libutf8proc-dev libssl-dev)
+
+# Open MPI refuses root unless told twice; in a container there is nobody else.
+if [ "$(id -u)" -eq 0 ]; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$1" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "needs root for: $* (neither root nor sudo is here)"
+    fi
+}
+
+is_debian() {
+    command -v apt-get >/dev/null && command -v dpkg-query >/dev/null
+}
+
+# A virtual package (or another version's name) counts when something installed provides it.
+missing_packages() {
+    local package
+    for package; do
+        dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
+            printf '%s\n' "$package"
+    done
+}
+
+need_packages() {
+    local missing
+    if ! is_debian; then
+        [ -n "${MB_PACKAGES_READY:-}" ] && return
+        printf 'This is not Debian. Install the equivalents of these packages:\n\n  %s\n\n' "$*" >&2
+        die 'then set MB_PACKAGES_READY=1 and run this again'
+    fi
+    mapfile -t missing < <(missing_packages "$@")
+    [ "${#missing[@]}" -eq 0 ] && return
+    printf 'installing: %s\n' "${missing[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+        "${missing[@]}" >/dev/null
+}
+
+cores() {
+    nproc
+}
+
+build() {
+    local folder=$1 generator=()
+    shift
+    command -v ninja >/dev/null && [ ! -f "$folder/Makefile" ] && generator=(-G Ninja)
+    cmake -S "$root" -B "$folder" "${generator[@]}" "$@" >/dev/null
+    cmake --build "$folder" -j "$(cores)" | tail -n 1
+}
+
+# The stages with their seconds are kept in $stages for a summary.
+stages='' stage_name='' stage_start=0
+stage() {
+    local now=$SECONDS
+    if [ -n "$stage_name" ]; then
+        printf -- '-- %s: %d s\n' "$stage_name" $((now - stage_start))
+        stages+=$(printf '%6d s  %s' $((now - stage_start)) "$stage_name")$'\n'
+    fi
+    stage_name=${1:-} stage_start=$now
+    if [ -n "$stage_name" ]; then
+        printf '\n== %s\n' "$stage_name"
+    fi
+}
+
+check_sha256() { # check_sha256 HEX FILE
+    printf '%s  %s\n' "$1" "$2" | sha256sum --check --quiet - >&2 ||
+        die "$2 has another sha256 than $1"
+}
+
+materials_folder() {
+    printf '%s\n' "${MB_MATERIALS:-${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/materials}"
+}
