@@ -78,6 +78,7 @@ static size_t assemble(const char *words, uint8_t *out, size_t size)
         default:
             fail_msg("the test has the unknown word '%s'", words);
         }
+        assert_true(n < size);
         words += length + (end != NULL);
     }
     return n;
@@ -85,7 +86,7 @@ static size_t assemble(const char *words, uint8_t *out, size_t size)
 
 static size_t write_file(const char *words)
 {
-    static uint8_t bytes[1 << 16];
+    static uint8_t bytes[1 << 17];
     const size_t n = assemble(words, bytes, sizeof bytes);
 
     assert_int_equal(mb_file_write_atomic(file, bytes, n), MB_OK);
@@ -156,7 +157,7 @@ static const struct {
     {START(0, 1) "q1 b0xe2 w4 w7", MB_EMODEL, "key 0 is not printable UTF-8"},
     {START(0, 2) PAIR PAIR, MB_EMODEL, "the key 'k' is there twice"},
     {START(0, 2) PAIR "s:k w8 s:x", MB_EMODEL, "the key 'k' is there twice"},
-    {START(0, 1) "z70000 ", MB_EMODEL, "key 0 has 0 bytes"},
+    {START(0, 1) "q65536 z65536 w4 w7", MB_EMODEL, "key 0 has 65536 bytes"},
     /* values */
     {START(0, 1) "s:k w13 z8", MB_EMODEL, "'k' has the unknown type 13"},
     {START(0, 1) "s:k w-1 z8", MB_EMODEL, "'k' has the unknown type 4294967295"},
