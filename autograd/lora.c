@@ -197,7 +197,7 @@ static mb_status attach(mb_model *m, const mb_lora_options *o, int index)
     return MB_OK;
 }
 
-static mb_status save_whole(mb_model *m, const char *name)
+static mb_status save_whole(mb_model *m, const char *name, bool lenient)
 {
     char module[NAME_MAX_BYTES];
     int n = 0;
@@ -214,8 +214,9 @@ static mb_status save_whole(mb_model *m, const char *name)
         w->trained = true;
         n++;
     }
-    MB_REQUIRE(n > 0, MB_EARG, "lora_modules_to_save: no module of this %s model is called '%s'",
-               m->family->name, name);
+    MB_REQUIRE(n > 0 || lenient, MB_EARG,
+               "lora_modules_to_save: no module of this %s model is called '%s'", m->family->name,
+               name);
     return MB_OK;
 }
 
@@ -248,7 +249,7 @@ mb_status mb_model_add_lora(mb_model *m, const mb_lora_options *o)
         if (chosen[i])
             MB_TRY_GOTO(attach(m, o, i), st, done);
     for (int i = 0; i < o->n_save; i++)
-        MB_TRY_GOTO(save_whole(m, o->save[i]), st, done);
+        MB_TRY_GOTO(save_whole(m, o->save[i], o->lenient), st, done);
     for (int i = 0; i < before; i++) /* a new classifier is useless frozen; PEFT trains it too */
         if (m->config.head == MB_HEAD_SEQUENCE && (m->weight[i].row->flags & MB_W_HEAD) != 0)
             m->weight[i].trained = true;

@@ -23,6 +23,8 @@ typedef struct mb_lora_options {
      * always among them. */
     const char *const *save;
     int n_save;
+    bool
+        lenient; /* a name in `save` that the model lacks is no error (PEFT's own lists have such) */
 } mb_lora_options;
 
 /* Everything trained. */

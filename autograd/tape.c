@@ -549,8 +549,11 @@ mb_status mb_sample_var(mb_tape *t, int64_t rows, int64_t cols, mb_var **out)
     MB_TRY(mb_tape_value(t, MB_DTYPE_F32, rows > 0 ? 2 : 1, rows > 0 ? dim : dim + 1, out));
     (*out)->needs_grad = true;
     const int64_t n = mb_tensor_count(&(*out)->value);
-    for (int64_t i = 0; !t->ex->planning && i < n; i++)
-        mb_f32(&(*out)->value)[i] = (float)mb_rng_normal(key, (uint64_t)i);
+    for (int64_t i = 0; !t->ex->planning && i < n; i++) {
+        const double x = mb_rng_normal(key, (uint64_t)i);
+        /* away from 0, where some functions have a kink */
+        mb_f32(&(*out)->value)[i] = (float)(x < 0.0 ? x - 0.1 : x + 0.1);
+    }
     if (!t->ex->planning && t->n_samples == t->nudge_input)
         mb_f32(&(*out)->value)[t->nudge_at] += t->nudge_by;
     t->sample[t->n_samples++] = *out;

@@ -255,7 +255,7 @@ static mb_status sum_of_squares(mb_zero *z, double *out)
 }
 
 /* The optimizer on every piece of a segment that lies in the range this rank keeps state for. */
-static mb_status update(mb_zero *z, float lr, float grad_scale)
+static mb_status update(mb_zero *z, double lr, float grad_scale)
 {
     const int64_t lo = z->state_from, hi = z->state_from + z->state_count;
 

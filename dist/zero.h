@@ -50,7 +50,7 @@ typedef struct mb_zero_options {
 } mb_zero_options;
 
 typedef struct mb_zero_args {
-    float lr;
+    double lr;
     double max_grad_norm; /* 0: no clipping */
     double divisor;       /* of the summed loss; 0: the sum of the MB_ZERO_TOKENS metric */
 } mb_zero_args;

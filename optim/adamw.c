@@ -9,11 +9,11 @@
 
 enum { EXP_AVG, EXP_AVG_SQ };
 
-static mb_status update(mb_exec *ex, const mb_optim_hyper *h, int64_t t, float lr, bool decay,
+static mb_status update(mb_exec *ex, const mb_optim_hyper *h, int64_t t, double lr, bool decay,
                         float grad_scale, mb_tensor *param, mb_tensor *state, const mb_tensor *grad)
 {
     const mb_adamw a = {
-        .lr = (double)lr,
+        .lr = lr,
         .beta1 = h->beta1,
         .beta2 = h->beta2,
         .eps = h->eps,

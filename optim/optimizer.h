@@ -21,7 +21,7 @@ typedef struct mb_optim_kind {
     const char *state[MB_OPTIM_STATES_MAX]; /* names in checkpoints: "exp_avg", "exp_avg_sq" */
     /* One piece: param, grad and state[i] are 1-D f32 of equal length. t counts applied steps from
      * 1. The gradient is grad * grad_scale. decay false: weight_decay does not apply here. */
-    mb_status (*update)(mb_exec *ex, const mb_optim_hyper *h, int64_t t, float lr, bool decay,
+    mb_status (*update)(mb_exec *ex, const mb_optim_hyper *h, int64_t t, double lr, bool decay,
                         float grad_scale, mb_tensor *param, mb_tensor *state,
                         const mb_tensor *grad);
 } mb_optim_kind;

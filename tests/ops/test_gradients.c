@@ -6,7 +6,7 @@
  * for bit, of a step whose buffers lie where the planner put them and whose freed bytes are
  * poisoned: an op that reads in its backward what it did not name fails here.
  */
-#include <cmocka.h>
+// clang-format off
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <cmocka.h>
+// clang-format on
 
 #include "autograd/ops.h"
 #include "core/alloc.h"

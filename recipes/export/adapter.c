@@ -1,0 +1,143 @@
+/* recipes/export/adapter.c - see recipes/export/adapter.h. */
+#include "recipes/export/adapter.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "autograd/load.h"
+#include "core/alloc.h"
+#include "core/formats/safetensors_writer.h"
+#include "core/path.h"
+#include "recipes/export/peft.h"
+
+enum { NAME_MAX_BYTES = 384 };
+
+static mb_status add(mb_model *m, const char *dir, const mb_peft *p)
+{
+    const mb_lora_options o = {
+        .r = p->r,
+        .alpha = p->alpha,
+        .dropout = (float)p->dropout,
+        .rslora = p->rslora,
+        .targets = p->target_regex != NULL ? (const char *const *)&p->target_regex
+                                           : (const char *const *)p->target,
+        .n_targets = p->target_regex != NULL ? 1 : (int)p->n_target,
+        .save = (const char *const *)p->save,
+        .n_save = (int)p->n_save,
+        .lenient = true,
+    };
+
+    MB_REQUIRE(p->n_rank_pattern == 0 && p->n_alpha_pattern == 0, MB_ENOTSUP,
+               "%s/adapter_config.json: rank_pattern and alpha_pattern are not supported", dir);
+    MB_REQUIRE(p->n_exclude == 0 && p->exclude_regex == NULL, MB_ENOTSUP,
+               "%s/adapter_config.json: exclude_modules is not supported", dir);
+    return mb_model_add_lora(m, &o);
+}
+
+mb_status mb_adapter_add(mb_model *m, const char *dir)
+{
+    mb_peft p;
+    mb_status st = mb_peft_read(dir, &p);
+
+    if (st == MB_OK)
+        st = add(m, dir, &p);
+    mb_peft_close(&p);
+    return st;
+}
+
+static mb_status load_one(const mb_model *m, mb_tensor_file *f, const char *path,
+                          const mb_weight *w, mb_exec *ex, mb_arena *scratch, int64_t *used)
+{
+    char name[NAME_MAX_BYTES], a[96], b[96];
+    mb_tensor value = w->value;
+
+    mb_weight_peft_name(w, name, sizeof name);
+    const int64_t at = mb_tensor_file_find(f, name);
+    MB_REQUIRE(at >= 0, MB_EMODEL, "%s: tensor '%s' is missing", path, name);
+    const mb_tensor_info *info = mb_tensor_file_info(f, at);
+    const mb_tensor found = mb_tensor_of(NULL, MB_DTYPE_F32, info->ndim, info->dim);
+    MB_REQUIRE(mb_tensor_same_shape(&found, &value), MB_EMODEL,
+               "%s: tensor '%s' has shape %s, this %s model needs %s", path, name,
+               mb_tensor_shape(&found, a, sizeof a), m->family->name,
+               mb_tensor_shape(&value, b, sizeof b));
+    (*used)++;
+    return mb_load_f32(f, at, ex, scratch, &value);
+}
+
+static mb_status check_unknown(const mb_model *m, mb_tensor_file *f, const char *path)
+{
+    char name[NAME_MAX_BYTES];
+
+    for (int64_t i = 0; i < mb_tensor_file_count(f); i++) {
+        const char *have = mb_tensor_file_info(f, i)->name;
+        bool known = false;
+        for (int j = 0; j < m->n_weights && !known; j++) {
+            mb_weight_peft_name(&m->weight[j], name, sizeof name);
+            known = m->weight[j].trained && strcmp(name, have) == 0;
+        }
+        MB_REQUIRE(known, MB_EMODEL, "%s: tensor '%s' fits no adapter of this %s model", path, have,
+                   m->family->name);
+    }
+    return MB_OK;
+}
+
+static mb_status load_all(mb_model *m, mb_tensor_file *f, const char *path, mb_exec *ex,
+                          mb_arena *scratch)
+{
+    int64_t used = 0;
+
+    for (int i = 0; i < m->n_weights; i++)
+        if (m->weight[i].trained)
+            MB_TRY(load_one(m, f, path, &m->weight[i], ex, scratch, &used));
+    return used == mb_tensor_file_count(f) ? MB_OK : check_unknown(m, f, path);
+}
+
+mb_status mb_adapter_load(mb_model *m, const char *dir, mb_exec *ex)
+{
+    mb_tensor_file *f = NULL;
+    mb_arena *scratch = NULL;
+    char path[4096];
+    int64_t most = 0;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_path_join(path, sizeof path, dir, "adapter_model.safetensors"));
+    MB_TRY(mb_tensor_file_open(path, &f));
+    for (int64_t i = 0; i < mb_tensor_file_count(f); i++)
+        if (mb_tensor_file_info(f, i)->bytes > most)
+            most = mb_tensor_file_info(f, i)->bytes;
+    MB_TRY_GOTO(mb_arena_new("loading", (size_t)most + 4096, &scratch), st, done);
+    st = load_all(m, f, path, ex, scratch);
+done:
+    mb_arena_free(scratch);
+    mb_tensor_file_close(f);
+    return st;
+}
+
+static mb_status write_all(const mb_model *m, mb_safetensors_writer *w)
+{
+    char name[NAME_MAX_BYTES];
+
+    for (int i = 0; i < m->n_weights; i++) {
+        const mb_weight *v = &m->weight[i];
+        if (!v->trained)
+            continue;
+        mb_weight_peft_name(v, name, sizeof name);
+        MB_TRY(mb_safetensors_declare(w, name, MB_DTYPE_F32, v->value.ndim, v->value.dim));
+    }
+    for (int i = 0; i < m->n_weights; i++)
+        if (m->weight[i].trained)
+            MB_TRY(mb_safetensors_append(w, m->weight[i].value.data,
+                                         mb_tensor_bytes(&m->weight[i].value)));
+    return mb_safetensors_finish(w);
+}
+
+mb_status mb_adapter_write_tensors(const mb_model *m, const char *dir)
+{
+    mb_safetensors_writer *w = NULL;
+    mb_status st;
+
+    MB_TRY(mb_safetensors_writer_new(dir, "adapter_model", 0, &w));
+    st = write_all(m, w);
+    mb_safetensors_writer_free(w);
+    return st;
+}

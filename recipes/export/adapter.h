@@ -1,0 +1,18 @@
+/* recipes/export/adapter.h - PEFT adapter folders onto a model and back.
+ *
+ * adapter_config.json says ranks and scales, adapter_model.safetensors holds the tensors under
+ * PEFT's names (huggingface/peft, docs/source/developer_guides/checkpoint.md).
+ */
+#ifndef MB_RECIPES_EXPORT_ADAPTER_H
+#define MB_RECIPES_EXPORT_ADAPTER_H
+
+#include "autograd/lora.h"
+
+/* Adds the adapter's shape to a model, before layout. */
+mb_status mb_adapter_add(mb_model *m, const char *dir) MB_MUST_USE;
+/* Fills it, after bind. Strict both ways: MB_EMODEL names a tensor that is missing or unknown. */
+mb_status mb_adapter_load(mb_model *m, const char *dir, mb_exec *ex) MB_MUST_USE;
+/* Writes adapter_model.safetensors with everything trained, under PEFT's names. */
+mb_status mb_adapter_write_tensors(const mb_model *m, const char *dir) MB_MUST_USE;
+
+#endif

@@ -1,0 +1,302 @@
+/* recipes/train/engine.c - see recipes/train/engine.h. */
+#include "recipes/train/engine.h"
+
+#include <omp.h>
+#include <string.h>
+
+#include "autograd/layers.h"
+#include "core/alloc.h"
+#include "core/cpu/cpu.h"
+#include "core/plan/plan.h"
+
+static mb_status measure_run(mb_engine *e, bool exact, size_t *bytes)
+{
+    mb_arena *counting = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_arena_new("run", SIZE_MAX, &counting));
+    MB_TRY_GOTO(mb_model_bind(e->model, counting, &e->flat, exact), st, done);
+    *bytes = mb_arena_peak(counting);
+done:
+    mb_arena_free(counting);
+    return st;
+}
+
+mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out)
+{
+    mb_engine *e = NULL;
+    mb_status st = MB_NEW(&e);
+
+    if (st != MB_OK) {
+        mb_model_free(m);
+        return st;
+    }
+    e->model = m;
+    e->recompute = o->recompute;
+    if (o->max_positions > 0 && o->max_positions < m->max_positions)
+        m->max_positions = o->max_positions;
+    e->ex = mb_cpu_exec(NULL, o->threads);
+    MB_TRY_GOTO(mb_model_layout(m, &e->flat), st, fail);
+    MB_TRY_GOTO(measure_run(e, o->exact, &e->run_bytes), st, fail);
+    MB_TRY_GOTO(mb_arena_new("run", e->run_bytes + 4096, &e->run), st, fail);
+    MB_TRY_GOTO(mb_model_bind(m, e->run, &e->flat, o->exact), st, fail);
+    *out = e;
+    return MB_OK;
+fail:
+    mb_engine_free(e);
+    return st;
+}
+
+void mb_engine_free(mb_engine *e)
+{
+    if (e == NULL)
+        return;
+    for (int i = 0; i < e->n_classes; i++)
+        mb_tape_plan_release(&e->class_plan[i].plan);
+    mb_free(e->class_plan);
+    mb_tape_free(e->tape);
+    mb_arena_free(e->scratch);
+    mb_arena_free(e->step);
+    mb_arena_free(e->run);
+    mb_free(e->flat.segment);
+    mb_model_free(e->model);
+    mb_free(e);
+}
+
+void mb_engine_zero_grad(mb_engine *e)
+{
+    memset(e->flat.grad, 0, (size_t)e->flat.count * sizeof(float));
+}
+
+int mb_default_threads(void)
+{
+    return omp_get_max_threads();
+}
+
+/* ---- one micro-step ----------------------------------------------------------------------- */
+
+static mb_status head_args(mb_engine *e, mb_tape *t, const mb_batch *b, const mb_output *o,
+                           mb_head_args *a)
+{
+    const int64_t rows = mb_rows(&o->features->value);
+
+    *a = (mb_head_args){.n = b->n_targets,
+                        .capacity = (rows + MB_TARGET_PAD - 1) / MB_TARGET_PAD * MB_TARGET_PAD,
+                        .row = b->target_row,
+                        .label = b->target_label,
+                        .weight = b->target_weight,
+                        .grad_scale = 1.0f,
+                        .softcap = o->softcap,
+                        .logit_scale = o->logit_scale};
+    MB_TRY(mb_weight_var(t, e->model, o->head_w, &a->w));
+    return mb_weight_var(t, e->model, o->head_b, &a->bias);
+}
+
+static mb_status run_step(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b, bool train,
+                          const mb_tape_plan *plan, mb_var **logprob)
+{
+    mb_head_args a;
+    mb_output o;
+
+    MB_TRY(mb_tape_begin(t, ex, train ? MB_TAPE_TRAIN : MB_TAPE_EVAL, e->recompute, plan));
+    MB_TRY(e->model->family->forward(t, e->model, b, &o));
+    MB_TRY(head_args(e, t, b, &o, &a));
+    MB_TRY(mb_lm_head_ce(t, o.features, &a, logprob));
+    return train ? mb_tape_backward(t) : MB_OK;
+}
+
+static const mb_engine_class *find_class(const mb_engine *e, int64_t tokens, bool train)
+{
+    for (int i = 0; i < e->n_classes; i++)
+        if (e->class_plan[i].tokens == tokens && e->class_plan[i].train == train)
+            return &e->class_plan[i];
+    return NULL;
+}
+
+/* Sums in target order, in double: the same on any number of ranks. */
+static void sum_up(const mb_batch *b, const float *logprob, mb_micro_result *out)
+{
+    *out = (mb_micro_result){.logprob = logprob};
+    for (int64_t i = 0; i < b->n_targets; i++) {
+        out->loss -= (double)b->target_weight[i] * (double)logprob[i];
+        out->weight += (double)b->target_weight[i];
+    }
+}
+
+mb_status mb_engine_micro(mb_engine *e, const mb_batch *b, bool train, mb_micro_result *out)
+{
+    const mb_engine_class *c = find_class(e, b->tokens, train);
+    mb_var *logprob;
+
+    MB_REQUIRE(c != NULL || e->n_classes == 0, MB_EBUG, "no plan for a micro-batch of %lld tokens",
+               (long long)b->tokens);
+    MB_TRY(run_step(e, e->tape, &e->ex, b, train, c != NULL ? &c->plan : NULL, &logprob));
+    sum_up(b, mb_f32(&logprob->value), out);
+    return MB_OK;
+}
+
+/* ---- planning ----------------------------------------------------------------------------- */
+
+struct dry {
+    mb_arena *step, *scratch;
+    mb_kernels table;
+    mb_exec ex;
+};
+
+static mb_status dry_begin(const mb_engine *e, struct dry *d)
+{
+    *d = (struct dry){0};
+    MB_TRY(mb_arena_new("planned step", SIZE_MAX, &d->step));
+    MB_TRY(mb_arena_new("planned scratch", SIZE_MAX, &d->scratch));
+    d->ex = mb_plan_exec(&e->ex, &d->table, d->scratch);
+    return MB_OK;
+}
+
+static void dry_end(struct dry *d)
+{
+    mb_arena_free(d->step);
+    mb_arena_free(d->scratch);
+}
+
+mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train)
+{
+    const int64_t saved_tokens = b->tokens;
+    mb_engine_class *c;
+    struct dry d;
+    mb_tape *t = NULL;
+    mb_var *logprob;
+    mb_status st = MB_OK;
+    size_t capacity = (size_t)e->n_classes;
+
+    if (find_class(e, tokens, train) != NULL)
+        return MB_OK;
+    MB_TRY_GOTO(dry_begin(e, &d), st, done);
+    MB_TRY_GOTO(mb_tape_new(d.step, &t), st, done);
+    MB_TRY_GOTO(mb_grow((void **)&e->class_plan, &capacity, capacity + 1, sizeof *c, "the plans"),
+                st, done);
+    b->tokens = tokens;
+    st = run_step(e, t, &d.ex, b, train, NULL, &logprob);
+    b->tokens = saved_tokens;
+    if (st != MB_OK)
+        goto done;
+    c = &e->class_plan[e->n_classes];
+    *c = (mb_engine_class){.tokens = tokens, .train = train, .scratch = mb_arena_peak(d.scratch)};
+    MB_TRY_GOTO(mb_tape_make_plan(t, &c->plan), st, done);
+    e->n_classes++;
+    if (c->plan.peak > e->step_bytes)
+        e->step_bytes = c->plan.peak;
+    if (c->scratch > e->scratch_bytes)
+        e->scratch_bytes = c->scratch;
+done:
+    mb_tape_free(t);
+    dry_end(&d);
+    return st;
+}
+
+mb_status mb_engine_reserve(mb_engine *e)
+{
+    mb_arena_free(e->step);
+    mb_arena_free(e->scratch);
+    mb_tape_free(e->tape);
+    e->step = e->scratch = NULL;
+    e->tape = NULL;
+    MB_TRY(mb_arena_new("step", e->step_bytes + 4096, &e->step));
+    MB_TRY(mb_arena_new("workspace", e->scratch_bytes + 4096, &e->scratch));
+    MB_TRY(mb_tape_new(e->step, &e->tape));
+    e->ex.scratch = e->scratch;
+    return MB_OK;
+}
+
+/* ---- whole logits ------------------------------------------------------------------------- */
+
+static mb_status features_logits(mb_engine *e, mb_tape *t, const mb_output *o, mb_var *x,
+                                 mb_var **logits)
+{
+    mb_linear_args a = {0};
+
+    MB_TRY(mb_weight_var(t, e->model, o->head_w, &a.w));
+    MB_TRY(mb_weight_var(t, e->model, o->head_b, &a.bias));
+    return mb_linear(t, x, &a, logits);
+}
+
+static mb_status run_logits(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b,
+                            const mb_tensor *rows, mb_tensor *logits)
+{
+    mb_output o;
+    mb_var *y;
+
+    MB_TRY(mb_tape_begin(t, ex, MB_TAPE_EVAL, false, NULL));
+    MB_TRY(e->model->family->forward(t, e->model, b, &o));
+    if (rows != NULL)
+        MB_TRY(mb_gather_rows(t, o.features, rows, &o.features));
+    MB_TRY(features_logits(e, t, &o, o.features, &y));
+    *logits = y->value;
+    return MB_OK;
+}
+
+mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *rows,
+                           mb_tensor *logits)
+{
+    return run_logits(e, e->tape, &e->ex, b, rows, logits);
+}
+
+static mb_status run_plain(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b, double divisor,
+                           mb_var **logits, mb_var **logprob)
+{
+    const int64_t n = (b->n_targets + MB_TARGET_PAD - 1) / MB_TARGET_PAD * MB_TARGET_PAD;
+    const mb_tensor rows = mb_tensor_1d(b->target_row, MB_DTYPE_I32, n);
+    const mb_tensor label = mb_tensor_1d(b->target_label, MB_DTYPE_I32, n);
+    const mb_tensor weight = mb_tensor_1d(b->target_weight, MB_DTYPE_F32, n);
+    mb_tensor *seed;
+    mb_output o;
+    mb_var *y;
+    bool acc;
+
+    MB_TRY(mb_tape_begin(t, ex, MB_TAPE_TRAIN, e->recompute, NULL));
+    MB_TRY(e->model->family->forward(t, e->model, b, &o));
+    MB_TRY(features_logits(e, t, &o, o.features, logits));
+    MB_TRY(mb_gather_rows(t, *logits, &rows, &y));
+    MB_TRY(mb_cross_entropy(t, y, &label, &weight, o.softcap, o.logit_scale, logprob));
+    MB_TRY(mb_tape_grad(t, *logprob, &seed, &acc));
+    MB_TRY(MB_RUN(ex, scale, seed, (float)(-1.0 / divisor), &weight));
+    return mb_tape_backward(t);
+}
+
+mb_status mb_engine_plain(mb_engine *e, const mb_batch *b, double divisor, mb_tensor *logits,
+                          mb_micro_result *out)
+{
+    mb_var *whole, *logprob;
+
+    MB_TRY(run_plain(e, e->tape, &e->ex, b, divisor, &whole, &logprob));
+    *logits = whole->value;
+    sum_up(b, mb_f32(&logprob->value), out);
+    return MB_OK;
+}
+
+mb_status mb_engine_reserve_for(mb_engine *e, mb_batch *b, bool train, int64_t logit_rows)
+{
+    struct dry d;
+    mb_tape *t = NULL;
+    mb_var *logits, *logprob;
+    mb_tensor y;
+    mb_status st = MB_OK;
+
+    MB_TRY_GOTO(dry_begin(e, &d), st, done);
+    MB_TRY_GOTO(mb_tape_new(d.step, &t), st, done);
+    if (train) {
+        MB_TRY_GOTO(run_plain(e, t, &d.ex, b, 1.0, &logits, &logprob), st, done);
+        MB_TRY_GOTO(run_step(e, t, &d.ex, b, true, NULL, &logprob), st, done);
+    } else {
+        const mb_tensor rows = mb_tensor_1d(b->ids, MB_DTYPE_I32, logit_rows);
+        MB_TRY_GOTO(run_logits(e, t, &d.ex, b, logit_rows > 0 ? &rows : NULL, &y), st, done);
+    }
+    if (mb_arena_peak(d.step) > e->step_bytes)
+        e->step_bytes = mb_arena_peak(d.step);
+    if (mb_arena_peak(d.scratch) > e->scratch_bytes)
+        e->scratch_bytes = mb_arena_peak(d.scratch);
+    st = mb_engine_reserve(e);
+done:
+    mb_tape_free(t);
+    dry_end(&d);
+    return st;
+}

@@ -1,0 +1,84 @@
+/* recipes/train/engine.h - a model with memory, ready to run micro-batches.
+ *
+ * What a command does with a model, once it is built and it is decided what is trained:
+ *
+ *     mb_engine_new(model, &options, &e)         takes the model; measures, then takes run memory
+ *     mb_model_load(e->model, file, ...)         values
+ *     mb_engine_plan(e, batch, true)             for the largest batch and every shape class below
+ *     mb_engine_micro(e, batch, true, &result)   forward, loss, backward into flat.grad
+ *
+ * After mb_engine_plan a micro-step allocates nothing: its buffers lie where the plan put them.
+ * Without a plan (tools, tests) they are taken one after the other from a step arena that
+ * mb_engine_reserve sized. Nothing here is collective.
+ */
+#ifndef MB_RECIPES_TRAIN_ENGINE_H
+#define MB_RECIPES_TRAIN_ENGINE_H
+
+#include "autograd/lora.h"
+#include "autograd/model.h"
+
+typedef struct mb_engine_options {
+    int threads;
+    bool exact;            /* room for the exact accumulator */
+    bool recompute;        /* gradient checkpointing */
+    int64_t max_positions; /* longest sequence; 0: the model's */
+} mb_engine_options;
+
+typedef struct mb_engine_class {
+    int64_t tokens;
+    bool train;
+    mb_tape_plan plan;
+    size_t scratch;
+} mb_engine_class;
+
+typedef struct mb_engine {
+    mb_model *model;
+    mb_flat flat;
+    mb_exec ex;
+    mb_arena *run, *step, *scratch;
+    mb_tape *tape;
+    bool recompute;
+    size_t run_bytes, step_bytes, scratch_bytes; /* as planned */
+    mb_engine_class *class_plan;
+    int n_classes;
+} mb_engine;
+
+typedef struct mb_micro_result {
+    double loss;          /* sum over targets of weight * -log p */
+    double weight;        /* sum of weights */
+    const float *logprob; /* (n_targets), borrowed until the next micro-step */
+} mb_micro_result;
+
+/* Takes the model (frees it also on failure). */
+mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out) MB_MUST_USE;
+void mb_engine_free(mb_engine *e); /* NULL is allowed */
+
+/* Plans steps of `tokens` tokens with the buffers of `b` (its arrays are not read), and makes room
+ * for them. Call once per shape class and mode, before the first micro-step. */
+mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train) MB_MUST_USE;
+/* Takes the memory that all plans so far need. */
+mb_status mb_engine_reserve(mb_engine *e) MB_MUST_USE;
+/* For unplanned use: memory for one step like `b`, with whole logits of `logit_rows` rows. */
+mb_status mb_engine_reserve_for(mb_engine *e, mb_batch *b, bool train,
+                                int64_t logit_rows) MB_MUST_USE;
+
+/* One micro-batch. train: gradients of the summed loss are added to flat.grad. */
+mb_status mb_engine_micro(mb_engine *e, const mb_batch *b, bool train,
+                          mb_micro_result *out) MB_MUST_USE;
+
+/* Forward without loss; *logits (rows, V or labels) of the feature rows listed in `rows` (i32), or of
+ * all when NULL. Borrowed until the next step. */
+mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *rows,
+                           mb_tensor *logits) MB_MUST_USE;
+/* The plain path: whole logits on the tape, cross_entropy, backward with d(loss)/d(logprob) =
+ * -weight/divisor. For verify and tests. */
+mb_status mb_engine_plain(mb_engine *e, const mb_batch *b, double divisor, mb_tensor *logits,
+                          mb_micro_result *out) MB_MUST_USE;
+
+void mb_engine_zero_grad(mb_engine *e);
+
+/* Threads for a command that is not started under MPI: the processors it may use, or
+ * OMP_NUM_THREADS. */
+int mb_default_threads(void);
+
+#endif

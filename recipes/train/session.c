@@ -1,0 +1,98 @@
+/* recipes/train/session.c - see recipes/train/session.h. */
+#include "recipes/train/session.h"
+
+#include "autograd/load.h"
+#include "core/log.h"
+#include "recipes/export/adapter.h"
+
+static mb_status choose_trained(mb_model *m, const mb_session_options *o)
+{
+    switch (o->trained) {
+    case MB_TRAINED_ALL:
+        mb_model_train_all(m);
+        return MB_OK;
+    case MB_TRAINED_SOME:
+        return mb_model_train_some(m, o->layers, o->patterns, o->n_patterns);
+    case MB_TRAINED_LORA:
+        return mb_model_add_lora(m, &o->lora);
+    case MB_TRAINED_ADAPTER:
+        return mb_adapter_add(m, o->adapter_path);
+    case MB_TRAINED_NOTHING:
+        break;
+    }
+    return o->adapter_path != NULL ? mb_adapter_add(m, o->adapter_path) : MB_OK;
+}
+
+static mb_status load(mb_engine *e, const mb_session_options *o)
+{
+    mb_tensor_file *f = NULL;
+    mb_load_report report;
+    mb_status st;
+
+    MB_TRY(mb_tensor_file_open(o->path, &f));
+    st = mb_model_load(e->model, f, o->path, &e->ex, o->seed, &report);
+    mb_tensor_file_close(f);
+    if (st != MB_OK)
+        return st;
+    if (o->trained == MB_TRAINED_LORA)
+        mb_model_init_lora(e->model, o->seed);
+    else if (o->adapter_path != NULL)
+        MB_TRY(mb_adapter_load(e->model, o->adapter_path, &e->ex));
+    if (!o->quiet)
+        mb_log_info("%s: %s, %.1fM parameters, %.1fM trained; %d tensors read, %d left out, %d new",
+                    o->path, e->model->family->name,
+                    (double)mb_model_parameters(e->model, false) / 1e6,
+                    (double)mb_model_parameters(e->model, true) / 1e6, report.loaded,
+                    report.ignored, report.fresh);
+    return MB_OK;
+}
+
+/* Adapters of a model that is only evaluated need no gradients. */
+static void freeze(mb_model *m)
+{
+    for (int i = 0; i < m->n_weights; i++)
+        m->weight[i].trained = false;
+}
+
+static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine **out)
+{
+    mb_model_config c;
+    mb_model *m = NULL;
+    mb_engine *e = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_model_config_parse(doc, o->head, &c));
+    if (o->labels > 0)
+        c.labels = o->labels;
+    MB_TRY(mb_model_new(&c, &m));
+    st = choose_trained(m, o);
+    if (st != MB_OK) {
+        mb_model_free(m);
+        return st;
+    }
+    MB_TRY(mb_engine_new(m, &o->engine, &e));
+    if (!o->no_values)
+        MB_TRY_GOTO(load(e, o), st, fail);
+    if (o->trained == MB_TRAINED_NOTHING)
+        freeze(m);
+    *out = e;
+    return MB_OK;
+fail:
+    mb_engine_free(e);
+    return st;
+}
+
+mb_status mb_session_open(const mb_session_options *o, mb_engine **e, mb_json_doc **config)
+{
+    mb_json_doc *doc = NULL;
+    mb_status st;
+
+    MB_TRY(mb_model_config_doc(o->path, &doc));
+    st = build(o, doc, e);
+    if (st == MB_OK && config != NULL) {
+        *config = doc;
+        return MB_OK;
+    }
+    mb_json_free(doc);
+    return st;
+}
