@@ -24,7 +24,6 @@
 
 enum {
     FEW_ROWS = 16,        /* below: own kernels */
-    NARROW = 64,          /* columns of C: tiles are lower, as there is little else to share out */
     WANTED_UNITS = 16,    /* units of work below which K is cut into pieces */
     LEAST_PIECE = 256,    /* of K */
     DOT_ROWS = 4,         /* rows of B per step of a dot-product kernel */
@@ -73,10 +72,8 @@ static int64_t part(int64_t n, int64_t most)
 
 static void cut(product *p)
 {
-    p->tile_m = p->n <= NARROW ? MB_GEMM_ROW_STEP : MB_GEMM_TILE_ROWS;
+    p->tile_m = MB_GEMM_TILE_ROWS;
     p->row_step = mb_gemm_row_step();
-    if (p->tile_m < p->row_step)
-        p->tile_m = p->row_step;
     p->tile_n = part(p->n, MB_GEMM_TILE_COLS);
     p->tiles_m = ceil_div(p->m, p->tile_m);
     p->tiles_n = p->n > 0 ? ceil_div(p->n, p->tile_n) : 0;
@@ -86,7 +83,7 @@ static void cut(product *p)
                           p->k / LEAST_PIECE > 0 ? p->k / LEAST_PIECE : 1);
     p->piece_k = p->pieces > 1 ? round_up(ceil_div(p->k, p->pieces), 16) : p->k;
     p->pieces = p->piece_k > 0 ? ceil_div(p->k, p->piece_k) : 1;
-    p->block_k = part(p->piece_k, MB_GEMM_TILE_K);
+    p->block_k = part(p->piece_k, p->ta ? MB_GEMM_TOKENS : MB_GEMM_TILE_K);
     p->edge_floats = 0;
     if (!p->ta && p->m % p->tile_m != 0)
         p->edge_floats = p->tile_m * round_up(p->block_k, 16) + p->tile_m * p->tile_n;
