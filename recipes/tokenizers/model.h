@@ -1,0 +1,137 @@
+/* recipes/tokenizers/model.h - private: what a tokenizer model is, and the tokenizer itself. */
+#ifndef MB_RECIPES_TOKENIZERS_MODEL_H
+#define MB_RECIPES_TOKENIZERS_MODEL_H
+
+#include <pthread.h>
+
+#include "recipes/tokenizers/steps.h"
+#include "recipes/tokenizers/tokenizer.h"
+
+/* Longer tokens are taken for a broken file. */
+enum { TOK_MAX_TOKEN_BYTES = 1 << 16 };
+
+/* A model gives ids to one word of a pre-tokenized text. Its object is made once and not changed;
+ * `work` (NULL if work_new is) belongs to one call at a time. */
+typedef struct tok_model {
+    const char *type;
+    /* Reads "model" of tokenizer.json; `vocab` is filled from it and stays with the tokenizer. */
+    mb_status (*load)(mb_json model, const char *where, mb_vocab *vocab, void **out);
+    void (*free)(void *model);
+    mb_status (*work_new)(const void *model, void **work);
+    void (*work_free)(void *work);
+    /* Appends the ids of word[0..n), n > 0. `barred` marks ids that plain text must not give
+     * (special tokens), by id; NULL: none. */
+    mb_status (*encode)(const void *model, void *work, const char *word, size_t n,
+                        const uint8_t *barred, mb_ids *out);
+    /* The model's unknown token, "" when it has none. */
+    const char *(*unknown)(const void *model);
+} tok_model;
+
+#define MB_TOKENIZER(name, type) extern const tok_model mb_tok_##name;
+#include "recipes/tokenizers/tokenizers.def"
+#undef MB_TOKENIZER
+
+/* {"token": id, ...} into `vocab`, with every check on ids and lengths. */
+mb_status tok_vocab_read(mb_json v, mb_vocab *vocab) MB_MUST_USE;
+
+/* added.c - tokens found in the text before anything else looks at it. */
+typedef struct tok_added {
+    mb_text content;
+    int32_t id;
+    bool single_word, lstrip, rstrip, normalized, special;
+} tok_added;
+
+typedef struct tok_trie tok_trie;
+/* A matcher of the added tokens that are (not) normalized; their normalised contents are computed
+ * with `normalizer`. *out is NULL when there are none. The tokens are borrowed. */
+mb_status tok_trie_new(const tok_added *token, size_t n, bool normalized,
+                       const tok_chain *normalizer, tok_trie **out) MB_MUST_USE;
+void tok_trie_free(tok_trie *trie);
+
+/* A stretch of a text: an added token's id, or -1 for text in between. */
+typedef struct tok_stretch {
+    size_t begin, end;
+    int32_t id;
+} tok_stretch;
+typedef struct tok_stretches {
+    tok_stretch *at;
+    size_t n, capacity;
+} tok_stretches;
+/* Cuts text[0..n) at added tokens; special ones only if `parse_special`. trie may be NULL. */
+mb_status tok_trie_cut(const tok_trie *trie, const char *text, size_t n, bool parse_special,
+                       tok_stretches *out) MB_MUST_USE;
+
+/* process.c - what is put around one or two encoded texts. */
+typedef struct tok_part {
+    int32_t id;   /* a special token, or -1 - k for sequence k (0: A, 1: B) */
+    int32_t type; /* type id */
+} tok_part;
+typedef struct tok_template {
+    tok_part *at;
+    size_t n, capacity;
+} tok_template;
+typedef struct tok_process {
+    tok_template single, pair; /* used with special tokens; empty: just A, or A then B */
+    bool types_without;        /* the templates' type ids hold without special tokens as well */
+} tok_process;
+mb_status tok_process_read(mb_json v, const char *where, tok_process *out) MB_MUST_USE;
+void tok_process_release(tok_process *p);
+
+/* Work space of one call; kept in a list between calls. */
+typedef struct tok_work {
+    struct tok_work *next;
+    tok_pieces pieces;
+    tok_stretches raw, inner;
+    mb_text normal, spare;
+    mb_ids part[2];
+    void *model;
+} tok_work;
+
+typedef struct tok_file {
+    const char *name; /* a literal */
+    char *text;
+    size_t n;
+} tok_file;
+enum { TOK_MAX_FILES = 8 };
+
+typedef struct tok_entry {
+    const char *token; /* NULL: no such id; borrowed from the vocabulary or the added token */
+    uint32_t n;
+    bool special;
+} tok_entry;
+
+struct mb_tokenizer {
+    char *where; /* the file, for messages */
+    const tok_model *model;
+    void *model_data;
+    mb_vocab *vocab; /* the model's */
+    tok_added *added;
+    size_t n_added, added_capacity;
+    tok_trie *raw, *normalized;
+    tok_chain normalizer, pretokenizer, decoder;
+    tok_process process;
+    mb_tok_limits limits;
+    tok_entry *entry;
+    uint8_t *barred;
+    int32_t n_entries;
+    int32_t role[MB_TOKEN_ROLES];
+    int64_t max_length;
+    char sha256[65];
+    char *chat_template;
+    tok_file file[TOK_MAX_FILES]; /* what save writes; the first is tokenizer.json */
+    size_t n_files;
+    pthread_mutex_t lock; /* guards idle */
+    tok_work *idle;
+};
+
+/* load.c */
+/* Everything that tokenizer.json says; `t->where` is set. */
+mb_status tok_read(mb_tokenizer *t, const char *text, size_t n) MB_MUST_USE;
+/* A file to save; takes `text`. */
+mb_status tok_keep_file(mb_tokenizer *t, const char *name, char *text, size_t n) MB_MUST_USE;
+int32_t tok_find(const mb_tokenizer *t, const char *token, size_t n);
+
+/* gguf.c - the tokenizer of a GGUF file as texts of tokenizer.json and tokenizer_config.json. */
+mb_status tok_from_gguf(const char *path, mb_text *tokenizer, mb_text *config) MB_MUST_USE;
+
+#endif

@@ -1,0 +1,39 @@
+/* recipes/tokenizers/unicode.h - UTF-8, character classes and normal forms.
+ *
+ * The decoding functions take valid UTF-8 (mb_utf8_check first). Classes are those the Hugging Face
+ * tokenizers library uses: White_Space, general categories, ASCII punctuation beside P*.
+ */
+#ifndef MB_RECIPES_TOKENIZERS_UNICODE_H
+#define MB_RECIPES_TOKENIZERS_UNICODE_H
+
+#include "recipes/tokenizers/text.h"
+
+/* *bad is the offset of the first byte that does not belong to a valid sequence (n if all do). */
+bool mb_utf8_check(const char *p, size_t n, size_t *bad);
+/* The code point at p (p < end); returns how many bytes it has. */
+size_t mb_utf8_get(const char *p, const char *end, uint32_t *c);
+size_t mb_utf8_put(uint32_t c, char out[4]);
+mb_status mb_utf8_add(mb_text *t, uint32_t c) MB_MUST_USE;
+/* Adds p[0..n) with every maximal bad stretch replaced by U+FFFD. */
+mb_status mb_utf8_add_lossy(mb_text *t, const char *p, size_t n) MB_MUST_USE;
+/* Bytes at the end of p[0..n) that begin a sequence which more bytes could complete: 0 to 3. */
+size_t mb_utf8_unfinished(const char *p, size_t n);
+
+typedef bool (*mb_char_class)(uint32_t c);
+bool mb_char_is_space(uint32_t c);       /* White_Space */
+bool mb_char_is_punctuation(uint32_t c); /* ASCII punctuation, or category P* */
+bool mb_char_is_number(uint32_t c);      /* N* */
+bool mb_char_is_mark(uint32_t c);        /* M* */
+bool mb_char_is_nonspacing(uint32_t c);  /* Mn */
+bool mb_char_is_control(uint32_t c);     /* Cc, Cf, Cn, Co but not tab, newline, return */
+bool mb_char_is_cjk(uint32_t c);         /* ideographs, as BERT lists them */
+bool mb_char_is_word(uint32_t c);        /* a letter, mark, digit or connector: \w */
+
+/* Adds the lower-case form, which can be two code points. */
+mb_status mb_lower_add(mb_text *t, uint32_t c) MB_MUST_USE;
+
+typedef enum mb_normal_form { MB_NFC, MB_NFD, MB_NFKC, MB_NFKD } mb_normal_form;
+/* Adds p[0..n) in a normal form. Linear in n but for n log n in one run of combining marks. */
+mb_status mb_normal_form_add(mb_text *t, const char *p, size_t n, mb_normal_form form) MB_MUST_USE;
+
+#endif
