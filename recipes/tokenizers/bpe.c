@@ -14,7 +14,13 @@
 #include "core/alloc.h"
 #include "recipes/tokenizers/model.h"
 
-enum { SHORT_WORD = 24, CACHE_SLOTS = 1 << 14, CACHE_BYTES = 36, CACHE_IDS = 12, TABLE_CHARS = 512 };
+enum {
+    SHORT_WORD = 24,
+    CACHE_SLOTS = 1 << 14,
+    CACHE_BYTES = 36,
+    CACHE_IDS = 12,
+    TABLE_CHARS = 512
+};
 
 struct merge {
     uint64_t pair; /* left id << 32 | right id; NONE is a free slot */
@@ -187,9 +193,6 @@ static mb_status read_settings(mb_json model, const char *where, mb_vocab *vocab
     MB_TRY(mb_json_get_bool(model, "byte_fallback", false, &b->byte_fallback));
     MB_TRY(mb_json_get_bool(model, "ignore_merges", false, &b->ignore_merges));
     b->unknown_id = b->unknown.n == 0 ? -1 : mb_vocab_find(vocab, b->unknown.p, b->unknown.n);
-    if (b->unknown.n > 0 && b->unknown_id < 0)
-        return mb_json_fault(model, "has the unknown token \"%.60s\", which is not in its vocab",
-                             b->unknown.p);
     MB_TRY(mb_json_need(model, "merges", MB_JSON_ARRAY, &v));
     return read_merges(b, v);
 }
@@ -306,8 +309,8 @@ static mb_status spell(const struct bpe *b, struct work *w, const char *word, si
 {
     const char *end = word + n, *token;
     bool pending = false, done;
-    size_t bytes;
-    int32_t id;
+    size_t bytes = 0;
+    int32_t id = -1;
 
     w->n = 0;
     for (const char *p = word; p < end;) {
@@ -327,8 +330,11 @@ static mb_status spell(const struct bpe *b, struct work *w, const char *word, si
             if (done)
                 continue;
         }
-        if (b->unknown_id < 0)
+        if (b->unknown.n == 0)
             continue;
+        MB_REQUIRE(b->unknown_id >= 0, MB_EMODEL,
+                   "the tokenizer's unknown token \"%.60s\" is needed but not in its vocab",
+                   b->unknown.p);
         if (pending && !b->fuse_unknown)
             MB_TRY(add_symbol(w, b->unknown_id));
         pending = true;
@@ -396,8 +402,8 @@ static mb_status push_pair(const struct bpe *b, struct work *w, int32_t left, in
     if (m == NULL)
         return MB_OK;
     if (w->n_heap == w->heap_capacity)
-        MB_TRY(mb_grow((void **)&w->heap, &w->heap_capacity, w->n_heap + 1, sizeof *w->heap,
-                       "word"));
+        MB_TRY(
+            mb_grow((void **)&w->heap, &w->heap_capacity, w->n_heap + 1, sizeof *w->heap, "word"));
     const struct candidate x = {m->rank, (uint32_t)left, m->id};
     size_t i = w->n_heap++;
     for (; i > 0 && sooner(&x, &w->heap[(i - 1) / 2]); i = (i - 1) / 2)

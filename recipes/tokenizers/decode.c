@@ -101,9 +101,9 @@ static mb_status read_wordpiece(mb_json v, const char *where, tok_stage *s)
 static const struct {
     const char *from, *to;
 } cleanups[] = {
-    {" .", "."},     {" ?", "?"},     {" !", "!"},           {" ,", ","},
-    {" ' ", "'"},    {" n't", "n't"}, {" 'm", "'m"},         {" do not", " don't"},
-    {" 's", "'s"},   {" 've", "'ve"}, {" 're", "'re"},
+    {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+    {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+    {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
 };
 
 static mb_status clean_up(mb_text *word)

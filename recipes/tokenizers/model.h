@@ -71,8 +71,7 @@ typedef struct tok_template {
     size_t n, capacity;
 } tok_template;
 typedef struct tok_process {
-    tok_template single, pair; /* used with special tokens; empty: just A, or A then B */
-    bool types_without;        /* the templates' type ids hold without special tokens as well */
+    tok_template single, pair; /* without special tokens their sequences and type ids still hold */
 } tok_process;
 mb_status tok_process_read(mb_json v, const char *where, tok_process *out) MB_MUST_USE;
 void tok_process_release(tok_process *p);

@@ -53,8 +53,8 @@ static bool is_script(const char *name, size_t n)
     if (n <= 2 || n > 60)
         return false;
     const int len = snprintf(probe, sizeof probe, "\\p{sc:%.*s}", (int)n, name);
-    pcre2_code *code = pcre2_compile((PCRE2_SPTR)probe, (PCRE2_SIZE)len, PCRE2_UTF | PCRE2_UCP,
-                                     &error, &at, NULL);
+    pcre2_code *code =
+        pcre2_compile((PCRE2_SPTR)probe, (PCRE2_SIZE)len, PCRE2_UTF | PCRE2_UCP, &error, &at, NULL);
     pcre2_code_free(code);
     return code != NULL;
 }
@@ -233,11 +233,11 @@ static mb_status split(const mb_regex *re, pcre2_match_data *found, const char *
     size_t from = 0, last = 0;
 
     while (from <= n) {
-        int rc = pcre2_match(re->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, found,
-                             re->limits);
+        int rc =
+            pcre2_match(re->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, found, re->limits);
         if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-            rc = pcre2_match(re->code, (PCRE2_SPTR)text, n, from,
-                             PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, found, re->limits);
+            rc = pcre2_match(re->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                             found, re->limits);
         if (rc == PCRE2_ERROR_NOMATCH)
             break;
         MB_REQUIRE(rc >= 0, MB_EMODEL,

@@ -137,9 +137,9 @@ static mb_status read_byte_level(mb_json v, const char *where, tok_stage *s)
 {
     MB_TRY(mb_json_get_bool(v, "add_prefix_space", true, &s->flag[0]));
     MB_TRY(mb_json_get_bool(v, "use_regex", true, &s->flag[1]));
-    return s->flag[1] ? mb_regex_new(gpt2_pattern, sizeof gpt2_pattern - 1, where,
-                                     &s->pattern.regex)
-                      : MB_OK;
+    return s->flag[1]
+               ? mb_regex_new(gpt2_pattern, sizeof gpt2_pattern - 1, where, &s->pattern.regex)
+               : MB_OK;
 }
 
 /* Rewrites every piece through `piece`, which adds it to p->spare. */
@@ -196,9 +196,8 @@ static mb_status add_metaspaces(const tok_stage *s, tok_pieces *p, mb_span at)
 {
     const mb_text *mark = &s->content;
     const size_t n = at.end - at.begin;
-    const bool starts =
-        (n > 0 && p->text[at.begin] == ' ') ||
-        (n >= mark->n && memcmp(p->text + at.begin, mark->p, mark->n) == 0);
+    const bool starts = (n > 0 && p->text[at.begin] == ' ') ||
+                        (n >= mark->n && memcmp(p->text + at.begin, mark->p, mark->n) == 0);
 
     if (s->flag[0] && !starts && (!s->flag[1] || (p->at_start && at.begin == 0)))
         MB_TRY(mb_text_add(&p->spare, mark->p, mark->n));

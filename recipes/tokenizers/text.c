@@ -194,14 +194,12 @@ mb_status mb_vocab_add(mb_vocab *v, const char *p, size_t n, int32_t id, bool *a
     if (v->n * 2 >= v->mask)
         MB_TRY(rehash(v, (v->mask + 1) * 2));
     if (v->n == v->capacity)
-        MB_TRY(mb_grow((void **)&v->entry, &v->capacity, v->n + 1, sizeof *v->entry,
-                       "vocabulary"));
+        MB_TRY(mb_grow((void **)&v->entry, &v->capacity, v->n + 1, sizeof *v->entry, "vocabulary"));
     const size_t at = v->text.n;
     MB_TRY(mb_text_add(&v->text, p, n));
     MB_TRY(mb_text_add(&v->text, "", 1));
     v->entry[v->n] = (struct entry){at, (uint32_t)n, id};
-    *slot_of(v, p, n) =
-        (struct slot){(uint32_t)++v->n, (uint32_t)(mb_bytes_hash(p, n) >> 32)};
+    *slot_of(v, p, n) = (struct slot){(uint32_t)++v->n, (uint32_t)(mb_bytes_hash(p, n) >> 32)};
     if (n > v->longest)
         v->longest = n;
     *added = true;

@@ -88,8 +88,8 @@ mb_status mb_tokenizer_encode_pair(const mb_tokenizer *t, const char *a, size_t 
 
 /* The text of ids, NUL-terminated, owned by the caller (mb_free); n_text may be NULL. Bytes that
  * are not UTF-8 become U+FFFD. MB_EDATA for an id that is not in the vocabulary. */
-mb_status mb_tokenizer_decode(const mb_tokenizer *t, const int32_t *id, size_t n,
-                              bool skip_special, char **text, size_t *n_text) MB_MUST_USE;
+mb_status mb_tokenizer_decode(const mb_tokenizer *t, const int32_t *id, size_t n, bool skip_special,
+                              char **text, size_t *n_text) MB_MUST_USE;
 
 /* Decoding while ids arrive: what is ready is given out at once, an unfinished UTF-8 sequence is
  * held back. The pieces together are what mb_tokenizer_decode gives. *text is borrowed until the
