@@ -64,7 +64,7 @@ static mb_status insert(tok_trie *t, const char *p, size_t n, int32_t token)
 mb_status tok_trie_new(const tok_added *token, size_t n, bool normalized,
                        const tok_chain *normalizer, tok_trie **out)
 {
-    mb_text text = {0}, spare = {0};
+    mb_bytes text = {0}, spare = {0};
     tok_trie *t = NULL;
     uint32_t root;
     mb_status st = MB_OK;
@@ -82,7 +82,7 @@ mb_status tok_trie_new(const tok_added *token, size_t n, bool normalized,
                 tok_normalize(normalizer, token[i].content.p, token[i].content.n, &text, &spare),
                 st, done);
         else
-            MB_TRY_GOTO(mb_text_add(&text, token[i].content.p, token[i].content.n), st, done);
+            MB_TRY_GOTO(mb_bytes_add(&text, token[i].content.p, token[i].content.n), st, done);
         if (text.n > 0)
             MB_TRY_GOTO(insert(t, text.p, text.n, (int32_t)i), st, done);
     }
@@ -91,8 +91,8 @@ mb_status tok_trie_new(const tok_added *token, size_t n, bool normalized,
         t = NULL;
     }
 done:
-    mb_text_release(&text);
-    mb_text_release(&spare);
+    mb_bytes_release(&text);
+    mb_bytes_release(&spare);
     tok_trie_free(t);
     return st;
 }

@@ -35,7 +35,7 @@ struct bpe {
     size_t mask;
     int32_t of_char[TABLE_CHARS]; /* ids of one-character tokens, -1 when there is none */
     int32_t of_byte[256];         /* ids of "<0x00>".., byte_fallback only */
-    mb_text unknown, prefix, suffix;
+    mb_bytes unknown, prefix, suffix;
     int32_t unknown_id;
     bool fuse_unknown, byte_fallback, ignore_merges;
 };
@@ -63,7 +63,7 @@ struct work {
     size_t n, capacity;
     struct candidate *heap;
     size_t n_heap, heap_capacity;
-    mb_text text;
+    mb_bytes text;
     struct cached *cache;
 };
 
@@ -102,9 +102,9 @@ static void release(void *model)
     if (b == NULL)
         return;
     mb_free(b->merge);
-    mb_text_release(&b->unknown);
-    mb_text_release(&b->prefix);
-    mb_text_release(&b->suffix);
+    mb_bytes_release(&b->unknown);
+    mb_bytes_release(&b->prefix);
+    mb_bytes_release(&b->suffix);
     mb_free(b);
 }
 
@@ -127,7 +127,7 @@ static mb_status merge_halves(mb_json v, const char *half[2], size_t n[2])
     return MB_OK;
 }
 
-static mb_status read_merge(struct bpe *b, mb_json v, uint32_t rank, mb_text *joined)
+static mb_status read_merge(struct bpe *b, mb_json v, uint32_t rank, mb_bytes *joined)
 {
     const char *half[2];
     size_t n[2];
@@ -137,9 +137,9 @@ static mb_status read_merge(struct bpe *b, mb_json v, uint32_t rank, mb_text *jo
     if (n[1] < b->prefix.n)
         return mb_json_fault(v, "has a second half shorter than continuing_subword_prefix");
     joined->n = 0;
-    MB_TRY(mb_text_add(joined, half[0], n[0]));
-    MB_TRY(mb_text_add(joined, half[1] + b->prefix.n, n[1] - b->prefix.n));
-    MB_TRY(mb_text_end(joined));
+    MB_TRY(mb_bytes_add(joined, half[0], n[0]));
+    MB_TRY(mb_bytes_add(joined, half[1] + b->prefix.n, n[1] - b->prefix.n));
+    MB_TRY(mb_bytes_end(joined));
     for (int i = 0; i < 3; i++) {
         const char *token = i < 2 ? half[i] : joined->p;
         const size_t bytes = i < 2 ? n[i] : joined->n;
@@ -156,7 +156,7 @@ static mb_status read_merges(struct bpe *b, mb_json merges)
 {
     const size_t n = mb_json_count(merges);
     size_t slots = 16, i = 0;
-    mb_text joined = {0};
+    mb_bytes joined = {0};
     mb_status st = MB_OK;
 
     if (n > INT32_MAX)
@@ -170,7 +170,7 @@ static mb_status read_merges(struct bpe *b, mb_json merges)
     for (mb_json_it it = mb_json_first(merges); mb_json_more(&it); mb_json_next(&it))
         MB_TRY_GOTO(read_merge(b, it.value, (uint32_t)i++, &joined), st, done);
 done:
-    mb_text_release(&joined);
+    mb_bytes_release(&joined);
     return st;
 }
 
@@ -186,7 +186,7 @@ static mb_status read_settings(mb_json model, const char *where, mb_vocab *vocab
     MB_REQUIRE(dropout == 0.0, MB_ENOTSUP, "%s: BPE dropout %g is not supported (only 0 or null)",
                where, dropout);
     MB_TRY(tok_read_content(model, "unk_token", "", &b->unknown));
-    MB_TRY(mb_text_end(&b->unknown));
+    MB_TRY(mb_bytes_end(&b->unknown));
     MB_TRY(tok_read_content(model, "continuing_subword_prefix", "", &b->prefix));
     MB_TRY(tok_read_content(model, "end_of_word_suffix", "", &b->suffix));
     MB_TRY(mb_json_get_bool(model, "fuse_unk", false, &b->fuse_unknown));
@@ -236,7 +236,7 @@ static void work_free(void *work)
     mb_free(w->symbol);
     mb_free(w->heap);
     mb_free(w->cache);
-    mb_text_release(&w->text);
+    mb_bytes_release(&w->text);
     mb_free(w);
 }
 
@@ -272,10 +272,10 @@ static mb_status char_id(const struct bpe *b, struct work *w, const char *p, siz
     if ((!first && b->prefix.n > 0) || (last && b->suffix.n > 0)) {
         w->text.n = 0;
         if (!first)
-            MB_TRY(mb_text_add(&w->text, b->prefix.p, b->prefix.n));
-        MB_TRY(mb_text_add(&w->text, p, n));
+            MB_TRY(mb_bytes_add(&w->text, b->prefix.p, b->prefix.n));
+        MB_TRY(mb_bytes_add(&w->text, p, n));
         if (last)
-            MB_TRY(mb_text_add(&w->text, b->suffix.p, b->suffix.n));
+            MB_TRY(mb_bytes_add(&w->text, b->suffix.p, b->suffix.n));
         *token = w->text.p;
         *bytes = w->text.n;
     } else if (n <= 2) {

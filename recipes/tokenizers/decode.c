@@ -12,14 +12,14 @@ mb_status tok_tokens_add(tok_tokens *t, const char *p, size_t n)
 {
     const size_t begin = t->text.n;
 
-    MB_TRY(mb_text_add(&t->text, p, n));
+    MB_TRY(mb_bytes_add(&t->text, p, n));
     return mb_spans_push(&t->span, begin, t->text.n, false);
 }
 
 void tok_tokens_release(tok_tokens *t)
 {
-    mb_text_release(&t->text);
-    mb_text_release(&t->spare);
+    mb_bytes_release(&t->text);
+    mb_bytes_release(&t->spare);
     mb_spans_release(&t->span);
     mb_spans_release(&t->spare_span);
 }
@@ -27,7 +27,7 @@ void tok_tokens_release(tok_tokens *t)
 /* A decoder writes the new tokens to `spare` and ends with this. */
 static mb_status finish(tok_tokens *t)
 {
-    const mb_text text = t->text;
+    const mb_bytes text = t->text;
     const mb_spans span = t->span;
 
     t->text = t->spare;
@@ -47,26 +47,26 @@ static mb_status end_token(tok_tokens *t, size_t begin)
 static mb_status fuse(const tok_stage *s, tok_tokens *t)
 {
     (void)s;
-    MB_TRY(mb_text_add(&t->spare, t->text.p, t->text.n));
+    MB_TRY(mb_bytes_add(&t->spare, t->text.p, t->text.n));
     MB_TRY(end_token(t, 0));
     return finish(t);
 }
 
 /* The bytes a token of the byte-level alphabet stands for; one with other characters (an added
  * token with a space in it) stands for itself. */
-static mb_status add_bytes(mb_text *out, const char *p, size_t n)
+static mb_status add_bytes(mb_bytes *out, const char *p, size_t n)
 {
     const size_t begin = out->n;
     const char *end = p + n;
 
-    MB_TRY(mb_text_reserve(out, n));
+    MB_TRY(mb_bytes_reserve(out, n));
     for (const char *at = p; at < end;) {
         uint32_t c;
         at += mb_utf8_get(at, end, &c);
         const int byte = tok_char_to_byte(c);
         if (byte < 0) {
             out->n = begin;
-            return mb_text_add(out, p, n);
+            return mb_bytes_add(out, p, n);
         }
         out->p[out->n++] = (char)byte;
     }
@@ -106,7 +106,7 @@ static const struct {
     {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
 };
 
-static mb_status clean_up(mb_text *word)
+static mb_status clean_up(mb_bytes *word)
 {
     for (size_t i = 0; i < sizeof cleanups / sizeof *cleanups; i++) {
         const size_t n = strlen(cleanups[i].from), m = strlen(cleanups[i].to);
@@ -125,7 +125,7 @@ static mb_status clean_up(mb_text *word)
 
 static mb_status wordpiece(const tok_stage *s, tok_tokens *t)
 {
-    mb_text word = {0};
+    mb_bytes word = {0};
     mb_status st = MB_OK;
 
     for (size_t i = 0; i < t->span.n; i++) {
@@ -137,23 +137,23 @@ static mb_status wordpiece(const tok_stage *s, tok_tokens *t)
             p += s->content.n;
             n -= s->content.n;
         } else if (i > 0) {
-            MB_TRY_GOTO(mb_text_add(&word, " ", 1), st, done);
+            MB_TRY_GOTO(mb_bytes_add(&word, " ", 1), st, done);
         }
-        MB_TRY_GOTO(mb_text_add(&word, p, n), st, done);
+        MB_TRY_GOTO(mb_bytes_add(&word, p, n), st, done);
         if (s->flag[0])
             MB_TRY_GOTO(clean_up(&word), st, done);
-        MB_TRY_GOTO(mb_text_add(&t->spare, word.p, word.n), st, done);
+        MB_TRY_GOTO(mb_bytes_add(&t->spare, word.p, word.n), st, done);
         MB_TRY_GOTO(end_token(t, begin), st, done);
     }
     st = finish(t);
 done:
-    mb_text_release(&word);
+    mb_bytes_release(&word);
     return st;
 }
 
 static mb_status metaspace(const tok_stage *s, tok_tokens *t)
 {
-    const mb_text *mark = &s->content;
+    const mb_bytes *mark = &s->content;
 
     for (size_t i = 0; i < t->span.n; i++) {
         const size_t begin = t->spare.n, end = t->span.at[i].end;
@@ -161,10 +161,10 @@ static mb_status metaspace(const tok_stage *s, tok_tokens *t)
             if (mark->n > 0 && end - at >= mark->n &&
                 memcmp(t->text.p + at, mark->p, mark->n) == 0) {
                 if (i > 0 || !s->flag[0])
-                    MB_TRY(mb_text_add(&t->spare, " ", 1));
+                    MB_TRY(mb_bytes_add(&t->spare, " ", 1));
                 at += mark->n;
             } else {
-                MB_TRY(mb_text_add(&t->spare, t->text.p + at++, 1));
+                MB_TRY(mb_bytes_add(&t->spare, t->text.p + at++, 1));
             }
         }
         MB_TRY(end_token(t, begin));
@@ -187,7 +187,7 @@ static mb_status bpe(const tok_stage *s, tok_tokens *t)
         const size_t begin = t->spare.n;
         const mb_span at = t->span.at[i];
         static char space[] = " ";
-        with.content = (mb_text){space, i + 1 < t->span.n, 1};
+        with.content = (mb_bytes){space, i + 1 < t->span.n, 1};
         MB_TRY(tok_replace(&with, t->text.p + at.begin, at.end - at.begin, &t->spare));
         MB_TRY(end_token(t, begin));
     }
@@ -228,7 +228,7 @@ static mb_status read_strip(mb_json v, const char *where, tok_stage *s)
 
 static mb_status strip(const tok_stage *s, tok_tokens *t)
 {
-    const mb_text *c = &s->content;
+    const mb_bytes *c = &s->content;
 
     for (size_t i = 0; i < t->span.n; i++) {
         const size_t begin = t->spare.n;
@@ -241,7 +241,7 @@ static mb_status strip(const tok_stage *s, tok_tokens *t)
                            memcmp(t->text.p + at.end - c->n, c->p, c->n) == 0;
              k++)
             at.end -= c->n;
-        MB_TRY(mb_text_add(&t->spare, t->text.p + at.begin, at.end - at.begin));
+        MB_TRY(mb_bytes_add(&t->spare, t->text.p + at.begin, at.end - at.begin));
         MB_TRY(end_token(t, begin));
     }
     return finish(t);
@@ -265,7 +265,7 @@ static int fallback_byte(const char *p, size_t n)
 }
 
 /* A run of byte tokens is one token: its text, or a U+FFFD for each byte if it is not UTF-8. */
-static mb_status end_run(tok_tokens *t, mb_text *run)
+static mb_status end_run(tok_tokens *t, mb_bytes *run)
 {
     const size_t begin = t->spare.n;
     size_t bad;
@@ -273,10 +273,10 @@ static mb_status end_run(tok_tokens *t, mb_text *run)
     if (run->n == 0)
         return MB_OK;
     if (t->raw || mb_utf8_check(run->p, run->n, &bad)) {
-        MB_TRY(mb_text_add(&t->spare, run->p, run->n));
+        MB_TRY(mb_bytes_add(&t->spare, run->p, run->n));
     } else {
         for (size_t i = 0; i < run->n; i++)
-            MB_TRY(mb_text_puts(&t->spare, "\xef\xbf\xbd"));
+            MB_TRY(mb_bytes_puts(&t->spare, "\xef\xbf\xbd"));
     }
     run->n = 0;
     return end_token(t, begin);
@@ -284,7 +284,7 @@ static mb_status end_run(tok_tokens *t, mb_text *run)
 
 static mb_status byte_fallback(const tok_stage *s, tok_tokens *t)
 {
-    mb_text run = {0};
+    mb_bytes run = {0};
     mb_status st = MB_OK;
 
     (void)s;
@@ -294,18 +294,18 @@ static mb_status byte_fallback(const tok_stage *s, tok_tokens *t)
         const int byte = fallback_byte(p, n);
         if (byte >= 0) {
             const char c = (char)byte;
-            MB_TRY_GOTO(mb_text_add(&run, &c, 1), st, done);
+            MB_TRY_GOTO(mb_bytes_add(&run, &c, 1), st, done);
             continue;
         }
         MB_TRY_GOTO(end_run(t, &run), st, done);
         const size_t begin = t->spare.n;
-        MB_TRY_GOTO(mb_text_add(&t->spare, p, n), st, done);
+        MB_TRY_GOTO(mb_bytes_add(&t->spare, p, n), st, done);
         MB_TRY_GOTO(end_token(t, begin), st, done);
     }
     MB_TRY_GOTO(end_run(t, &run), st, done);
     st = finish(t);
 done:
-    mb_text_release(&run);
+    mb_bytes_release(&run);
     return st;
 }
 
@@ -326,9 +326,9 @@ static mb_status join_with_spaces(tok_tokens *t)
 {
     for (size_t i = 0; i < t->span.n; i++) {
         if (i > 0)
-            MB_TRY(mb_text_add(&t->spare, " ", 1));
-        MB_TRY(mb_text_add(&t->spare, t->text.p + t->span.at[i].begin,
-                           t->span.at[i].end - t->span.at[i].begin));
+            MB_TRY(mb_bytes_add(&t->spare, " ", 1));
+        MB_TRY(mb_bytes_add(&t->spare, t->text.p + t->span.at[i].begin,
+                            t->span.at[i].end - t->span.at[i].begin));
     }
     return finish(t);
 }
@@ -336,7 +336,7 @@ static mb_status join_with_spaces(tok_tokens *t)
 mb_status tok_decode(const tok_chain *c, tok_tokens *t)
 {
     t->spare.n = t->spare_span.n = 0;
-    MB_TRY(mb_text_reserve(&t->text, 1));
+    MB_TRY(mb_bytes_reserve(&t->text, 1));
     if (c->n == 0)
         return join_with_spaces(t);
     for (size_t i = 0; i < c->n; i++)

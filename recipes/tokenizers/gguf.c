@@ -68,7 +68,7 @@ struct source {
     bool typed;
     int64_t role[MB_TOKEN_ROLES]; /* ids, -1: none */
     bool add_bos, add_eos;
-    mb_text *out;
+    mb_bytes *out;
 };
 
 static const char *const role_keys[MB_TOKEN_ROLES] = {
@@ -108,7 +108,7 @@ static mb_status read_source(struct source *s)
 
 static mb_status put(struct source *s, const char *text)
 {
-    return mb_text_puts(s->out, text);
+    return mb_bytes_puts(s->out, text);
 }
 
 /* The token of id i as tokenizer.json has it, as a JSON string. */
@@ -119,7 +119,7 @@ static mb_status put_plain(struct source *s, uint64_t i)
     size_t n;
     const char *token = mb_gguf_string_at(&s->token, i, &n);
 
-    return mb_text_json(s->out, token, n);
+    return mb_bytes_json(s->out, token, n);
 }
 
 static const char word_mark[] = "\xe2\x96\x81";
@@ -129,19 +129,19 @@ static mb_status put_wordpiece(struct source *s, uint64_t i)
     size_t n;
     const char *token = mb_gguf_string_at(&s->token, i, &n);
     const size_t mark = sizeof word_mark - 1;
-    mb_text whole = {0};
+    mb_bytes whole = {0};
 
     if (n > mark && memcmp(token, word_mark, mark) == 0)
-        return mb_text_json(s->out, token + mark, n - mark);
+        return mb_bytes_json(s->out, token + mark, n - mark);
     const int64_t type = type_of(s, i);
     if (type == CONTROL || type == UNKNOWN || (n > 2 && token[0] == '[' && token[n - 1] == ']'))
-        return mb_text_json(s->out, token, n);
-    mb_status st = mb_text_puts(&whole, "##");
+        return mb_bytes_json(s->out, token, n);
+    mb_status st = mb_bytes_puts(&whole, "##");
     if (st == MB_OK)
-        st = mb_text_add(&whole, token, n);
+        st = mb_bytes_add(&whole, token, n);
     if (st == MB_OK)
-        st = mb_text_json(s->out, whole.p, whole.n);
-    mb_text_release(&whole);
+        st = mb_bytes_json(s->out, whole.p, whole.n);
+    mb_bytes_release(&whole);
     return st;
 }
 
@@ -157,8 +157,8 @@ static mb_status put_added(struct source *s, put_token token)
             named = named || (type == UNKNOWN && s->role[r] == (int64_t)i);
         if (type != CONTROL && type != USER_DEFINED && !named)
             continue;
-        MB_TRY(mb_text_printf(s->out, "%s\n{\"id\":%llu,\"content\":", first ? "" : ",",
-                              (unsigned long long)i));
+        MB_TRY(mb_bytes_printf(s->out, "%s\n{\"id\":%llu,\"content\":", first ? "" : ",",
+                               (unsigned long long)i));
         MB_TRY(token(s, i));
         MB_TRY(put(s, ",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
                       "\"normalized\":false,\"special\":"));
@@ -174,7 +174,7 @@ static mb_status put_vocab(struct source *s, put_token token)
     for (uint64_t i = 0; i < s->token.n; i++) {
         MB_TRY(put(s, i == 0 ? "\n" : ",\n"));
         MB_TRY(token(s, i));
-        MB_TRY(mb_text_printf(s->out, ":%llu", (unsigned long long)i));
+        MB_TRY(mb_bytes_printf(s->out, ":%llu", (unsigned long long)i));
     }
     return put(s, "}");
 }
@@ -184,7 +184,7 @@ static mb_status put_special(struct source *s, int64_t id, int type, put_token t
 {
     MB_TRY(put(s, "{\"SpecialToken\":{\"id\":"));
     MB_TRY(token(s, (uint64_t)id));
-    return mb_text_printf(s->out, ",\"type_id\":%d}}", type);
+    return mb_bytes_printf(s->out, ",\"type_id\":%d}}", type);
 }
 
 /* before A after [before2 B after]: ids of special tokens, -1 for none. */
@@ -208,8 +208,8 @@ static mb_status put_template(struct source *s, int64_t before, int64_t after, i
                 MB_TRY(put_special(s, open, type, token));
                 MB_TRY(put(s, ","));
             }
-            MB_TRY(mb_text_printf(s->out, "{\"Sequence\":{\"id\":\"%c\",\"type_id\":%d}}",
-                                  k == 0 ? 'A' : 'B', type));
+            MB_TRY(mb_bytes_printf(s->out, "{\"Sequence\":{\"id\":\"%c\",\"type_id\":%d}}",
+                                   k == 0 ? 'A' : 'B', type));
             if (after >= 0) {
                 MB_TRY(put(s, ","));
                 MB_TRY(put_special(s, after, type, token));
@@ -226,7 +226,7 @@ static mb_status put_template(struct source *s, int64_t before, int64_t after, i
         MB_TRY(token(s, (uint64_t)id));
         MB_TRY(put(s, ":{\"id\":"));
         MB_TRY(token(s, (uint64_t)id));
-        MB_TRY(mb_text_printf(s->out, ",\"ids\":[%lld],\"tokens\":[", (long long)id));
+        MB_TRY(mb_bytes_printf(s->out, ",\"ids\":[%lld],\"tokens\":[", (long long)id));
         MB_TRY(token(s, (uint64_t)id));
         MB_TRY(put(s, "]}"));
         first = false;
@@ -274,7 +274,7 @@ static mb_status write_bpe(struct source *s)
         size_t n;
         const char *merge = mb_gguf_string_at(&s->merge, i, &n);
         MB_TRY(put(s, i == 0 ? "\n" : ",\n"));
-        MB_TRY(mb_text_json(s->out, merge, n));
+        MB_TRY(mb_bytes_json(s->out, merge, n));
     }
     return put(s, "]}}\n");
 }
@@ -326,11 +326,11 @@ static mb_status write_bert(struct source *s)
     MB_TRY(put(s, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\n"));
     MB_TRY(put_added(s, put_wordpiece));
     MB_TRY(
-        mb_text_printf(s->out,
-                       "\"normalizer\":{\"type\":\"BertNormalizer\",\"clean_text\":true,"
-                       "\"handle_chinese_chars\":true,\"strip_accents\":null,"
-                       "\"lowercase\":%s},\n\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\n",
-                       lower));
+        mb_bytes_printf(s->out,
+                        "\"normalizer\":{\"type\":\"BertNormalizer\",\"clean_text\":true,"
+                        "\"handle_chinese_chars\":true,\"strip_accents\":null,"
+                        "\"lowercase\":%s},\n\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\n",
+                        lower));
     MB_TRY(put_template(s, s->role[MB_TOKEN_CLS], s->role[MB_TOKEN_SEP], -1, 1, put_wordpiece));
     MB_TRY(put(s, "\"decoder\":{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true},\n"
                   "\"model\":{\"type\":\"WordPiece\",\"unk_token\":"));
@@ -351,23 +351,23 @@ static mb_status write_config(struct source *s, put_token token)
     for (int r = 0; r < MB_TOKEN_ROLES; r++) {
         if (s->role[r] < 0)
             continue;
-        MB_TRY(mb_text_printf(s->out, ",\n\"%s\":", role_names[r]));
+        MB_TRY(mb_bytes_printf(s->out, ",\n\"%s\":", role_names[r]));
         MB_TRY(token(s, (uint64_t)s->role[r]));
     }
     MB_TRY(mb_gguf_opt_string(s->g, "general.architecture", "", &arch));
     snprintf(key, sizeof key, "%.64s.context_length", arch);
     MB_TRY(mb_gguf_opt_i64(s->g, key, -1, &longest));
     if (longest > 0)
-        MB_TRY(mb_text_printf(s->out, ",\n\"model_max_length\":%lld", (long long)longest));
+        MB_TRY(mb_bytes_printf(s->out, ",\n\"model_max_length\":%lld", (long long)longest));
     MB_TRY(mb_gguf_opt_string(s->g, "tokenizer.chat_template", "", &template));
     if (*template != '\0') {
         MB_TRY(put(s, ",\n\"chat_template\":"));
-        MB_TRY(mb_text_json(s->out, template, strlen(template)));
+        MB_TRY(mb_bytes_json(s->out, template, strlen(template)));
     }
     return put(s, "\n}\n");
 }
 
-static mb_status translate(struct source *s, mb_text *tokenizer, mb_text *config)
+static mb_status translate(struct source *s, mb_bytes *tokenizer, mb_bytes *config)
 {
     const char *model;
 
@@ -382,7 +382,7 @@ static mb_status translate(struct source *s, mb_text *tokenizer, mb_text *config
     return write_config(s, bpe ? put_plain : put_wordpiece);
 }
 
-mb_status tok_from_gguf(const char *path, mb_text *tokenizer, mb_text *config)
+mb_status tok_from_gguf(const char *path, mb_bytes *tokenizer, mb_bytes *config)
 {
     struct source s = {.path = path};
     int64_t size;

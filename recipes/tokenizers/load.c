@@ -72,8 +72,8 @@ static mb_status read_added(mb_json v, size_t n_model, mb_tokenizer *t)
                    "added tokens"));
     tok_added *a = &t->added[t->n_added++];
     a->id = (int32_t)id;
-    MB_TRY(mb_text_add(&a->content, text, n));
-    MB_TRY(mb_text_end(&a->content));
+    MB_TRY(mb_bytes_add(&a->content, text, n));
+    MB_TRY(mb_bytes_end(&a->content));
     MB_TRY(mb_json_get_bool(v, "single_word", false, &a->single_word));
     MB_TRY(mb_json_get_bool(v, "lstrip", false, &a->lstrip));
     MB_TRY(mb_json_get_bool(v, "rstrip", false, &a->rstrip));
@@ -304,7 +304,7 @@ static mb_status read_config(mb_tokenizer *t, mb_json config)
 
 /* "None" is written as the integer int(1e30), which no 64-bit reader takes. Such runs of digits,
  * outside strings, are made reals. */
-static mb_status tame_integers(const char *text, size_t n, mb_text *out)
+static mb_status tame_integers(const char *text, size_t n, mb_bytes *out)
 {
     bool in_string = false;
     size_t run = 0;
@@ -313,17 +313,17 @@ static mb_status tame_integers(const char *text, size_t n, mb_text *out)
         const char c = i < n ? text[i] : '\0';
         const bool digit = !in_string && c >= '0' && c <= '9';
         if (!digit && run >= 19 && c != '.' && c != 'e' && c != 'E')
-            MB_TRY(mb_text_puts(out, ".0"));
+            MB_TRY(mb_bytes_puts(out, ".0"));
         if (i == n)
             break;
         /* Digits after a point or an exponent are part of a real already. */
         const bool real = run == 0 && i > 0 && strchr(".eE+", text[i - 1]) != NULL;
         run = digit && !real ? run + 1 : 0;
         if (in_string && c == '\\' && i + 1 < n)
-            MB_TRY(mb_text_add(out, &text[i++], 1));
+            MB_TRY(mb_bytes_add(out, &text[i++], 1));
         else if (c == '"')
             in_string = !in_string;
-        MB_TRY(mb_text_add(out, &text[i], 1));
+        MB_TRY(mb_bytes_add(out, &text[i], 1));
     }
     return MB_OK;
 }
@@ -332,17 +332,17 @@ static mb_status tame_integers(const char *text, size_t n, mb_text *out)
 static mb_status with_config(mb_tokenizer *t, const char *name, const char *text, size_t n,
                              mb_status (*use)(mb_tokenizer *t, mb_json root))
 {
-    mb_text tame = {0};
+    mb_bytes tame = {0};
     mb_json_doc *doc = NULL;
     mb_status st = MB_OK;
 
     MB_TRY_GOTO(tame_integers(text, n, &tame), st, done);
-    MB_TRY_GOTO(mb_text_reserve(&tame, 1), st, done);
+    MB_TRY_GOTO(mb_bytes_reserve(&tame, 1), st, done);
     MB_TRY_GOTO(mb_json_parse(tame.p, tame.n, name, 0, MB_EMODEL, &doc), st, done);
     MB_TRY_GOTO(use(t, mb_json_root(doc)), st, done);
 done:
     mb_json_free(doc);
-    mb_text_release(&tame);
+    mb_bytes_release(&tame);
     return st;
 }
 
@@ -427,7 +427,7 @@ static mb_status load_folder(mb_tokenizer *t, const char *file)
 
 static mb_status load_gguf(mb_tokenizer *t, const char *path)
 {
-    mb_text tokenizer = {0}, config = {0};
+    mb_bytes tokenizer = {0}, config = {0};
     mb_status st = MB_OK;
 
     MB_TRY_GOTO(mb_strdup(path, &t->where), st, done);
@@ -435,12 +435,12 @@ static mb_status load_gguf(mb_tokenizer *t, const char *path)
     MB_TRY_GOTO(tok_read(t, tokenizer.p, tokenizer.n), st, done);
     MB_TRY_GOTO(with_config(t, path, config.p, config.n, read_config), st, done);
     MB_TRY_GOTO(tok_keep_file(t, "tokenizer.json", tokenizer.p, tokenizer.n), st, done);
-    tokenizer = (mb_text){0};
+    tokenizer = (mb_bytes){0};
     MB_TRY_GOTO(tok_keep_file(t, "tokenizer_config.json", config.p, config.n), st, done);
-    config = (mb_text){0};
+    config = (mb_bytes){0};
 done:
-    mb_text_release(&tokenizer);
-    mb_text_release(&config);
+    mb_bytes_release(&tokenizer);
+    mb_bytes_release(&config);
     return st;
 }
 

@@ -36,7 +36,7 @@ mb_status tok_vocab_read(mb_json v, mb_vocab *vocab) MB_MUST_USE;
 
 /* added.c - tokens found in the text before anything else looks at it. */
 typedef struct tok_added {
-    mb_text content;
+    mb_bytes content;
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
 } tok_added;
@@ -81,7 +81,7 @@ typedef struct tok_work {
     struct tok_work *next;
     tok_pieces pieces;
     tok_stretches raw, inner;
-    mb_text normal, spare;
+    mb_bytes normal, spare;
     mb_ids part[2];
     void *model;
 } tok_work;
@@ -131,6 +131,6 @@ mb_status tok_keep_file(mb_tokenizer *t, const char *name, char *text, size_t n)
 int32_t tok_find(const mb_tokenizer *t, const char *token, size_t n);
 
 /* gguf.c - the tokenizer of a GGUF file as texts of tokenizer.json and tokenizer_config.json. */
-mb_status tok_from_gguf(const char *path, mb_text *tokenizer, mb_text *config) MB_MUST_USE;
+mb_status tok_from_gguf(const char *path, mb_bytes *tokenizer, mb_bytes *config) MB_MUST_USE;
 
 #endif

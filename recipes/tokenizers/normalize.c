@@ -13,7 +13,7 @@ static mb_status read_bert(mb_json v, const char *where, tok_stage *s)
 }
 
 /* Cleaned and ideographs set apart by spaces, one pass. */
-static mb_status bert_clean(const tok_stage *s, const char *p, const char *end, mb_text *out)
+static mb_status bert_clean(const tok_stage *s, const char *p, const char *end, mb_bytes *out)
 {
     for (uint32_t c; p < end;) {
         const size_t len = mb_utf8_get(p, end, &c);
@@ -22,32 +22,32 @@ static mb_status bert_clean(const tok_stage *s, const char *p, const char *end, 
             continue;
         }
         if (s->flag[0] && mb_char_is_space(c))
-            MB_TRY(mb_text_add(out, " ", 1));
+            MB_TRY(mb_bytes_add(out, " ", 1));
         else if (s->flag[1] && mb_char_is_cjk(c)) {
-            MB_TRY(mb_text_add(out, " ", 1));
-            MB_TRY(mb_text_add(out, p, len));
-            MB_TRY(mb_text_add(out, " ", 1));
+            MB_TRY(mb_bytes_add(out, " ", 1));
+            MB_TRY(mb_bytes_add(out, p, len));
+            MB_TRY(mb_bytes_add(out, " ", 1));
         } else
-            MB_TRY(mb_text_add(out, p, len));
+            MB_TRY(mb_bytes_add(out, p, len));
         p += len;
     }
     return MB_OK;
 }
 
-static mb_status keep_not(mb_char_class drop, const mb_text *in, mb_text *out)
+static mb_status keep_not(mb_char_class drop, const mb_bytes *in, mb_bytes *out)
 {
     uint32_t c;
 
     for (const char *p = in->p, *end = p + in->n; p < end;) {
         const size_t len = mb_utf8_get(p, end, &c);
         if (!drop(c))
-            MB_TRY(mb_text_add(out, p, len));
+            MB_TRY(mb_bytes_add(out, p, len));
         p += len;
     }
     return MB_OK;
 }
 
-static mb_status lowercase(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status lowercase(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     uint32_t c;
 
@@ -59,9 +59,9 @@ static mb_status lowercase(const tok_stage *s, const mb_text *in, mb_text *out)
     return MB_OK;
 }
 
-static mb_status bert(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status bert(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
-    mb_text a = {0}, b = {0};
+    mb_bytes a = {0}, b = {0};
     mb_status st = MB_OK;
 
     MB_TRY_GOTO(bert_clean(s, in->p, in->p + in->n, &a), st, done);
@@ -70,38 +70,38 @@ static mb_status bert(const tok_stage *s, const mb_text *in, mb_text *out)
         a.n = 0;
         MB_TRY_GOTO(keep_not(mb_char_is_nonspacing, &b, &a), st, done);
     }
-    st = s->flag[3] ? lowercase(s, &a, out) : mb_text_add(out, a.p, a.n);
+    st = s->flag[3] ? lowercase(s, &a, out) : mb_bytes_add(out, a.p, a.n);
 done:
-    mb_text_release(&a);
-    mb_text_release(&b);
+    mb_bytes_release(&a);
+    mb_bytes_release(&b);
     return st;
 }
 
-static mb_status nfc(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status nfc(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     (void)s;
     return mb_normal_form_add(out, in->p, in->n, MB_NFC);
 }
 
-static mb_status nfd(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status nfd(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     (void)s;
     return mb_normal_form_add(out, in->p, in->n, MB_NFD);
 }
 
-static mb_status nfkc(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status nfkc(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     (void)s;
     return mb_normal_form_add(out, in->p, in->n, MB_NFKC);
 }
 
-static mb_status nfkd(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status nfkd(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     (void)s;
     return mb_normal_form_add(out, in->p, in->n, MB_NFKD);
 }
 
-static mb_status strip_accents(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status strip_accents(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     (void)s;
     return keep_not(mb_char_is_mark, in, out);
@@ -114,7 +114,7 @@ static mb_status read_strip(mb_json v, const char *where, tok_stage *s)
     return mb_json_get_bool(v, "strip_right", true, &s->flag[1]);
 }
 
-static mb_status strip(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status strip(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     const char *end = in->p + in->n, *first = end, *last = in->p;
     uint32_t c;
@@ -131,7 +131,7 @@ static mb_status strip(const tok_stage *s, const mb_text *in, mb_text *out)
         first = in->p;
     if (!s->flag[1])
         last = end;
-    return first < last ? mb_text_add(out, first, (size_t)(last - first)) : MB_OK;
+    return first < last ? mb_bytes_add(out, first, (size_t)(last - first)) : MB_OK;
 }
 
 static mb_status read_replace(mb_json v, const char *where, tok_stage *s)
@@ -140,7 +140,7 @@ static mb_status read_replace(mb_json v, const char *where, tok_stage *s)
     return tok_read_content(v, "content", "", &s->content);
 }
 
-static mb_status replace(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status replace(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     return tok_replace(s, in->p, in->n, out);
 }
@@ -151,14 +151,14 @@ static mb_status read_prepend(mb_json v, const char *where, tok_stage *s)
     return tok_read_content(v, "prepend", "", &s->content);
 }
 
-static mb_status prepend(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status prepend(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     if (in->n > 0)
-        MB_TRY(mb_text_add(out, s->content.p, s->content.n));
-    return mb_text_add(out, in->p, in->n);
+        MB_TRY(mb_bytes_add(out, s->content.p, s->content.n));
+    return mb_bytes_add(out, in->p, in->n);
 }
 
-static mb_status byte_level(const tok_stage *s, const mb_text *in, mb_text *out)
+static mb_status byte_level(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
 {
     (void)s;
     for (size_t i = 0; i < in->n; i++)
@@ -183,16 +183,16 @@ static const tok_step steps[] = {
 const tok_family tok_normalizers = {"normalizer", "normalizers", steps,
                                     sizeof steps / sizeof *steps};
 
-mb_status tok_normalize(const tok_chain *c, const char *text, size_t n, mb_text *out,
-                        mb_text *spare)
+mb_status tok_normalize(const tok_chain *c, const char *text, size_t n, mb_bytes *out,
+                        mb_bytes *spare)
 {
     out->n = 0;
-    MB_TRY(mb_text_add(out, text, n));
+    MB_TRY(mb_bytes_add(out, text, n));
     for (size_t i = 0; i < c->n; i++) {
         spare->n = 0;
-        MB_TRY(mb_text_reserve(out, 1)); /* so that out->p is not NULL */
+        MB_TRY(mb_bytes_reserve(out, 1)); /* so that out->p is not NULL */
         MB_TRY(c->at[i].step->normalize(&c->at[i], out, spare));
-        const mb_text swap = *out;
+        const mb_bytes swap = *out;
         *out = *spare;
         *spare = swap;
     }

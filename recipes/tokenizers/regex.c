@@ -26,7 +26,8 @@ struct mb_regex {
     char *where;
 };
 
-#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+/* Oniguruma has a table of its own for Latin-1, where superscripts and fractions are of words. */
+#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 /* An escape letter: what stands for it outside a class and inside one. */
 static const struct {
@@ -63,7 +64,7 @@ static bool is_script(const char *name, size_t n)
 struct pattern {
     const char *p, *end;
     const char *where;
-    mb_text *to;
+    mb_bytes *to;
     bool in_class, counted; /* counted: a {n,m} has just ended */
 };
 
@@ -75,7 +76,7 @@ static mb_status refuse(const struct pattern *s, const char *what)
 static mb_status translate_escape(struct pattern *s)
 {
     if (s->p + 1 >= s->end) /* PCRE2 says what is wrong with it */
-        return mb_text_add(s->to, s->p++, 1);
+        return mb_bytes_add(s->to, s->p++, 1);
     const char letter = s->p[1];
     for (size_t i = 0; i < sizeof escapes / sizeof *escapes; i++) {
         if (escapes[i].letter != letter)
@@ -83,22 +84,22 @@ static mb_status translate_escape(struct pattern *s)
         s->p += 2;
         if (s->in_class && escapes[i].inside == NULL)
             return refuse(s, "\\W or \\H inside a class");
-        return mb_text_puts(s->to, s->in_class ? escapes[i].inside : escapes[i].outside);
+        return mb_bytes_puts(s->to, s->in_class ? escapes[i].inside : escapes[i].outside);
     }
     if ((letter == 'p' || letter == 'P') && s->p + 2 < s->end && s->p[2] == '{') {
         const char *name = s->p + 3;
         const char *close = memchr(name, '}', (size_t)(s->end - name));
         if (close != NULL) {
             const char *bare = *name == '^' ? name + 1 : name;
-            MB_TRY(mb_text_add(s->to, s->p, (size_t)(bare - s->p)));
+            MB_TRY(mb_bytes_add(s->to, s->p, (size_t)(bare - s->p)));
             if (is_script(bare, (size_t)(close - bare)))
-                MB_TRY(mb_text_puts(s->to, "sc:"));
-            MB_TRY(mb_text_add(s->to, bare, (size_t)(close + 1 - bare)));
+                MB_TRY(mb_bytes_puts(s->to, "sc:"));
+            MB_TRY(mb_bytes_add(s->to, bare, (size_t)(close + 1 - bare)));
             s->p = close + 1;
             return MB_OK;
         }
     }
-    MB_TRY(mb_text_add(s->to, s->p, 2));
+    MB_TRY(mb_bytes_add(s->to, s->p, 2));
     s->p += 2;
     return MB_OK;
 }
@@ -106,9 +107,9 @@ static mb_status translate_escape(struct pattern *s)
 /* "(?flags" up to its ':' or ')'. */
 static mb_status translate_flags(struct pattern *s)
 {
-    MB_TRY(mb_text_add(s->to, s->p, 2));
+    MB_TRY(mb_bytes_add(s->to, s->p, 2));
     for (s->p += 2; s->p < s->end && strchr("imx-", *s->p) != NULL && *s->p != '\0'; s->p++)
-        MB_TRY(mb_text_add(s->to, *s->p == 'm' ? "s" : s->p, 1));
+        MB_TRY(mb_bytes_add(s->to, *s->p == 'm' ? "s" : s->p, 1));
     return MB_OK;
 }
 
@@ -118,11 +119,18 @@ static mb_status translate_in_class(struct pattern *s)
 
     if (left >= 2 && s->p[0] == '&' && s->p[1] == '&')
         return refuse(s, "a class intersection (&&)");
+    if (left >= 2 && s->p[0] == '[' && s->p[1] == ':') { /* [:alpha:] */
+        const char *close = memmem(s->p + 2, left - 2, ":]", 2);
+        const size_t n = close != NULL ? (size_t)(close + 2 - s->p) : 1;
+        MB_TRY(mb_bytes_add(s->to, s->p, n));
+        s->p += n;
+        return MB_OK;
+    }
     if (s->p[0] == '[')
         return refuse(s, "a class inside a class");
     if (s->p[0] == ']')
         s->in_class = false;
-    return mb_text_add(s->to, s->p++, 1);
+    return mb_bytes_add(s->to, s->p++, 1);
 }
 
 static mb_status translate_outside(struct pattern *s)
@@ -139,17 +147,17 @@ static mb_status translate_outside(struct pattern *s)
         s->counted = true;
     if (s->p[0] == '[') {
         s->in_class = true;
-        MB_TRY(mb_text_add(s->to, s->p++, 1));
+        MB_TRY(mb_bytes_add(s->to, s->p++, 1));
         if (s->p < s->end && *s->p == '^')
-            MB_TRY(mb_text_add(s->to, s->p++, 1));
+            MB_TRY(mb_bytes_add(s->to, s->p++, 1));
         if (s->p < s->end && *s->p == ']') /* a literal ] may come first */
-            MB_TRY(mb_text_add(s->to, s->p++, 1));
+            MB_TRY(mb_bytes_add(s->to, s->p++, 1));
         return MB_OK;
     }
-    return mb_text_add(s->to, s->p++, 1);
+    return mb_bytes_add(s->to, s->p++, 1);
 }
 
-static mb_status translate(const char *pattern, size_t n, const char *where, mb_text *to)
+static mb_status translate(const char *pattern, size_t n, const char *where, mb_bytes *to)
 {
     struct pattern s = {pattern, pattern + n, where, to, false, false};
 
@@ -166,7 +174,7 @@ static mb_status translate(const char *pattern, size_t n, const char *where, mb_
     return MB_OK;
 }
 
-static mb_status compile(mb_regex *re, const mb_text *source)
+static mb_status compile(mb_regex *re, const mb_bytes *source)
 {
     int error;
     PCRE2_SIZE at;
@@ -196,7 +204,7 @@ static mb_status compile(mb_regex *re, const mb_text *source)
 
 mb_status mb_regex_new(const char *pattern, size_t n, const char *where, mb_regex **out)
 {
-    mb_text source = {0};
+    mb_bytes source = {0};
     mb_regex *re = NULL;
     mb_status st = MB_OK;
 
@@ -205,12 +213,12 @@ mb_status mb_regex_new(const char *pattern, size_t n, const char *where, mb_rege
     MB_TRY_GOTO(mb_strndup(pattern, n, &re->source), st, done);
     MB_TRY_GOTO(mb_strdup(where, &re->where), st, done);
     MB_TRY_GOTO(translate(pattern, n, where, &source), st, done);
-    MB_TRY_GOTO(mb_text_end(&source), st, done);
+    MB_TRY_GOTO(mb_bytes_end(&source), st, done);
     MB_TRY_GOTO(compile(re, &source), st, done);
     *out = re;
     re = NULL;
 done:
-    mb_text_release(&source);
+    mb_bytes_release(&source);
     mb_regex_free(re);
     return st;
 }

@@ -7,7 +7,7 @@
 #ifndef MB_RECIPES_TOKENIZERS_REGEX_H
 #define MB_RECIPES_TOKENIZERS_REGEX_H
 
-#include "recipes/tokenizers/text.h"
+#include "recipes/tokenizers/bytes.h"
 
 typedef struct mb_regex mb_regex;
 

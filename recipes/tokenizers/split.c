@@ -41,7 +41,7 @@ static void swap_spans(tok_pieces *p)
 
 static void swap_text(tok_pieces *p)
 {
-    const mb_text swap = p->own;
+    const mb_bytes swap = p->own;
     p->own = p->spare;
     p->spare = swap;
     p->text = p->own.p;
@@ -163,14 +163,14 @@ static mb_status add_prefix_space(const tok_stage *s, tok_pieces *p, mb_span at)
 {
     (void)s;
     if (at.begin == at.end || p->text[at.begin] != ' ')
-        MB_TRY(mb_text_add(&p->spare, " ", 1));
-    return mb_text_add(&p->spare, p->text + at.begin, at.end - at.begin);
+        MB_TRY(mb_bytes_add(&p->spare, " ", 1));
+    return mb_bytes_add(&p->spare, p->text + at.begin, at.end - at.begin);
 }
 
 static mb_status add_byte_chars(const tok_stage *s, tok_pieces *p, mb_span at)
 {
     (void)s;
-    MB_TRY(mb_text_reserve(&p->spare, 2 * (at.end - at.begin)));
+    MB_TRY(mb_bytes_reserve(&p->spare, 2 * (at.end - at.begin)));
     char *out = p->spare.p + p->spare.n;
     for (size_t i = at.begin; i < at.end; i++) {
         const uint8_t byte = (uint8_t)p->text[i];
@@ -194,18 +194,18 @@ static mb_status cut_byte_level(const tok_stage *s, tok_pieces *p)
 
 static mb_status add_metaspaces(const tok_stage *s, tok_pieces *p, mb_span at)
 {
-    const mb_text *mark = &s->content;
+    const mb_bytes *mark = &s->content;
     const size_t n = at.end - at.begin;
     const bool starts = (n > 0 && p->text[at.begin] == ' ') ||
                         (n >= mark->n && memcmp(p->text + at.begin, mark->p, mark->n) == 0);
 
     if (s->flag[0] && !starts && (!s->flag[1] || (p->at_start && at.begin == 0)))
-        MB_TRY(mb_text_add(&p->spare, mark->p, mark->n));
+        MB_TRY(mb_bytes_add(&p->spare, mark->p, mark->n));
     for (size_t i = at.begin; i < at.end; i++) {
         if (p->text[i] == ' ')
-            MB_TRY(mb_text_add(&p->spare, mark->p, mark->n));
+            MB_TRY(mb_bytes_add(&p->spare, mark->p, mark->n));
         else
-            MB_TRY(mb_text_add(&p->spare, p->text + i, 1));
+            MB_TRY(mb_bytes_add(&p->spare, p->text + i, 1));
     }
     return MB_OK;
 }
@@ -246,8 +246,8 @@ mb_status tok_cut(const tok_chain *c, tok_pieces *p)
 
 void tok_pieces_release(tok_pieces *p)
 {
-    mb_text_release(&p->own);
-    mb_text_release(&p->spare);
+    mb_bytes_release(&p->own);
+    mb_bytes_release(&p->spare);
     mb_spans_release(&p->span);
     mb_spans_release(&p->spare_span);
     mb_spans_release(&p->found);

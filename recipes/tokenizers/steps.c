@@ -26,7 +26,7 @@ static mb_status split_by_class(mb_char_class is, const char *text, size_t n, si
     return last < end ? mb_spans_push(out, base + (size_t)(last - text), base + n, false) : MB_OK;
 }
 
-static mb_status split_by_literal(const mb_text *what, const char *text, size_t n, size_t base,
+static mb_status split_by_literal(const mb_bytes *what, const char *text, size_t n, size_t base,
                                   mb_spans *out)
 {
     size_t last = 0;
@@ -54,7 +54,7 @@ mb_status tok_pattern_split(const tok_pattern *p, const char *text, size_t n, si
     return split_by_literal(&p->literal, text, n, base, out);
 }
 
-mb_status tok_replace(const tok_stage *s, const char *in, size_t n, mb_text *out)
+mb_status tok_replace(const tok_stage *s, const char *in, size_t n, mb_bytes *out)
 {
     mb_spans found = {0};
     mb_status st = MB_OK;
@@ -63,9 +63,9 @@ mb_status tok_replace(const tok_stage *s, const char *in, size_t n, mb_text *out
     for (size_t i = 0; i < found.n; i++) {
         const mb_span *f = &found.at[i];
         if (f->match)
-            MB_TRY_GOTO(mb_text_add(out, s->content.p, s->content.n), st, done);
+            MB_TRY_GOTO(mb_bytes_add(out, s->content.p, s->content.n), st, done);
         else
-            MB_TRY_GOTO(mb_text_add(out, in + f->begin, f->end - f->begin), st, done);
+            MB_TRY_GOTO(mb_bytes_add(out, in + f->begin, f->end - f->begin), st, done);
     }
 done:
     mb_spans_release(&found);
@@ -87,15 +87,15 @@ mb_status tok_read_pattern(mb_json object, const char *where, tok_pattern *out)
     mb_json literal;
     MB_TRY(mb_json_need(pattern, "String", MB_JSON_STRING, &literal));
     MB_TRY(mb_json_string(literal, &text, &n));
-    return mb_text_add(&out->literal, text, n);
+    return mb_bytes_add(&out->literal, text, n);
 }
 
-mb_status tok_read_content(mb_json object, const char *key, const char *otherwise, mb_text *out)
+mb_status tok_read_content(mb_json object, const char *key, const char *otherwise, mb_bytes *out)
 {
     const char *text;
 
     MB_TRY(mb_json_get_string(object, key, otherwise, &text));
-    return mb_text_puts(out, text);
+    return mb_bytes_puts(out, text);
 }
 
 mb_status tok_read_behavior(mb_json object, const char *where, enum tok_behavior otherwise,
@@ -170,8 +170,8 @@ void tok_chain_release(tok_chain *c)
 {
     for (size_t i = 0; i < c->n; i++) {
         mb_regex_free(c->at[i].pattern.regex);
-        mb_text_release(&c->at[i].pattern.literal);
-        mb_text_release(&c->at[i].content);
+        mb_bytes_release(&c->at[i].pattern.literal);
+        mb_bytes_release(&c->at[i].content);
     }
     mb_free(c->at);
     *c = (tok_chain){0};

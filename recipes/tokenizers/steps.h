@@ -9,14 +9,14 @@
 #define MB_RECIPES_TOKENIZERS_STEPS_H
 
 #include "core/json.h"
+#include "recipes/tokenizers/bytes.h"
 #include "recipes/tokenizers/regex.h"
-#include "recipes/tokenizers/text.h"
 #include "recipes/tokenizers/unicode.h"
 
 /* What a Split or Replace looks for: exactly one of the three is set. */
 typedef struct tok_pattern {
     mb_regex *regex;
-    mb_text literal;
+    mb_bytes literal;
     mb_char_class is; /* every such character is a match of its own */
 } tok_pattern;
 
@@ -37,14 +37,14 @@ enum tok_behavior {
 typedef struct tok_pieces {
     const char *text; /* borrowed: the input, or own.p */
     size_t n;
-    mb_text own, spare;
+    mb_bytes own, spare;
     mb_spans span, spare_span, found;
     bool at_start; /* the text is the beginning of what the caller gave */
 } tok_pieces;
 
 /* Tokens on their way to being text. */
 typedef struct tok_tokens {
-    mb_text text, spare;
+    mb_bytes text, spare;
     mb_spans span, spare_span;
     bool raw; /* keep bytes that are not UTF-8, for streaming */
 } tok_tokens;
@@ -55,7 +55,7 @@ typedef struct tok_step {
     const char *type;
     mb_status (*read)(mb_json v, const char *where, tok_stage *s); /* NULL: it has no settings */
     /* One of: a text from `in` added to `out`; pieces cut up; tokens rewritten. */
-    mb_status (*normalize)(const tok_stage *s, const mb_text *in, mb_text *out);
+    mb_status (*normalize)(const tok_stage *s, const mb_bytes *in, mb_bytes *out);
     mb_status (*cut)(const tok_stage *s, tok_pieces *p);
     mb_status (*decode)(const tok_stage *s, tok_tokens *t);
 } tok_step;
@@ -66,7 +66,7 @@ struct tok_stage {
     enum tok_behavior behavior;
     size_t start, stop;
     tok_pattern pattern;
-    mb_text content;
+    mb_bytes content;
 };
 
 typedef struct tok_chain {
@@ -91,7 +91,7 @@ void tok_chain_release(tok_chain *c);
 /* Settings: a pattern {"String": ...} or {"Regex": ...}; a string; a behaviour's name. */
 mb_status tok_read_pattern(mb_json object, const char *where, tok_pattern *out) MB_MUST_USE;
 mb_status tok_read_content(mb_json object, const char *key, const char *otherwise,
-                           mb_text *out) MB_MUST_USE;
+                           mb_bytes *out) MB_MUST_USE;
 mb_status tok_read_behavior(mb_json object, const char *where, enum tok_behavior otherwise,
                             enum tok_behavior *out) MB_MUST_USE;
 /* The Metaspace settings: content = replacement, flag[0] = prepend, flag[1] = only at the start of
@@ -99,11 +99,11 @@ mb_status tok_read_behavior(mb_json object, const char *where, enum tok_behavior
 mb_status tok_read_metaspace(mb_json v, const char *where, tok_stage *s) MB_MUST_USE;
 
 /* Adds in[0..n) with every match of s->pattern replaced by s->content. */
-mb_status tok_replace(const tok_stage *s, const char *in, size_t n, mb_text *out) MB_MUST_USE;
+mb_status tok_replace(const tok_stage *s, const char *in, size_t n, mb_bytes *out) MB_MUST_USE;
 
 /* Adds text[0..n) normalised to *out; `spare` is work space. */
-mb_status tok_normalize(const tok_chain *c, const char *text, size_t n, mb_text *out,
-                        mb_text *spare) MB_MUST_USE;
+mb_status tok_normalize(const tok_chain *c, const char *text, size_t n, mb_bytes *out,
+                        mb_bytes *spare) MB_MUST_USE;
 /* Cuts p->text into p->span. */
 mb_status tok_cut(const tok_chain *c, tok_pieces *p) MB_MUST_USE;
 void tok_pieces_release(tok_pieces *p);

@@ -46,8 +46,8 @@ static void free_work(const mb_tokenizer *t, tok_work *w)
     tok_pieces_release(&w->pieces);
     mb_free(w->raw.at);
     mb_free(w->inner.at);
-    mb_text_release(&w->normal);
-    mb_text_release(&w->spare);
+    mb_bytes_release(&w->normal);
+    mb_bytes_release(&w->spare);
     mb_ids_release(&w->part[0]);
     mb_ids_release(&w->part[1]);
     mb_free(w);
@@ -65,7 +65,7 @@ void mb_tokenizer_free(mb_tokenizer *t)
         t->model->free(t->model_data);
     mb_vocab_free(t->vocab);
     for (size_t i = 0; i < t->n_added; i++)
-        mb_text_release(&t->added[i].content);
+        mb_bytes_release(&t->added[i].content);
     mb_free(t->added);
     tok_trie_free(t->raw);
     tok_trie_free(t->normalized);
@@ -267,7 +267,7 @@ mb_status mb_tokenizer_encode_pair(const mb_tokenizer *t, const char *a, size_t 
                                    size_t n_b, unsigned flags, mb_ids *out, mb_ids *type_ids)
 {
     const size_t n = out->n, n_types = type_ids != NULL ? type_ids->n : 0;
-    tok_work *w;
+    tok_work *w = NULL;
 
     MB_TRY(take_work(t, &w));
     const mb_status st = encode_both(t, w, a, n_a, b, n_b, flags, out, type_ids);
@@ -305,11 +305,11 @@ mb_status mb_tokenizer_decode(const mb_tokenizer *t, const int32_t *id, size_t n
     for (size_t i = 0; i < n; i++)
         MB_TRY_GOTO(add_token(t, id[i], skip_special, &tokens), st, done);
     MB_TRY_GOTO(tok_decode(&t->decoder, &tokens), st, done);
-    MB_TRY_GOTO(mb_text_end(&tokens.text), st, done);
+    MB_TRY_GOTO(mb_bytes_end(&tokens.text), st, done);
     if (n_text != NULL)
         *n_text = tokens.text.n;
     *text = tokens.text.p;
-    tokens.text = (mb_text){0};
+    tokens.text = (mb_bytes){0};
 done:
     tok_tokens_release(&tokens);
     return st;
@@ -323,7 +323,7 @@ struct mb_detokenizer {
     bool skip_special;
     int32_t last; /* -1: nothing yet */
     tok_tokens before, both;
-    mb_text pending, ready;
+    mb_bytes pending, ready;
 };
 
 mb_status mb_detokenizer_new(const mb_tokenizer *t, bool skip_special, mb_detokenizer **out)
@@ -345,8 +345,8 @@ void mb_detokenizer_free(mb_detokenizer *d)
         return;
     tok_tokens_release(&d->before);
     tok_tokens_release(&d->both);
-    mb_text_release(&d->pending);
-    mb_text_release(&d->ready);
+    mb_bytes_release(&d->pending);
+    mb_bytes_release(&d->ready);
     mb_free(d);
 }
 
@@ -358,7 +358,7 @@ static mb_status give_out(mb_detokenizer *d, size_t n, const char **text, size_t
         memmove(d->pending.p, d->pending.p + n, d->pending.n - n);
         d->pending.n -= n;
     }
-    MB_TRY(mb_text_end(&d->ready));
+    MB_TRY(mb_bytes_end(&d->ready));
     *text = d->ready.p;
     *n_text = d->ready.n;
     return MB_OK;
@@ -382,7 +382,7 @@ mb_status mb_detokenizer_push(mb_detokenizer *d, int32_t id, const char **text, 
     while (same < d->before.text.n && same < d->both.text.n &&
            d->before.text.p[same] == d->both.text.p[same])
         same++;
-    MB_TRY(mb_text_add(&d->pending, d->both.text.p + same, d->both.text.n - same));
+    MB_TRY(mb_bytes_add(&d->pending, d->both.text.p + same, d->both.text.n - same));
     d->last = id;
     return give_out(d, d->pending.n - mb_utf8_unfinished(d->pending.p, d->pending.n), text, n);
 }

@@ -108,25 +108,25 @@ size_t mb_utf8_put(uint32_t c, char out[4])
     return 4;
 }
 
-mb_status mb_utf8_add(mb_text *t, uint32_t c)
+mb_status mb_utf8_add(mb_bytes *t, uint32_t c)
 {
-    MB_TRY(mb_text_reserve(t, 4));
+    MB_TRY(mb_bytes_reserve(t, 4));
     t->n += mb_utf8_put(c, t->p + t->n);
     return MB_OK;
 }
 
-mb_status mb_utf8_add_lossy(mb_text *t, const char *p, size_t n)
+mb_status mb_utf8_add_lossy(mb_bytes *t, const char *p, size_t n)
 {
     while (n > 0) {
         size_t good, seen;
         mb_utf8_check(p, n, &good);
-        MB_TRY(mb_text_add(t, p, good));
+        MB_TRY(mb_bytes_add(t, p, good));
         p += good;
         n -= good;
         if (n == 0)
             break;
         sequence((const unsigned char *)p, n, &seen);
-        MB_TRY(mb_text_puts(t, "\xef\xbf\xbd"));
+        MB_TRY(mb_bytes_puts(t, "\xef\xbf\xbd"));
         p += seen;
         n -= seen;
     }
@@ -214,14 +214,14 @@ bool mb_char_is_word(uint32_t c)
            (c >= 0x1f170 && c <= 0x1f189) || c == 0x200c || c == 0x200d;
 }
 
-mb_status mb_lower_add(mb_text *t, uint32_t c)
+mb_status mb_lower_add(mb_bytes *t, uint32_t c)
 {
     if (c < 0x80) {
         const char a = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
-        return mb_text_add(t, &a, 1);
+        return mb_bytes_add(t, &a, 1);
     }
     if (c == 0x130) /* the one unconditional lower case of two code points */
-        return mb_text_puts(t, "i\xcc\x87");
+        return mb_bytes_puts(t, "i\xcc\x87");
     return mb_utf8_add(t, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
 }
 
@@ -275,7 +275,7 @@ static mb_status order_marks(utf8proc_int32_t *c, size_t n)
     return MB_OK;
 }
 
-static mb_status normal_form(mb_text *t, const char *p, size_t n, mb_normal_form form)
+static mb_status normal_form(mb_bytes *t, const char *p, size_t n, mb_normal_form form)
 {
     const bool compose = form == MB_NFC || form == MB_NFKC;
     const utf8proc_option_t how =
@@ -309,7 +309,7 @@ done:
     return st;
 }
 
-mb_status mb_normal_form_add(mb_text *t, const char *p, size_t n, mb_normal_form form)
+mb_status mb_normal_form_add(mb_bytes *t, const char *p, size_t n, mb_normal_form form)
 {
     /* ASCII is its own normal form; only the stretch between the first and the last character
      * that is not ASCII (and the letter before it) has work to do. */
@@ -318,12 +318,12 @@ mb_status mb_normal_form_add(mb_text *t, const char *p, size_t n, mb_normal_form
     while (begin < n && (unsigned char)p[begin] < 0x80)
         begin++;
     if (begin == n)
-        return mb_text_add(t, p, n);
+        return mb_bytes_add(t, p, n);
     if (begin > 0)
         begin--;
     while ((unsigned char)p[end - 1] < 0x80)
         end--;
-    MB_TRY(mb_text_add(t, p, begin));
+    MB_TRY(mb_bytes_add(t, p, begin));
     MB_TRY(normal_form(t, p + begin, end - begin, form));
-    return mb_text_add(t, p + end, n - end);
+    return mb_bytes_add(t, p + end, n - end);
 }

@@ -6,16 +6,16 @@
 #ifndef MB_RECIPES_TOKENIZERS_UNICODE_H
 #define MB_RECIPES_TOKENIZERS_UNICODE_H
 
-#include "recipes/tokenizers/text.h"
+#include "recipes/tokenizers/bytes.h"
 
 /* *bad is the offset of the first byte that does not belong to a valid sequence (n if all do). */
 bool mb_utf8_check(const char *p, size_t n, size_t *bad);
 /* The code point at p (p < end); returns how many bytes it has. */
 size_t mb_utf8_get(const char *p, const char *end, uint32_t *c);
 size_t mb_utf8_put(uint32_t c, char out[4]);
-mb_status mb_utf8_add(mb_text *t, uint32_t c) MB_MUST_USE;
+mb_status mb_utf8_add(mb_bytes *t, uint32_t c) MB_MUST_USE;
 /* Adds p[0..n) with every maximal bad stretch replaced by U+FFFD. */
-mb_status mb_utf8_add_lossy(mb_text *t, const char *p, size_t n) MB_MUST_USE;
+mb_status mb_utf8_add_lossy(mb_bytes *t, const char *p, size_t n) MB_MUST_USE;
 /* Bytes at the end of p[0..n) that begin a sequence which more bytes could complete: 0 to 3. */
 size_t mb_utf8_unfinished(const char *p, size_t n);
 
@@ -30,10 +30,10 @@ bool mb_char_is_cjk(uint32_t c);         /* ideographs, as BERT lists them */
 bool mb_char_is_word(uint32_t c);        /* a letter, mark, digit or connector: \w */
 
 /* Adds the lower-case form, which can be two code points. */
-mb_status mb_lower_add(mb_text *t, uint32_t c) MB_MUST_USE;
+mb_status mb_lower_add(mb_bytes *t, uint32_t c) MB_MUST_USE;
 
 typedef enum mb_normal_form { MB_NFC, MB_NFD, MB_NFKC, MB_NFKD } mb_normal_form;
 /* Adds p[0..n) in a normal form. Linear in n but for n log n in one run of combining marks. */
-mb_status mb_normal_form_add(mb_text *t, const char *p, size_t n, mb_normal_form form) MB_MUST_USE;
+mb_status mb_normal_form_add(mb_bytes *t, const char *p, size_t n, mb_normal_form form) MB_MUST_USE;
 
 #endif

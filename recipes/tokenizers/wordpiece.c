@@ -10,7 +10,7 @@
 
 struct wordpiece {
     const mb_vocab *vocab;
-    mb_text prefix, unknown;
+    mb_bytes prefix, unknown;
     int32_t unknown_id;
     size_t max_chars;
     size_t longest;
@@ -22,8 +22,8 @@ static void release(void *model)
 
     if (w == NULL)
         return;
-    mb_text_release(&w->prefix);
-    mb_text_release(&w->unknown);
+    mb_bytes_release(&w->prefix);
+    mb_bytes_release(&w->unknown);
     mb_free(w);
 }
 
@@ -36,7 +36,7 @@ static mb_status read_settings(mb_json model, mb_vocab *vocab, struct wordpiece 
     MB_TRY(tok_vocab_read(v, vocab));
     MB_TRY(tok_read_content(model, "continuing_subword_prefix", "##", &w->prefix));
     MB_TRY(tok_read_content(model, "unk_token", "[UNK]", &w->unknown));
-    MB_TRY(mb_text_end(&w->unknown));
+    MB_TRY(mb_bytes_end(&w->unknown));
     MB_TRY(mb_json_get_int(model, "max_input_chars_per_word", 100, &max_chars));
     if (max_chars < 1)
         return mb_json_fault(mb_json_get(model, "max_input_chars_per_word"), "must be positive");
@@ -67,7 +67,7 @@ static mb_status load(mb_json model, const char *where, mb_vocab *vocab, void **
 /* The work space: the prefix and a candidate. */
 static mb_status work_new(const void *model, void **work)
 {
-    mb_text *t = NULL;
+    mb_bytes *t = NULL;
 
     (void)model;
     MB_TRY(MB_NEW(&t));
@@ -78,12 +78,12 @@ static mb_status work_new(const void *model, void **work)
 static void work_free(void *work)
 {
     if (work != NULL)
-        mb_text_release(work);
+        mb_bytes_release(work);
     mb_free(work);
 }
 
 /* The longest token at word[from..n); 0 bytes when there is none. */
-static mb_status longest_token(const struct wordpiece *w, mb_text *candidate, const char *word,
+static mb_status longest_token(const struct wordpiece *w, mb_bytes *candidate, const char *word,
                                size_t from, size_t n, const uint8_t *barred, int32_t *id,
                                size_t *bytes)
 {
@@ -91,8 +91,8 @@ static mb_status longest_token(const struct wordpiece *w, mb_text *candidate, co
     size_t end = n;
 
     candidate->n = 0;
-    MB_TRY(mb_text_add(candidate, w->prefix.p, prefix));
-    MB_TRY(mb_text_add(candidate, word + from, n - from));
+    MB_TRY(mb_bytes_add(candidate, w->prefix.p, prefix));
+    MB_TRY(mb_bytes_add(candidate, word + from, n - from));
     if (end - from + prefix > w->longest)
         end = w->longest < prefix ? from : from + w->longest - prefix;
     for (; end > from; end--) {
@@ -111,7 +111,7 @@ static mb_status encode(const void *model, void *work, const char *word, size_t 
 {
     const struct wordpiece *w = model;
     const size_t first = out->n;
-    size_t chars = 0, bytes;
+    size_t chars = 0, bytes = 0;
 
     for (size_t i = 0; i < n; i++)
         chars += ((unsigned char)word[i] & 0xc0) != 0x80;

@@ -1,6 +1,6 @@
-/* recipes/tokenizers/text.h - growable bytes, spans of them, and a map from bytes to ids. */
-#ifndef MB_RECIPES_TOKENIZERS_TEXT_H
-#define MB_RECIPES_TOKENIZERS_TEXT_H
+/* recipes/tokenizers/bytes.h - growable bytes, spans of them, and a map from bytes to ids. */
+#ifndef MB_RECIPES_TOKENIZERS_BYTES_H
+#define MB_RECIPES_TOKENIZERS_BYTES_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -8,20 +8,20 @@
 
 #include "core/status.h"
 
-/* Bytes; all zero is empty. Not NUL-terminated unless mb_text_end was called. */
-typedef struct mb_text {
+/* Bytes; all zero is empty. Not NUL-terminated unless mb_bytes_end was called. */
+typedef struct mb_bytes {
     char *p;
     size_t n, capacity;
-} mb_text;
+} mb_bytes;
 
-mb_status mb_text_reserve(mb_text *t, size_t more) MB_MUST_USE; /* room for `more` bytes */
-mb_status mb_text_add(mb_text *t, const char *p, size_t n) MB_MUST_USE;
-mb_status mb_text_puts(mb_text *t, const char *s) MB_MUST_USE;
-mb_status mb_text_printf(mb_text *t, const char *fmt, ...) MB_PRINTF(2, 3) MB_MUST_USE;
+mb_status mb_bytes_reserve(mb_bytes *t, size_t more) MB_MUST_USE; /* room for `more` bytes */
+mb_status mb_bytes_add(mb_bytes *t, const char *p, size_t n) MB_MUST_USE;
+mb_status mb_bytes_puts(mb_bytes *t, const char *s) MB_MUST_USE;
+mb_status mb_bytes_printf(mb_bytes *t, const char *fmt, ...) MB_PRINTF(2, 3) MB_MUST_USE;
 /* Adds s as a JSON string with its quotes. */
-mb_status mb_text_json(mb_text *t, const char *s, size_t n) MB_MUST_USE;
-mb_status mb_text_end(mb_text *t) MB_MUST_USE; /* puts a NUL after the bytes, not counted */
-void mb_text_release(mb_text *t);
+mb_status mb_bytes_json(mb_bytes *t, const char *s, size_t n) MB_MUST_USE;
+mb_status mb_bytes_end(mb_bytes *t) MB_MUST_USE; /* puts a NUL after the bytes, not counted */
+void mb_bytes_release(mb_bytes *t);
 
 /* A stretch of a text; `match` is what a pattern said of it. */
 typedef struct mb_span {

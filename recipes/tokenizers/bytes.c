@@ -1,9 +1,9 @@
-/* recipes/tokenizers/text.c - growable bytes, spans of them, and a map from bytes to ids.
+/* recipes/tokenizers/bytes.c - growable bytes, spans of them, and a map from bytes to ids.
  *
  * The map is an open-addressing table of entry numbers with the upper hash bits beside them; the
  * strings lie one after the other in one block, so a vocabulary of 262,144 tokens is four blocks.
  */
-#include "recipes/tokenizers/text.h"
+#include "recipes/tokenizers/bytes.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 #include "core/alloc.h"
 
-mb_status mb_text_reserve(mb_text *t, size_t more)
+mb_status mb_bytes_reserve(mb_bytes *t, size_t more)
 {
     if (more <= t->capacity - t->n)
         return MB_OK;
@@ -19,22 +19,22 @@ mb_status mb_text_reserve(mb_text *t, size_t more)
     return mb_grow((void **)&t->p, &t->capacity, t->n + more, 1, "text");
 }
 
-mb_status mb_text_add(mb_text *t, const char *p, size_t n)
+mb_status mb_bytes_add(mb_bytes *t, const char *p, size_t n)
 {
     if (n > t->capacity - t->n)
-        MB_TRY(mb_text_reserve(t, n));
+        MB_TRY(mb_bytes_reserve(t, n));
     if (n > 0)
         memcpy(t->p + t->n, p, n);
     t->n += n;
     return MB_OK;
 }
 
-mb_status mb_text_puts(mb_text *t, const char *s)
+mb_status mb_bytes_puts(mb_bytes *t, const char *s)
 {
-    return mb_text_add(t, s, strlen(s));
+    return mb_bytes_add(t, s, strlen(s));
 }
 
-mb_status mb_text_printf(mb_text *t, const char *fmt, ...)
+mb_status mb_bytes_printf(mb_bytes *t, const char *fmt, ...)
 {
     char line[512];
     va_list args;
@@ -44,35 +44,35 @@ mb_status mb_text_printf(mb_text *t, const char *fmt, ...)
     va_end(args);
     if (n < 0 || (size_t)n >= sizeof line)
         MB_BUG("a formatted piece of %d bytes", n);
-    return mb_text_add(t, line, (size_t)n);
+    return mb_bytes_add(t, line, (size_t)n);
 }
 
-mb_status mb_text_json(mb_text *t, const char *s, size_t n)
+mb_status mb_bytes_json(mb_bytes *t, const char *s, size_t n)
 {
-    MB_TRY(mb_text_add(t, "\"", 1));
+    MB_TRY(mb_bytes_add(t, "\"", 1));
     for (size_t i = 0; i < n; i++) {
         const unsigned char c = (unsigned char)s[i];
         if (c == '"' || c == '\\')
-            MB_TRY(mb_text_printf(t, "\\%c", c));
+            MB_TRY(mb_bytes_printf(t, "\\%c", c));
         else if (c < 0x20 || c == 0x7f)
-            MB_TRY(mb_text_printf(t, "\\u%04x", c));
+            MB_TRY(mb_bytes_printf(t, "\\u%04x", c));
         else
-            MB_TRY(mb_text_add(t, s + i, 1));
+            MB_TRY(mb_bytes_add(t, s + i, 1));
     }
-    return mb_text_add(t, "\"", 1);
+    return mb_bytes_add(t, "\"", 1);
 }
 
-mb_status mb_text_end(mb_text *t)
+mb_status mb_bytes_end(mb_bytes *t)
 {
-    MB_TRY(mb_text_reserve(t, 1));
+    MB_TRY(mb_bytes_reserve(t, 1));
     t->p[t->n] = '\0';
     return MB_OK;
 }
 
-void mb_text_release(mb_text *t)
+void mb_bytes_release(mb_bytes *t)
 {
     mb_free(t->p);
-    *t = (mb_text){0};
+    *t = (mb_bytes){0};
 }
 
 mb_status mb_spans_grow(mb_spans *s)
@@ -120,7 +120,7 @@ struct mb_vocab {
     size_t n, capacity;
     struct slot *slot;
     size_t mask;
-    mb_text text;
+    mb_bytes text;
     size_t longest;
 };
 
@@ -165,7 +165,7 @@ void mb_vocab_free(mb_vocab *v)
         return;
     mb_free(v->entry);
     mb_free(v->slot);
-    mb_text_release(&v->text);
+    mb_bytes_release(&v->text);
     mb_free(v);
 }
 
@@ -196,8 +196,8 @@ mb_status mb_vocab_add(mb_vocab *v, const char *p, size_t n, int32_t id, bool *a
     if (v->n == v->capacity)
         MB_TRY(mb_grow((void **)&v->entry, &v->capacity, v->n + 1, sizeof *v->entry, "vocabulary"));
     const size_t at = v->text.n;
-    MB_TRY(mb_text_add(&v->text, p, n));
-    MB_TRY(mb_text_add(&v->text, "", 1));
+    MB_TRY(mb_bytes_add(&v->text, p, n));
+    MB_TRY(mb_bytes_add(&v->text, "", 1));
     v->entry[v->n] = (struct entry){at, (uint32_t)n, id};
     *slot_of(v, p, n) = (struct slot){(uint32_t)++v->n, (uint32_t)(mb_bytes_hash(p, n) >> 32)};
     if (n > v->longest)
