@@ -1,0 +1,213 @@
+/* recipes/data/collate.c - see recipes/data/collate.h. */
+#include "recipes/data/collate.h"
+
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/rng.h"
+
+enum { STEP = 64, FINE = 512, CLASSES = 8 };
+
+static int64_t round_up(int64_t n, int64_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+int64_t mb_shape_class(int64_t tokens, int64_t max_tokens)
+{
+    const int64_t top = round_up(max_tokens > 0 ? max_tokens : 1, STEP);
+    int64_t size = round_up(tokens > 0 ? tokens : 1, STEP);
+
+    if (size > FINE && top > FINE) {
+        const int64_t step = round_up((top - FINE + CLASSES - 1) / CLASSES, STEP);
+
+        size = FINE + round_up(size - FINE, step);
+    }
+    return size < top ? size : top;
+}
+
+mb_status mb_batch_new(int64_t max_tokens, int64_t max_seq, mb_batch **out)
+{
+    const int64_t n = mb_shape_class(max_tokens, max_tokens);
+    const int64_t targets = round_up(n > max_seq ? n : max_seq, MB_TARGET_PAD);
+    mb_batch *b;
+    mb_status st;
+
+    MB_REQUIRE(max_tokens >= 0 && max_seq >= 0 && max_tokens < INT32_MAX - STEP &&
+                   max_seq < INT32_MAX,
+               MB_EARG, "a micro-batch of %lld tokens in %lld sequences is not possible",
+               (long long)max_tokens, (long long)max_seq);
+    MB_TRY(MB_NEW(&b));
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->ids, n), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->position, n), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->segment, n), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->ordinal, n), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->start, max_seq), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->len, max_seq), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->k_start, max_seq), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->k_len, max_seq), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->seq_ordinal, max_seq), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->seq_zero, max_seq), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->target_row, targets), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->target_label, targets), st, fail);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->target_weight, targets), st, fail);
+    b->tokens = n;
+    b->max_seq = max_seq;
+    b->max_targets = targets;
+    *out = b;
+    return MB_OK;
+fail:
+    mb_batch_free(b);
+    return st;
+}
+
+void mb_batch_free(mb_batch *b)
+{
+    if (b == NULL)
+        return;
+    mb_free(b->ids);
+    mb_free(b->position);
+    mb_free(b->segment);
+    mb_free(b->ordinal);
+    mb_free(b->start);
+    mb_free(b->len);
+    mb_free(b->k_start);
+    mb_free(b->k_len);
+    mb_free(b->seq_ordinal);
+    mb_free(b->seq_zero);
+    mb_free(b->target_row);
+    mb_free(b->target_label);
+    mb_free(b->target_weight);
+    mb_free(b);
+}
+
+static void add_target(mb_batch *b, int64_t row, int32_t label)
+{
+    b->target_row[b->n_targets] = (int32_t)row;
+    b->target_label[b->n_targets] = label;
+    b->target_weight[b->n_targets] = 1.0f;
+    b->n_targets++;
+}
+
+static void next_targets(mb_batch *b, int64_t at, int64_t n, const uint8_t *flags)
+{
+    for (int64_t t = 0; t + 1 < n; t++) {
+        if (flags[t + 1] & MB_MARK_TRAINED)
+            add_target(b, at + t, b->ids[at + t + 1]);
+    }
+}
+
+/* The four words that decide about one token; key = (seed, MLM, step). */
+static mb_rng_block masked_draw(const mb_collate_options *o, uint32_t step, int32_t ordinal,
+                                int64_t t)
+{
+    return mb_philox(mb_rng_key(o->seed, MB_SITE_MLM, 0), (uint32_t)ordinal, step, (uint32_t)t, 0);
+}
+
+static bool is_masked(const mb_collate_options *o, uint8_t flags, const mb_rng_block *draw)
+{
+    const float share = o->masked_share > 0.0f ? o->masked_share : 0.15f;
+
+    return !(flags & MB_MARK_SPECIAL) && mb_rng_unit(draw->w[0]) < share;
+}
+
+static void masked_targets(const mb_collate_options *o, mb_batch *b, int64_t at, int64_t n,
+                           const uint8_t *flags, uint32_t step, int32_t ordinal)
+{
+    for (int64_t t = 0; t < n; t++) {
+        const mb_rng_block draw = masked_draw(o, step, ordinal, t);
+
+        if (!is_masked(o, flags[t], &draw))
+            continue;
+        add_target(b, at + t, b->ids[at + t]);
+
+        const float what = mb_rng_unit(draw.w[1]);
+
+        if (what < 0.8f)
+            b->ids[at + t] = o->mask_id;
+        else if (what < 0.9f)
+            b->ids[at + t] = (int32_t)(((uint64_t)draw.w[2] * (uint64_t)o->vocab_size) >> 32);
+    }
+}
+
+int64_t mb_masked_targets(const mb_collate_options *o, const mb_store *s, const mb_step *st)
+{
+    int64_t count = 0;
+
+    for (int64_t i = 0; i < st->n_rows; i++) {
+        const int64_t from = s->offset[st->row[i]], n = s->offset[st->row[i] + 1] - from;
+
+        for (int64_t t = 0; t < n; t++) {
+            const mb_rng_block draw = masked_draw(o, (uint32_t)st->step, st->ordinal[i], t);
+
+            count += is_masked(o, s->flags[from + t], &draw);
+        }
+    }
+    return count;
+}
+
+/* Rows past `used` belong to no sequence, targets past n_targets to no row; the buffers may hold an
+ * earlier batch there. */
+static void clear_rest(mb_batch *b)
+{
+    for (int64_t t = b->used; t < b->tokens; t++) {
+        b->ids[t] = 0;
+        b->position[t] = 0;
+        b->segment[t] = 0;
+        b->ordinal[t] = 0;
+    }
+    for (int64_t i = b->n_targets; i < round_up(b->n_targets, MB_TARGET_PAD); i++) {
+        b->target_row[i] = -1;
+        b->target_label[i] = 0;
+        b->target_weight[i] = 0.0f;
+    }
+}
+
+mb_status mb_collate(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
+                     uint32_t step, mb_batch *b)
+{
+    int64_t at = 0;
+
+    if (micro->n_rows > b->max_seq || micro->tokens > o->largest)
+        MB_BUG("a micro-batch of %lld rows and %lld tokens where %lld and %lld were planned",
+               (long long)micro->n_rows, (long long)micro->tokens, (long long)b->max_seq,
+               (long long)o->largest);
+    b->tokens = mb_shape_class(micro->tokens, o->largest);
+    b->used = micro->tokens;
+    b->n_seq = micro->n_rows;
+    b->max_len = 0;
+    b->n_targets = 0;
+    b->seed = o->seed;
+    b->step = step;
+    for (int64_t i = 0; i < micro->n_rows; i++) {
+        const int64_t row = micro->row[i], from = s->offset[row];
+        const int64_t n = s->offset[row + 1] - from;
+        const uint8_t *flags = s->flags + from;
+
+        MB_REQUIRE(o->max_positions <= 0 || n <= o->max_positions, MB_EDATA,
+                   "%s:%lld: the row has %lld tokens, the model %lld positions",
+                   s->source_name[s->source[row]], (long long)s->line[row], (long long)n,
+                   (long long)o->max_positions);
+        for (int64_t t = 0; t < n; t++) {
+            b->ids[at + t] = s->ids[from + t];
+            b->position[at + t] = (int32_t)t;
+            b->segment[at + t] = (flags[t] & MB_MARK_SECOND) != 0;
+            b->ordinal[at + t] = micro->ordinal[i];
+        }
+        b->start[i] = b->k_start[i] = (int32_t)at;
+        b->len[i] = b->k_len[i] = (int32_t)n;
+        b->seq_ordinal[i] = micro->ordinal[i];
+        b->seq_zero[i] = 0;
+        if (n > b->max_len)
+            b->max_len = n;
+        if (o->kind == MB_TARGET_NEXT)
+            next_targets(b, at, n, flags);
+        else if (o->kind == MB_TARGET_MASKED)
+            masked_targets(o, b, at, n, flags, step, micro->ordinal[i]);
+        else
+            add_target(b, i, s->label[row]);
+        at += n;
+    }
+    clear_rest(b);
+    return MB_OK;
+}

@@ -1,0 +1,50 @@
+/* recipes/data/collate.h - rows of a token store become an mb_batch (autograd/batch.h).
+ *
+ * Buffers are made once, for the largest micro-batch of the run; filling one allocates nothing.
+ *
+ *     next token     hidden row t predicts ids[t+1] where that token is trained
+ *     class          one target per sequence, its label
+ *     masked         Devlin et al. 2019: 15 % of the tokens that are not special are predicted; of
+ *                    these 80 % are replaced by [MASK], 10 % by a random token, 10 % kept. The
+ *                    choice is drawn with the key (seed, MB_SITE_MLM, step) at (ordinal, position).
+ */
+#ifndef MB_RECIPES_DATA_COLLATE_H
+#define MB_RECIPES_DATA_COLLATE_H
+
+#include "autograd/batch.h"
+#include "recipes/data/sampler.h"
+#include "recipes/data/store.h"
+
+typedef enum mb_target_kind {
+    MB_TARGET_NEXT,
+    MB_TARGET_CLASS,
+    MB_TARGET_MASKED,
+} mb_target_kind;
+
+typedef struct mb_collate_options {
+    mb_target_kind kind;
+    uint64_t seed;         /* of the run */
+    int32_t mask_id;       /* masked only */
+    int64_t vocab_size;    /* masked only: random tokens are below */
+    float masked_share;    /* masked only: 0 means 0.15 */
+    int64_t max_positions; /* > 0: positions must be below; a longer row is refused */
+    int64_t largest;       /* tokens of the largest micro-batch, for the shape classes */
+} mb_collate_options;
+
+/* Tokens rounded up to the shape class: multiples of 64 up to 512, then at most 8 more sizes up to
+ * the one that holds max_tokens. Never more than mb_shape_class(max_tokens, max_tokens). */
+int64_t mb_shape_class(int64_t tokens, int64_t max_tokens);
+
+/* A batch with room for `max_tokens` (rounded up to its class) and max_seq sequences, zeroed; the
+ * caller owns *out. */
+mb_status mb_batch_new(int64_t max_tokens, int64_t max_seq, mb_batch **out) MB_MUST_USE;
+void mb_batch_free(mb_batch *b); /* NULL is allowed */
+
+/* Fills `b` with the rows of a micro-batch. MB_EBUG when they do not fit its buffers. */
+mb_status mb_collate(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
+                     uint32_t step, mb_batch *b) MB_MUST_USE;
+
+/* Targets of all rows of a step under masking, which no table holds; what the loss is divided by. */
+int64_t mb_masked_targets(const mb_collate_options *o, const mb_store *s, const mb_step *st);
+
+#endif

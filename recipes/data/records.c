@@ -1,0 +1,808 @@
+/* recipes/data/records.c - see recipes/data/records.h.
+ *
+ * A row is seen through `struct row`, which gives the value of a canonical field whether the row is
+ * a JSON object or a line of a table; the formats are a table of the fields they need and a function
+ * that builds the record.
+ */
+#include "recipes/data/records.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/json.h"
+
+enum { MAX_COLUMNS = 1024 };
+
+struct row {
+    const mb_records *r;
+    mb_json object;     /* of a JSON row */
+    const char **field; /* of a table's row, one per column */
+};
+
+/* A field's value: JSON, or a table's text. */
+struct value {
+    mb_json json;
+    const char *text;
+};
+
+typedef mb_status (*build_fn)(const struct row *row, mb_record *out);
+
+struct format {
+    const char *name;
+    const char *need[3];
+    bool labelled;
+    build_fn build;
+};
+
+struct mb_records {
+    mb_source source;
+    mb_rowfile *rows;
+    mb_rowfile_kind kind;
+    const struct format *format;
+    int64_t at, from, to; /* row number; the split */
+    char *header;         /* a table's column names, one after the other */
+    const char *column[MAX_COLUMNS];
+    int n_columns;
+};
+
+/* Memory that lives as long as the record. */
+struct block {
+    struct block *next;
+    char data[];
+};
+
+static mb_status take(mb_record *rec, size_t bytes, void **out)
+{
+    struct block *b;
+
+    MB_TRY(mb_alloc(sizeof *b + bytes, "a row", (void **)&b));
+    b->next = rec->memory;
+    rec->memory = b;
+    *out = b->data;
+    return MB_OK;
+}
+
+void mb_record_release(mb_record *rec)
+{
+    for (struct block *b = rec->memory; b != NULL;) {
+        struct block *next = b->next;
+
+        mb_free(b);
+        b = next;
+    }
+    mb_json_free(rec->tree);
+    *rec = (mb_record){0};
+}
+
+/* "a" + between + "b", owned by the record. */
+static mb_status joined(mb_record *rec, const char *a, const char *between, const char *b,
+                        const char **out)
+{
+    const size_t na = strlen(a), nm = strlen(between), nb = strlen(b);
+    void *p = NULL;
+
+    MB_TRY(take(rec, na + nm + nb + 1, &p));
+    memcpy(p, a, na);
+    memcpy((char *)p + na, between, nm);
+    memcpy((char *)p + na + nm, b, nb);
+    *out = p;
+    return MB_OK;
+}
+
+static const char *column_name(const mb_records *r, const char *canonical)
+{
+    for (int i = 0; i < r->source.n_fields; i++) {
+        if (strcmp(r->source.field[i].canonical, canonical) == 0)
+            return r->source.field[i].column;
+    }
+    return canonical;
+}
+
+/* Is there a value, and which? null counts as absent. */
+static bool find(const struct row *row, const char *canonical, struct value *v)
+{
+    const char *name = column_name(row->r, canonical);
+
+    *v = (struct value){0};
+    if (row->field == NULL) {
+        v->json = mb_json_get(row->object, name);
+        return mb_json_is_set(v->json);
+    }
+    for (int i = 0; i < row->r->n_columns; i++) {
+        if (strcmp(row->r->column[i], name) == 0) {
+            v->text = row->field[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+static mb_status text_of(const struct value *v, const char **out)
+{
+    if (v->text != NULL) {
+        *out = v->text;
+        return MB_OK;
+    }
+    return mb_json_string(v->json, out, NULL);
+}
+
+/* A field that must be there and be a text. */
+static mb_status need_text(const struct row *row, const char *canonical, const char **out)
+{
+    struct value v;
+
+    MB_REQUIRE(find(row, canonical, &v), MB_EDATA, "the row has no %s",
+               column_name(row->r, canonical));
+    return text_of(&v, out);
+}
+
+/* A field that may be missing: "" then. */
+static mb_status maybe_text(const struct row *row, const char *canonical, const char **out)
+{
+    struct value v;
+
+    *out = "";
+    return find(row, canonical, &v) ? text_of(&v, out) : MB_OK;
+}
+
+static const struct {
+    const char *name;
+    mb_role role;
+} role_names[] = {
+    {"system", MB_ROLE_SYSTEM},       {"user", MB_ROLE_USER},
+    {"assistant", MB_ROLE_ASSISTANT}, {"tool", MB_ROLE_TOOL},
+    {"developer", MB_ROLE_DEVELOPER}, {"human", MB_ROLE_USER},
+    {"gpt", MB_ROLE_ASSISTANT},       {"chatgpt", MB_ROLE_ASSISTANT},
+    {"observation", MB_ROLE_TOOL},    {"function_call", MB_ROLE_ASSISTANT},
+};
+
+const char *mb_role_name(mb_role role)
+{
+    return role_names[role].name; /* the first five are in the order of the enum */
+}
+
+bool mb_role_from_name(const char *name, mb_role *out)
+{
+    for (size_t i = 0; i < sizeof role_names / sizeof role_names[0]; i++) {
+        if (strcmp(role_names[i].name, name) == 0) {
+            *out = role_names[i].role;
+            return true;
+        }
+    }
+    return false;
+}
+
+static mb_status add_message(mb_record *rec, mb_role role, const char *content)
+{
+    rec->message[rec->n_messages++] = (mb_message){.role = role, .content = content};
+    return MB_OK;
+}
+
+static mb_status reserve_messages(mb_record *rec, size_t n)
+{
+    void *p = NULL;
+
+    MB_TRY(take(rec, n * sizeof(mb_message), &p));
+    rec->message = p;
+    rec->n_messages = 0;
+    return MB_OK;
+}
+
+/* content: a string, or a list of {"type": "text", "text": ...} which are put together. */
+static mb_status content_of(mb_json content, mb_record *rec, const char **out)
+{
+    if (!mb_json_is(content, MB_JSON_ARRAY))
+        return mb_json_string(content, out, NULL);
+    *out = "";
+    for (mb_json_it it = mb_json_first(content); mb_json_more(&it); mb_json_next(&it)) {
+        const char *type, *text;
+
+        if (mb_json_is(it.value, MB_JSON_STRING)) {
+            MB_TRY(mb_json_string(it.value, &text, NULL));
+        } else {
+            MB_TRY(mb_json_get_string(it.value, "type", "text", &type));
+            if (strcmp(type, "text") != 0)
+                return mb_json_fault(it.value, "is a part of type \"%s\"; only text can be trained",
+                                     type);
+            MB_TRY(mb_json_get_string(it.value, "text", "", &text));
+        }
+        MB_TRY(joined(rec, *out, "", text, out));
+    }
+    return MB_OK;
+}
+
+static mb_status message_of(mb_json v, mb_record *rec)
+{
+    const bool sharegpt = mb_json_is_set(mb_json_get(v, "from"));
+    const char *content_key = sharegpt ? "value" : "content";
+    mb_json content = mb_json_get(v, content_key);
+    const char *name, *text;
+    mb_role role;
+
+    if (!mb_json_is(v, MB_JSON_OBJECT))
+        return mb_json_fault(v, "must be a message, an object with role and content");
+    MB_TRY(mb_json_get_string(v, sharegpt ? "from" : "role", "", &name));
+    if (!mb_role_from_name(name, &role))
+        return mb_json_fault(v,
+                             "has the role \"%s\"; known are system, user, assistant, tool, "
+                             "developer",
+                             name);
+    if (mb_json_count(mb_json_get(v, "tool_calls")) > 0)
+        return mb_json_fault(v, "has tool_calls, which cannot be trained yet");
+    if (!mb_json_is_set(content))
+        return mb_json_fault(v, "has no %s", content_key);
+    MB_TRY(content_of(content, rec, &text));
+    return add_message(rec, role, text);
+}
+
+/* Appends the messages of `list`; room for them was reserved. */
+static mb_status messages_of(mb_json list, mb_record *rec)
+{
+    if (!mb_json_is(list, MB_JSON_ARRAY))
+        return mb_json_fault(list, "must be a list of messages");
+    if (mb_json_count(list) == 0)
+        return mb_json_fault(list, "is an empty list of messages");
+    for (mb_json_it it = mb_json_first(list); mb_json_more(&it); mb_json_next(&it))
+        MB_TRY(message_of(it.value, rec));
+    return MB_OK;
+}
+
+/* The value of a field as JSON: what a table's cell holds is parsed. */
+static mb_status need_json(const struct row *row, const char *canonical, mb_record *rec,
+                           mb_json *out)
+{
+    struct value v;
+    mb_json_doc *doc;
+
+    MB_REQUIRE(find(row, canonical, &v), MB_EDATA, "the row has no %s",
+               column_name(row->r, canonical));
+    if (v.text == NULL) {
+        *out = v.json;
+        return MB_OK;
+    }
+    MB_REQUIRE(rec->tree == NULL, MB_EDATA, "a table's row can hold one list of messages");
+    MB_TRY(mb_json_parse(v.text, strlen(v.text), canonical, 0, MB_EDATA, &doc));
+    rec->tree = doc;
+    *out = mb_json_root(doc);
+    return MB_OK;
+}
+
+static mb_status build_chat(const struct row *row, mb_record *rec, const char *field)
+{
+    const char *system;
+    mb_json list;
+
+    rec->kind = MB_RECORD_CHAT;
+    MB_TRY(need_json(row, field, rec, &list));
+    MB_TRY(maybe_text(row, "system", &system));
+    MB_TRY(reserve_messages(rec, mb_json_count(list) + 1));
+    if (system[0] != '\0')
+        MB_TRY(add_message(rec, MB_ROLE_SYSTEM, system));
+    return messages_of(list, rec);
+}
+
+static mb_status build_messages(const struct row *row, mb_record *rec)
+{
+    return build_chat(row, rec, "messages");
+}
+
+static mb_status build_sharegpt(const struct row *row, mb_record *rec)
+{
+    return build_chat(row, rec, "conversations");
+}
+
+static mb_status build_history(const struct row *row, mb_record *rec)
+{
+    struct value v;
+
+    if (!find(row, "history", &v) || v.text != NULL)
+        return MB_OK;
+    for (mb_json_it it = mb_json_first(v.json); mb_json_more(&it); mb_json_next(&it)) {
+        const char *question, *answer;
+
+        if (mb_json_count(it.value) != 2)
+            return mb_json_fault(it.value, "must be a pair [question, answer]");
+        MB_TRY(mb_json_string(mb_json_at(it.value, 0), &question, NULL));
+        MB_TRY(mb_json_string(mb_json_at(it.value, 1), &answer, NULL));
+        MB_TRY(add_message(rec, MB_ROLE_USER, question));
+        MB_TRY(add_message(rec, MB_ROLE_ASSISTANT, answer));
+    }
+    return MB_OK;
+}
+
+static mb_status build_alpaca(const struct row *row, mb_record *rec)
+{
+    const char *instruction, *input, *output, *system;
+    struct value history;
+
+    rec->kind = MB_RECORD_CHAT;
+    MB_TRY(need_text(row, "instruction", &instruction));
+    MB_TRY(maybe_text(row, "input", &input));
+    MB_TRY(need_text(row, "output", &output));
+    MB_TRY(maybe_text(row, "system", &system));
+    find(row, "history", &history);
+    MB_TRY(reserve_messages(rec, 3 + 2 * mb_json_count(history.json)));
+    if (system[0] != '\0')
+        MB_TRY(add_message(rec, MB_ROLE_SYSTEM, system));
+    MB_TRY(build_history(row, rec));
+    if (input[0] != '\0')
+        MB_TRY(joined(rec, instruction, "\n", input, &instruction));
+    MB_TRY(add_message(rec, MB_ROLE_USER, instruction));
+    return add_message(rec, MB_ROLE_ASSISTANT, output);
+}
+
+static mb_status build_pair(const struct row *row, mb_record *rec)
+{
+    struct value prompt, completion;
+
+    MB_REQUIRE(find(row, "prompt", &prompt), MB_EDATA, "the row has no %s",
+               column_name(row->r, "prompt"));
+    MB_REQUIRE(find(row, "completion", &completion), MB_EDATA, "the row has no %s",
+               column_name(row->r, "completion"));
+    if (!mb_json_is(prompt.json, MB_JSON_ARRAY) && !mb_json_is(completion.json, MB_JSON_ARRAY)) {
+        rec->kind = MB_RECORD_PAIR;
+        MB_TRY(text_of(&prompt, &rec->text));
+        return text_of(&completion, &rec->text2);
+    }
+    rec->kind = MB_RECORD_CHAT;
+    MB_TRY(reserve_messages(rec, mb_json_count(prompt.json) + mb_json_count(completion.json)));
+    MB_TRY(messages_of(prompt.json, rec));
+
+    const int64_t prompts = rec->n_messages;
+
+    MB_TRY(messages_of(completion.json, rec));
+    for (int64_t i = prompts; i < rec->n_messages; i++)
+        rec->message[i].completion = true;
+    return MB_OK;
+}
+
+static mb_status build_text(const struct row *row, mb_record *rec)
+{
+    rec->kind = MB_RECORD_TEXT;
+    return need_text(row, "text", &rec->text);
+}
+
+/* A whole decimal number, and nothing else. */
+static bool as_integer(const char *s, int64_t *out)
+{
+    char *end;
+
+    errno = 0;
+    *out = strtoll(s, &end, 10);
+    return errno == 0 && end != s && *end == '\0' && *s != ' ' && *s != '+';
+}
+
+static mb_status build_label(const struct row *row, mb_record *rec)
+{
+    struct value v;
+    bool truth;
+
+    MB_REQUIRE(find(row, "label", &v), MB_EDATA, "the row has no %s", column_name(row->r, "label"));
+    if (v.text != NULL) {
+        MB_REQUIRE(v.text[0] != '\0', MB_EDATA, "the label is empty");
+        if (!as_integer(v.text, &rec->label_id))
+            rec->label = v.text;
+    } else if (mb_json_is(v.json, MB_JSON_STRING)) {
+        MB_TRY(mb_json_string(v.json, &rec->label, NULL));
+        MB_REQUIRE(rec->label[0] != '\0', MB_EDATA, "the label is empty");
+    } else if (mb_json_is(v.json, MB_JSON_BOOL)) {
+        MB_TRY(mb_json_bool(v.json, &truth));
+        rec->label_id = truth;
+    } else {
+        MB_TRY(mb_json_int(v.json, &rec->label_id));
+    }
+    MB_REQUIRE(rec->label != NULL || (rec->label_id >= 0 && rec->label_id < 1000000), MB_EDATA,
+               "the label is %lld, it must be between 0 and 999999", (long long)rec->label_id);
+    return MB_OK;
+}
+
+static mb_status build_class(const struct row *row, mb_record *rec)
+{
+    struct value v;
+
+    rec->kind = MB_RECORD_CLASS;
+    if (find(row, "text", &v)) {
+        MB_TRY(text_of(&v, &rec->text));
+    } else if (find(row, "sentence", &v)) {
+        MB_TRY(text_of(&v, &rec->text));
+    } else {
+        MB_TRY(need_text(row, "sentence1", &rec->text));
+        if (find(row, "sentence2", &v))
+            MB_TRY(text_of(&v, &rec->text2));
+    }
+    return build_label(row, rec);
+}
+
+static const struct format formats[] = {
+    {.name = "classification", .need = {"text", "label"}, .labelled = true, .build = build_class},
+    {.name = "classification",
+     .need = {"sentence", "label"},
+     .labelled = true,
+     .build = build_class},
+    {.name = "classification",
+     .need = {"sentence1", "label"},
+     .labelled = true,
+     .build = build_class},
+    {.name = "messages", .need = {"messages"}, .build = build_messages},
+    {.name = "sharegpt", .need = {"conversations"}, .build = build_sharegpt},
+    {.name = "alpaca", .need = {"instruction", "output"}, .build = build_alpaca},
+    {.name = "prompt_completion", .need = {"prompt", "completion"}, .build = build_pair},
+    {.name = "text", .need = {"text"}, .build = build_text},
+};
+
+enum { N_FORMATS = sizeof formats / sizeof formats[0] };
+
+static bool is_auto(const char *type)
+{
+    return type == NULL || type[0] == '\0' || strcmp(type, "auto") == 0;
+}
+
+/* The names of the row's columns, for a message. */
+static void list_columns(const struct row *row, char *text, size_t size)
+{
+    size_t at = 0;
+
+    text[0] = '\0';
+    if (row->field != NULL) {
+        for (int i = 0; i < row->r->n_columns && at < size; i++)
+            at += (size_t)snprintf(text + at, size - at, "%s%s", i ? ", " : "", row->r->column[i]);
+        return;
+    }
+    for (mb_json_it it = mb_json_first(row->object); mb_json_more(&it) && at < size;
+         mb_json_next(&it))
+        at += (size_t)snprintf(text + at, size - at, "%s%s", it.index ? ", " : "", it.key);
+}
+
+static mb_status detect(const struct row *row, bool labelled, const struct format **out)
+{
+    char columns[300];
+
+    for (int f = 0; f < N_FORMATS; f++) {
+        struct value v;
+        bool all = formats[f].labelled == labelled;
+
+        for (int i = 0; i < 3 && formats[f].need[i] != NULL && all; i++)
+            all = find(row, formats[f].need[i], &v);
+        if (all) {
+            *out = &formats[f];
+            return MB_OK;
+        }
+    }
+    list_columns(row, columns, sizeof columns);
+    if (labelled)
+        return MB_RAISE(MB_EDATA,
+                        "the fields are %s; a labelled text has label and text, sentence or "
+                        "sentence1 (field_map names other columns)",
+                        columns);
+    return MB_RAISE(MB_EDATA,
+                    "the fields are %s; known are messages | conversations | instruction, output | "
+                    "prompt, completion | text (field_map names other columns)",
+                    columns);
+}
+
+/* The row as a table of columns or a JSON object; its memory goes to `rec`. */
+static mb_status open_row(const mb_records *r, const mb_row_text *text, mb_record *rec,
+                          struct row *row)
+{
+    *row = (struct row){.r = r};
+    if (r->kind == MB_ROWFILE_JSONL || r->kind == MB_ROWFILE_JSON) {
+        mb_json_doc *doc;
+
+        /* The parser puts file:line:column in front itself. */
+        MB_TRY(mb_json_parse(text->text, text->n, r->source.path, text->line, MB_EDATA, &doc));
+        rec->tree = doc;
+        row->object = mb_json_root(doc);
+        MB_REQUIRE(mb_json_is(row->object, MB_JSON_OBJECT), MB_EDATA,
+                   "a row must be a JSON object {...}");
+        return MB_OK;
+    }
+
+    const int64_t fault = mb_utf8_fault(text->text, text->n);
+    void *cells = NULL, *fields = NULL;
+    int n = 0;
+
+    MB_REQUIRE(fault < 0, MB_EDATA, "byte %lld of the row (0x%02x) is not UTF-8 text",
+               (long long)fault + 1, (unsigned char)text->text[fault]);
+    MB_TRY(take(rec, text->n + 1, &cells));
+    if (r->kind == MB_ROWFILE_TXT) {
+        memcpy(cells, text->text, text->n);
+        rec->text = cells;
+        return MB_OK;
+    }
+    MB_TRY(take(rec, MAX_COLUMNS * sizeof(char *), &fields));
+    MB_TRY(mb_rowfile_fields(text->text, text->n, r->kind == MB_ROWFILE_CSV ? ',' : '\t', cells,
+                             fields, MAX_COLUMNS, &n));
+    MB_REQUIRE(n == r->n_columns, MB_EDATA, "the row has %d fields, the header %d", n,
+               r->n_columns);
+    row->field = fields;
+    return MB_OK;
+}
+
+/* A sentence of the JSON parser already has file:line in front; the others get it here. */
+static mb_status placed(const mb_records *r, int64_t line, mb_status st)
+{
+    char place[4200];
+    const size_t n =
+        (size_t)snprintf(place, sizeof place, "%s:%lld:", r->source.path, (long long)line);
+    const char *rest;
+
+    if (st == MB_OK || strncmp(mb_status_sentence(), place, n) == 0)
+        return st;
+    /* "file: key must be ..." of a JSON value, which does not know its line */
+    rest = mb_status_sentence();
+    snprintf(place, sizeof place, "%s: ", r->source.path);
+    if (strncmp(rest, place, strlen(place)) == 0) {
+        char *sentence = NULL;
+
+        if (mb_asprintf(&sentence, "%s:%lld: %s", r->source.path, (long long)line,
+                        rest + strlen(place)) == MB_OK)
+            mb_status_set(st, sentence);
+        mb_free(sentence);
+        return st;
+    }
+    /* a value that spans lines: the parser named the line of the fault */
+    snprintf(place, sizeof place, "%s:", r->source.path);
+    if (strncmp(rest, place, strlen(place)) == 0 && rest[strlen(place)] >= '0' &&
+        rest[strlen(place)] <= '9')
+        return st;
+    return mb_status_prefix(st, "%s:%lld: ", r->source.path, (long long)line);
+}
+
+mb_status mb_records_parse(const mb_records *r, const mb_row_text *text, mb_record *out)
+{
+    mb_record rec = {0};
+    struct row row;
+    mb_status st = open_row(r, text, &rec, &row);
+
+    if (st == MB_OK && r->kind == MB_ROWFILE_TXT) {
+        rec.kind = MB_RECORD_TEXT;
+        rec.whole_text = is_auto(r->source.type) || strcmp(r->source.type, "text") == 0;
+    } else if (st == MB_OK) {
+        st = r->format->build(&row, &rec);
+    }
+    if (st != MB_OK) {
+        st = placed(r, text->line, st);
+        mb_record_release(&rec);
+        return st;
+    }
+    *out = rec;
+    return MB_OK;
+}
+
+mb_status mb_messages_parse(const char *json, size_t n, const char *name, mb_record *out)
+{
+    mb_record rec = {.kind = MB_RECORD_CHAT};
+    mb_json_doc *doc;
+    mb_json list;
+    mb_status st;
+
+    MB_TRY(mb_json_parse(json, n, name, 0, MB_EARG, &doc));
+    rec.tree = doc;
+    list = mb_json_root(doc);
+    if (mb_json_is(list, MB_JSON_OBJECT))
+        list = mb_json_get(list, "messages");
+    MB_TRY_GOTO(reserve_messages(&rec, mb_json_count(list)), st, fail);
+    if (!mb_json_is(list, MB_JSON_ARRAY)) {
+        st = MB_RAISE(MB_EARG, "%s: a list of messages was expected", name);
+        goto fail;
+    }
+    MB_TRY_GOTO(messages_of(list, &rec), st, fail);
+    *out = rec;
+    return MB_OK;
+fail:
+    mb_record_release(&rec);
+    return st;
+}
+
+static mb_status read_header(mb_records *r, const mb_row_text *text)
+{
+    const int64_t fault = mb_utf8_fault(text->text, text->n);
+
+    MB_REQUIRE(fault < 0, MB_EDATA, "the header is not UTF-8 text");
+    if (r->header != NULL)
+        return MB_OK; /* read when the format was looked for */
+    MB_TRY(mb_alloc(text->n + 1, "a table's header", (void **)&r->header));
+    MB_TRY(mb_rowfile_fields(text->text, text->n, r->kind == MB_ROWFILE_CSV ? ',' : '\t', r->header,
+                             r->column, MAX_COLUMNS, &r->n_columns));
+    MB_REQUIRE(r->n_columns <= MAX_COLUMNS, MB_EDATA,
+               "the header has %d columns, at most %d can be "
+               "read",
+               r->n_columns, MAX_COLUMNS);
+    for (int i = 0; i < r->n_columns; i++) {
+        for (int k = 0; k < i; k++) {
+            MB_REQUIRE(strcmp(r->column[i], r->column[k]) != 0, MB_EDATA,
+                       "the header has the column \"%s\" twice", r->column[i]);
+        }
+    }
+    return MB_OK;
+}
+
+/* Opens the file at its first row of data. */
+static mb_status rewind_rows(mb_records *r)
+{
+    const char *type = r->source.type;
+    mb_text_unit unit = MB_TEXT_FILE;
+    mb_row_text row;
+    bool more;
+
+    mb_rowfile_close(r->rows);
+    r->rows = NULL;
+    r->at = 0;
+    if (type != NULL && strcmp(type, "lines") == 0)
+        unit = MB_TEXT_LINE;
+    else if (type != NULL && strcmp(type, "paragraphs") == 0)
+        unit = MB_TEXT_PARAGRAPH;
+    MB_TRY(mb_rowfile_open(r->source.path, r->kind, unit, &r->rows));
+    if (r->kind != MB_ROWFILE_CSV && r->kind != MB_ROWFILE_TSV)
+        return MB_OK;
+    MB_TRY(mb_rowfile_next(r->rows, &row, &more));
+    return more ? placed(r, row.line, read_header(r, &row)) : MB_OK;
+}
+
+/* The format by the source's type. */
+static mb_status format_named(mb_records *r)
+{
+    const char *type = r->source.type;
+
+    for (int f = 0; f < N_FORMATS; f++) {
+        if (strcmp(formats[f].name, type) == 0) {
+            r->format = &formats[f];
+            return MB_OK;
+        }
+    }
+    return MB_RAISE(
+        MB_EARG,
+        "datasets: %s: the type \"%s\" is not known; known are auto, messages, sharegpt, "
+        "alpaca, prompt_completion, classification, text",
+        r->source.path, type);
+}
+
+/* The format by the first row that can be read. */
+static mb_status find_format(mb_records *r)
+{
+    mb_row_text text;
+    struct row row;
+    bool more;
+
+    for (;;) {
+        mb_record rec = {0};
+        mb_status st;
+
+        MB_TRY(mb_rowfile_next(r->rows, &text, &more));
+        MB_REQUIRE(more, MB_EDATA, "%s: the file has no rows", r->source.path);
+        st = open_row(r, &text, &rec, &row);
+        if (st == MB_EDATA && r->source.skip_bad) {
+            mb_status_clear();
+            mb_record_release(&rec);
+            continue;
+        }
+        if (st == MB_OK && r->kind == MB_ROWFILE_TXT)
+            st = r->source.labelled ? MB_RAISE(MB_EDATA, "a text file has no labels") : MB_OK;
+        else if (st == MB_OK && r->format == NULL)
+            st = detect(&row, r->source.labelled, &r->format);
+        mb_record_release(&rec);
+        return placed(r, text.line, st);
+    }
+}
+
+/* Counts the rows, for splits that need to know how many there are. */
+static mb_status count_rows(mb_records *r, int64_t *n)
+{
+    mb_row_text row;
+    bool more;
+
+    for (*n = 0;; (*n)++) {
+        MB_TRY(mb_rowfile_next(r->rows, &row, &more));
+        if (!more)
+            return MB_OK;
+    }
+}
+
+mb_status mb_records_open(const mb_source *source, mb_records **out)
+{
+    mb_records *r;
+    mb_status st;
+    int64_t n = 0;
+
+    MB_REQUIRE(source->path != NULL && source->path[0] != '\0', MB_EARG,
+               "datasets: a block has no path");
+    MB_TRY(MB_NEW(&r));
+    r->source = *source;
+    r->to = INT64_MAX;
+    MB_TRY_GOTO(mb_rowfile_kind_of(source->path, &r->kind), st, fail);
+    if (r->kind != MB_ROWFILE_TXT && !is_auto(source->type))
+        MB_TRY_GOTO(format_named(r), st, fail);
+    MB_TRY_GOTO(rewind_rows(r), st, fail);
+    MB_TRY_GOTO(find_format(r), st, fail);
+    if (source->split != NULL && strchr(source->split, '[') != NULL) {
+        MB_TRY_GOTO(rewind_rows(r), st, fail);
+        MB_TRY_GOTO(count_rows(r, &n), st, fail);
+        MB_TRY_GOTO(mb_split_bounds(source->split, n, &r->from, &r->to), st, fail);
+        if (r->from >= r->to) {
+            st = MB_RAISE(MB_EDATA, "%s: split \"%s\" of %lld rows is empty", source->path,
+                          source->split, (long long)n);
+            goto fail;
+        }
+    }
+    MB_TRY_GOTO(rewind_rows(r), st, fail);
+    *out = r;
+    return MB_OK;
+fail:
+    mb_records_close(r);
+    return st;
+}
+
+void mb_records_close(mb_records *r)
+{
+    if (r == NULL)
+        return;
+    mb_rowfile_close(r->rows);
+    mb_free(r->header);
+    mb_free(r);
+}
+
+mb_status mb_records_next(mb_records *r, mb_row_text *row, bool *more)
+{
+    for (;;) {
+        *more = false;
+        if (r->at >= r->to)
+            return MB_OK;
+        MB_TRY(mb_rowfile_next(r->rows, row, more));
+        if (!*more || r->at++ >= r->from)
+            return MB_OK;
+    }
+}
+
+const char *mb_records_format(const mb_records *r)
+{
+    return r->format != NULL ? r->format->name : "text";
+}
+
+/* One bound of a slice: "", "12", "-5", "30%". */
+static mb_status bound(const char *s, size_t len, int64_t n, int64_t otherwise, const char *split,
+                       int64_t *out)
+{
+    char text[32];
+    bool percent;
+
+    *out = otherwise;
+    if (len == 0)
+        return MB_OK;
+    MB_REQUIRE(len < sizeof text, MB_EARG, "split \"%s\" cannot be read", split);
+    memcpy(text, s, len);
+    text[len] = '\0';
+    percent = text[len - 1] == '%';
+    if (percent)
+        text[len - 1] = '\0';
+    MB_REQUIRE(as_integer(text, out), MB_EARG,
+               "split \"%s\": \"%s\" is not a number of rows or a percentage", split, text);
+    if (percent) {
+        MB_REQUIRE(*out >= -100 && *out <= 100, MB_EARG, "split \"%s\": %lld%% is outside 100%%",
+                   split, (long long)*out);
+        *out = (int64_t)rint((double)*out * (double)n / 100.0);
+    }
+    if (*out < 0)
+        *out += n;
+    *out = *out < 0 ? 0 : *out > n ? n : *out;
+    return MB_OK;
+}
+
+mb_status mb_split_bounds(const char *split, int64_t n, int64_t *from, int64_t *to)
+{
+    const char *open = strchr(split, '['), *colon, *close;
+
+    *from = 0;
+    *to = n;
+    if (open == NULL)
+        return MB_OK;
+    colon = strchr(open, ':');
+    close = strchr(open, ']');
+    MB_REQUIRE(colon != NULL && close != NULL && colon < close && close[1] == '\0', MB_EARG,
+               "split \"%s\" must look like train[:95%%] or train[100:200]", split);
+    MB_TRY(bound(open + 1, (size_t)(colon - open - 1), n, 0, split, from));
+    return bound(colon + 1, (size_t)(close - colon - 1), n, n, split, to);
+}

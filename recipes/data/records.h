@@ -1,0 +1,103 @@
+/* recipes/data/records.h - what a row of a data file says: a text, a pair, a conversation or a
+ * labelled text.
+ *
+ *     mb_records *r;
+ *     MB_TRY(mb_records_open(&source, &r));          // finds the format from the first row
+ *     while (mb_records_next(r, &row, &more) == MB_OK && more) {
+ *         MB_TRY(mb_records_parse(r, &row, &record)); // from any thread
+ *         ...
+ *         mb_record_release(&record);
+ *     }
+ *
+ * Formats, looked for in this order (labelled texts first when labels are wanted):
+ *
+ *     messages           messages: [{role, content}], content a string or a list of text parts
+ *     sharegpt           conversations: [{from, value}], system?
+ *     alpaca             instruction, input?, output, system?, history?: [[question, answer], ...]
+ *     prompt_completion  prompt, completion: strings, or lists of messages
+ *     classification     text, or sentence1 and sentence2?; label: an integer or a string
+ *     text               text
+ *
+ * field_map gives the column in the file for a field named above. Errors about a row are MB_EDATA
+ * and begin with "file:line: ".
+ */
+#ifndef MB_RECIPES_DATA_RECORDS_H
+#define MB_RECIPES_DATA_RECORDS_H
+
+#include "recipes/data/rowfile.h"
+
+typedef struct mb_field_map {
+    const char *canonical, *column;
+} mb_field_map;
+
+typedef struct mb_source {
+    const char *path;
+    const char *type;          /* optional: a format above, NULL or "auto"; for .txt also lines,
+                                  * paragraphs */
+    const char *split;         /* optional: "train", "train[10:]", "train[:95%]" */
+    const mb_field_map *field; /* optional */
+    int n_fields;
+    bool labelled; /* rows carry labels (classification) */
+    bool skip_bad; /* bad_rows: skip; for mb_store_build */
+} mb_source;
+
+typedef enum mb_record_kind {
+    MB_RECORD_TEXT,  /* text */
+    MB_RECORD_PAIR,  /* text is the prompt, text2 the completion */
+    MB_RECORD_CHAT,  /* message */
+    MB_RECORD_CLASS, /* text, perhaps text2; label */
+} mb_record_kind;
+
+typedef enum mb_role {
+    MB_ROLE_SYSTEM,
+    MB_ROLE_USER,
+    MB_ROLE_ASSISTANT,
+    MB_ROLE_TOOL,
+    MB_ROLE_DEVELOPER,
+    MB_ROLE_COUNT
+} mb_role;
+
+typedef struct mb_message {
+    mb_role role;
+    const char *content; /* UTF-8, zero-terminated */
+    bool completion;     /* part of a completion: the only messages trained when any is marked */
+} mb_message;
+
+/* All texts are owned by the record. */
+typedef struct mb_record {
+    mb_record_kind kind;
+    const char *text, *text2; /* text2 may be NULL for MB_RECORD_CLASS */
+    mb_message *message;
+    int64_t n_messages;
+    const char *label; /* NULL when the label is an integer */
+    int64_t label_id;
+    bool whole_text; /* a piece of a text file: split it, do not truncate */
+    void *tree;      /* private */
+    void *memory;
+} mb_record;
+
+typedef struct mb_records mb_records;
+
+/* Opens the file and decides its format. MB_EDATA: missing, not a regular file, empty, no known
+ * format; MB_EARG: a type, split or field that does not exist. The caller owns *out. */
+mb_status mb_records_open(const mb_source *source, mb_records **out) MB_MUST_USE;
+void mb_records_close(mb_records *r); /* NULL is allowed */
+/* The next row inside the split; *row is borrowed until the next call. */
+mb_status mb_records_next(mb_records *r, mb_row_text *row, bool *more) MB_MUST_USE;
+/* May be called from several threads at once. The caller releases *out on success. */
+mb_status mb_records_parse(const mb_records *r, const mb_row_text *row, mb_record *out) MB_MUST_USE;
+void mb_record_release(mb_record *record);
+
+const char *mb_records_format(const mb_records *r); /* "alpaca" */
+const char *mb_role_name(mb_role role);             /* "assistant" */
+/* "user" or "human" gives MB_ROLE_USER, ...; false for what is not a role. */
+bool mb_role_from_name(const char *name, mb_role *out);
+/* Messages of an OpenAI-style list in JSON text, for commands. Owned by the record. MB_EARG. */
+mb_status mb_messages_parse(const char *json, size_t n, const char *name,
+                            mb_record *out) MB_MUST_USE;
+
+/* HF's slicing grammar: name, name[from:to], bounds as rows or percents (rounded), negative ones
+ * from the end. [*from, *to) of n rows. MB_EARG for anything else. */
+mb_status mb_split_bounds(const char *split, int64_t n, int64_t *from, int64_t *to) MB_MUST_USE;
+
+#endif

@@ -1,0 +1,259 @@
+/* recipes/data/render.c - see recipes/data/render.h. */
+#include "recipes/data/render.h"
+
+#include <string.h>
+
+#include "core/alloc.h"
+
+struct mb_renderer {
+    mb_render_options o;
+    mb_chat *chat;     /* NULL: none, or not found */
+    char *why_no_chat; /* the sentence, when conversations cannot be rendered */
+    char *suffix;      /* never NULL */
+    char *identity;
+    int32_t bos, eos; /* ids, -1 when there is none */
+    bool add_bos;
+};
+
+static mb_status open_chat(mb_renderer *r)
+{
+    const char *choice = r->o.chat_template;
+    mb_status st;
+
+    if (choice != NULL && strcmp(choice, "none") == 0)
+        return mb_strdup("chat_template is none, which can only write one user message and its "
+                         "answer",
+                         &r->why_no_chat);
+    st = mb_chat_open(choice, r->o.system_prompt, r->o.tokenizer, &r->chat);
+    if (st != MB_EMODEL || (choice != NULL && choice[0] != '\0' && strcmp(choice, "auto") != 0))
+        return st;
+    /* Rows that are not conversations need no template. */
+    MB_TRY(mb_strdup(mb_status_sentence(), &r->why_no_chat));
+    mb_status_clear();
+    return MB_OK;
+}
+
+mb_status mb_renderer_new(const mb_render_options *o, mb_renderer **out)
+{
+    const char *suffix = o->completion_suffix != NULL ? o->completion_suffix : "";
+    mb_renderer *r;
+    mb_status st;
+
+    MB_TRY(MB_NEW(&r));
+    r->o = *o;
+    r->bos = mb_tokenizer_role(o->tokenizer, MB_TOKEN_BOS);
+    r->eos = mb_tokenizer_role(o->tokenizer, MB_TOKEN_EOS);
+    r->add_bos = o->add_bos > 0 || (o->add_bos < 0 && mb_tokenizer_adds_bos(o->tokenizer));
+    if (o->add_bos > 0 && r->bos < 0) {
+        st = MB_RAISE(MB_EARG, "add_bos: the tokenizer has no BOS token");
+        goto fail;
+    }
+    if (o->add_eos > 0 && r->eos < 0) {
+        st = MB_RAISE(MB_EARG, "add_eos: the tokenizer has no EOS token");
+        goto fail;
+    }
+    if (r->bos < 0)
+        r->add_bos = false;
+    MB_TRY_GOTO(mb_strdup(suffix, &r->suffix), st, fail);
+    r->o.completion_suffix = r->suffix;
+    MB_TRY_GOTO(open_chat(r), st, fail);
+    MB_TRY_GOTO(mb_asprintf(&r->identity, "render/1|%s|on=%d eos=%d|bos=%d/%d eos=%d/%d|mlm=%d|%s",
+                            r->chat != NULL ? mb_chat_identity(r->chat) : "none", o->train.on,
+                            o->train.eos, r->add_bos, r->bos, o->add_eos, r->eos, o->masked_lm,
+                            r->suffix),
+                st, fail);
+    *out = r;
+    return MB_OK;
+fail:
+    mb_renderer_free(r);
+    return st;
+}
+
+void mb_renderer_free(mb_renderer *r)
+{
+    if (r == NULL)
+        return;
+    mb_chat_free(r->chat);
+    mb_free(r->why_no_chat);
+    mb_free(r->suffix);
+    mb_free(r->identity);
+    mb_free(r);
+}
+
+const mb_chat *mb_renderer_chat(const mb_renderer *r)
+{
+    return r->chat;
+}
+
+const char *mb_renderer_identity(const mb_renderer *r)
+{
+    return r->identity;
+}
+
+bool mb_renderer_adds_bos(const mb_renderer *r)
+{
+    return r->add_bos;
+}
+
+static mb_status put(const mb_renderer *r, const char *text, uint8_t mark, mb_tokens *out)
+{
+    const size_t from = out->ids.n;
+
+    MB_TRY(mb_tokenizer_encode(r->o.tokenizer, text, strlen(text), 0, &out->ids));
+    return mb_tokens_mark(out, r->o.tokenizer, from, mark);
+}
+
+static mb_status put_id(const mb_renderer *r, int32_t id, uint8_t mark, mb_tokens *out)
+{
+    MB_TRY(mb_ids_push(&out->ids, id));
+    return mb_tokens_mark(out, r->o.tokenizer, out->ids.n - 1, mark);
+}
+
+static bool wants_eos(const mb_renderer *r, bool by_default)
+{
+    return r->eos >= 0 && (r->o.add_eos > 0 || (r->o.add_eos < 0 && by_default));
+}
+
+/* A row that begins with two BOS loses one. */
+static void undouble(const mb_renderer *r, mb_tokens *t, bool *double_bos)
+{
+    if (r->bos < 0 || t->ids.n < 2 || t->ids.id[0] != r->bos || t->ids.id[1] != r->bos)
+        return;
+    t->ids.n--;
+    memmove(t->ids.id, t->ids.id + 1, t->ids.n * sizeof t->ids.id[0]);
+    memmove(t->mark, t->mark + 1, t->ids.n);
+    t->split -= t->split > 0;
+    *double_bos = true;
+}
+
+static mb_status render_text(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
+{
+    if (r->add_bos)
+        MB_TRY(put_id(r, r->bos, MB_MARK_TRAINED, out));
+    MB_TRY(put(r, rec->text, MB_MARK_TRAINED, out));
+    return wants_eos(r, !rec->whole_text) ? put_id(r, r->eos, MB_MARK_TRAINED, out) : MB_OK;
+}
+
+static mb_status render_pair(const mb_renderer *r, const char *prompt, const char *completion,
+                             mb_tokens *out)
+{
+    const uint8_t asked = r->o.train.on == MB_TRAIN_ALL ? MB_MARK_TRAINED : 0;
+    const size_t n = strlen(completion), ns = strlen(r->suffix);
+    const bool has_suffix = n >= ns && strcmp(completion + n - ns, r->suffix) == 0;
+    const bool trains_eos = r->o.train.eos != MB_EOS_NONE || r->o.train.on == MB_TRAIN_ALL;
+    char *whole = NULL;
+    mb_status st;
+
+    if (r->add_bos)
+        MB_TRY(put_id(r, r->bos, asked, out));
+    MB_TRY(put(r, prompt, asked, out));
+    out->split = out->ids.n;
+    if (has_suffix)
+        return put(r, completion, MB_MARK_TRAINED, out) != MB_OK ? mb_status_recorded()
+               : wants_eos(r, ns == 0) ? put_id(r, r->eos, trains_eos ? MB_MARK_TRAINED : 0, out)
+                                       : MB_OK;
+    MB_TRY(mb_asprintf(&whole, "%s%s", completion, r->suffix));
+    st = put(r, whole, MB_MARK_TRAINED, out);
+    mb_free(whole);
+    MB_TRY(st);
+    return wants_eos(r, false) ? put_id(r, r->eos, trains_eos ? MB_MARK_TRAINED : 0, out) : MB_OK;
+}
+
+static mb_status render_sentences(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
+{
+    const char *second = rec->text2;
+    mb_ids types = {0};
+    mb_status st = mb_tokenizer_encode_pair(r->o.tokenizer, rec->text, strlen(rec->text), second,
+                                            second != NULL ? strlen(second) : 0, MB_TOK_SPECIAL,
+                                            &out->ids, &types);
+
+    if (st == MB_OK)
+        st = mb_tokens_mark(out, r->o.tokenizer, 0, 0);
+    for (size_t i = 0; st == MB_OK && i < out->ids.n && i < types.n; i++)
+        out->mark[i] |= types.id[i] == 1 ? MB_MARK_SECOND : 0;
+    mb_ids_release(&types);
+    return st;
+}
+
+static mb_status render_chat(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
+{
+    const mb_message *m = rec->message;
+
+    if (r->chat != NULL)
+        return mb_chat_render(r->chat, m, rec->n_messages, &r->o.train, false, out);
+    if (r->o.chat_template != NULL && strcmp(r->o.chat_template, "none") == 0 &&
+        rec->n_messages == 2 && m[0].role == MB_ROLE_USER && m[1].role == MB_ROLE_ASSISTANT)
+        return render_pair(r, m[0].content, m[1].content, out);
+    return MB_RAISE(MB_EMODEL, "%s", r->why_no_chat);
+}
+
+mb_status mb_render(const mb_renderer *r, const mb_record *rec, mb_tokens *out, bool *double_bos)
+{
+    bool doubled = false;
+
+    mb_tokens_clear(out);
+    switch (rec->kind) {
+    case MB_RECORD_TEXT:
+        MB_TRY(r->o.masked_lm ? render_sentences(r, rec, out) : render_text(r, rec, out));
+        break;
+    case MB_RECORD_PAIR:
+        MB_TRY(render_pair(r, rec->text, rec->text2, out));
+        break;
+    case MB_RECORD_CHAT:
+        MB_TRY(render_chat(r, rec, out));
+        break;
+    case MB_RECORD_CLASS:
+        MB_TRY(render_sentences(r, rec, out));
+        break;
+    }
+    undouble(r, out, &doubled);
+    if (double_bos != NULL)
+        *double_bos = doubled;
+    return MB_OK;
+}
+
+/* Tokens of each sentence that may stay when `room` are left for both: the longer gives way. */
+static void share_room(int64_t room, int64_t *a, int64_t *b)
+{
+    int64_t small = *a <= *b ? *a : *b, large = *a <= *b ? *b : *a;
+    const bool swap = *a > *b;
+
+    if (small + large <= room)
+        return;
+    large = small > room ? small : (room - small > small ? room - small : small);
+    if (small + large > room) {
+        small = room / 2;
+        large = small + room % 2;
+    }
+    *a = swap ? large : small;
+    *b = swap ? small : large;
+}
+
+void mb_render_truncate(mb_tokens *t, mb_record_kind kind, int64_t max)
+{
+    int64_t have[2] = {0, 0}, seen[2] = {0, 0}, special = 0;
+    size_t at = 0;
+
+    if ((int64_t)t->ids.n <= max)
+        return;
+    if (kind != MB_RECORD_CLASS) {
+        t->ids.n = (size_t)max;
+        return;
+    }
+    for (size_t i = 0; i < t->ids.n; i++) {
+        if (t->mark[i] & MB_MARK_SPECIAL)
+            special++;
+        else
+            have[(t->mark[i] & MB_MARK_SECOND) != 0]++;
+    }
+    share_room(max > special ? max - special : 0, &have[0], &have[1]);
+    for (size_t i = 0; i < t->ids.n && (int64_t)at < max; i++) {
+        const int which = (t->mark[i] & MB_MARK_SECOND) != 0;
+
+        if (!(t->mark[i] & MB_MARK_SPECIAL) && seen[which]++ >= have[which])
+            continue;
+        t->ids.id[at] = t->ids.id[i];
+        t->mark[at++] = t->mark[i];
+    }
+    t->ids.n = at;
+}

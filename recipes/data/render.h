@@ -1,0 +1,48 @@
+/* recipes/data/render.h - a record becomes the tokens of a row, with what is trained marked.
+ *
+ *     text          [BOS] tokens(text) [EOS], all trained
+ *     pair          [BOS] tokens(prompt) | tokens(completion + suffix) [EOS], trained after the bar
+ *     conversation  as the chat format writes it (recipes/data/template.h)
+ *     labelled      as the tokenizer's post-processor wants one or two sentences
+ *
+ * BOS is added when add_bos is yes, or auto and the tokenizer does so itself; EOS when add_eos is
+ * yes, or auto for texts, and for completions that have no suffix of their own to end with (a model
+ * that is never shown an end does not learn to stop). A BOS the text already begins with is not
+ * doubled, and counted.
+ */
+#ifndef MB_RECIPES_DATA_RENDER_H
+#define MB_RECIPES_DATA_RENDER_H
+
+#include "recipes/data/template.h"
+
+typedef struct mb_render_options {
+    const mb_tokenizer *tokenizer; /* borrowed */
+    const char *chat_template;     /* a name, "none" or NULL/"auto" */
+    const char *system_prompt;     /* optional: for conversations without a system message */
+    mb_train_what train;           /* pairs know assistant (= the completion) and all */
+    int add_bos, add_eos;          /* 1 yes, 0 no, -1 auto */
+    const char *completion_suffix; /* optional: put behind completions that lack it */
+    bool masked_lm;                /* texts are framed by the post-processor; none is marked */
+} mb_render_options;
+
+typedef struct mb_renderer mb_renderer;
+
+/* Copies the options. A chat template that cannot be found under "auto" is an error only when the
+ * first conversation is rendered. */
+mb_status mb_renderer_new(const mb_render_options *o, mb_renderer **out) MB_MUST_USE;
+void mb_renderer_free(mb_renderer *r); /* NULL is allowed */
+/* Replaces the contents of *out. *double_bos, which may be NULL, says that a BOS was left out.
+ * May be called from several threads at once, each with its own *out. */
+mb_status mb_render(const mb_renderer *r, const mb_record *record, mb_tokens *out,
+                    bool *double_bos) MB_MUST_USE;
+/* Cuts a row to max tokens: the first ones; of labelled rows the special tokens stay and the longer
+ * sentence gives way. */
+void mb_render_truncate(mb_tokens *t, mb_record_kind kind, int64_t max);
+/* NULL when the rows need none or it is not known. */
+const mb_chat *mb_renderer_chat(const mb_renderer *r);
+/* Everything that decides the tokens of a record besides the tokenizer, as text, for digests. */
+const char *mb_renderer_identity(const mb_renderer *r);
+/* Is a BOS put in front of texts and pairs? */
+bool mb_renderer_adds_bos(const mb_renderer *r);
+
+#endif

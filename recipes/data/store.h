@@ -1,0 +1,107 @@
+/* recipes/data/store.h - the token store: every row of a data set, tokenised once.
+ *
+ * Rows lie one after the other in flat arrays. A token is trained (its prediction is in the loss)
+ * or not; that is decided while the row is rendered (recipes/data/render.h) and nowhere else.
+ *
+ *     mb_store_options o = mb_store_defaults();
+ *     o.source = sources, o.n_sources = 1, o.tokenizer = tok, o.max_length = 1024;
+ *     MB_TRY(mb_store_build(&o, comm, &store));
+ *     mb_store_log(store, "train");
+ *
+ * Building reads every file on every rank (a cheap scan for the ends of rows), lets rank r parse and
+ * tokenise each size-th chunk of rows on all its threads, and exchanges the results: afterwards all
+ * ranks hold the same store, whatever their number. With a cache directory the result is kept in an
+ * HDF5 file named by the digest of everything it depends on: the bytes of the files, the tokenizer,
+ * the template and the options. A cache file that cannot be read is rebuilt.
+ */
+#ifndef MB_RECIPES_DATA_STORE_H
+#define MB_RECIPES_DATA_STORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/comm.h"
+#include "core/digest.h"
+#include "recipes/data/records.h"
+#include "recipes/data/render.h"
+
+typedef enum mb_excess {
+    MB_EXCESS_DROP,     /* rows longer than max_length are left out and counted */
+    MB_EXCESS_TRUNCATE, /* their first max_length tokens are kept, and counted */
+    MB_EXCESS_RAISE,    /* an error that names the first such row */
+    MB_EXCESS_SPLIT     /* cut into pieces of max_length, nothing is lost (for stage pt) */
+} mb_excess;
+
+typedef struct mb_store_options {
+    const mb_source *source; /* borrowed */
+    int n_sources;
+    mb_render_options render; /* tokenizer, template, what is trained */
+    int64_t max_length;       /* tokens per row; 0: unlimited */
+    mb_excess excess;
+    bool classification;            /* rows carry labels; no token is trained */
+    const char *const *label_names; /* optional: the model's id2label, which labels must be in */
+    int n_label_names;
+    int64_t vocab_size;    /* ids must be below; 0: not checked */
+    const char *cache_dir; /* optional: NULL or "" builds without a cache */
+} mb_store_options;
+
+typedef struct mb_store_stats {
+    int64_t rows_read;  /* rows of the files, after split slicing */
+    int64_t bad;        /* rows skipped because of bad_rows: skip */
+    int64_t empty;      /* rows without a token, dropped */
+    int64_t untrained;  /* rows without a trained token, dropped */
+    int64_t dropped;    /* longer than max_length, dropped */
+    int64_t truncated;  /* longer than max_length, cut */
+    int64_t duplicates; /* kept rows equal to an earlier kept row */
+    int64_t bos, eos;   /* tokens in kept rows */
+    int64_t double_bos; /* rows whose text brought a second BOS, which was left out */
+    int64_t trained;    /* trained tokens in kept rows */
+    int64_t min_length, max_length;
+} mb_store_stats;
+
+typedef struct mb_store {
+    int64_t n_rows, n_tokens;
+    int32_t *ids;     /* (n_tokens) */
+    uint8_t *flags;   /* (n_tokens) MB_MARK_* */
+    int64_t *offset;  /* (n_rows+1) row r is tokens [offset[r], offset[r+1]) */
+    int32_t *trained; /* (n_rows) trained tokens of the row, at least 1 for token tasks */
+    int32_t *label;   /* (n_rows) class, -1 without labels */
+    int32_t *source;  /* (n_rows) index of the source */
+    int64_t *line;    /* (n_rows) line its record begins at, from 1 */
+    uint64_t *hash;   /* (n_rows) of the row's content: equal rows, equal hashes */
+    int n_sources;
+    char **source_name; /* paths as given */
+    int n_labels;
+    char **label_name; /* label 0, 1, ...; their decimal numbers when labels were integers */
+    mb_store_stats stats;
+    char digest[MB_DIGEST_HEX]; /* sha256 of everything the content depends on */
+    bool from_cache;
+} mb_store;
+
+/* Zeroed, with the defaults of recipes: truncate, train_on assistant, train_on_eos. */
+mb_store_options mb_store_defaults(void);
+
+/* Reads, renders and tokenises all sources. The caller owns *out. Collective; fails on all ranks or
+ * none. MB_EDATA: bad rows ("file:line: ..."), no rows, nothing trained at all. */
+mb_status mb_store_build(const mb_store_options *o, mb_comm *comm, mb_store **out) MB_MUST_USE;
+void mb_store_free(mb_store *s); /* NULL is allowed */
+
+/* One line per fact worth knowing: rows, tokens, trained share, and every count that is not 0. */
+void mb_store_log(const mb_store *s, const char *what);
+
+/* Splits rows into training and validation by a hash of (seed, content), so that equal rows are on
+ * the same side. `size` below 1 is a fraction of the rows, else a number of rows; duplicates may
+ * move the count a little. Both lists are ascending and owned by the caller. */
+mb_status mb_store_split(const mb_store *s, double size, uint64_t seed, int64_t **train,
+                         int64_t *n_train, int64_t **val, int64_t *n_val) MB_MUST_USE;
+
+/* The rows an epoch is made of when sources have weights: of a source with weight w each row of
+ * `rows` (ascending) floor(w) times, and once more with the fraction that is left, chosen by a hash
+ * of (seed, row). The list is ascending and owned by the caller. MB_EDATA when it is empty. */
+mb_status mb_store_weigh(const mb_store *s, const int64_t *rows, int64_t n, const double *weight,
+                         uint64_t seed, int64_t **out, int64_t *n_out) MB_MUST_USE;
+
+/* "file.jsonl:12" of row r into `text`, which is returned. */
+const char *mb_store_place(const mb_store *s, int64_t r, char *text, size_t size);
+
+#endif
