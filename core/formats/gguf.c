@@ -42,7 +42,7 @@ static const struct {
     {28, "F64", MB_DTYPE_F64},       {29, "IQ1_M", MB_DTYPE_COUNT},
     {30, "BF16", MB_DTYPE_BF16},     {34, "TQ1_0", MB_DTYPE_COUNT},
     {35, "TQ2_0", MB_DTYPE_COUNT},   {39, "MXFP4", MB_DTYPE_COUNT},
-    {40, "NVFP4", MB_DTYPE_COUNT},
+    {40, "NVFP4", MB_DTYPE_COUNT},   {41, "Q1_0", MB_DTYPE_COUNT},
 };
 
 struct reader {
