@@ -23,9 +23,9 @@ static int begin_key(const mb_key *key, const char **block, mb_text *t)
     return 2;
 }
 
-static bool is_empty(const mb_key *key, const mb_recipe *r)
+static int64_t n_blocks(const mb_key *key, const mb_recipe *r)
 {
-    return ((const mb_datasets *)((const char *)r + key->offset))->n == 0;
+    return ((const mb_datasets *)((const char *)r + key->offset))->n;
 }
 
 mb_status mb_recipe_text(const mb_recipe *r, bool all, char **text)
@@ -47,7 +47,7 @@ mb_status mb_recipe_text(const mb_recipe *r, bool all, char **text)
         }
         section = (int)key->section;
         indent = begin_key(key, &block, &t);
-        mb_text_add(&t, "%s", key->type == MB_TYPE_DATASETS && !is_empty(key, r) ? "" : " ");
+        mb_text_add(&t, "%s", key->type == MB_TYPE_DATASETS && n_blocks(key, r) > 0 ? "" : " ");
         mb_value_write(key, r, given, indent, &t);
         mb_text_add(&t, "\n");
     }
@@ -61,6 +61,25 @@ mb_status mb_recipe_print(const mb_recipe *r, bool all, FILE *out)
     MB_TRY(mb_recipe_text(r, all, &text));
     fputs(text, out);
     mb_free(text);
+    return MB_OK;
+}
+
+mb_status mb_recipe_print_where(const mb_recipe *r, FILE *out)
+{
+    for (int k = 0; k < MB_N_KEYS; k++) {
+        mb_text value = {0};
+        char *text;
+
+        if (!r->own->key[k].given)
+            continue;
+        if (mb_recipe_keys[k].type == MB_TYPE_DATASETS)
+            mb_text_add(&value, "%lld block(s)", (long long)n_blocks(&mb_recipe_keys[k], r));
+        else
+            mb_value_write(&mb_recipe_keys[k], r, true, 0, &value);
+        MB_TRY(mb_text_take(&value, &text));
+        fprintf(out, "%-32s %-24s %s\n", mb_recipe_keys[k].name, r->own->key[k].where, text);
+        mb_free(text);
+    }
     return MB_OK;
 }
 

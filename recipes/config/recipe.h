@@ -106,6 +106,8 @@ const char *mb_recipe_where(const mb_recipe *r, const char *key);
  * The caller owns *text. Reading it again gives the same recipe. */
 mb_status mb_recipe_text(const mb_recipe *r, bool all, char **text) MB_MUST_USE;
 mb_status mb_recipe_print(const mb_recipe *r, bool all, FILE *out) MB_MUST_USE;
+/* One line per given key: name, place, value. */
+mb_status mb_recipe_print_where(const mb_recipe *r, FILE *out) MB_MUST_USE;
 /* sha256 of the text with all keys, as 64 hex digits. */
 mb_status mb_recipe_digest(const mb_recipe *r, char hex[65]) MB_MUST_USE;
 

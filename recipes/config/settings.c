@@ -65,14 +65,13 @@ static mb_status copy_text(mb_arena *a, const char *text, const char **out)
 }
 
 /* Rewrites the value of an alias. *out is NULL when the value says nothing. */
-static mb_status rewrite(mb_arena *a, const mb_name *name, mb_yaml *y, mb_yaml **out)
+static mb_status rewrite(mb_arena *a, const char *rules, mb_yaml *y, mb_yaml **out)
 {
     char buf[128];
     const char *to = NULL;
 
     if (y->kind == MB_YAML_SCALAR)
-        to =
-            mb_values_rewrite(name->values, mb_yaml_is_null(y) ? "null" : y->text, buf, sizeof buf);
+        to = mb_values_rewrite(rules, mb_yaml_is_null(y) ? "null" : y->text, buf, sizeof buf);
     *out = y;
     if (to == NULL)
         return MB_OK;
@@ -88,9 +87,11 @@ static mb_status put(mb_settings *s, const mb_name *name, const char *as, mb_yam
 {
     mb_setting *at = &s->at[name->key - mb_recipe_keys];
 
-    MB_TRY(rewrite(s->arena, name, y, &y));
+    MB_TRY(rewrite(s->arena, name->values, y, &y));
     if (y == NULL)
         return MB_OK;
+    if (strcmp(as, name->key->name) != 0) /* our key may rewrite values itself */
+        MB_TRY(rewrite(s->arena, mb_name_find(name->key->name).values, y, &y));
     if (at->node != NULL && at->from_args == args && strcmp(at->as, as) != 0 &&
         !mb_yaml_equal(at->node, y))
         return raise_conflict(at, y, as, name->key);

@@ -1,0 +1,15 @@
+/* recipes/config/help.h - the recipe's keys as a reference, generated from recipe.def. */
+#ifndef MB_RECIPES_CONFIG_HELP_H
+#define MB_RECIPES_CONFIG_HELP_H
+
+#include "recipes/config/schema.h"
+
+/* Sections as a set of bits, 1 << MB_SECTION_x. */
+enum { MB_SECTIONS_ALL = (1 << MB_SECTION_COUNT) - 1 };
+
+/* Name, default, meaning and what is accepted, for a terminal of 100 columns. */
+void mb_keys_print(unsigned sections, FILE *out);
+/* The same as Markdown tables, with the keys of a dataset's block and other trainers' names. */
+void mb_keys_print_markdown(FILE *out);
+
+#endif
