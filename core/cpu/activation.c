@@ -14,16 +14,23 @@ enum { STRIP = 1024 };
 typedef void (*strip_fn)(float *restrict value, float *restrict slope, const float *restrict x,
                          int64_t n);
 
+static inline float sigmoid(float x)
+{
+    return 1.0f / (1.0f + mb_expf(-x));
+}
+
 MB_CPU_CLONES static void silu(float *restrict value, float *restrict slope,
                                const float *restrict x, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++)
-        value[i] = x[i] / (1.0f + mb_expf(-x[i]));
-    if (slope == NULL)
+    if (slope == NULL) {
+        for (int64_t i = 0; i < n; i++)
+            value[i] = x[i] * sigmoid(x[i]);
         return;
+    }
     for (int64_t i = 0; i < n; i++) {
-        const float s = 1.0f / (1.0f + mb_expf(-x[i]));
+        const float s = sigmoid(x[i]);
 
+        value[i] = x[i] * s;
         slope[i] = s * (1.0f + x[i] * (1.0f - s));
     }
 }
@@ -33,32 +40,40 @@ MB_CPU_CLONES static void gelu(float *restrict value, float *restrict slope,
 {
     const float root_half = 0.70710678f, density = 0.39894228f; /* 1/sqrt(2 pi) */
 
-    for (int64_t i = 0; i < n; i++)
-        value[i] = 0.5f * x[i] * (1.0f + mb_erff(x[i] * root_half));
-    if (slope == NULL)
+    if (slope == NULL) {
+        for (int64_t i = 0; i < n; i++)
+            value[i] = x[i] * (0.5f * (1.0f + mb_erff(x[i] * root_half)));
         return;
+    }
     for (int64_t i = 0; i < n; i++) {
         const float cdf = 0.5f * (1.0f + mb_erff(x[i] * root_half));
 
+        value[i] = x[i] * cdf;
         slope[i] = cdf + x[i] * density * mb_expf(-0.5f * x[i] * x[i]);
     }
 }
 
+/* (1 + tanh u)/2 is sigmoid(2u), which needs one exponential and keeps small values exact. Beyond
+ * 16 both ends are reached; the bound keeps the cubic from overflowing. */
 MB_CPU_CLONES static void gelu_tanh(float *restrict value, float *restrict slope,
                                     const float *restrict x, int64_t n)
 {
-    const float k = 0.79788456f, cubic = 0.044715f; /* k = sqrt(2/pi) */
+    const float k = 1.59576912f, cubic = 0.044715f; /* k = 2 sqrt(2/pi) */
 
-    for (int64_t i = 0; i < n; i++)
-        value[i] = 0.5f * x[i] * (1.0f + mb_tanhf(k * (x[i] + cubic * x[i] * x[i] * x[i])));
-    if (slope == NULL)
+    if (slope == NULL) {
+        for (int64_t i = 0; i < n; i++) {
+            const float low = x[i] < -16.0f ? -16.0f : x[i], c = low > 16.0f ? 16.0f : low;
+
+            value[i] = x[i] * sigmoid(k * (c + cubic * c * c * c));
+        }
         return;
+    }
     for (int64_t i = 0; i < n; i++) {
         const float low = x[i] < -16.0f ? -16.0f : x[i], c = low > 16.0f ? 16.0f : low;
-        const float t = mb_tanhf(k * (c + cubic * c * c * c)); /* +-1 long before 16 */
-        const float inner = k * (1.0f + 3.0f * cubic * c * c);
+        const float s = sigmoid(k * (c + cubic * c * c * c));
 
-        slope[i] = 0.5f * (1.0f + t) + 0.5f * c * (1.0f - t * t) * inner;
+        value[i] = x[i] * s;
+        slope[i] = s + c * s * (1.0f - s) * (k * (1.0f + 3.0f * cubic * c * c));
     }
 }
 

@@ -27,8 +27,10 @@ MB_CPU_CLONES static void q4_0(float *restrict y, const uint8_t *restrict x, int
     for (int64_t b = 0; b < blocks; b++, x += 18, y += QK) {
         const float d = half_at(x);
 
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i] = d * (float)((x[2 + i] & 15) - 8);
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i + 16] = d * (float)((x[2 + i] >> 4) - 8);
     }
@@ -40,8 +42,10 @@ MB_CPU_CLONES static void q4_1(float *restrict y, const uint8_t *restrict x, int
     for (int64_t b = 0; b < blocks; b++, x += 20, y += QK) {
         const float d = half_at(x), m = half_at(x + 2);
 
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i] = d * (float)(x[4 + i] & 15) + m;
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i + 16] = d * (float)(x[4 + i] >> 4) + m;
     }
@@ -54,8 +58,10 @@ MB_CPU_CLONES static void q5_0(float *restrict y, const uint8_t *restrict x, int
         const float d = half_at(x);
         const uint32_t high = word_at(x + 2);
 
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i] = d * (float)((int)((x[6 + i] & 15) | (high >> i & 1) << 4) - 16);
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i + 16] = d * (float)((int)((x[6 + i] >> 4) | (high >> (i + 16) & 1) << 4) - 16);
     }
@@ -68,8 +74,10 @@ MB_CPU_CLONES static void q5_1(float *restrict y, const uint8_t *restrict x, int
         const float d = half_at(x), m = half_at(x + 2);
         const uint32_t high = word_at(x + 4);
 
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i] = d * (float)(int)((x[8 + i] & 15) | (high >> i & 1) << 4) + m;
+#pragma omp simd
         for (int i = 0; i < 16; i++)
             y[i + 16] = d * (float)(int)((x[8 + i] >> 4) | (high >> (i + 16) & 1) << 4) + m;
     }
@@ -81,6 +89,7 @@ MB_CPU_CLONES static void q8_0(float *restrict y, const uint8_t *restrict x, int
     for (int64_t b = 0; b < blocks; b++, x += 34, y += QK) {
         const float d = half_at(x);
 
+#pragma omp simd
         for (int i = 0; i < QK; i++)
             y[i] = (float)(int8_t)x[2 + i] * d;
     }
@@ -99,6 +108,7 @@ MB_CPU_CLONES static void q2_k(float *restrict y, const uint8_t *restrict x, int
             const uint8_t *from = q + g / 8 * 32 + g % 2 * 16;
             const int shift = g % 8 / 2 * 2;
 
+#pragma omp simd
             for (int i = 0; i < 16; i++)
                 y[16 * g + i] = dl * (float)(from[i] >> shift & 3) - ml;
         }
@@ -120,6 +130,7 @@ MB_CPU_CLONES static void q3_k(float *restrict y, const uint8_t *restrict x, int
             const uint8_t *from = q + g / 8 * 32 + g % 2 * 16, *bit = mask + g % 2 * 16;
             const int shift = g % 8 / 2 * 2, at = g / 2;
 
+#pragma omp simd
             for (int i = 0; i < 16; i++)
                 y[16 * g + i] =
                     dl * (float)((from[i] >> shift & 3) - ((bit[i] >> at & 1) != 0 ? 0 : 4));
@@ -153,6 +164,7 @@ MB_CPU_CLONES static void q4_k(float *restrict y, const uint8_t *restrict x, int
 
             scale_min(x + 4, g, &scale, &min);
             const float dl = d * (float)scale, ml = dmin * (float)min;
+#pragma omp simd
             for (int i = 0; i < 32; i++)
                 y[32 * g + i] = dl * (float)(from[i] >> shift & 15) - ml;
         }
@@ -173,6 +185,7 @@ MB_CPU_CLONES static void q5_k(float *restrict y, const uint8_t *restrict x, int
 
             scale_min(x + 4, g, &scale, &min);
             const float dl = d * (float)scale, ml = dmin * (float)min;
+#pragma omp simd
             for (int i = 0; i < 32; i++)
                 y[32 * g + i] =
                     dl * (float)((from[i] >> shift & 15) | (high[i] >> g & 1) << 4) - ml;
@@ -196,6 +209,7 @@ MB_CPU_CLONES static void q6_k(float *restrict y, const uint8_t *restrict x, int
             const uint8_t *h = high + 32 * half + part % 2 * 16;
             const int shift = part / 4 * 4, pair = part / 2 * 2;
 
+#pragma omp simd
             for (int i = 0; i < 16; i++)
                 y[16 * g + i] = dl * (float)(((l[i] >> shift & 15) | (h[i] >> pair & 3) << 4) - 32);
         }

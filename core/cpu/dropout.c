@@ -12,35 +12,14 @@ enum { BLOCKS = 64 }; /* 256 columns */
 MB_CPU_CLONES static void mask_words(uint32_t *restrict word, uint64_t key, uint32_t ordinal,
                                      uint32_t step, uint32_t position, uint32_t first)
 {
-    uint32_t c0[BLOCKS], c1[BLOCKS], c2[BLOCKS], c3[BLOCKS];
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-
+#pragma omp simd
     for (int j = 0; j < BLOCKS; j++) {
-        c0[j] = ordinal;
-        c1[j] = step;
-        c2[j] = position;
-        c3[j] = first + (uint32_t)j;
-    }
-    for (int round = 0; round < 10; round++) {
-        for (int j = 0; j < BLOCKS; j++) {
-            const uint64_t a = (uint64_t)0xD2511F53u * c0[j];
-            const uint64_t b = (uint64_t)0xCD9E8D57u * c2[j];
-            const uint32_t n0 = (uint32_t)(b >> 32) ^ c1[j] ^ k0;
-            const uint32_t n2 = (uint32_t)(a >> 32) ^ c3[j] ^ k1;
+        const mb_rng_block b = mb_philox(key, ordinal, step, position, first + (uint32_t)j);
 
-            c1[j] = (uint32_t)b;
-            c3[j] = (uint32_t)a;
-            c0[j] = n0;
-            c2[j] = n2;
-        }
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    for (int j = 0; j < BLOCKS; j++) {
-        word[4 * j] = c0[j];
-        word[4 * j + 1] = c1[j];
-        word[4 * j + 2] = c2[j];
-        word[4 * j + 3] = c3[j];
+        word[4 * j] = b.w[0];
+        word[4 * j + 1] = b.w[1];
+        word[4 * j + 2] = b.w[2];
+        word[4 * j + 3] = b.w[3];
     }
 }
 

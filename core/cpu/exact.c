@@ -4,7 +4,7 @@
  * whatever order, thread or rank its parts come from. Flags and maxima are order-free as well.
  */
 #include <float.h>
-#include <math.h>
+#include <math.h> /* ldexp */
 
 #include "core/cpu/rows.h"
 
@@ -42,33 +42,100 @@ mb_status mb_cpu_grain_sumsq(mb_exec *ex, mb_tensor *out, const mb_tensor *x)
     return MB_OK;
 }
 
-/* What a span saw. */
+enum { STRIP = 1024 };
+
+/* What a strip or span saw. */
 struct seen {
     float max; /* of finite |x| */
     int not_finite, too_large;
 };
 
-MB_CPU_CLONES static void add_span(int64_t *restrict acc, float *restrict g, double unit,
-                                   double limit, int64_t n, struct seen *restrict seen)
+static void merge(struct seen *all, const struct seen *s)
 {
-    float max = 0.0f;
-    int not_finite = 0, too_large = 0;
+    all->max = s->max > all->max ? s->max : all->max;
+    all->not_finite |= s->not_finite;
+    all->too_large |= s->too_large;
+}
 
-#pragma omp simd reduction(max : max) reduction(| : not_finite, too_large)
+/* The largest |x| as bits: magnitudes order like integers, infinity and NaN above all others. */
+MB_CPU_CLONES static uint32_t top_bits(const float *x, int64_t n)
+{
+    uint32_t top = 0;
+
     for (int64_t i = 0; i < n; i++) {
-        const float a = mb_absf(g[i]);
-        const int infinite = !(a <= FLT_MAX);
-        const double v = (double)g[i] * unit;
-        const int large = !infinite && !((double)a * unit < limit);
-        const double w = infinite | large ? 0.0 : v;
+        const uint32_t bits = mb_bits_of_float(x[i]) & 0x7fffffffu;
 
-        not_finite |= infinite;
-        too_large |= large;
-        max = !infinite && a > max ? a : max;
-        acc[i] += (int64_t)rint(w);
+        top = bits > top ? bits : top;
+    }
+    return top;
+}
+
+/* Element by element: leaves out what is not finite or too large, clearing it in x when `clear`. */
+static struct seen look(float *x, double unit, double limit, int64_t n, bool clear)
+{
+    struct seen s = {0};
+
+    for (int64_t i = 0; i < n; i++) {
+        const float a = mb_absf(x[i]);
+
+        if (!(a <= FLT_MAX)) {
+            s.not_finite = 1;
+        } else {
+            s.max = a > s.max ? a : s.max;
+            if ((double)a * unit < limit)
+                continue;
+            s.too_large = 1;
+        }
+        if (clear)
+            x[i] = 0.0f;
+    }
+    return s;
+}
+
+static inline int64_t bits_of_double(double d)
+{
+    union {
+        double d;
+        int64_t i;
+    } v = {.d = d};
+    return v.i;
+}
+
+/* acc += rint(g * unit), g = 0, for |g * unit| < 2^62. Adding 1.5 * 2^52 rounds to an integer that
+ * then stands in the low bits; it is done for the multiple of 2^32 and for the rest, both exact, as
+ * plain SSE2 and AVX2 cannot convert to 64 bits. */
+MB_CPU_CLONES static void add_strip(int64_t *restrict acc, float *restrict g, double unit,
+                                    int64_t n)
+{
+    const double magic = 0x1.8p52;
+    const int64_t zero = bits_of_double(magic);
+
+    for (int64_t i = 0; i < n; i++) {
+        const double v = (double)g[i] * unit;
+        const double high = v * 0x1p-32 + magic;
+        const double low = (v - (high - magic) * 0x1p32) + magic;
+        const uint64_t units = (uint64_t)(bits_of_double(high) - zero) << 32;
+
+        acc[i] = (int64_t)((uint64_t)acc[i] + units + (uint64_t)(bits_of_double(low) - zero));
         g[i] = 0.0f;
     }
-    *seen = (struct seen){max, not_finite, too_large};
+}
+
+static struct seen add_span(int64_t *acc, float *g, double unit, double limit, int64_t n)
+{
+    struct seen all = {0};
+
+    for (int64_t i = 0; i < n; i += STRIP) {
+        const int64_t m = n - i < STRIP ? n - i : STRIP;
+        const uint32_t top = top_bits(g + i, m);
+        struct seen s = {.max = mb_float_of_bits(top)};
+
+        if (!(s.max <= FLT_MAX && (double)s.max * unit < limit))
+            s = look(g + i, unit, limit, m, true);
+        add_strip(acc + i, g + i, unit, m);
+        merge(&all, &s);
+    }
+    return all;
 }
 
 mb_status mb_cpu_exact_add(mb_exec *ex, mb_tensor *acc, mb_tensor *g, int shift, double limit,
@@ -89,9 +156,8 @@ mb_status mb_cpu_exact_add(mb_exec *ex, mb_tensor *acc, mb_tensor *g, int shift,
               : not_finite, too_large)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        struct seen s;
+        const struct seen s = add_span(sum + at.col, mb_f32(g) + at.col, unit, most, at.n);
 
-        add_span(sum + at.col, mb_f32(g) + at.col, unit, most, at.n, &s);
         max = s.max > max ? s.max : max;
         not_finite |= s.not_finite;
         too_large |= s.too_large;
@@ -129,22 +195,6 @@ mb_status mb_cpu_exact_take(mb_exec *ex, mb_tensor *g, mb_tensor *acc, double fa
     return MB_OK;
 }
 
-MB_CPU_CLONES static void absmax_span(const float *x, int64_t n, struct seen *restrict seen)
-{
-    float max = 0.0f;
-    int not_finite = 0;
-
-#pragma omp simd reduction(max : max) reduction(| : not_finite)
-    for (int64_t i = 0; i < n; i++) {
-        const float a = mb_absf(x[i]);
-        const int infinite = !(a <= FLT_MAX);
-
-        not_finite |= infinite;
-        max = !infinite && a > max ? a : max;
-    }
-    *seen = (struct seen){.max = max, .not_finite = not_finite};
-}
-
 mb_status mb_cpu_absmax(mb_exec *ex, mb_tensor *out, const mb_tensor *x)
 {
     const mb_spans sp = mb_spans_of(1, (const mb_tensor *const[]){x});
@@ -160,9 +210,11 @@ mb_status mb_cpu_absmax(mb_exec *ex, mb_tensor *out, const mb_tensor *x)
               : not_finite)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        struct seen s;
+        float *from = mb_span_f32(x, &at);
+        struct seen s = {.max = mb_float_of_bits(top_bits(from, at.n))};
 
-        absmax_span(mb_span_f32(x, &at), at.n, &s);
+        if (!(s.max <= FLT_MAX))
+            s = look(from, 0.0, 1.0, at.n, false);
         max = s.max > max ? s.max : max;
         not_finite |= s.not_finite;
     }

@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "core/cpu/rows.h"
+#include "core/cpu/vec16.h"
 
 MB_CPU_CLONES static float row_sum(const float *x, int64_t n)
 {
@@ -32,6 +33,12 @@ MB_CPU_CLONES static float sum_deviations(const float *x, float mean, int64_t n)
 MB_CPU_CLONES static void normalise(float *y, const float *x, const float *w, const float *b,
                                     float mean, float rstd, int64_t n)
 {
+    if (w != NULL && b != NULL) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (x[i] - mean) * rstd * w[i] + b[i];
+        return;
+    }
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
         y[i] = (x[i] - mean) * rstd;
@@ -47,31 +54,47 @@ MB_CPU_CLONES static void normalise(float *y, const float *x, const float *w, co
     }
 }
 
-/* Sums of g = w*dy and of g * (x - mean). w NULL: 1. */
+/* Sums of g = w*dy and of g * (x - mean). */
 MB_CPU_CLONES static void row_sums(float *restrict out, const float *w, const float *dy,
                                    const float *x, float mean, int64_t n)
 {
-    static const float one[MB_LANES] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    const int64_t step = w == NULL ? 0 : 1;
-    const float *const v = w == NULL ? one : w;
-    float sum[MB_LANES] = {0}, dot[MB_LANES] = {0};
+    mb_vec16 sums = {0}, dots = {0};
+    float sum[MB_LANES], dot[MB_LANES];
     int64_t i = 0;
 
     for (; i + MB_LANES <= n; i += MB_LANES) {
-        float g[MB_LANES];
+        const mb_vec16 g = MB_LOAD16(w + i) * MB_LOAD16(dy + i);
 
-        for (int l = 0; l < MB_LANES; l++)
-            g[l] = dy[i + l] * v[i * step + l];
-        for (int l = 0; l < MB_LANES; l++)
-            sum[l] += g[l];
-        for (int l = 0; l < MB_LANES; l++)
-            dot[l] += g[l] * (x[i + l] - mean);
+        sums += g;
+        dots += g * (MB_LOAD16(x + i) - mean);
     }
+    MB_STORE16(sum, sums);
+    MB_STORE16(dot, dots);
     for (int l = 0; i + l < n; l++) {
-        const float g = dy[i + l] * v[i * step + l];
+        sum[l] += w[i + l] * dy[i + l];
+        dot[l] += w[i + l] * dy[i + l] * (x[i + l] - mean);
+    }
+    out[0] = mb_fold_lanes(sum);
+    out[1] = mb_fold_lanes(dot);
+}
 
-        sum[l] += g;
-        dot[l] += g * (x[i + l] - mean);
+/* The same with w = 1. */
+MB_CPU_CLONES static void plain_sums(float *restrict out, const float *dy, const float *x,
+                                     float mean, int64_t n)
+{
+    mb_vec16 sums = {0}, dots = {0};
+    float sum[MB_LANES], dot[MB_LANES];
+    int64_t i = 0;
+
+    for (; i + MB_LANES <= n; i += MB_LANES) {
+        sums += MB_LOAD16(dy + i);
+        dots += MB_LOAD16(dy + i) * (MB_LOAD16(x + i) - mean);
+    }
+    MB_STORE16(sum, sums);
+    MB_STORE16(dot, dots);
+    for (int l = 0; i + l < n; l++) {
+        sum[l] += dy[i + l];
+        dot[l] += dy[i + l] * (x[i + l] - mean);
     }
     out[0] = mb_fold_lanes(sum);
     out[1] = mb_fold_lanes(dot);
@@ -88,17 +111,18 @@ MB_CPU_CLONES static void row_dx(float *dx, const float *dy, const float *x, con
 {
     const float mean = k->mean, rstd = k->rstd, g_mean = k->g_mean, slope = k->slope;
 
-    if (w != NULL && !acc) {
+    if (w != NULL && acc) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            dx[i] += rstd * (dy[i] * w[i] - g_mean - (x[i] - mean) * slope);
+    } else if (w != NULL) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
             dx[i] = rstd * (dy[i] * w[i] - g_mean - (x[i] - mean) * slope);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        const float g = w == NULL ? dy[i] : dy[i] * w[i];
-        const float old = acc ? dx[i] : 0.0f;
-
-        dx[i] = old + rstd * (g - g_mean - (x[i] - mean) * slope);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = (acc ? dx[i] : 0.0f) + rstd * (dy[i] - g_mean - (x[i] - mean) * slope);
     }
 }
 
@@ -187,7 +211,10 @@ mb_status mb_cpu_layernorm_bwd(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, mb_ten
             if (dx != NULL) {
                 float sums[2];
 
-                row_sums(sums, values(w), g, row, k.mean, n);
+                if (w == NULL)
+                    plain_sums(sums, g, row, k.mean, n);
+                else
+                    row_sums(sums, mb_f32(w), g, row, k.mean, n);
                 k.g_mean = sums[0] / (float)n;
                 k.slope = sums[1] / (float)n * k.rstd * k.rstd;
                 row_dx(mb_row(dx, r), g, row, values(w), &k, acc, n);

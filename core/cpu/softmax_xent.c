@@ -5,8 +5,9 @@
  *     dx[j] = weight grad_scale (p[j] - [j = label]) * scale * (1 - (s[j]/cap)^2)
  *
  * A row of 49152 columns (192 KiB) stays in the second-level cache through the passes: maximum, sum,
- * gradient. Without a cap the second pass leaves the exponentials in place of the logits. Sums are
- * f32 lanes within a strip and f64 across strips.
+ * gradient. With a gradient the row itself holds what the next pass needs: s, then (without a cap)
+ * e^(s - max). Without one the logits stay and strips are worked out twice. Sums are f32 lanes
+ * within a strip and f64 across strips.
  */
 #include <math.h>
 
@@ -16,7 +17,25 @@ enum { STRIP = 1024 };
 
 struct xent {
     float softcap, scale, grad_scale;
+    bool plain; /* s is x: no cap, scale 1 */
 };
+
+/* e^x for x <= 0 (or NaN) as mb_expf, but 0 below -87: one power of two, no overflow. */
+static inline float exp_below_0(float x)
+{
+    const float magic = 0x1.8p23f, c = x < -87.0f ? -87.0f : x;
+    const float shifted = c * 1.44269504f + magic, n = shifted - magic;
+    const float power = mb_float_of_bits((mb_bits_of_float(shifted) + 127u) << 23);
+    const float r = (c - n * 0.693145752f) - n * 1.42860677e-6f;
+    float p = 1.395297e-03f;
+
+    p = p * r + 8.3703216e-03f;
+    p = p * r + 4.1666168e-02f;
+    p = p * r + 1.6666507e-01f;
+    p = p * r + 0.5f;
+    p = (p * r) * r + r;
+    return x < -87.0f ? 0.0f : p * power + power;
+}
 
 /* s of a strip into `out` (may be x). */
 MB_CPU_CLONES static void scores(float *out, const float *x, const struct xent *k, int64_t n)
@@ -34,37 +53,46 @@ MB_CPU_CLONES static void scores(float *out, const float *x, const struct xent *
     }
 }
 
+/* Any order gives the same maximum: 64 lanes. NaN is passed over, exp will find it. */
 MB_CPU_CLONES static float strip_max(const float *x, int64_t n)
 {
-    return mb_maxf(x, n);
+    float lane[64];
+    int64_t i = 0;
+
+    for (int l = 0; l < 64; l++)
+        lane[l] = -INFINITY;
+    for (; i + 64 <= n; i += 64)
+        for (int l = 0; l < 64; l++)
+            lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (int l = 0; i + l < n; l++)
+        lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    return mb_maxf(lane, 64);
 }
 
-/* e = exp(s - max) in place; returns the sum */
-MB_CPU_CLONES static float strip_exp(float *s, float max, int64_t n)
+/* out = exp(s - max), out may be s; returns the sum. */
+MB_CPU_CLONES static float strip_exp(float *out, const float *s, float max, int64_t n)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
-        s[i] = mb_expf(s[i] - max);
-    return mb_sumf(s, n);
+        out[i] = exp_below_0(s[i] - max);
+    return mb_sumf(out, n);
 }
 
-/* x = e * factor */
-MB_CPU_CLONES static void strip_scale(float *x, const float *e, float factor, int64_t n)
+MB_CPU_CLONES static void row_scale(float *x, float factor, int64_t n)
 {
-#pragma omp simd
     for (int64_t i = 0; i < n; i++)
-        x[i] = e[i] * factor;
+        x[i] *= factor;
 }
 
-/* x = exp(s - max) * factor * (1 - (s/cap)^2) */
-MB_CPU_CLONES static void strip_capped(float *x, const float *s, float max, float factor, float cap,
-                                       int64_t n)
+/* x = exp(s - max) * factor * (1 - (s/cap)^2), where x holds s */
+MB_CPU_CLONES static void row_capped(float *x, float max, float factor, float cap, int64_t n)
 {
-#pragma omp simd
+    const float inverse = 1.0f / cap;
+
     for (int64_t i = 0; i < n; i++) {
-        const float t = s[i] / cap;
+        const float t = x[i] * inverse;
 
-        x[i] = mb_expf(s[i] - max) * factor * (1.0f - t * t);
+        x[i] = exp_below_0(x[i] - max) * factor * (1.0f - t * t);
     }
 }
 
@@ -73,70 +101,62 @@ static int64_t strip_length(int64_t n, int64_t from)
     return n - from < STRIP ? n - from : STRIP;
 }
 
-static float row_max(const float *x, const struct xent *k, int64_t n)
+/* Maximum of s; `keep`: s replaces x. */
+static float row_max(float *x, const struct xent *k, bool keep, int64_t n)
 {
-    float s[STRIP], max = -INFINITY;
+    float strip[STRIP], max = -INFINITY;
 
     for (int64_t i = 0; i < n; i += STRIP) {
         const int64_t m = strip_length(n, i);
+        float *s = keep || k->plain ? x + i : strip;
 
-        scores(s, x + i, k, m);
+        if (!k->plain)
+            scores(s, x + i, k, m);
         const float here = strip_max(s, m);
         max = here > max ? here : max;
     }
     return max;
 }
 
-/* Sum of exp(s - max); with `keep` the exponentials replace x. */
-static double row_sum(float *x, const struct xent *k, float max, bool keep, int64_t n)
+/* Sum of exp(s - max). `have`: x holds s already; `keep`: the exponentials replace it. */
+static double row_sum(float *x, const struct xent *k, float max, bool have, bool keep, int64_t n)
 {
     float strip[STRIP];
     double sum = 0.0;
 
     for (int64_t i = 0; i < n; i += STRIP) {
         const int64_t m = strip_length(n, i);
-        float *s = keep ? x + i : strip;
+        const float *s = x + i;
 
-        scores(s, x + i, k, m);
-        sum += (double)strip_exp(s, max, m);
+        if (!have && !k->plain) {
+            scores(strip, x + i, k, m);
+            s = strip;
+        }
+        sum += (double)strip_exp(keep ? x + i : strip, s, max, m);
     }
     return sum;
-}
-
-/* x holds exp(s - max) without a cap, the logits with one. */
-static void row_gradient(float *x, const struct xent *k, float max, float factor, int64_t n)
-{
-    float s[STRIP];
-
-    for (int64_t i = 0; i < n; i += STRIP) {
-        const int64_t m = strip_length(n, i);
-
-        if (k->softcap > 0.0f) {
-            scores(s, x + i, k, m);
-            strip_capped(x + i, s, max, factor, k->softcap, m);
-        } else {
-            strip_scale(x + i, x + i, factor, m);
-        }
-    }
 }
 
 /* Returns the log-probability of the label. */
 static float row_xent(float *x, const struct xent *k, int32_t label, float weight, int64_t n)
 {
-    const bool grad = k->grad_scale != 0.0f;
+    const bool grad = k->grad_scale != 0.0f, capped = k->softcap > 0.0f;
     float s_label;
 
     scores(&s_label, x + label, k, 1);
-    const float max = row_max(x, k, n);
-    const double sum = row_sum(x, k, max, grad && k->softcap <= 0.0f, n);
+    const float max = row_max(x, k, grad, n);
+    const double sum = row_sum(x, k, max, grad, grad && !capped, n);
 
     if (grad) {
-        const float outer = weight * k->grad_scale * k->scale;
-        const float t = k->softcap > 0.0f ? s_label / k->softcap : 0.0f;
-        const double p = exp((double)(s_label - max)) / sum;
+        const double outer = (double)weight * (double)k->grad_scale * (double)k->scale;
+        const float t = capped ? s_label / k->softcap : 0.0f;
+        const double p = exp((double)s_label - (double)max) / sum;
 
-        row_gradient(x, k, max, (float)((double)outer / sum), n);
-        x[label] = (float)((double)outer * (p - 1.0)) * (1.0f - t * t);
+        if (capped)
+            row_capped(x, max, (float)(outer / sum), k->softcap, n);
+        else
+            row_scale(x, (float)(outer / sum), n);
+        x[label] = (float)(outer * (p - 1.0)) * (1.0f - t * t);
     }
     return (float)((double)s_label - (double)max - log(sum));
 }
@@ -146,7 +166,10 @@ mb_status mb_cpu_softmax_xent(mb_exec *ex, mb_tensor *logits, mb_tensor *logprob
                               float softcap, float logit_scale)
 {
     const int64_t rows = mb_rows(logits), n = mb_cols(logits);
-    const struct xent k = {.softcap = softcap, .scale = logit_scale, .grad_scale = grad_scale};
+    const struct xent k = {.softcap = softcap,
+                           .scale = logit_scale,
+                           .grad_scale = grad_scale,
+                           .plain = softcap <= 0.0f && logit_scale == 1.0f};
 
     MB_ASSERT(mb_tensor_count(label) == rows);
     const int team = mb_team(ex, rows * n);
