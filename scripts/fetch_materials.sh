@@ -10,6 +10,7 @@
 # compared with a fixed sha256 and unpacked. What is there already and right is not fetched again.
 # PYTHON (default python3) needs pip where something must be downloaded.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer...'

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # scripts/lib.sh - what the scripts share; sourced, not run. Sets `root` (the source folder) and:
 #
 #     need_packages PACKAGE...     install Debian packages that are missing
@@ -6,8 +7,10 @@
 #     cores                        processors this process may use
 #     die SENTENCE
 
+# shellcheck disable=SC2034 # several of these are for those who source this
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# shellcheck disable=SC2034
 build_packages=(gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev
     libopenblas-openmp-dev libdnnl-dev libhdf5-dev libjansson-dev libyaml-dev libpcre2-dev
     libutf8proc-dev libssl-dev)
@@ -67,9 +70,15 @@ cores() {
 build() {
     local folder=$1 generator=()
     shift
+    mkdir -p "$folder"
     command -v ninja >/dev/null && [ ! -f "$folder/Makefile" ] && generator=(-G Ninja)
-    cmake -S "$root" -B "$folder" "${generator[@]}" "$@" >/dev/null
-    cmake --build "$folder" -j "$(cores)" | tail -n 1
+    {
+        cmake -S "$root" -B "$folder" "${generator[@]}" "$@" &&
+            cmake --build "$folder" -j "$(cores)"
+    } >"$folder/build.log" 2>&1 || {
+        tail -n 60 "$folder/build.log" >&2
+        die "the build in $folder failed; all of its output is in $folder/build.log"
+    }
 }
 
 # The stages with their seconds are kept in $stages for a summary.

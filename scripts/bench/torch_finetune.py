@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""PyTorch's side of scripts/bench/cpu.sh: fine-tunes a Hugging Face model on random tokens and
+prints one line of JSON.
+
+    torch_finetune.py MODEL_DIR [--lora R] [--batch 4] [--seq 512] [--threads 2] [--steps 5]
+                      [--dtype f32|bf16] [--compile] [--first-forward]
+
+A step is forward, backward, clipping to norm 1 and fused AdamW; the first two are not counted.
+bf16 means autocast over f32 weights. With --first-forward nothing is trained: the process loads the
+model, runs it once on eight tokens and ends, to be timed from outside.
+"""
+import argparse
+import json
+import statistics
+import time
+
+import torch
+import transformers
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("--lora", type=int, default=0, metavar="R")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--seq", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--first-forward", action="store_true")
+    return parser.parse_args()
+
+
+def load(args):
+    model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    if args.lora:
+        import peft
+
+        config = peft.LoraConfig(
+            r=args.lora, lora_alpha=2 * args.lora, target_modules="all-linear", lora_dropout=0.0
+        )
+        model = peft.get_peft_model(model, config)
+    return model
+
+
+def train(args, model):
+    vocabulary = model.config.vocab_size
+    trained = [p for p in model.parameters() if p.requires_grad]
+    adamw = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=True)
+    step = torch.compile(model) if args.compile else model
+    model.train()
+    seconds = []
+    for _ in range(2 + args.steps):
+        ids = torch.randint(0, vocabulary, (args.batch, args.seq))
+        start = time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.dtype == "bf16"):
+            loss = step(input_ids=ids, labels=ids).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        adamw.step()
+        adamw.zero_grad(set_to_none=True)
+        seconds.append(time.perf_counter() - start)
+    return [args.batch * args.seq / s for s in seconds[2:]]
+
+
+def main():
+    args = parse()
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    model = load(args)
+    if args.first_forward:
+        with torch.no_grad():
+            model.eval()(input_ids=torch.arange(1, 9)[None])
+        return
+    speeds = train(args, model)
+    facts = dict(
+        tokens_per_second=[round(s, 1) for s in speeds],
+        median=round(statistics.median(speeds), 1),
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+    )
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+#!/usr/bin/env bash
+# test.sh [--long] [--no-peers] [--offline] - installs what tests need, builds, tests everything.
+#
+#     --long       also: sanitizers over every test, the reference cases computed again, the tests'
+#                  full sweeps (MB_LONG=1), and the same fine-tune in mbuyu and in PEFT
+#     --no-peers   leave out what needs PyTorch and its friends
+#     --offline    fetch nothing; what is not there already fails its tests
+#
+# Prints seconds per stage and, last, a line "N passed, N failed"; the exit status says whether all
+# passed. Python packages are kept in ~/.cache/mbuyu/peers-HASH (of scripts/peers.lock), models and
+# data in ~/.cache/mbuyu/materials (MB_MATERIALS). What tests find in their environment:
+#
+#     MBUYU, MB_BUILD      the program, the build folder       MB_PEERS   the peers' python
+#     MB_MATERIALS         models and data                     MB_LONG    1 with --long
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+long=0 peers=1 offline=0
+for option; do
+    case $option in
+    --long) long=1 ;;
+    --no-peers) peers=0 ;;
+    --offline) offline=1 ;;
+    *) die "unknown option $option; usage: test.sh [--long] [--no-peers] [--offline]" ;;
+    esac
+done
+cd "$root"
+export MB_LONG=$long MB_OFFLINE=$offline
+MB_MATERIALS=$(materials_folder)
+export MB_MATERIALS
+export MB_BUILD=$root/build-test MBUYU=$root/build-test/mbuyu MB_TEST_DATA=$root/tests/data
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+passed=0 failed=0 failures=()
+
+# check NAME COMMAND...: one test
+check() {
+    local name=$1
+    shift
+    if "$@" >"$work/log" 2>&1; then
+        passed=$((passed + 1))
+        printf 'ok    %s\n' "$name"
+    else
+        failed=$((failed + 1))
+        failures+=("$name")
+        printf 'FAIL  %s\n' "$name"
+        tail -n 40 "$work/log" | sed 's/^/      /'
+    fi
+}
+
+# count_ctest NAME FOLDER ARG...: each of ctest's tests counts
+count_ctest() {
+    local name=$1 folder=$2 total bad
+    shift 2
+    (cd "$folder" && ctest -j "$(cores)" --timeout 600 --output-on-failure --no-tests=error "$@") \
+        >"$work/log" 2>&1 || true
+    read -r bad total < <(sed -nE 's/^.*tests passed, ([0-9]+) tests failed out of ([0-9]+).*/\1 \2/p' "$work/log") || true
+    if [ -z "${total:-}" ]; then
+        failed=$((failed + 1))
+        failures+=("$name: ctest did not run")
+        tail -n 20 "$work/log"
+        return
+    fi
+    passed=$((passed + total - bad))
+    failed=$((failed + bad))
+    printf '%s: %d of %d passed\n' "$name" $((total - bad)) "$total"
+    if [ "$bad" -gt 0 ]; then
+        grep -vE ' Passed |^ *Start ' "$work/log" | tail -n 120
+        while read -r line; do
+            failures+=("$name: $line")
+        done < <(sed -nE 's/^[[:space:]]*[0-9]+ - (.*) \((.*)\)$/\1 (\2)/p' "$work/log")
+    fi
+}
+
+# --- the checks that are more than one command
+
+style_of_c() {
+    local tool
+    tool=$(command -v clang-format-14 || command -v clang-format)
+    git ls-files -z '*.c' '*.h' | xargs -0 "$tool" --dry-run -Werror
+}
+
+# Three steps on two ranks under the sanitizers, saved and exported.
+three_steps() {
+    local out=$work/three-steps rows=$work/rows.jsonl i
+    for i in 1 2 3 4 5 6 7 8 9; do
+        printf '{"prompt": "Swahili: mti %d\\nEnglish:", "completion": " tree %d"}\n' "$i" "$i"
+    done >"$rows"
+    ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0 \
+        UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
+        timeout 300 mpirun --oversubscribe -np 2 build-asan/mbuyu train \
+        model_name_or_path=tests/data/reference/llama "datasets=[\"$rows\"]" "output_dir=$out" \
+        finetuning_type=lora max_steps=3 per_device_train_batch_size=1 \
+        gradient_accumulation_steps=1 save_steps=2 logging_steps=1 max_length=64
+    ls "$out/final/adapter_model.safetensors" "$out/logs/train.jsonl"
+}
+
+peers_environment() {
+    local hash folder
+    hash=$(sha256sum scripts/peers.lock | cut -c1-16)
+    folder=${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/peers-$hash
+    export MB_PEERS=${MB_PEERS:-$folder/bin/python}
+    [ "$MB_PEERS" != "$folder/bin/python" ] && return
+    [ -f "$folder/complete" ] && return
+    [ "$offline" -eq 0 ] || return 1
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps -r scripts/peers.lock
+    touch "$folder/complete"
+}
+
+# A script tests/peers/x.py is given the programs built from x.c and x_*.c beside it.
+peer() {
+    local script=$1 name helper helpers=()
+    name=$(basename "$script" .py)
+    for helper in tests/peers/"$name".c tests/peers/"$name"_*.c; do
+        [ -f "$helper" ] && helpers+=("$MB_BUILD/tests/$(basename "$helper" .c)")
+    done
+    [ "$name" = export ] && helpers=("$MB_BUILD/tests/export_files")
+    HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MBUYU_LOG=error \
+        timeout 900 "$MB_PEERS" "$script" "${helpers[@]}"
+}
+
+twin() {
+    scripts/bench/swahili_twin.sh "$work/twin"
+}
+
+# --- the stages
+
+stage packages
+packages=("${build_packages[@]}" libcmocka-dev clang-format shellcheck git hdf5-tools
+    python3 python3-pip python3-venv)
+need_packages "${packages[@]}"
+
+stage style
+check 'style: clang-format' style_of_c
+check 'style: layers' scripts/check_layers.sh
+check 'style: shellcheck' bash -c "shellcheck -x scripts/*.sh scripts/bench/*.sh .ci/run"
+
+stage materials
+if [ "$offline" -eq 0 ]; then
+    for what in smollm2 minilm swahili gpt2-tokenizer; do
+        check "materials: $what" scripts/fetch_materials.sh "$MB_MATERIALS" "$what"
+    done
+fi
+
+stage build
+build build-test -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMB_TESTS=ON
+
+stage tests
+count_ctest tests build-test
+
+stage 'build with sanitizers'
+build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMB_TESTS=ON -DMB_SANITIZE=ON
+
+stage 'tests with sanitizers'
+export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
+export UBSAN_OPTIONS=print_stacktrace=1
+if [ "$long" -eq 1 ]; then
+    count_ctest sanitizers build-asan
+else
+    count_ctest sanitizers build-asan -L unit
+fi
+unset LSAN_OPTIONS UBSAN_OPTIONS
+check 'sanitizers: three steps on two ranks' three_steps
+
+if [ "$peers" -eq 1 ]; then
+    stage "peers' packages"
+    check 'peers: packages' peers_environment
+    export MB_PEERS=${MB_PEERS:-${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/peers-$(sha256sum scripts/peers.lock | cut -c1-16)/bin/python}
+    stage peers
+    for script in tests/peers/*.py; do
+        check "peers: $(basename "$script" .py)" peer "$script"
+    done
+    if [ "$long" -eq 1 ]; then
+        stage 'reference cases'
+        check 'reference cases, computed again' "$MB_PEERS" scripts/make_reference.py --check
+        stage 'the same fine-tune in PEFT'
+        check 'twin: SmolLM2 on Swahili pairs' twin
+        cat "$work/log"
+    fi
+fi
+
+stage ''
+printf '\nseconds per stage\n%s\n' "$stages"
+for name in "${failures[@]}"; do
+    printf 'failed: %s\n' "$name"
+done
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
