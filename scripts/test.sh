@@ -111,16 +111,27 @@ peers_environment() {
     touch "$folder/complete"
 }
 
-# A script tests/peers/x.py is given the programs built from x.c and x_*.c beside it.
+# What a script of tests/peers is given: its helper program and materials; by default the program
+# built from the .c file of its name.
+peer_arguments() {
+    local helper=$MB_BUILD/tests
+    case $1 in
+    dequantise) printf '%s\n' "$helper/dequantise_blocks" ;;
+    export) printf '%s\n' "$helper/export_files" ;;
+    tokenizers)
+        printf '%s\n' "$helper/peer_tokenize" \
+            --smollm2 "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" \
+            --minilm "$MB_MATERIALS/minilm" --gpt2 "$MB_MATERIALS/gpt2-tokenizer/gpt2.tiktoken"
+        ;;
+    *) if [ -x "$helper/$1" ]; then printf '%s\n' "$helper/$1"; fi ;;
+    esac
+}
+
 peer() {
-    local script=$1 name helper helpers=()
-    name=$(basename "$script" .py)
-    for helper in tests/peers/"$name".c tests/peers/"$name"_*.c; do
-        [ -f "$helper" ] && helpers+=("$MB_BUILD/tests/$(basename "$helper" .c)")
-    done
-    [ "$name" = export ] && helpers=("$MB_BUILD/tests/export_files")
+    local arguments=()
+    mapfile -t arguments < <(peer_arguments "$(basename "$1" .py)")
     HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MBUYU_LOG=error \
-        timeout 900 "$MB_PEERS" "$script" "${helpers[@]}"
+        timeout 900 "$MB_PEERS" "$1" "${arguments[@]}"
 }
 
 twin() {
