@@ -1,0 +1,591 @@
+/* dist/checkpoint_save.c - writing a checkpoint; see dist/checkpoint.h.
+ *
+ * Order of events: rank 0 makes <path>.partial · every rank writes its pieces, each fsynced and
+ * renamed · the votes say that all have · the ranks' lists go to rank 0 · manifest.json · the
+ * folder's one rename · its parent flushed · old checkpoints go.
+ */
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "dist/checkpoint_inside.h"
+#include "dist/h5.h"
+
+enum { PIECE_BYTES = 32 << 20, PIECE_BYTES_MAX = 120 << 20, N_SETS_MAX = 1 + MB_OPTIM_STATES_MAX };
+enum { WRITING, WRITTEN, FAILED };
+
+/* One save of this rank. Between begin and the end of the thread only the thread touches it, but for
+ * `progress`. */
+struct job {
+    mb_layout layout;
+    mb_checkpoint_info info; /* with copied texts */
+    int64_t best_step;
+    int rank;
+    int64_t from, to;          /* own range of the flat order */
+    float *set[N_SETS_MAX];    /* own range of each set */
+    bool copied;               /* sets are ours */
+    char path[MB_PATH_MAX];    /* published */
+    char partial[MB_PATH_MAX]; /* until then */
+    mb_json_doc *list;         /* what this rank wrote: {files, slices} */
+    mb_status st;
+    char sentence[1024];
+};
+
+struct mb_checkpoints {
+    mb_comm *comm;
+    char *dir;
+    int keep, lock;
+    int64_t piece_bytes;
+    bool saving, threaded;
+    pthread_t thread;
+    _Atomic int progress;
+    struct job job;
+    char failure[1024];
+};
+
+/* Writing -------------------------------------------------------------------------------------- */
+
+static mb_status check_finite(const char *dataset, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        MB_REQUIRE(isfinite(x[i]), MB_ENUM, "%s has a value that is not finite, at element %lld",
+                   dataset, (long long)i);
+    return MB_OK;
+}
+
+static mb_status put_slice(struct job *j, mb_h5 *f, const mb_piece *p, const mb_slice *s,
+                           mb_json slices)
+{
+    const float *data = j->set[p->set] + (s->flat - j->from);
+    char dataset[MB_DATASET_MAX], hex[MB_DIGEST_HEX];
+    mb_json entry;
+
+    MB_TRY(mb_layout_dataset(&j->layout, p->set, s->segment->name, dataset));
+    MB_TRY(check_finite(dataset, data, s->count));
+    MB_TRY(mb_h5_put(f, dataset, MB_DTYPE_F32, s->count, data));
+    MB_TRY(mb_h5_set_ints(f, dataset, "from", 0, &s->from));
+    MB_TRY(mb_h5_set_ints(f, dataset, "flat", 0, &s->flat));
+    if (s->segment->ndim > 0)
+        MB_TRY(mb_h5_set_ints(f, dataset, "shape", s->segment->ndim, s->segment->dim));
+    MB_TRY(mb_slice_digest(j->info.run_id, j->info.step, dataset, s->from, data, s->count, hex));
+    MB_TRY(mb_json_set_object(slices, NULL, &entry));
+    MB_TRY(mb_json_set_string(entry, "file", p->file));
+    MB_TRY(mb_json_set_string(entry, "dataset", dataset));
+    MB_TRY(mb_json_set_int(entry, "from", s->from));
+    MB_TRY(mb_json_set_int(entry, "count", s->count));
+    return mb_json_set_string(entry, "sha256", hex);
+}
+
+static mb_status put_piece(struct job *j, mb_h5 *f, const mb_piece *p, mb_json slices)
+{
+    mb_slice s;
+    int next = 0;
+
+    MB_TRY(mb_h5_set_text(f, "/", "format", "mbuyu-checkpoint"));
+    MB_TRY(mb_h5_set_text(f, "/", "run_id", j->info.run_id));
+    MB_TRY(mb_h5_set_ints(f, "/", "step", 0, &j->info.step));
+    while (mb_layout_slice(&j->layout, p->from, p->to, &next, &s))
+        MB_TRY(put_slice(j, f, p, &s, slices));
+    return MB_OK;
+}
+
+/* Notes and writes one file of this rank; `bytes` are freed. */
+static mb_status write_file(struct job *j, const char *name, void *bytes, size_t n)
+{
+    const mb_json files = mb_json_get(mb_json_root(j->list), "files");
+    char path[MB_PATH_MAX];
+    mb_status st = MB_OK;
+
+    MB_TRY_GOTO(mb_manifest_add_file(files, name, bytes, n), st, done);
+    MB_TRY_GOTO(mb_path_join(path, sizeof path, j->partial, name), st, done);
+    mb_checkpoint_place();
+    MB_TRY_GOTO(mb_file_write_atomic(path, bytes, n), st, done);
+    mb_checkpoint_place();
+done:
+    mb_free(bytes);
+    return st;
+}
+
+static mb_status write_pieces(struct job *j)
+{
+    const mb_json slices = mb_json_get(mb_json_root(j->list), "slices");
+    const int64_t n = mb_layout_pieces(&j->layout, j->rank);
+
+    for (int64_t i = 0; i < n; i++) {
+        mb_h5 *f = NULL;
+        mb_piece p;
+        void *bytes;
+        size_t size;
+        mb_layout_piece(&j->layout, j->rank, i, &p);
+        /* sums and headers are far below an eighth of the data */
+        MB_TRY(mb_h5_create_image(p.file, (size_t)(p.to - p.from) * 9 / 2 + (256 << 10), &f));
+        const mb_status st = put_piece(j, f, &p, slices);
+        if (st != MB_OK) {
+            mb_h5_close(f);
+            return st;
+        }
+        MB_TRY(mb_h5_close_image(f, &bytes, &size));
+        MB_TRY(write_file(j, p.file, bytes, size));
+    }
+    return MB_OK;
+}
+
+static mb_status write_common(struct job *j)
+{
+    void *bytes;
+    char *text;
+    size_t n;
+
+    MB_TRY(mb_state_image(&j->info, &j->layout, &bytes, &n));
+    MB_TRY(write_file(j, "state.h5", bytes, n));
+    MB_TRY(mb_model_image(&j->layout, &j->info, &bytes, &n));
+    MB_TRY(write_file(j, "model.h5", bytes, n));
+    MB_TRY(mb_strdup(j->info.recipe_yaml, &text));
+    return write_file(j, "recipe.yaml", text, strlen(text));
+}
+
+static mb_status write_all(struct job *j)
+{
+    mb_json ignored;
+
+    MB_TRY(mb_json_doc_new("manifest.json", &j->list));
+    MB_TRY(mb_json_set_array(mb_json_root(j->list), "files", &ignored));
+    MB_TRY(mb_json_set_array(mb_json_root(j->list), "slices", &ignored));
+    MB_TRY(write_pieces(j));
+    return j->rank == 0 ? write_common(j) : MB_OK;
+}
+
+/* The background thread, or the caller's own. The failure record is a thread's: take it along. */
+static void *run(void *arg)
+{
+    mb_checkpoints *c = arg;
+    struct job *j = &c->job;
+
+    j->st = write_all(j);
+    if (j->st != MB_OK) {
+        snprintf(j->sentence, sizeof j->sentence, "%s", mb_status_sentence());
+        mb_status_clear();
+    }
+    atomic_store(&c->progress, j->st == MB_OK ? WRITTEN : FAILED);
+    return NULL;
+}
+
+/* Starting ------------------------------------------------------------------------------------- */
+
+static void job_release(struct job *j)
+{
+    for (int i = 0; i < N_SETS_MAX && j->copied; i++)
+        mb_pages_free(j->set[i], (size_t)(j->to - j->from) * sizeof(float));
+    mb_checkpoint_info_release(&j->info);
+    mb_json_free(j->list);
+    memset(j, 0, sizeof *j);
+}
+
+static mb_status job_texts(struct job *j, const mb_checkpoint_info *info)
+{
+    char *p;
+
+    MB_TRY(mb_strdup(info->run_id, &p));
+    j->info.run_id = p;
+    MB_TRY(mb_strdup(info->state_json, &p));
+    j->info.state_json = p;
+    MB_TRY(mb_strdup(info->recipe_yaml, &p));
+    j->info.recipe_yaml = p;
+    return MB_OK;
+}
+
+static mb_status job_init(mb_checkpoints *c, mb_zero *z, const mb_checkpoint_info *info,
+                          int64_t best_step)
+{
+    struct job *j = &c->job;
+
+    memset(j, 0, sizeof *j);
+    j->layout = (mb_layout){.flat = mb_zero_flat(z),
+                            .kind = mb_zero_kind(z),
+                            .size = c->comm->size,
+                            .piece = c->piece_bytes / (int64_t)sizeof(float)};
+    j->rank = c->comm->rank;
+    j->best_step = best_step;
+    mb_zero_own(z, &j->from, &j->to);
+    j->info.step = info->step;
+    j->info.history = *mb_zero_history_of(z);
+    MB_TRY(job_texts(j, info));
+    MB_TRY(mb_checkpoint_path(c->dir, info->step, j->path, sizeof j->path - 16));
+    snprintf(j->partial, sizeof j->partial, "%.*s.partial", (int)(sizeof j->partial - 16), j->path);
+    j->set[0] = mb_zero_flat(z)->param + j->from;
+    for (int i = 0; i < mb_zero_kind(z)->n_states; i++)
+        j->set[1 + i] = mb_zero_own_state(z, i);
+    return MB_OK;
+}
+
+static mb_status copy_aside(struct job *j)
+{
+    const size_t bytes = (size_t)(j->to - j->from) * sizeof(float);
+    float *live[N_SETS_MAX];
+
+    memcpy(live, j->set, sizeof live);
+    memset(j->set, 0, sizeof j->set);
+    j->copied = true;
+    for (int i = 0; i < mb_layout_sets(&j->layout); i++) {
+        MB_TRY(mb_pages(bytes, "the checkpoint's copy", (void **)&j->set[i]));
+        memcpy(j->set[i], live[i], bytes);
+    }
+    return MB_OK;
+}
+
+static mb_status make_partial(const struct job *j)
+{
+    MB_TRY(mb_path_remove_tree(j->partial));
+    mb_checkpoint_place();
+    MB_REQUIRE(mkdir(j->partial, 0777) == 0, MB_EIO, "'%s' cannot be made: %s", j->partial,
+               strerror(errno));
+    mb_checkpoint_place();
+    return MB_OK;
+}
+
+/* What may fail on one rank alone, before anything is written. */
+static mb_status prepare(mb_checkpoints *c, mb_zero *z, const mb_checkpoint_info *info,
+                         int64_t best_step, bool async)
+{
+    MB_TRY(job_init(c, z, info, best_step));
+    if (async)
+        MB_TRY(copy_aside(&c->job));
+    return c->comm->rank == 0 ? make_partial(&c->job) : MB_OK;
+}
+
+mb_status mb_checkpoints_begin(mb_checkpoints *c, mb_zero *z, const mb_checkpoint_info *info,
+                               int64_t best_step, bool async)
+{
+    MB_REQUIRE(!c->saving, MB_EBUG, "a save began while another was running");
+    const mb_status st = mb_comm_agree(c->comm, prepare(c, z, info, best_step, async));
+    if (st != MB_OK) {
+        job_release(&c->job);
+        return st;
+    }
+    c->saving = true;
+    atomic_store(&c->progress, WRITING);
+    c->threaded = async && pthread_create(&c->thread, NULL, run, c) == 0;
+    if (!c->threaded)
+        run(c);
+    return MB_OK;
+}
+
+/* Ending --------------------------------------------------------------------------------------- */
+
+/* Appends the members of a rank's list to the manifest's. */
+static mb_status add_list(mb_json root, const char *text, size_t n, int rank)
+{
+    static const char *const arrays[] = {"files", "slices"};
+    char name[64];
+    mb_json_doc *doc = NULL;
+    mb_status st = MB_OK;
+
+    snprintf(name, sizeof name, "the list of rank %d", rank);
+    MB_TRY(mb_json_parse(text, n, name, 0, MB_EBUG, &doc));
+    for (int a = 0; a < 2 && st == MB_OK; a++)
+        for (mb_json_it it = mb_json_first(mb_json_get(mb_json_root(doc), arrays[a]));
+             mb_json_more(&it) && st == MB_OK; mb_json_next(&it))
+            st = mb_json_set(mb_json_get(root, arrays[a]), NULL, it.value);
+    mb_json_free(doc);
+    return st;
+}
+
+/* Rank 0 receives every rank's list, even after a failure: the others do send. */
+static mb_status collect(mb_comm *comm, mb_json_doc *mine, mb_json root)
+{
+    mb_status st = MB_OK;
+    char *text = NULL;
+    size_t n = 0;
+    int64_t bytes;
+
+    const mb_status local = mb_json_text(mb_json_root(mine), 0, &text, &n);
+    if (comm->rank > 0) {
+        bytes = local == MB_OK ? (int64_t)n : -1;
+        MB_TRY_GOTO(comm->ops->send(comm, &bytes, sizeof bytes, 0), st, done);
+        if (bytes >= 0)
+            MB_TRY_GOTO(comm->ops->send(comm, text, bytes, 0), st, done);
+        st = local;
+        goto done;
+    }
+    st = local;
+    if (st == MB_OK)
+        st = add_list(root, text, n, 0);
+    for (int r = 1; r < comm->size; r++) {
+        void *theirs = NULL;
+        MB_TRY_GOTO(comm->ops->recv(comm, &bytes, sizeof bytes, r), st, done);
+        if (bytes < 0) {
+            st = st == MB_OK ? MB_RAISE(MB_EIO, "rank %d could not list its files", r) : st;
+            continue;
+        }
+        MB_TRY_GOTO(mb_alloc((size_t)bytes + 1, "a rank's list", &theirs), st, done);
+        const mb_status got = comm->ops->recv(comm, theirs, bytes, r);
+        if (st == MB_OK)
+            st = got != MB_OK ? got : add_list(root, theirs, (size_t)bytes, r);
+        mb_free(theirs);
+    }
+done:
+    mb_free(text);
+    return st;
+}
+
+static mb_status describe(const struct job *j, mb_json root)
+{
+    mb_json list, tensor, shape;
+
+    MB_TRY(mb_json_set_string(root, "format", "mbuyu-checkpoint"));
+    MB_TRY(mb_json_set_int(root, "version", MB_CHECKPOINT_VERSION));
+    MB_TRY(mb_json_set_string(root, "mbuyu", MB_VERSION));
+    MB_TRY(mb_json_set_string(root, "run_id", j->info.run_id));
+    MB_TRY(mb_json_set_int(root, "step", j->info.step));
+    MB_TRY(mb_json_set_int(root, "ranks", j->layout.size));
+    MB_TRY(mb_json_set_string(root, "digest", "sha256"));
+    MB_TRY(mb_json_set_string(root, "optimizer", j->layout.kind->name));
+    MB_TRY(mb_json_set_array(root, "states", &list));
+    for (int i = 0; i < j->layout.kind->n_states; i++)
+        MB_TRY(mb_json_set_string(list, NULL, j->layout.kind->state[i]));
+    MB_TRY(mb_json_set_array(root, "tensors", &list));
+    for (int i = 0; i < j->layout.flat->n_segments; i++) {
+        const mb_flat_segment *s = &j->layout.flat->segment[i];
+        MB_TRY(mb_json_set_object(list, NULL, &tensor));
+        MB_TRY(mb_json_set_string(tensor, "name", s->name));
+        MB_TRY(mb_json_set_array(tensor, "shape", &shape));
+        for (int k = 0; k < s->ndim; k++)
+            MB_TRY(mb_json_set_int(shape, NULL, s->dim[k]));
+    }
+    MB_TRY(mb_json_set_array(root, "files", &list));
+    return mb_json_set_array(root, "slices", &list);
+}
+
+static mb_status write_manifest(const struct job *j, mb_json root)
+{
+    char path[MB_PATH_MAX], *text = NULL;
+    size_t n;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_path_join(path, sizeof path, j->partial, "manifest.json"));
+    MB_TRY(mb_manifest_seal(root, &text, &n));
+    mb_checkpoint_place();
+    MB_TRY_GOTO(mb_file_write_atomic(path, text, n), st, done);
+done:
+    mb_free(text);
+    return st;
+}
+
+/* A file with a checkpoint's name, for people and scripts; nothing here reads it. */
+static void name_file(const mb_checkpoints *c, const char *file, int64_t step)
+{
+    char path[MB_PATH_MAX], text[64];
+    const int n = snprintf(text, sizeof text, "checkpoint-%06lld\n", (long long)step);
+    mb_status st = mb_path_join(path, sizeof path, c->dir, file);
+
+    if (st == MB_OK)
+        st = mb_file_write_atomic(path, text, (size_t)n);
+    if (st != MB_OK) {
+        mb_log_warn("%s", mb_status_sentence());
+        mb_status_clear();
+    }
+}
+
+static mb_status publish(mb_checkpoints *c)
+{
+    struct job *j = &c->job;
+    mb_json_doc *doc = NULL;
+    mb_status st = mb_json_doc_new("manifest.json", &doc);
+
+    if (st == MB_OK)
+        st = describe(j, mb_json_root(doc));
+    st = mb_comm_agree(c->comm, st); /* from here every rank sends, and rank 0 receives */
+    if (st == MB_OK)
+        st = collect(c->comm, j->list, mb_json_root(doc));
+    if (st == MB_OK && c->comm->rank == 0)
+        st = write_manifest(j, mb_json_root(doc));
+    st = mb_comm_agree(c->comm, st);
+    if (st == MB_OK && c->comm->rank == 0)
+        st = mb_folder_publish(c->dir, j->path);
+    mb_json_free(doc);
+    return mb_comm_agree(c->comm, st);
+}
+
+/* Rank 0, after a checkpoint was published; what fails here costs disk space only. */
+static void tidy(mb_checkpoints *c)
+{
+    name_file(c, "latest", c->job.info.step);
+    if (c->job.best_step >= 0)
+        name_file(c, "best", c->job.best_step);
+    if (mb_folder_retain(c->dir, c->keep, c->job.best_step) != MB_OK) {
+        mb_log_warn("an old checkpoint could not be removed: %s", mb_status_sentence());
+        mb_status_clear();
+    }
+}
+
+/* Every rank's thread has ended and all know whether one failed. */
+static mb_status finish(mb_checkpoints *c, mb_save_outcome *outcome)
+{
+    struct job *j = &c->job;
+    mb_status st = j->st;
+
+    if (c->threaded)
+        pthread_join(c->thread, NULL);
+    c->saving = c->threaded = false;
+    if (st != MB_OK)
+        mb_status_set(st, j->sentence);
+    st = mb_comm_agree(c->comm, st);
+    if (st == MB_OK)
+        st = publish(c);
+    if (st == MB_OK) {
+        *outcome = MB_SAVE_PUBLISHED;
+        if (c->comm->rank == 0)
+            tidy(c);
+    } else {
+        *outcome = MB_SAVE_FAILED;
+        snprintf(c->failure, sizeof c->failure, "%s", mb_status_sentence());
+        mb_status_clear();
+        if (c->comm->rank == 0) {
+            mb_log_warn("checkpoint of step %lld was not saved: %s", (long long)j->info.step,
+                        c->failure);
+            if (mb_path_remove_tree(j->partial) != MB_OK)
+                mb_log_warn("%s", mb_status_sentence());
+            mb_status_clear();
+        }
+    }
+    job_release(j);
+    return MB_OK;
+}
+
+bool mb_checkpoints_is_saving(const mb_checkpoints *c)
+{
+    return c->saving;
+}
+
+void mb_checkpoints_vote(mb_checkpoints *c, double votes[MB_CHECKPOINT_VOTES])
+{
+    const int progress = c->saving ? atomic_load(&c->progress) : WRITING;
+
+    votes[0] = progress != WRITING;
+    votes[1] = progress == FAILED;
+}
+
+mb_status mb_checkpoints_poll(mb_checkpoints *c, const double votes[MB_CHECKPOINT_VOTES],
+                              mb_save_outcome *outcome)
+{
+    *outcome = MB_SAVE_NONE;
+    if (!c->saving || votes[0] < c->comm->size)
+        return MB_OK;
+    return finish(c, outcome);
+}
+
+mb_status mb_checkpoints_wait(mb_checkpoints *c, mb_save_outcome *outcome)
+{
+    *outcome = MB_SAVE_NONE;
+    if (!c->saving)
+        return MB_OK;
+    if (c->threaded)
+        pthread_join(c->thread, NULL);
+    c->threaded = false;
+    MB_TRY(c->comm->ops->barrier(c->comm));
+    return finish(c, outcome);
+}
+
+const char *mb_checkpoints_failure(const mb_checkpoints *c)
+{
+    return c->failure;
+}
+
+/* The object ----------------------------------------------------------------------------------- */
+
+size_t mb_checkpoint_piece_bytes(const mb_checkpoints_options *o)
+{
+    int64_t bytes = o->piece_bytes > 0 ? o->piece_bytes : PIECE_BYTES;
+
+    bytes = bytes < PIECE_BYTES_MAX ? bytes : PIECE_BYTES_MAX;
+    bytes = bytes / (MB_GRAIN * (int64_t)sizeof(float)) * (MB_GRAIN * (int64_t)sizeof(float));
+    return (size_t)(bytes > 0 ? bytes : MB_GRAIN * (int64_t)sizeof(float));
+}
+
+size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind, int rank, int size)
+{
+    const int64_t grains = flat->count / MB_GRAIN;
+    const int64_t own = grains * (rank + 1) / size - grains * rank / size;
+
+    return (size_t)own * MB_GRAIN * sizeof(float) * (size_t)(1 + kind->n_states);
+}
+
+static mb_status open_folder(mb_checkpoints *c)
+{
+    MB_TRY(mb_path_mkdirs(c->dir));
+    MB_TRY(mb_folder_lock(c->dir, &c->lock));
+    return mb_folder_sweep(c->dir);
+}
+
+mb_status mb_checkpoints_open(mb_comm *comm, const mb_checkpoints_options *options,
+                              mb_checkpoints **out)
+{
+    mb_checkpoints *c = NULL;
+    mb_status st = MB_NEW(&c);
+
+    if (st == MB_OK) {
+        c->comm = comm;
+        c->keep = options->keep;
+        c->lock = -1;
+        c->piece_bytes = (int64_t)mb_checkpoint_piece_bytes(options);
+        st = mb_strdup(options->output_dir, &c->dir);
+    }
+    if (st == MB_OK && comm->rank == 0)
+        st = open_folder(c);
+    st = mb_comm_agree(comm, st);
+    if (st != MB_OK) {
+        mb_checkpoints_close(c);
+        return st;
+    }
+    *out = c;
+    return MB_OK;
+}
+
+void mb_checkpoints_close(mb_checkpoints *c)
+{
+    if (c == NULL)
+        return;
+    if (c->saving && c->threaded)
+        pthread_join(c->thread, NULL);
+    job_release(&c->job);
+    mb_folder_unlock(c->lock);
+    mb_free(c->dir);
+    mb_free(c);
+}
+
+static mb_status supersede(mb_checkpoints *c, int64_t step)
+{
+    int64_t *steps = NULL;
+    size_t n = 0;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_checkpoint_list(c->dir, &steps, &n));
+    for (size_t i = 0; i < n; i++) {
+        char path[MB_PATH_MAX], away[MB_PATH_MAX + 16];
+        if (steps[i] <= step)
+            continue;
+        MB_TRY_GOTO(mb_checkpoint_path(c->dir, steps[i], path, sizeof path), st, done);
+        snprintf(away, sizeof away, "%s.superseded", path);
+        MB_TRY_GOTO(mb_path_remove_tree(away), st, done);
+        if (rename(path, away) != 0)
+            MB_TRY_GOTO(
+                MB_RAISE(MB_EIO, "'%s' cannot be renamed to '%s': %s", path, away, strerror(errno)),
+                st, done);
+        mb_log_info("%s is newer than step %lld and was renamed to %s", path, (long long)step,
+                    mb_path_base(away));
+    }
+done:
+    mb_free(steps);
+    return st;
+}
+
+mb_status mb_checkpoints_supersede(mb_checkpoints *c, int64_t step)
+{
+    return mb_comm_agree(c->comm, c->comm->rank == 0 ? supersede(c, step) : MB_OK);
+}
