@@ -47,7 +47,7 @@ size_t mb_cpu_attention_fwd_workspace(mb_exec *ex, mb_tensor *o, mb_tensor *lse,
 }
 
 /* Row of scores -> probabilities not yet divided by their sum. Only [lo, hi) is visible. */
-static inline float softmax_row(float *restrict s, int lo, int hi, float cap, float *m, float *l)
+MB_INLINE float softmax_row(float *restrict s, int lo, int hi, float cap, float *m, float *l)
 {
     float top, base, rescale;
 

@@ -114,9 +114,9 @@ static void load_queries(const job *jb, buffers *b, const pair *p)
 }
 
 /* s: scores -> dropped probabilities; dp: gradients of those -> gradients of the scores. */
-static inline void softmax_row_backward(float *restrict s, float *restrict dp,
-                                        const float *restrict keep, int lo, int hi, float cap,
-                                        float lse, float delta)
+MB_INLINE void softmax_row_backward(float *restrict s, float *restrict dp,
+                                    const float *restrict keep, int lo, int hi, float cap,
+                                    float lse, float delta)
 {
     float slope[K];
 

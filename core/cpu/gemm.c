@@ -142,7 +142,7 @@ static void finish_row(const product *p, float *c, const float *sum, int64_t j0,
 }
 
 /* sum[0..4) = x . (4 rows of W), W ldb apart. */
-static inline void four_dots(float *sum, const float *x, const float *w, int64_t ldw, int64_t k)
+MB_INLINE void four_dots(float *sum, const float *x, const float *w, int64_t ldw, int64_t k)
 {
     mb_vec16 acc[DOT_ROWS] = {0};
     float lane[DOT_ROWS][MB_LANES];
@@ -159,7 +159,7 @@ static inline void four_dots(float *sum, const float *x, const float *w, int64_t
     }
 }
 
-static inline float one_dot(const float *x, const float *w, int64_t k)
+MB_INLINE float one_dot(const float *x, const float *w, int64_t k)
 {
     mb_vec16 acc = {0};
     float lane[MB_LANES];

@@ -17,9 +17,12 @@
 
 #include <stdint.h>
 
+/* Into every clone of the caller: what stays a call is compiled for the base instruction set. */
+#define MB_INLINE static inline __attribute__((always_inline))
+
 enum { MB_LANES = 16 };
 
-static inline float mb_float_of_bits(uint32_t u)
+MB_INLINE float mb_float_of_bits(uint32_t u)
 {
     union {
         uint32_t u;
@@ -28,7 +31,7 @@ static inline float mb_float_of_bits(uint32_t u)
     return v.f;
 }
 
-static inline uint32_t mb_bits_of_float(float f)
+MB_INLINE uint32_t mb_bits_of_float(float f)
 {
     union {
         float f;
@@ -37,13 +40,13 @@ static inline uint32_t mb_bits_of_float(float f)
     return v.u;
 }
 
-static inline float mb_absf(float x)
+MB_INLINE float mb_absf(float x)
 {
     return mb_float_of_bits(mb_bits_of_float(x) & 0x7fffffffu);
 }
 
 /* |x| with the sign of s */
-static inline float mb_signf(float x, float s)
+MB_INLINE float mb_signf(float x, float s)
 {
     return mb_float_of_bits((mb_bits_of_float(x) & 0x7fffffffu) |
                             (mb_bits_of_float(s) & 0x80000000u));
@@ -51,7 +54,7 @@ static inline float mb_signf(float x, float s)
 
 /* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer that
  * then stands in the low bits. 2^n is applied as two factors so that n = 128 and subnormals work. */
-static inline float mb_expf(float x)
+MB_INLINE float mb_expf(float x)
 {
     const float magic = 0x1.8p23f;
     float c = x > 89.0f ? 89.0f : x;
@@ -75,7 +78,7 @@ static inline float mb_expf(float x)
 }
 
 /* |x| < 0.625: x + x z P(z), z = x^2; beyond: 1 - 2 / (e^(2|x|) + 1). */
-static inline float mb_tanhf(float x)
+MB_INLINE float mb_tanhf(float x)
 {
     const float a = mb_absf(x), z = x * x;
     const float e = mb_expf(a > 20.0f ? 40.0f : a + a);
@@ -91,7 +94,7 @@ static inline float mb_tanhf(float x)
 }
 
 /* |x| < 1: x + x P(x^2); beyond: 1 - e^Q(|x|), Q a fit of log erfc; 1 from 4 on. */
-static inline float mb_erff(float x)
+MB_INLINE float mb_erff(float x)
 {
     const float a = mb_absf(x), z = x * x;
     const float t = a > 4.0f ? 4.0f : a;
@@ -114,7 +117,7 @@ static inline float mb_erff(float x)
 }
 
 /* The MB_LANES partial sums added as a tree: 8 pairs, 4, 2, 1. */
-static inline float mb_fold_lanes(const float *lane)
+MB_INLINE float mb_fold_lanes(const float *lane)
 {
     float s[MB_LANES / 2];
 
@@ -125,7 +128,7 @@ static inline float mb_fold_lanes(const float *lane)
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-static inline float mb_dotf(const float *a, const float *b, int64_t n)
+MB_INLINE float mb_dotf(const float *a, const float *b, int64_t n)
 {
     float lane[MB_LANES] = {0};
     int64_t i = 0;
@@ -138,7 +141,7 @@ static inline float mb_dotf(const float *a, const float *b, int64_t n)
     return mb_fold_lanes(lane);
 }
 
-static inline float mb_sumf(const float *a, int64_t n)
+MB_INLINE float mb_sumf(const float *a, int64_t n)
 {
     float lane[MB_LANES] = {0};
     int64_t i = 0;
@@ -151,7 +154,7 @@ static inline float mb_sumf(const float *a, int64_t n)
     return mb_fold_lanes(lane);
 }
 
-static inline float mb_maxf(const float *a, int64_t n)
+MB_INLINE float mb_maxf(const float *a, int64_t n)
 {
     float lane[MB_LANES];
     int64_t i = 0;
