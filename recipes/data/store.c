@@ -882,12 +882,27 @@ static mb_status look_in_cache(struct builder *b, bool *hit)
     return mb_comm_agree(b->comm, st);
 }
 
+/* When several ranks failed, the one with the first row speaks: whoever reads the message mends the
+ * file from the top. */
+static mb_status first_failure(struct builder *b, mb_status st)
+{
+    const int64_t at = st == MB_OK ? INT64_MAX : b->chunk.number;
+    int64_t first = at;
+
+    MB_TRY(b->comm->ops->all_reduce(b->comm, &first, 1, MB_DTYPE_I64, MB_MIN));
+    if (st != MB_OK && at > first) {
+        mb_status_clear();
+        st = MB_OK;
+    }
+    return mb_comm_agree(b->comm, st);
+}
+
 static mb_status tokenise(struct builder *b)
 {
     const char *dir = b->o->cache_dir;
     mb_status st = read_sources(b);
 
-    MB_TRY(mb_comm_agree(b->comm, st));
+    MB_TRY(first_failure(b, st));
     MB_TRY(sum_stats(b));
 
     int64_t rows = (int64_t)b->n_rows;

@@ -268,7 +268,7 @@ mb_status mb_store_cache_read(const char *dir, mb_store *s, bool *hit)
         return MB_OK;
     st = checked_bytes(dir, s, &bytes, &n);
     if (st == MB_OK)
-        st = mb_h5_open_image(path, bytes, n, MB_EIO, &f);
+        st = mb_h5_open_image("a cached token store", bytes, n, MB_EIO, &f); /* no file's name */
     if (st == MB_OK)
         st = get_store(f, s);
     if (f != NULL && mb_h5_close(f) != MB_OK && st == MB_OK)

@@ -25,12 +25,12 @@
 
 static char folder[] = "/tmp/mb_data_XXXXXX";
 
-static int make_folder(void **state)
+static inline int make_folder(void **state)
 {
     return mkdtemp(folder) == NULL;
 }
 
-static int remove_folder(void **state)
+static inline int remove_folder(void **state)
 {
     return mb_path_remove_tree(folder) != MB_OK;
 }
