@@ -1,0 +1,56 @@
+/* recipes/cmd/validate.c - `mbuyu validate`: would `mbuyu train` accept this recipe, as far as can be
+ * seen without reading a model or a row? */
+#include "core/path.h"
+#include "recipes/cmd.h"
+#include "recipes/config/recipe.h"
+
+static mb_status check_datasets(const mb_datasets *sets)
+{
+    for (int64_t i = 0; i < sets->n; i++) {
+        const mb_dataset_spec *d = &sets->at[i];
+
+        MB_REQUIRE(mb_path_exists(d->path), MB_EDATA, "%s: there is no file %.300s", d->where,
+                   d->path);
+        MB_REQUIRE(mb_path_is_file(d->path), MB_EDATA, "%s: %.300s is not a file", d->where,
+                   d->path);
+    }
+    return MB_OK;
+}
+
+static mb_status check_model(const mb_recipe *r)
+{
+    const char *path = r->model_name_or_path;
+
+    MB_REQUIRE(mb_path_exists(path), MB_EMODEL, "%s: there is no model directory or file %.300s",
+               mb_recipe_where(r, "model_name_or_path"), path);
+    MB_REQUIRE(mb_path_is_dir(path) || mb_path_has_suffix(path, ".gguf"), MB_EMODEL,
+               "%s: %.300s is neither a model directory nor a .gguf file",
+               mb_recipe_where(r, "model_name_or_path"), path);
+    MB_REQUIRE(r->adapter_path == NULL || mb_path_is_dir(r->adapter_path), MB_EMODEL,
+               "%s: there is no adapter directory %.300s", mb_recipe_where(r, "adapter_path"),
+               r->adapter_path);
+    return MB_OK;
+}
+
+static mb_status validate(const mb_recipe *r)
+{
+    MB_TRY(mb_recipe_require(r, "train", "model_name_or_path", "datasets", "output_dir", NULL));
+    MB_TRY(check_model(r));
+    MB_TRY(check_datasets(&r->datasets));
+    return check_datasets(&r->eval_datasets);
+}
+
+mb_status mb_cmd_validate(int argc, char **argv)
+{
+    mb_recipe *r = NULL;
+    mb_status st;
+
+    MB_TRY(mb_recipe_load(argc, argv, &r));
+    st = validate(r);
+    if (st == MB_OK)
+        printf("the recipe is in order: %s of %s on %lld file(s), results in %s\n",
+               mb_choice_word(r->finetuning_type), r->model_name_or_path, (long long)r->datasets.n,
+               r->output_dir);
+    mb_recipe_free(r);
+    return st;
+}
