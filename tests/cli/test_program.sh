@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# tests/cli/test_program.sh - the program's shell as a user meets it: help, versions, wrong verbs and
+# keys, exit codes, overrides, documents that are up to date.
+set -u
+root=$(cd "$MB_TEST_DATA/../.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+fail() {
+    echo "FAILED: $*" >&2
+    failures=$((failures + 1))
+}
+
+# expect CODE PATTERN... -- COMMAND: exit code, and every pattern is in what it printed
+expect() {
+    local code=$1 patterns=() got out
+    shift
+    while [ "$1" != -- ]; do
+        patterns+=("$1")
+        shift
+    done
+    shift
+    out=$("$@" 2>&1)
+    got=$?
+    [ $got -eq "$code" ] || fail "exit code $got, not $code: $* -> $out"
+    for pattern in "${patterns[@]}"; do
+        grep -qF -e "$pattern" <<<"$out" || fail "no '$pattern' from: $* -> $out"
+    done
+}
+
+m=$MBUYU
+cat >"$work/r.yaml" <<'END'
+base_model: models/x
+adapter: lora
+lr: 1e-4
+datasets: data.jsonl
+output_dir: out
+END
+
+# help and versions
+expect 2 'Usage: mbuyu VERB' -- "$m"
+for help in --help -h help; do
+    expect 0 'Usage: mbuyu VERB' 'mpirun -np' 'Exit codes' 'Environment' 'train' -- "$m" "$help"
+done
+expect 0 'Usage: mbuyu config' 'learning_rate' '5.0e-5' 'Optimizer' -- "$m" help config
+expect 0 'Usage: mbuyu config' -- "$m" config --help
+expect 0 'learning_rate' 'lora_r' 'weight' -- "$m" help keys
+expect 0 '| `learning_rate` | `5.0e-5` |' '| `base_model` |' -- "$m" help keys --markdown
+expect 0 '| 75 | state saved' '| 143 |' -- "$m" help exit-codes --markdown
+expect 0 '| `mbuyu config` |' -- "$m" help verbs --markdown
+expect 0 'mbuyu 0.' -- "$m" version
+expect 0 'mbuyu 0.' -- "$m" --version
+expect 0 'compiler' 'processor' 'gemm' 'memory' 'hdf5' 'cuda' 'not built' -- "$m" env
+"$m" help keys | awk 'length > 100 || / $/ {bad = 1} END {exit bad}' || fail 'help wider than 100 columns'
+for verb in $("$m" help verbs --markdown | sed -n 's/^| `mbuyu \([a-z]*\)`.*/\1/p'); do
+    expect 0 "Usage:" -- "$m" help "$verb"
+    [ -f "$root/recipes/cmd/$verb.c" ] || fail "verb $verb has no file of its name"
+done
+[ "$("$m" help | head -1 | wc -l)" = 1 ] || fail 'help | head'
+
+# wrong usage
+expect 2 "unknown verb 'confg'; did you mean 'config'?" -- "$m" confg
+expect 2 "unknown verb 'xyzzy'" -- "$m" xyzzy
+expect 2 "unknown verb 'nope'" -- "$m" help nope
+expect 2 "explains one thing" -- "$m" help config env
+expect 2 "takes no arguments" -- "$m" version now
+expect 2 "takes no arguments" -- "$m" env now
+expect 2 "unknown key 'learning_rat'; did you mean 'learning_rate'?" -- "$m" config learning_rat=1
+expect 2 "there is no recipe file none.yaml" -- "$m" config none.yaml
+expect 2 "max_steps is the text 'y'" -- "$m" config "$work/r.yaml" max_steps=y
+
+# the sentence is one line on stderr, stdout stays empty, the path is for MBUYU_DEBUG
+"$m" config lr=x >"$work/out" 2>"$work/err"
+[ ! -s "$work/out" ] || fail 'a failure printed on stdout'
+[ "$(wc -l <"$work/err")" = 1 ] || fail 'a failure is not one line'
+grep -q '^mbuyu: command line: lr (learning_rate) is' "$work/err" || fail "sentence: $(cat "$work/err")"
+MBUYU_DEBUG=1 "$m" config lr=x 2>&1 | grep -q 'raised at .*value.c' || fail 'no path with MBUYU_DEBUG=1'
+
+# recipes
+expect 0 'model_name_or_path: models/x' 'finetuning_type: lora' 'learning_rate: 0.0001' -- \
+    "$m" config "$work/r.yaml"
+expect 0 'seed: 42' '# LoRA' -- "$m" config "$work/r.yaml" --all
+expect 0 "r.yaml:3:1" 'command line' -- "$m" config "$work/r.yaml" seed=1 --where
+[ "$("$m" config "$work/r.yaml" lr=2 | sed -n 's/^learning_rate: //p')" = 2.0 ] || fail 'override'
+"$m" config "$work/r.yaml" --all >"$work/all.yaml"
+"$m" config "$work/all.yaml" --all | cmp - "$work/all.yaml" || fail 'config is not a fixed point'
+[ "$("$m" config "$work/r.yaml" --digest)" = "$("$m" config "$work/all.yaml" --digest)" ] ||
+    fail 'digests differ'
+
+# validate: recipe 2, data 3, model 4
+expect 4 'there is no model directory' 'r.yaml:1:1' -- "$m" validate "$work/r.yaml"
+expect 3 'there is no file data.jsonl' 'r.yaml:4:1' -- "$m" validate "$work/r.yaml" base_model="$work"
+expect 2 'needs output_dir' -- "$m" validate "$work/r.yaml" '~output_dir'
+echo '{"text": "a"}' >"$work/data.jsonl"
+expect 0 'in order' -- "$m" validate "$work/r.yaml" base_model="$work" \
+    datasets="$work/data.jsonl"
+for recipe in "$root"/recipes/configs/*.yaml; do
+    expect 4 'there is no model' -- "$m" validate "$recipe" model_name_or_path="$work/none"
+    head -1 "$recipe" | grep -q '^# ' || fail "$recipe does not say what it is"
+done
+
+# output that cannot be written; a reader that leaves
+if [ -w /dev/full ]; then
+    "$m" help >/dev/full 2>"$work/err"
+    [ $? -eq 7 ] || fail 'a full device is exit code 7'
+    grep -q 'standard output cannot be written' "$work/err" || fail 'full device sentence'
+fi
+
+# memory that runs out anywhere while loading is exit code 5 or no matter at all
+n=1
+while [ $n -le 40 ]; do
+    MBUYU_ALLOC_FAIL_AT=$n "$m" config "$work/r.yaml" --all >"$work/out" 2>"$work/err"
+    code=$?
+    case $code in
+    0) cmp -s "$work/out" "$work/all.yaml" || fail "other output with request $n failing" ;;
+    5) grep -q '^mbuyu: .*memory' "$work/err" || fail "sentence of request $n: $(cat "$work/err")" ;;
+    *) fail "exit code $code with request $n failing: $(cat "$work/err")" ;;
+    esac
+    n=$((n + 1))
+done
+
+# under mpirun one rank speaks, and its exit code comes out
+if command -v mpirun >/dev/null; then
+    run="mpirun --allow-run-as-root --oversubscribe -np 2"
+    [ "$($run "$m" config lr=1 2>/dev/null | grep -c learning_rate)" = 1 ] || fail 'config on two ranks'
+    [ "$($run "$m" config lr=x 2>&1 | grep -c '^mbuyu: ')" = 1 ] || fail 'a failure on two ranks'
+    [ "$($run "$m" env 2>/dev/null | grep -c '^compiler')" = 1 ] || fail 'env on two ranks'
+    [ "$($run "$m" env now 2>&1 | grep -c '^mbuyu: ')" = 1 ] || fail 'a failure of a ranks verb'
+    $run "$m" env now >/dev/null 2>&1
+    [ $? -eq 2 ] || fail 'exit code under mpirun'
+fi
+
+# every variable the source asks for is in the help
+for variable in $(grep -rhoE 'getenv\("MBUYU_[A-Z_]+"\)' "$root"/{core,autograd,optim,dist,recipes} |
+    grep -oE 'MBUYU_[A-Z_]+' | sort -u); do
+    "$m" help | grep -q "$variable" || fail "$variable is not in the help"
+done
+
+# documents
+"$root/scripts/make_reference_docs.sh" --check || fail 'run scripts/make_reference_docs.sh'
+
+[ $failures -eq 0 ] && echo 'all as expected'
+exit $((failures > 0))
