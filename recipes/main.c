@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "core/log.h"
-#include "recipes/cmd.h"
+#include "recipes/commands.h"
 
 static void print_failure(mb_status st)
 {

@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "recipes/cmd.h"
+#include "recipes/commands.h"
 #include "recipes/config/recipe.h"
 
 static mb_status print_all(const mb_recipe *r)

@@ -7,7 +7,7 @@
 #include "core/memory.h"
 #include "dist/comm_mpi.h"
 #include "dist/h5.h"
-#include "recipes/cmd.h"
+#include "recipes/commands.h"
 
 static void line(const char *what, const char *value)
 {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "recipes/cmd.h"
+#include "recipes/commands.h"
 
 static const char *const group_titles[] = {
 #define X(name, title) title,

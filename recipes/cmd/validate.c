@@ -1,7 +1,7 @@
 /* recipes/cmd/validate.c - `mbuyu validate`: would `mbuyu train` accept this recipe, as far as can be
  * seen without reading a model or a row? */
 #include "core/path.h"
-#include "recipes/cmd.h"
+#include "recipes/commands.h"
 #include "recipes/config/recipe.h"
 
 static mb_status check_datasets(const mb_datasets *sets)

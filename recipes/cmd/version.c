@@ -1,5 +1,5 @@
 /* recipes/cmd/version.c - `mbuyu version`. */
-#include "recipes/cmd.h"
+#include "recipes/commands.h"
 
 mb_status mb_cmd_version(int argc, char **argv)
 {

@@ -1,5 +1,5 @@
-/* recipes/cmd.c - the table of verbs; see recipes/cmd.h. */
-#include "recipes/cmd.h"
+/* recipes/commands.c - the table of verbs; see recipes/commands.h. */
+#include "recipes/commands.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* recipes/cmd.h - the verbs of the program, generated from commands.def.
+/* recipes/commands.h - the verbs of the program, generated from commands.def.
  *
  * To add one: write mb_cmd_<verb> in recipes/cmd/<verb>.c and its line in commands.def. argv[0] is
  * the verb, so that (argc, argv) can be given to mb_recipe_load as they are. A verb prints its
@@ -13,8 +13,8 @@
  *
  * or, where the others cannot be told, ends with mb_launch_abort.
  */
-#ifndef MB_RECIPES_CMD_H
-#define MB_RECIPES_CMD_H
+#ifndef MB_RECIPES_COMMANDS_H
+#define MB_RECIPES_COMMANDS_H
 
 #include <stdio.h>
 
