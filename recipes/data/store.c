@@ -1065,30 +1065,3 @@ done:
     mb_free(draw);
     return st;
 }
-
-mb_status mb_store_weigh(const mb_store *s, const int64_t *rows, int64_t n, const double *weight,
-                         uint64_t seed, int64_t **out, int64_t *n_out)
-{
-    int64_t count = 0, *list = NULL;
-
-    for (int pass = 0; pass < 2; pass++) {
-        count = 0;
-        for (int64_t i = 0; i < n; i++) {
-            const double w = weight[s->source[rows[i]]], whole = (double)(int64_t)w;
-            const uint64_t key = mb_rng_key(seed, MB_SITE_SPLIT, 1);
-            int64_t times = (int64_t)w;
-
-            times += mb_rng_double(key, (uint64_t)rows[i]) < w - whole;
-            for (int64_t k = 0; k < times; k++, count++) {
-                if (list != NULL)
-                    list[count] = rows[i];
-            }
-        }
-        MB_REQUIRE(count > 0, MB_EDATA, "the weights of the datasets leave no row");
-        if (pass == 0)
-            MB_TRY(MB_NEW_ARRAY(&list, count));
-    }
-    *out = list;
-    *n_out = count;
-    return MB_OK;
-}

@@ -95,12 +95,6 @@ void mb_store_log(const mb_store *s, const char *what);
 mb_status mb_store_split(const mb_store *s, double size, uint64_t seed, int64_t **train,
                          int64_t *n_train, int64_t **val, int64_t *n_val) MB_MUST_USE;
 
-/* The rows an epoch is made of when sources have weights: of a source with weight w each row of
- * `rows` (ascending) floor(w) times, and once more with the fraction that is left, chosen by a hash
- * of (seed, row). The list is ascending and owned by the caller. MB_EDATA when it is empty. */
-mb_status mb_store_weigh(const mb_store *s, const int64_t *rows, int64_t n, const double *weight,
-                         uint64_t seed, int64_t **out, int64_t *n_out) MB_MUST_USE;
-
 /* "file.jsonl:12" of row r into `text`, which is returned. */
 const char *mb_store_place(const mb_store *s, int64_t r, char *text, size_t size);
 

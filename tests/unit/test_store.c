@@ -306,27 +306,6 @@ static void validation_never_shares_a_row_with_training(void **state)
     mb_tokenizer_free(t);
 }
 
-static void weights_repeat_and_thin_out_sources(void **state)
-{
-    mb_tokenizer *t = make_tokenizer(NULL, "</s>", NULL);
-    const mb_source source[] = {{.path = pairs_file("one.jsonl", 200)},
-                                {.path = pairs_file("two.jsonl", 200)}};
-    const double weight[] = {2.0, 0.5};
-    mb_store_options o = options(t, source, 2);
-    mb_store *s = build(&o);
-    int64_t *all, *val, *rows, n, v, m, of[2] = {0, 0};
-
-    OK(mb_store_split(s, 0, 1, &all, &n, &val, &v));
-    OK(mb_store_weigh(s, all, n, weight, 7, &rows, &m));
-    for (int64_t i = 0; i < m; i++)
-        of[s->source[rows[i]]]++;
-    assert_int_equal(of[0], 400);
-    assert_true(of[1] > 70 && of[1] < 130);
-    mb_free(all), mb_free(val), mb_free(rows);
-    mb_store_free(s);
-    mb_tokenizer_free(t);
-}
-
 static void assert_same(const mb_store *a, const mb_store *b)
 {
     assert_int_equal(a->n_rows, b->n_rows);
@@ -435,7 +414,6 @@ int main(void)
         cmocka_unit_test(a_doubled_bos_is_left_out_and_counted),
         cmocka_unit_test(labels_get_numbers),
         cmocka_unit_test(validation_never_shares_a_row_with_training),
-        cmocka_unit_test(weights_repeat_and_thin_out_sources),
         cmocka_unit_test(the_cache_gives_the_same_store_and_damage_is_seen),
         cmocka_unit_test(a_labelled_store_is_cached_with_its_names),
     };

@@ -1,0 +1,135 @@
+/* recipes/data/inspect.c - see recipes/data/inspect.h. */
+#include "recipes/data/inspect.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+
+static const char *const GREEN = "\033[32m";
+static const char *const PLAIN = "\033[0m";
+
+mb_inspect mb_inspect_to(FILE *out)
+{
+    const char *no = getenv("NO_COLOR");
+
+    return (mb_inspect){.out = out, .colour = isatty(fileno(out)) && (no == NULL || no[0] == '\0')};
+}
+
+/* Text of other people on a terminal: control characters but newline and tab are shown as escapes. */
+static void print_text(FILE *out, const char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char c = (unsigned char)s[i];
+
+        if (c == '\n')
+            fputs("\n    ", out);
+        else if ((c < 32 && c != '\t') || c == 127)
+            fprintf(out, "\\x%02x", c);
+        else
+            fputc(c, out);
+    }
+}
+
+/* Tokens [from, to) of a row, which are all trained or all not. */
+static mb_status print_span(const mb_inspect *to, const mb_tokenizer *tok, const int32_t *id,
+                            size_t n, bool trained)
+{
+    const char *open = to->colour ? GREEN : "[", *close = to->colour ? PLAIN : "]";
+    char *text;
+    size_t bytes;
+
+    MB_TRY(mb_tokenizer_decode(tok, id, n, false, &text, &bytes));
+    if (trained)
+        fputs(open, to->out);
+    print_text(to->out, text, bytes);
+    if (trained)
+        fputs(close, to->out);
+    mb_free(text);
+    return MB_OK;
+}
+
+static void print_tokens(const mb_inspect *to, const mb_store *s, const mb_tokenizer *tok,
+                         int64_t from, int64_t n)
+{
+    for (int64_t t = 0; t < n; t++) {
+        const uint8_t f = s->flags[from + t];
+        const char *token = mb_tokenizer_id_to_token(tok, s->ids[from + t]);
+
+        fprintf(to->out, "    %5lld %7d %s%s%s  ", (long long)t, s->ids[from + t],
+                f & MB_MARK_TRAINED ? "trained" : "      -", f & MB_MARK_SPECIAL ? " special" : "",
+                f & MB_MARK_SECOND ? " second" : "");
+        if (token != NULL)
+            print_text(to->out, token, strlen(token));
+        fputc('\n', to->out);
+    }
+}
+
+mb_status mb_inspect_row(const mb_inspect *to, const mb_store *s, const mb_tokenizer *tok,
+                         int64_t r)
+{
+    const int64_t from = s->offset[r], n = s->offset[r + 1] - from;
+    const uint8_t *f = s->flags + from;
+    char place[4200];
+
+    fprintf(to->out, "row %lld, %s: %lld tokens", (long long)r,
+            mb_store_place(s, r, place, sizeof place), (long long)n);
+    if (s->label[r] >= 0)
+        fprintf(to->out, ", label %d (%s)", s->label[r], s->label_name[s->label[r]]);
+    else
+        fprintf(to->out, ", %d trained", s->trained[r]);
+    fputs("\n    ", to->out);
+    for (int64_t a = 0, b; a < n; a = b) {
+        const bool trained = (f[a] & MB_MARK_TRAINED) != 0;
+
+        for (b = a + 1; b < n && ((f[b] & MB_MARK_TRAINED) != 0) == trained; b++)
+            ;
+        MB_TRY(print_span(to, tok, s->ids + from + a, (size_t)(b - a), trained));
+    }
+    fputc('\n', to->out);
+    if (to->tokens)
+        print_tokens(to, s, tok, from, n);
+    fputc('\n', to->out);
+    return MB_OK;
+}
+
+void mb_inspect_counts(const mb_inspect *to, const mb_store *s)
+{
+    const mb_store_stats *c = &s->stats;
+    const struct {
+        const char *what;
+        int64_t n;
+    } lines[] = {
+        {"rows read", c->rows_read},
+        {"rows kept", s->n_rows},
+        {"skipped, could not be read", c->bad},
+        {"left out, empty", c->empty},
+        {"left out, nothing trained", c->untrained},
+        {"left out, longer than max_length", c->dropped},
+        {"cut to max_length", c->truncated},
+        {"duplicates among the kept", c->duplicates},
+        {"BOS tokens", c->bos},
+        {"EOS tokens", c->eos},
+        {"doubled BOS left out", c->double_bos},
+        {"tokens", s->n_tokens},
+        {"trained tokens", c->trained},
+        {"shortest row", c->min_length},
+        {"longest row", c->max_length},
+    };
+
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
+        fprintf(to->out, "%-34s %12lld\n", lines[i].what, (long long)lines[i].n);
+    fprintf(to->out, "%-34s %12.1f\n", "mean length",
+            (double)s->n_tokens / (double)(s->n_rows > 0 ? s->n_rows : 1));
+    if (s->n_labels == 0)
+        fprintf(to->out, "%-34s %11.1f%%\n", "fraction trained",
+                100.0 * (double)c->trained / (double)(s->n_tokens > 0 ? s->n_tokens : 1));
+    for (int k = 0; k < s->n_labels; k++) {
+        int64_t rows = 0;
+
+        for (int64_t r = 0; r < s->n_rows; r++)
+            rows += s->label[r] == k;
+        fprintf(to->out, "label %3d %-24.24s %12lld\n", k, s->label_name[k], (long long)rows);
+    }
+}

@@ -1,0 +1,27 @@
+/* recipes/data/inspect.h - rows as they will be trained, for people.
+ *
+ * Trained tokens are green on a terminal and stand in [brackets] elsewhere. What is shown comes from
+ * the token store, the same the trainer reads: nothing is rendered a second time.
+ */
+#ifndef MB_RECIPES_DATA_INSPECT_H
+#define MB_RECIPES_DATA_INSPECT_H
+
+#include <stdio.h>
+
+#include "recipes/data/store.h"
+
+typedef struct mb_inspect {
+    FILE *out;
+    bool colour;
+    bool tokens; /* also one line per token: position, id, mark, token */
+} mb_inspect;
+
+/* Colour when `out` is a terminal and NO_COLOR is not set. */
+mb_inspect mb_inspect_to(FILE *out);
+/* Where row r is from, its tokens, its text. */
+mb_status mb_inspect_row(const mb_inspect *to, const mb_store *s, const mb_tokenizer *tok,
+                         int64_t r) MB_MUST_USE;
+/* The counts of the whole store, one per line, those that are 0 too: what was looked for. */
+void mb_inspect_counts(const mb_inspect *to, const mb_store *s);
+
+#endif
