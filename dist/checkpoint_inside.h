@@ -7,7 +7,7 @@
 #include "core/path.h"
 #include "dist/checkpoint.h"
 
-enum { MB_DATASET_MAX = 1024, MB_FILE_NAME_MAX = 64 };
+enum { MB_DATASET_MAX = 1024, MB_FILE_NAME_MAX = 64, MB_SETS_MAX = 1 + MB_OPTIM_STATES_MAX };
 
 /* Which numbers stand in which file: a function of the flat order, the states' names, the number of
  * ranks and the piece size. Set 0 is the parameters, set i + 1 the optimizer's state i. */
@@ -62,6 +62,28 @@ mb_status mb_state_image(const mb_checkpoint_info *info, const mb_layout *l, voi
                          size_t *n) MB_MUST_USE;
 mb_status mb_model_image(const mb_layout *l, const mb_checkpoint_info *info, void **bytes,
                          size_t *n) MB_MUST_USE;
+
+/* One save of this rank. Between begin and the end of the thread only the thread touches it, but for
+ * `progress`. */
+struct mb_save_job {
+    mb_layout layout;
+    mb_checkpoint_info info; /* with copied texts */
+    int64_t best_step;
+    int rank;
+    int64_t from, to;          /* own range of the flat order */
+    float *set[MB_SETS_MAX];   /* own range of each set */
+    bool copied;               /* sets are ours */
+    char path[MB_PATH_MAX];    /* published */
+    char partial[MB_PATH_MAX]; /* until then */
+    mb_json_doc *list;         /* what this rank wrote: {files, slices} */
+    mb_status st;
+    char sentence[1024];
+};
+
+/* All ranks have written: lists to rank 0, manifest, rename. Collective; the same status on all. */
+mb_status mb_save_publish(mb_comm *comm, const char *dir, struct mb_save_job *j) MB_MUST_USE;
+/* Rank 0, after a checkpoint was published; what fails here costs disk space only. */
+void mb_save_tidy(const char *dir, int keep, const struct mb_save_job *j);
 
 /* The lock on a folder. *fd is -1 on file systems without locks. */
 mb_status mb_folder_lock(const char *dir, int *fd) MB_MUST_USE;

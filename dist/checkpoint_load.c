@@ -177,8 +177,8 @@ struct loader {
     mb_json root;
     int64_t from, to; /* own range */
     const mb_flat_segment **by_name;
-    struct span *done[1 + MB_OPTIM_STATES_MAX]; /* what was read of each set */
-    size_t n_done[1 + MB_OPTIM_STATES_MAX], room[1 + MB_OPTIM_STATES_MAX];
+    struct span *done[MB_SETS_MAX]; /* what was read of each set */
+    size_t n_done[MB_SETS_MAX], room[MB_SETS_MAX];
 };
 
 static int compare_names(const void *a, const void *b)
@@ -397,7 +397,7 @@ mb_status mb_checkpoint_load(const char *path, mb_zero *z)
     }
     if (st == MB_OK)
         st = mb_checkpoint_read_info(path, &info);
-    for (int i = 0; i < 1 + MB_OPTIM_STATES_MAX; i++)
+    for (int i = 0; i < MB_SETS_MAX; i++)
         mb_free(l.done[i]);
     mb_free(l.by_name);
     mb_json_free(doc);

@@ -17,25 +17,8 @@
 #include "dist/checkpoint_inside.h"
 #include "dist/h5.h"
 
-enum { PIECE_BYTES = 32 << 20, PIECE_BYTES_MAX = 120 << 20, N_SETS_MAX = 1 + MB_OPTIM_STATES_MAX };
+enum { PIECE_BYTES = 32 << 20, PIECE_BYTES_MAX = 120 << 20 };
 enum { WRITING, WRITTEN, FAILED };
-
-/* One save of this rank. Between begin and the end of the thread only the thread touches it, but for
- * `progress`. */
-struct job {
-    mb_layout layout;
-    mb_checkpoint_info info; /* with copied texts */
-    int64_t best_step;
-    int rank;
-    int64_t from, to;          /* own range of the flat order */
-    float *set[N_SETS_MAX];    /* own range of each set */
-    bool copied;               /* sets are ours */
-    char path[MB_PATH_MAX];    /* published */
-    char partial[MB_PATH_MAX]; /* until then */
-    mb_json_doc *list;         /* what this rank wrote: {files, slices} */
-    mb_status st;
-    char sentence[1024];
-};
 
 struct mb_checkpoints {
     mb_comm *comm;
@@ -45,7 +28,7 @@ struct mb_checkpoints {
     bool saving, threaded;
     pthread_t thread;
     _Atomic int progress;
-    struct job job;
+    struct mb_save_job job;
     char failure[1024];
 };
 
@@ -59,7 +42,7 @@ static mb_status check_finite(const char *dataset, const float *x, int64_t n)
     return MB_OK;
 }
 
-static mb_status put_slice(struct job *j, mb_h5 *f, const mb_piece *p, const mb_slice *s,
+static mb_status put_slice(struct mb_save_job *j, mb_h5 *f, const mb_piece *p, const mb_slice *s,
                            mb_json slices)
 {
     const float *data = j->set[p->set] + (s->flat - j->from);
@@ -82,7 +65,7 @@ static mb_status put_slice(struct job *j, mb_h5 *f, const mb_piece *p, const mb_
     return mb_json_set_string(entry, "sha256", hex);
 }
 
-static mb_status put_piece(struct job *j, mb_h5 *f, const mb_piece *p, mb_json slices)
+static mb_status put_piece(struct mb_save_job *j, mb_h5 *f, const mb_piece *p, mb_json slices)
 {
     mb_slice s;
     int next = 0;
@@ -96,7 +79,7 @@ static mb_status put_piece(struct job *j, mb_h5 *f, const mb_piece *p, mb_json s
 }
 
 /* Notes and writes one file of this rank; `bytes` are freed. */
-static mb_status write_file(struct job *j, const char *name, void *bytes, size_t n)
+static mb_status write_file(struct mb_save_job *j, const char *name, void *bytes, size_t n)
 {
     const mb_json files = mb_json_get(mb_json_root(j->list), "files");
     char path[MB_PATH_MAX];
@@ -112,7 +95,7 @@ done:
     return st;
 }
 
-static mb_status write_pieces(struct job *j)
+static mb_status write_pieces(struct mb_save_job *j)
 {
     const mb_json slices = mb_json_get(mb_json_root(j->list), "slices");
     const int64_t n = mb_layout_pieces(&j->layout, j->rank);
@@ -136,7 +119,7 @@ static mb_status write_pieces(struct job *j)
     return MB_OK;
 }
 
-static mb_status write_common(struct job *j)
+static mb_status write_common(struct mb_save_job *j)
 {
     void *bytes;
     char *text;
@@ -150,7 +133,7 @@ static mb_status write_common(struct job *j)
     return write_file(j, "recipe.yaml", text, strlen(text));
 }
 
-static mb_status write_all(struct job *j)
+static mb_status write_all(struct mb_save_job *j)
 {
     mb_json ignored;
 
@@ -165,7 +148,7 @@ static mb_status write_all(struct job *j)
 static void *run(void *arg)
 {
     mb_checkpoints *c = arg;
-    struct job *j = &c->job;
+    struct mb_save_job *j = &c->job;
 
     j->st = write_all(j);
     if (j->st != MB_OK) {
@@ -178,16 +161,16 @@ static void *run(void *arg)
 
 /* Starting ------------------------------------------------------------------------------------- */
 
-static void job_release(struct job *j)
+static void job_release(struct mb_save_job *j)
 {
-    for (int i = 0; i < N_SETS_MAX && j->copied; i++)
+    for (int i = 0; i < MB_SETS_MAX && j->copied; i++)
         mb_pages_free(j->set[i], (size_t)(j->to - j->from) * sizeof(float));
     mb_checkpoint_info_release(&j->info);
     mb_json_free(j->list);
     memset(j, 0, sizeof *j);
 }
 
-static mb_status job_texts(struct job *j, const mb_checkpoint_info *info)
+static mb_status job_texts(struct mb_save_job *j, const mb_checkpoint_info *info)
 {
     char *p;
 
@@ -203,7 +186,7 @@ static mb_status job_texts(struct job *j, const mb_checkpoint_info *info)
 static mb_status job_init(mb_checkpoints *c, mb_zero *z, const mb_checkpoint_info *info,
                           int64_t best_step)
 {
-    struct job *j = &c->job;
+    struct mb_save_job *j = &c->job;
 
     memset(j, 0, sizeof *j);
     j->layout = (mb_layout){.flat = mb_zero_flat(z),
@@ -224,10 +207,10 @@ static mb_status job_init(mb_checkpoints *c, mb_zero *z, const mb_checkpoint_inf
     return MB_OK;
 }
 
-static mb_status copy_aside(struct job *j)
+static mb_status copy_aside(struct mb_save_job *j)
 {
     const size_t bytes = (size_t)(j->to - j->from) * sizeof(float);
-    float *live[N_SETS_MAX];
+    float *live[MB_SETS_MAX];
 
     memcpy(live, j->set, sizeof live);
     memset(j->set, 0, sizeof j->set);
@@ -239,7 +222,7 @@ static mb_status copy_aside(struct job *j)
     return MB_OK;
 }
 
-static mb_status make_partial(const struct job *j)
+static mb_status make_partial(const struct mb_save_job *j)
 {
     MB_TRY(mb_path_remove_tree(j->partial));
     mb_checkpoint_place();
@@ -278,156 +261,10 @@ mb_status mb_checkpoints_begin(mb_checkpoints *c, mb_zero *z, const mb_checkpoin
 
 /* Ending --------------------------------------------------------------------------------------- */
 
-/* Appends the members of a rank's list to the manifest's. */
-static mb_status add_list(mb_json root, const char *text, size_t n, int rank)
-{
-    static const char *const arrays[] = {"files", "slices"};
-    char name[64];
-    mb_json_doc *doc = NULL;
-    mb_status st = MB_OK;
-
-    snprintf(name, sizeof name, "the list of rank %d", rank);
-    MB_TRY(mb_json_parse(text, n, name, 0, MB_EBUG, &doc));
-    for (int a = 0; a < 2 && st == MB_OK; a++)
-        for (mb_json_it it = mb_json_first(mb_json_get(mb_json_root(doc), arrays[a]));
-             mb_json_more(&it) && st == MB_OK; mb_json_next(&it))
-            st = mb_json_set(mb_json_get(root, arrays[a]), NULL, it.value);
-    mb_json_free(doc);
-    return st;
-}
-
-/* Rank 0 receives every rank's list, even after a failure: the others do send. */
-static mb_status collect(mb_comm *comm, mb_json_doc *mine, mb_json root)
-{
-    mb_status st = MB_OK;
-    char *text = NULL;
-    size_t n = 0;
-    int64_t bytes;
-
-    const mb_status local = mb_json_text(mb_json_root(mine), 0, &text, &n);
-    if (comm->rank > 0) {
-        bytes = local == MB_OK ? (int64_t)n : -1;
-        MB_TRY_GOTO(comm->ops->send(comm, &bytes, sizeof bytes, 0), st, done);
-        if (bytes >= 0)
-            MB_TRY_GOTO(comm->ops->send(comm, text, bytes, 0), st, done);
-        st = local;
-        goto done;
-    }
-    st = local;
-    if (st == MB_OK)
-        st = add_list(root, text, n, 0);
-    for (int r = 1; r < comm->size; r++) {
-        void *theirs = NULL;
-        MB_TRY_GOTO(comm->ops->recv(comm, &bytes, sizeof bytes, r), st, done);
-        if (bytes < 0) {
-            st = st == MB_OK ? MB_RAISE(MB_EIO, "rank %d could not list its files", r) : st;
-            continue;
-        }
-        MB_TRY_GOTO(mb_alloc((size_t)bytes + 1, "a rank's list", &theirs), st, done);
-        const mb_status got = comm->ops->recv(comm, theirs, bytes, r);
-        if (st == MB_OK)
-            st = got != MB_OK ? got : add_list(root, theirs, (size_t)bytes, r);
-        mb_free(theirs);
-    }
-done:
-    mb_free(text);
-    return st;
-}
-
-static mb_status describe(const struct job *j, mb_json root)
-{
-    mb_json list, tensor, shape;
-
-    MB_TRY(mb_json_set_string(root, "format", "mbuyu-checkpoint"));
-    MB_TRY(mb_json_set_int(root, "version", MB_CHECKPOINT_VERSION));
-    MB_TRY(mb_json_set_string(root, "mbuyu", MB_VERSION));
-    MB_TRY(mb_json_set_string(root, "run_id", j->info.run_id));
-    MB_TRY(mb_json_set_int(root, "step", j->info.step));
-    MB_TRY(mb_json_set_int(root, "ranks", j->layout.size));
-    MB_TRY(mb_json_set_string(root, "digest", "sha256"));
-    MB_TRY(mb_json_set_string(root, "optimizer", j->layout.kind->name));
-    MB_TRY(mb_json_set_array(root, "states", &list));
-    for (int i = 0; i < j->layout.kind->n_states; i++)
-        MB_TRY(mb_json_set_string(list, NULL, j->layout.kind->state[i]));
-    MB_TRY(mb_json_set_array(root, "tensors", &list));
-    for (int i = 0; i < j->layout.flat->n_segments; i++) {
-        const mb_flat_segment *s = &j->layout.flat->segment[i];
-        MB_TRY(mb_json_set_object(list, NULL, &tensor));
-        MB_TRY(mb_json_set_string(tensor, "name", s->name));
-        MB_TRY(mb_json_set_array(tensor, "shape", &shape));
-        for (int k = 0; k < s->ndim; k++)
-            MB_TRY(mb_json_set_int(shape, NULL, s->dim[k]));
-    }
-    MB_TRY(mb_json_set_array(root, "files", &list));
-    return mb_json_set_array(root, "slices", &list);
-}
-
-static mb_status write_manifest(const struct job *j, mb_json root)
-{
-    char path[MB_PATH_MAX], *text = NULL;
-    size_t n;
-    mb_status st = MB_OK;
-
-    MB_TRY(mb_path_join(path, sizeof path, j->partial, "manifest.json"));
-    MB_TRY(mb_manifest_seal(root, &text, &n));
-    mb_checkpoint_place();
-    MB_TRY_GOTO(mb_file_write_atomic(path, text, n), st, done);
-done:
-    mb_free(text);
-    return st;
-}
-
-/* A file with a checkpoint's name, for people and scripts; nothing here reads it. */
-static void name_file(const mb_checkpoints *c, const char *file, int64_t step)
-{
-    char path[MB_PATH_MAX], text[64];
-    const int n = snprintf(text, sizeof text, "checkpoint-%06lld\n", (long long)step);
-    mb_status st = mb_path_join(path, sizeof path, c->dir, file);
-
-    if (st == MB_OK)
-        st = mb_file_write_atomic(path, text, (size_t)n);
-    if (st != MB_OK) {
-        mb_log_warn("%s", mb_status_sentence());
-        mb_status_clear();
-    }
-}
-
-static mb_status publish(mb_checkpoints *c)
-{
-    struct job *j = &c->job;
-    mb_json_doc *doc = NULL;
-    mb_status st = mb_json_doc_new("manifest.json", &doc);
-
-    if (st == MB_OK)
-        st = describe(j, mb_json_root(doc));
-    st = mb_comm_agree(c->comm, st); /* from here every rank sends, and rank 0 receives */
-    if (st == MB_OK)
-        st = collect(c->comm, j->list, mb_json_root(doc));
-    if (st == MB_OK && c->comm->rank == 0)
-        st = write_manifest(j, mb_json_root(doc));
-    st = mb_comm_agree(c->comm, st);
-    if (st == MB_OK && c->comm->rank == 0)
-        st = mb_folder_publish(c->dir, j->path);
-    mb_json_free(doc);
-    return mb_comm_agree(c->comm, st);
-}
-
-/* Rank 0, after a checkpoint was published; what fails here costs disk space only. */
-static void tidy(mb_checkpoints *c)
-{
-    name_file(c, "latest", c->job.info.step);
-    if (c->job.best_step >= 0)
-        name_file(c, "best", c->job.best_step);
-    if (mb_folder_retain(c->dir, c->keep, c->job.best_step) != MB_OK) {
-        mb_log_warn("an old checkpoint could not be removed: %s", mb_status_sentence());
-        mb_status_clear();
-    }
-}
-
 /* Every rank's thread has ended and all know whether one failed. */
 static mb_status finish(mb_checkpoints *c, mb_save_outcome *outcome)
 {
-    struct job *j = &c->job;
+    struct mb_save_job *j = &c->job;
     mb_status st = j->st;
 
     if (c->threaded)
@@ -437,11 +274,11 @@ static mb_status finish(mb_checkpoints *c, mb_save_outcome *outcome)
         mb_status_set(st, j->sentence);
     st = mb_comm_agree(c->comm, st);
     if (st == MB_OK)
-        st = publish(c);
+        st = mb_save_publish(c->comm, c->dir, j);
     if (st == MB_OK) {
         *outcome = MB_SAVE_PUBLISHED;
         if (c->comm->rank == 0)
-            tidy(c);
+            mb_save_tidy(c->dir, c->keep, j);
     } else {
         *outcome = MB_SAVE_FAILED;
         snprintf(c->failure, sizeof c->failure, "%s", mb_status_sentence());
