@@ -227,18 +227,17 @@ bool mb_h5_has_inside(mb_h5 *f, const char *path)
 {
     char part[1024];
 
-    for (const char *s = path; *s != '\0';) {
-        const char *end = strchr(s + 1, '/');
-        const size_t n = end != NULL ? (size_t)(end - path) : strlen(path);
-        if (n >= sizeof part)
-            return false;
-        memcpy(part, path, n);
-        part[n] = '\0';
-        if (n > 1 && H5Lexists(f->id, part, H5P_DEFAULT) <= 0)
-            return false;
-        s = path + n;
+    for (size_t n = 1; n < sizeof part; n++) {
+        if (n > 1 && (path[n] == '/' || path[n] == '\0')) {
+            memcpy(part, path, n);
+            part[n] = '\0';
+            if (H5Lexists(f->id, part, H5P_DEFAULT) <= 0)
+                return false;
+        }
+        if (path[n] == '\0')
+            return true;
     }
-    return true;
+    return false;
 }
 
 bool mb_h5_has(mb_h5 *f, const char *path)

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 /* cmocka.h wants the headers above first */
 #include <cmocka.h>
@@ -286,11 +286,11 @@ static void virtual_datasets_move_with_their_folder(void **state)
     assert_int_equal(chdir(before), 0);
 }
 
-/* The net below the digests: a flipped bit is an error or changes nothing that is read. */
-static void flipped_bits_are_not_read_as_values(void **state)
+/* How many of 600 flipped bits were refused; -1 when one was read as another value. */
+static int count_refused(void)
 {
     enum { N = 9000 };
-    float back[N];
+    static float back[N];
     size_t size;
     void *image;
     int refused = 0;
@@ -305,15 +305,31 @@ static void flipped_bits_are_not_read_as_values(void **state)
         if (st == MB_OK)
             st = mb_h5_read_range(f, "/a/b/x", MB_DTYPE_F32, 0, N, back);
         for (int i = 0; i < N && st == MB_OK; i++)
-            assert_true(back[i] == (float)i);
+            if (back[i] != (float)i)
+                return -1;
         refused += st != MB_OK;
         mb_status_clear();
         mb_h5_close(f);
         mb_status_clear();
         p[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
-    assert_true(refused > 10);
     mb_free(image);
+    return refused;
+}
+
+/* The net below the digests: a flipped bit is an error or changes nothing that is read. In a child,
+ * because HDF5 does not free everything it took for a file it then refuses. */
+static void flipped_bits_are_not_read_as_values(void **state)
+{
+    int status;
+    const pid_t pid = fork();
+
+    if (pid == 0) {
+        const int refused = count_refused();
+        _exit(refused > 10 ? 0 : 1);
+    }
+    assert_true(waitpid(pid, &status, 0) == pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 static void what_is_not_hdf5_is_refused(void **state)
