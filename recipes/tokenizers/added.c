@@ -61,10 +61,8 @@ static mb_status insert(tok_trie *t, const char *p, size_t n, int32_t token)
     return MB_OK;
 }
 
-mb_status tok_trie_new(const tok_added *token, size_t n, bool normalized,
-                       const tok_chain *normalizer, tok_trie **out)
+mb_status tok_trie_new(const tok_added *token, size_t n, bool normalized, tok_trie **out)
 {
-    mb_bytes text = {0}, spare = {0};
     tok_trie *t = NULL;
     uint32_t root;
     mb_status st = MB_OK;
@@ -73,26 +71,14 @@ mb_status tok_trie_new(const tok_added *token, size_t n, bool normalized,
     MB_TRY(MB_NEW(&t));
     t->token = token;
     MB_TRY_GOTO(new_node(t, 0, 0, &root), st, done);
-    for (size_t i = 0; i < n; i++) {
-        if (token[i].normalized != normalized)
-            continue;
-        text.n = 0;
-        if (normalized)
-            MB_TRY_GOTO(
-                tok_normalize(normalizer, token[i].content.p, token[i].content.n, &text, &spare),
-                st, done);
-        else
-            MB_TRY_GOTO(mb_bytes_add(&text, token[i].content.p, token[i].content.n), st, done);
-        if (text.n > 0)
-            MB_TRY_GOTO(insert(t, text.p, text.n, (int32_t)i), st, done);
-    }
+    for (size_t i = 0; i < n; i++)
+        if (token[i].normalized == normalized && token[i].shown.n > 0)
+            MB_TRY_GOTO(insert(t, token[i].shown.p, token[i].shown.n, (int32_t)i), st, done);
     if (t->n > 1) {
         *out = t;
         t = NULL;
     }
 done:
-    mb_bytes_release(&text);
-    mb_bytes_release(&spare);
     tok_trie_free(t);
     return st;
 }

@@ -88,7 +88,7 @@ static mb_status enter(mb_tokenizer *t, int32_t id, const char *token, size_t n,
     MB_REQUIRE(e->token == NULL || (e->n == n && memcmp(e->token, token, n) == 0), MB_EMODEL,
                "%s: the id %d belongs to \"%.60s\" and to \"%.60s\"", t->where, (int)id, e->token,
                token);
-    *e = (tok_entry){token, (uint32_t)n, special || e->special};
+    *e = (tok_entry){token, (uint32_t)n, -1, special || e->special};
     return MB_OK;
 }
 
@@ -119,10 +119,26 @@ static mb_status make_entries(mb_tokenizer *t)
                    "%s: the added token \"%.60s\" has the id %d, in the vocab %d", t->where,
                    a->content.p, (int)a->id, (int)known);
         MB_TRY(enter(t, a->id, a->content.p, a->content.n, a->special));
+        t->entry[a->id].added = (int32_t)i;
     }
     for (id = 0; id < t->n_entries; id++)
         t->barred[id] = t->entry[id].special;
     return MB_OK;
+}
+
+static mb_status show_added(mb_tokenizer *t)
+{
+    mb_bytes spare = {0};
+    mb_status st = MB_OK;
+
+    for (size_t i = 0; i < t->n_added && st == MB_OK; i++) {
+        tok_added *a = &t->added[i];
+        st = a->normalized
+                 ? tok_normalize(&t->normalizer, a->content.p, a->content.n, &a->shown, &spare)
+                 : mb_bytes_add(&a->shown, a->content.p, a->content.n);
+    }
+    mb_bytes_release(&spare);
+    return st;
 }
 
 static mb_status read_model(mb_tokenizer *t, mb_json v)
@@ -187,8 +203,9 @@ static mb_status read_all(mb_tokenizer *t, mb_json root)
                           &t->pretokenizer));
     MB_TRY(tok_chain_read(&tok_decoders, mb_json_get(root, "decoder"), t->where, &t->decoder));
     MB_TRY(tok_process_read(mb_json_get(root, "post_processor"), t->where, &t->process));
-    MB_TRY(tok_trie_new(t->added, t->n_added, false, &t->normalizer, &t->raw));
-    MB_TRY(tok_trie_new(t->added, t->n_added, true, &t->normalizer, &t->normalized));
+    MB_TRY(show_added(t));
+    MB_TRY(tok_trie_new(t->added, t->n_added, false, &t->raw));
+    MB_TRY(tok_trie_new(t->added, t->n_added, true, &t->normalized));
     const char *unknown = t->model->unknown(t->model_data);
     t->role[MB_TOKEN_UNK] = tok_find(t, unknown, strlen(unknown));
     if (t->role[MB_TOKEN_UNK] >= 0)

@@ -37,15 +37,16 @@ mb_status tok_vocab_read(mb_json v, mb_vocab *vocab) MB_MUST_USE;
 /* added.c - tokens found in the text before anything else looks at it. */
 typedef struct tok_added {
     mb_bytes content;
+    mb_bytes shown; /* what it decodes to: the content, normalised if `normalized` */
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
 } tok_added;
 
 typedef struct tok_trie tok_trie;
-/* A matcher of the added tokens that are (not) normalized; their normalised contents are computed
- * with `normalizer`. *out is NULL when there are none. The tokens are borrowed. */
+/* A matcher of the added tokens that are (not) normalized, by what they show as. *out is NULL when
+ * there are none. The tokens are borrowed. */
 mb_status tok_trie_new(const tok_added *token, size_t n, bool normalized,
-                       const tok_chain *normalizer, tok_trie **out) MB_MUST_USE;
+                       tok_trie **out) MB_MUST_USE;
 void tok_trie_free(tok_trie *trie);
 
 /* A stretch of a text: an added token's id, or -1 for text in between. */
@@ -96,6 +97,7 @@ enum { TOK_MAX_FILES = 8 };
 typedef struct tok_entry {
     const char *token; /* NULL: no such id; borrowed from the vocabulary or the added token */
     uint32_t n;
+    int32_t added; /* index of the added token, -1: none */
     bool special;
 } tok_entry;
 

@@ -26,8 +26,10 @@ struct mb_regex {
     char *where;
 };
 
-/* Oniguruma has a table of its own for Latin-1, where superscripts and fractions are of words. */
-#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+/* Outside a class Oniguruma has a table of its own for Latin-1, where superscripts and fractions
+ * belong to words. */
+#define WORD   "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define LATIN1 "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 /* An escape letter: what stands for it outside a class and inside one. */
 static const struct {
@@ -38,10 +40,25 @@ static const struct {
     {'S', "\\P{White_Space}", "\\P{White_Space}"},
     {'d', "\\p{Nd}", "\\p{Nd}"},
     {'D', "\\P{Nd}", "\\P{Nd}"},
-    {'w', "[" WORD_SET "]", WORD_SET},
-    {'W', "[^" WORD_SET "]", NULL},
+    {'w', "[" WORD LATIN1 "]", WORD},
+    {'W', "[^" WORD LATIN1 "]", NULL},
     {'h', "[0-9a-fA-F]", "0-9a-fA-F"},
     {'H', "[^0-9a-fA-F]", NULL},
+};
+
+/* POSIX brackets, [:alpha:]. */
+static const struct {
+    const char *name, *inside;
+} brackets[] = {
+    {"alpha", "\\p{Alphabetic}"},
+    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+    {"digit", "\\p{Nd}"},
+    {"lower", "\\p{Lowercase}"},
+    {"upper", "\\p{Uppercase}"},
+    {"punct", "\\p{P}\\p{S}"},
+    {"word", WORD},
+    {"space", "\\p{White_Space}"},
+    {"xdigit", "0-9a-fA-F"},
 };
 
 /* True if PCRE2 knows \p{sc:NAME}: NAME is a script. */
@@ -113,19 +130,29 @@ static mb_status translate_flags(struct pattern *s)
     return MB_OK;
 }
 
+static mb_status translate_bracket(struct pattern *s)
+{
+    const char *name = s->p + 2;
+    const char *close = memmem(name, (size_t)(s->end - name), ":]", 2);
+
+    for (size_t i = 0; close != NULL && i < sizeof brackets / sizeof *brackets; i++) {
+        const size_t n = strlen(brackets[i].name);
+        if ((size_t)(close - name) != n || memcmp(name, brackets[i].name, n) != 0)
+            continue;
+        s->p = close + 2;
+        return mb_bytes_puts(s->to, brackets[i].inside);
+    }
+    return refuse(s, "a POSIX bracket that is not known");
+}
+
 static mb_status translate_in_class(struct pattern *s)
 {
     const size_t left = (size_t)(s->end - s->p);
 
     if (left >= 2 && s->p[0] == '&' && s->p[1] == '&')
         return refuse(s, "a class intersection (&&)");
-    if (left >= 2 && s->p[0] == '[' && s->p[1] == ':') { /* [:alpha:] */
-        const char *close = memmem(s->p + 2, left - 2, ":]", 2);
-        const size_t n = close != NULL ? (size_t)(close + 2 - s->p) : 1;
-        MB_TRY(mb_bytes_add(s->to, s->p, n));
-        s->p += n;
-        return MB_OK;
-    }
+    if (left >= 2 && s->p[0] == '[' && s->p[1] == ':')
+        return translate_bracket(s);
     if (s->p[0] == '[')
         return refuse(s, "a class inside a class");
     if (s->p[0] == ']')

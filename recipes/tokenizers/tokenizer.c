@@ -65,7 +65,7 @@ void mb_tokenizer_free(mb_tokenizer *t)
         t->model->free(t->model_data);
     mb_vocab_free(t->vocab);
     for (size_t i = 0; i < t->n_added; i++)
-        mb_bytes_release(&t->added[i].content);
+        mb_bytes_release(&t->added[i].content), mb_bytes_release(&t->added[i].shown);
     mb_free(t->added);
     tok_trie_free(t->raw);
     tok_trie_free(t->normalized);
@@ -293,7 +293,11 @@ static mb_status add_token(const mb_tokenizer *t, int32_t id, bool skip_special,
                "%s: the id %d is not in the vocabulary of %d tokens", t->where, (int)id,
                (int)t->n_entries);
     const tok_entry *e = &t->entry[id];
-    return e->special && skip_special ? MB_OK : tok_tokens_add(to, e->token, e->n);
+    if (e->special && skip_special)
+        return MB_OK;
+    if (e->added >= 0)
+        return tok_tokens_add(to, t->added[e->added].shown.p, t->added[e->added].shown.n);
+    return tok_tokens_add(to, e->token, e->n);
 }
 
 mb_status mb_tokenizer_decode(const mb_tokenizer *t, const int32_t *id, size_t n, bool skip_special,

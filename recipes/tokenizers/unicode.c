@@ -188,8 +188,7 @@ bool mb_char_is_control(uint32_t c)
     if (c < 0x80)
         return (c < 32 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f;
     const utf8proc_category_t k = category(c);
-    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CN ||
-           k == UTF8PROC_CATEGORY_CO || k == UTF8PROC_CATEGORY_CS;
+    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO;
 }
 
 bool mb_char_is_cjk(uint32_t c)

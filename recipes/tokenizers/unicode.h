@@ -25,7 +25,7 @@ bool mb_char_is_punctuation(uint32_t c); /* ASCII punctuation, or category P* */
 bool mb_char_is_number(uint32_t c);      /* N* */
 bool mb_char_is_mark(uint32_t c);        /* M* */
 bool mb_char_is_nonspacing(uint32_t c);  /* Mn */
-bool mb_char_is_control(uint32_t c);     /* Cc, Cf, Cn, Co but not tab, newline, return */
+bool mb_char_is_control(uint32_t c);     /* Cc, Cf, Co but not tab, newline, return */
 bool mb_char_is_cjk(uint32_t c);         /* ideographs, as BERT lists them */
 bool mb_char_is_word(uint32_t c);        /* a letter, mark, digit or connector: \w */
 

@@ -254,7 +254,7 @@ def added_cases():
                       dict(normalized=True), dict(normalized=False), dict(normalized=True, lstrip=True, single_word=True)):
             tok = base()
             add = tok.add_special_tokens if special else tok.add_tokens
-            add([AddedToken(t, **flags) for t in ("<mask>", "[W]", "foo", "Foo", "<abc", "<abcd", "<ab", "<s>")])
+            add([AddedToken(t, **flags) for t in ("<mask>", "[W]", "Foo", "<abc", "<abcd", "<ab", "<s>")])
             yield f"added special={special} {flags}", tok, texts
     for post in ("template", "bert", "roberta", "none"):
         tok = base()
@@ -342,13 +342,20 @@ def check_steps(helper):
 
 
 def write_steps(path):
+    """One line each; the first is the model that the lines without one share."""
+    shared = json.loads(visible(None, P.WhitespaceSplit()).to_str())["model"]
     with open(path, "w") as f:
+        put = lambda row: f.write(json.dumps(row, ensure_ascii=False) + "\n")
+        put(dict(model=shared))
         for name, tok, texts in all_steps():
             cases = []
             for t in texts:
                 e = tok.encode(t)
                 cases.append(dict(text=t, ids=e.ids, decoded=tok.decode(e.ids, skip_special_tokens=False)))
-            f.write(json.dumps(dict(name=name, tokenizer=json.loads(tok.to_str()), cases=cases), ensure_ascii=False) + "\n")
+            shown = json.loads(tok.to_str())
+            if shown["model"] == shared:
+                del shown["model"]
+            put(dict(name=name, tokenizer=shown, cases=cases))
 
 
 def characters(helper):
@@ -380,7 +387,14 @@ def characters(helper):
             got, _ = run(helper, folder, [dict(text=c) for c in every])
             want = tok.encode_batch(every, add_special_tokens=False)
             bad = [ord(c) for c, g, w in zip(every, got, want) if g.get("ids") != w.ids]
-            print(f"characters: {name}: {len(bad)} of {len(every)} differ", " ".join(f"{c:04X}" for c in bad[:12]))
+            runs = []
+            for c in bad:
+                if runs and runs[-1][1] == c - 1:
+                    runs[-1][1] = c
+                else:
+                    runs.append([c, c])
+            print(f"characters: {name}: {len(bad)} of {len(every)} differ",
+                  " ".join(f"{a:04X}-{b:04X}" if a < b else f"{a:04X}" for a, b in runs[:60]), flush=True)
             total += len(bad)
     return total
 
