@@ -67,9 +67,12 @@ void mb_att_load(float *restrict to, const float *from, int64_t ld, int64_t rows
 
 /* Philox for the block's MB_ATT_K / 4 counters side by side, so that it vectorises. */
 MB_CPU_CLONES
-static void philox_words(uint32_t (*restrict w)[MB_ATT_K / 4], uint64_t key, uint32_t c0,
-                         uint32_t c1, uint32_t c2, uint32_t c3)
+static void keep_block(float *restrict keep, uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
+                       uint32_t c3, float p)
 {
+    const float scale = 1.0f / (1.0f - p);
+    uint32_t w[4][MB_ATT_K / 4];
+
     for (uint32_t i = 0; i < MB_ATT_K / 4; i++) {
         const mb_rng_block b = mb_philox(key, c0, c1, c2, c3 + i);
 
@@ -78,18 +81,21 @@ static void philox_words(uint32_t (*restrict w)[MB_ATT_K / 4], uint64_t key, uin
         w[2][i] = b.w[2];
         w[3][i] = b.w[3];
     }
+    for (int i = 0; i < MB_ATT_K / 4; i++) {
+        keep[4 * i] = mb_rng_unit(w[0][i]) >= p ? scale : 0.0f;
+        keep[4 * i + 1] = mb_rng_unit(w[1][i]) >= p ? scale : 0.0f;
+        keep[4 * i + 2] = mb_rng_unit(w[2][i]) >= p ? scale : 0.0f;
+        keep[4 * i + 3] = mb_rng_unit(w[3][i]) >= p ? scale : 0.0f;
+    }
 }
 
 void mb_att_dropout(const mb_attention *at, int64_t head, int64_t row, int64_t pos, int64_t k0,
                     float *keep)
 {
     const uint64_t key = mb_rng_key(at->seed, at->site, (uint64_t)head);
-    const float scale = 1.0f / (1.0f - at->dropout);
-    uint32_t w[4][MB_ATT_K / 4];
 
-    philox_words(w, key, (uint32_t)at->ordinal[row], at->step, (uint32_t)pos, (uint32_t)(k0 / 4));
-    for (int i = 0; i < MB_ATT_K; i++)
-        keep[i] = mb_rng_unit(w[i % 4][i / 4]) >= at->dropout ? scale : 0.0f;
+    keep_block(keep, key, (uint32_t)at->ordinal[row], at->step, (uint32_t)pos, (uint32_t)(k0 / 4),
+               at->dropout);
 }
 
 static void zero_rows(mb_tensor *t, int64_t from, int64_t to)
