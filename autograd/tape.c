@@ -24,7 +24,7 @@ struct mb_tape {
     const mb_tape_plan *plan;
     char *base;    /* of a planned step */
     mb_call *call; /* recorded calls */
-    size_t n_calls, calls_capacity;
+    size_t n_calls, calls_capacity, calls_peak;
     struct buffer *buffer;
     size_t n_buffers, buffers_capacity;
     int now; /* moment: one per forward or backward of a call */
@@ -63,6 +63,19 @@ void mb_tape_free(mb_tape *t)
     mb_free(t->call);
     mb_free(t->buffer);
     mb_free(t);
+}
+
+mb_status mb_tape_reserve(mb_tape *t, size_t calls, size_t buffers)
+{
+    MB_TRY(
+        mb_grow((void **)&t->call, &t->calls_capacity, calls, sizeof *t->call, "the tape's calls"));
+    return mb_grow((void **)&t->buffer, &t->buffers_capacity, buffers, sizeof *t->buffer,
+                   "the tape's buffers");
+}
+
+size_t mb_tape_calls_peak(const mb_tape *t)
+{
+    return t->calls_peak;
 }
 
 mb_status mb_tape_begin(mb_tape *t, mb_exec *ex, mb_tape_mode mode, bool recompute,
@@ -258,6 +271,8 @@ static mb_status record(mb_tape *t, const mb_call *c)
     MB_TRY(mb_grow((void **)&t->call, &t->calls_capacity, t->n_calls + 1, sizeof *t->call,
                    "the tape's calls"));
     t->call[t->n_calls++] = *c;
+    if (t->n_calls > t->calls_peak)
+        t->calls_peak = t->n_calls;
     return MB_OK;
 }
 
@@ -456,41 +471,36 @@ static int larger_first(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static int lower_first(const void *a, const void *b)
-{
-    const struct placed *const *x = a, *const *y = b;
-
-    return ((*x)->offset > (*y)->offset) - ((*x)->offset < (*y)->offset);
-}
-
-/* The lowest gap that holds p among the already placed buffers alive at the same time. */
-static size_t find_gap(const struct placed *p, struct placed *const *busy, size_t n)
+/* The smallest gap that holds p among the already placed buffers alive at the same time, which come
+ * in order of their offsets. */
+static size_t find_gap(const struct placed *p, struct placed *const *at, size_t n)
 {
     size_t best = SIZE_MAX, best_size = SIZE_MAX, end = 0;
 
     for (size_t i = 0; i < n; i++) {
-        if (busy[i]->offset > end && busy[i]->offset - end >= p->bytes &&
-            busy[i]->offset - end < best_size) {
+        if (at[i]->first > p->last || p->first > at[i]->last)
+            continue;
+        if (at[i]->offset > end && at[i]->offset - end >= p->bytes &&
+            at[i]->offset - end < best_size) {
             best = end;
-            best_size = busy[i]->offset - end;
+            best_size = at[i]->offset - end;
         }
-        if (busy[i]->offset + busy[i]->bytes > end)
-            end = busy[i]->offset + busy[i]->bytes;
+        if (at[i]->offset + at[i]->bytes > end)
+            end = at[i]->offset + at[i]->bytes;
     }
     return best != SIZE_MAX ? best : end;
 }
 
 /* Quadratic in the buffers of one step (a few thousand); runs once per shape class. */
-static void place_all(struct placed *p, struct placed **busy, size_t n, size_t *peak)
+static void place_all(struct placed *p, struct placed **at, size_t n, size_t *peak)
 {
     qsort(p, n, sizeof *p, larger_first);
     for (size_t i = 0; i < n; i++) {
-        size_t n_busy = 0;
-        for (size_t j = 0; j < i; j++)
-            if (p[j].first <= p[i].last && p[i].first <= p[j].last)
-                busy[n_busy++] = &p[j];
-        qsort(busy, n_busy, sizeof *busy, lower_first);
-        p[i].offset = find_gap(&p[i], busy, n_busy);
+        size_t k = i;
+        p[i].offset = find_gap(&p[i], at, i);
+        for (; k > 0 && at[k - 1]->offset > p[i].offset; k--)
+            at[k] = at[k - 1];
+        at[k] = &p[i];
         if (p[i].offset + p[i].bytes > *peak)
             *peak = p[i].offset + p[i].bytes;
     }
@@ -500,11 +510,11 @@ mb_status mb_tape_make_plan(mb_tape *t, mb_tape_plan *out)
 {
     const size_t n = t->n_buffers;
     mb_tape_plan plan = {.n_buffers = (int)n};
-    struct placed *p = NULL, **busy = NULL;
+    struct placed *p = NULL, **at = NULL;
     mb_status st = MB_OK;
 
     MB_TRY_GOTO(MB_NEW_ARRAY(&p, n + 1), st, done);
-    MB_TRY_GOTO(MB_NEW_ARRAY(&busy, n + 1), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&at, n + 1), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&plan.offset, n + 1), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&plan.bytes, n + 1), st, done);
     for (int i = 0; i < t->n_samples; i++) {
@@ -517,7 +527,7 @@ mb_status mb_tape_make_plan(mb_tape *t, mb_tape_plan *out)
                                .bytes = (t->buffer[i].bytes + 63) / 64 * 64,
                                .first = t->buffer[i].first,
                                .last = t->buffer[i].last};
-    place_all(p, busy, n, &plan.peak);
+    place_all(p, at, n, &plan.peak);
     for (size_t i = 0; i < n; i++) {
         plan.offset[p[i].id] = p[i].offset;
         plan.bytes[p[i].id] = p[i].bytes;
@@ -527,7 +537,7 @@ done:
     if (st != MB_OK)
         mb_tape_plan_release(&plan);
     mb_free(p);
-    mb_free(busy);
+    mb_free(at);
     return st;
 }
 

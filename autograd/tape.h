@@ -40,6 +40,11 @@ typedef struct mb_tape_plan {
 mb_status mb_tape_new(mb_arena *memory, mb_tape **out) MB_MUST_USE;
 void mb_tape_free(mb_tape *t);
 
+/* Room for the calls and buffers of the largest of several planned steps, so that no step allocates.
+ * `calls`: most recorded at once (mb_tape_calls_peak of the planning tape). */
+mb_status mb_tape_reserve(mb_tape *t, size_t calls, size_t buffers) MB_MUST_USE;
+size_t mb_tape_calls_peak(const mb_tape *t);
+
 /* Starts a micro-step. `ex` is borrowed until the reset; `plan` may be NULL. `recompute`: layers are
  * recomputed in the backward. */
 mb_status mb_tape_begin(mb_tape *t, mb_exec *ex, mb_tape_mode mode, bool recompute,

@@ -180,7 +180,10 @@ mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train)
     if (st != MB_OK)
         goto done;
     c = &e->class_plan[e->n_classes];
-    *c = (mb_engine_class){.tokens = tokens, .train = train, .scratch = mb_arena_peak(d.scratch)};
+    *c = (mb_engine_class){.tokens = tokens,
+                           .train = train,
+                           .scratch = mb_arena_peak(d.scratch),
+                           .calls = mb_tape_calls_peak(t)};
     MB_TRY_GOTO(mb_tape_make_plan(t, &c->plan), st, done);
     e->n_classes++;
     if (c->plan.peak > e->step_bytes)
@@ -204,6 +207,9 @@ mb_status mb_engine_reserve(mb_engine *e)
     MB_TRY(mb_arena_new("workspace", e->scratch_bytes + 4096, &e->scratch));
     MB_TRY(mb_tape_new(e->step, &e->tape));
     e->ex.scratch = e->scratch;
+    for (int i = 0; i < e->n_classes; i++)
+        MB_TRY(mb_tape_reserve(e->tape, e->class_plan[i].calls,
+                               (size_t)e->class_plan[i].plan.n_buffers));
     return MB_OK;
 }
 

@@ -28,7 +28,7 @@ typedef struct mb_engine_class {
     int64_t tokens;
     bool train;
     mb_tape_plan plan;
-    size_t scratch;
+    size_t scratch, calls;
 } mb_engine_class;
 
 typedef struct mb_engine {

@@ -23,6 +23,21 @@ static mb_status choose_trained(mb_model *m, const mb_session_options *o)
     return o->adapter_path != NULL ? mb_adapter_add(m, o->adapter_path) : MB_OK;
 }
 
+/* A new weight that stays frozen would be lost: nobody who loads the adapter has its values. */
+static mb_status new_weights_are_kept(const mb_model *m)
+{
+    for (int i = 0; i < m->n_weights; i++) {
+        const mb_weight *w = &m->weight[i];
+        char module[384];
+        mb_weight_module(w, module, sizeof module);
+        MB_REQUIRE(!w->fresh || w->trained, MB_EARG,
+                   "%s is not in the base model and would be neither trained nor saved: add it to "
+                   "lora_modules_to_save",
+                   module);
+    }
+    return MB_OK;
+}
+
 static mb_status load(mb_engine *e, const mb_session_options *o)
 {
     mb_tensor_file *f = NULL;
@@ -34,6 +49,8 @@ static mb_status load(mb_engine *e, const mb_session_options *o)
     mb_tensor_file_close(f);
     if (st != MB_OK)
         return st;
+    if (o->trained == MB_TRAINED_LORA)
+        MB_TRY(new_weights_are_kept(e->model));
     if (o->trained == MB_TRAINED_LORA)
         mb_model_init_lora(e->model, o->seed);
     else if (o->adapter_path != NULL)

@@ -1,0 +1,146 @@
+/* recipes/cmd/export.c - mbuyu export and merge: a model, a GGUF, a model with its adapter, or a
+ * checkpoint of a run becomes a Hugging Face folder.
+ *
+ * export   model_name_or_path [+ adapter_path, merged] -> output_dir
+ *          or a checkpoint folder of a run -> output_dir/final, as training would have ended there
+ * merge    the same, and an adapter must be given
+ */
+#include <string.h>
+
+#include "autograd/lora.h"
+#include "core/cpu/cpu.h"
+#include "core/log.h"
+#include "core/path.h"
+#include "recipes/commands.h"
+#include "recipes/export/model.h"
+#include "recipes/train/job.h"
+
+static mb_dtype dtype_of(const mb_recipe *r)
+{
+    return r->export_dtype == MB_EXPORT_BF16  ? MB_DTYPE_BF16
+           : r->export_dtype == MB_EXPORT_F16 ? MB_DTYPE_F16
+                                              : MB_DTYPE_F32;
+}
+
+static mb_status write_out(const mb_recipe *r, mb_engine *e, mb_json_doc *config,
+                           const mb_tokenizer *tok)
+{
+    const char *base = mb_path_base(r->model_name_or_path);
+    const mb_card card = {.title = mb_path_base(r->output_dir),
+                          .base_model = r->model_name_or_path,
+                          .library_name = "transformers",
+                          .summary = r->adapter_path != NULL ? "The base model with an adapter "
+                                                               "merged into its weights."
+                                                             : "The same weights as its base."};
+    const mb_export x = {.model = e->model,
+                         .ex = &e->ex,
+                         .config = mb_json_root(config),
+                         .base = r->model_name_or_path,
+                         .tokenizer = tok,
+                         .dtype = dtype_of(r),
+                         .max_shard_bytes = r->max_shard_size,
+                         .card = &card};
+
+    if (mb_model_has_lora(e->model))
+        MB_TRY(mb_model_merge_lora(e->model, &e->ex));
+    MB_TRY(mb_export_hf(&x, r->output_dir));
+    mb_log_info("%s%s is in %s", base, r->adapter_path != NULL ? " with its adapter" : "",
+                r->output_dir);
+    return MB_OK;
+}
+
+static mb_status export_model(const mb_recipe *r)
+{
+    const mb_task *task = mb_task_find(r->task);
+    mb_session_options o;
+    mb_engine *e = NULL;
+    mb_json_doc *config = NULL;
+    mb_tokenizer *tok = NULL;
+    mb_arena *scratch = NULL;
+    mb_status st = MB_OK;
+
+    mb_job_session_options(r, task, mb_default_threads(), &o);
+    o.trained = MB_TRAINED_NOTHING;
+    if (!mb_recipe_is_set(r, "task")) { /* as the model itself says */
+        MB_TRY(mb_model_config_doc(r->model_name_or_path, &config));
+        o.head = mb_model_config_head(config, o.head);
+        mb_json_free(config);
+        config = NULL;
+    }
+    MB_TRY_GOTO(mb_session_open(&o, &e, &config), st, done);
+    MB_TRY_GOTO(mb_tokenizer_load(r->model_name_or_path, &tok), st, done);
+    MB_TRY_GOTO(mb_arena_new("workspace", (size_t)1 << 32, &scratch), st, done);
+    e->ex.scratch = scratch;
+    st = write_out(r, e, config, tok);
+    e->ex.scratch = NULL;
+done:
+    mb_arena_free(scratch);
+    mb_tokenizer_free(tok);
+    mb_json_free(config);
+    mb_engine_free(e);
+    return st;
+}
+
+/* ---- checkpoints -------------------------------------------------------------------------- */
+
+static mb_status export_checkpoint(const char *path, int argc, char **argv)
+{
+    mb_launch alone = {.world = mb_comm_self(), .size = 1, .local_size = 1};
+    char recipe[4096], resume[4200];
+    char *args[64] = {"export"};
+    mb_recipe *r = NULL;
+    mb_job *j = NULL;
+    int n = 1;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_path_join(recipe, sizeof recipe, path, "recipe.yaml"));
+    snprintf(resume, sizeof resume, "resume_from_checkpoint=%s", path);
+    args[n++] = recipe;
+    for (int i = 2; i < argc && n < 62; i++)
+        args[n++] = argv[i];
+    args[n++] = resume;
+    alone.threads = mb_default_threads();
+    MB_TRY_GOTO(mb_recipe_load(n, args, &r), st, done);
+    MB_TRY_GOTO(mb_job_open(r, &alone, MB_JOB_TRAIN, &j), st, done);
+    st = mb_job_export(j);
+done:
+    mb_job_close(j);
+    mb_recipe_free(r);
+    return st;
+}
+
+static bool is_checkpoint(const char *path)
+{
+    char manifest[4096];
+
+    return mb_path_is_dir(path) &&
+           mb_path_join(manifest, sizeof manifest, path, "manifest.json") == MB_OK &&
+           mb_path_exists(manifest);
+}
+
+static mb_status run(int argc, char **argv, bool needs_adapter)
+{
+    mb_recipe *r = NULL;
+    mb_status st;
+
+    MB_TRY(mb_cpu_init());
+    if (argc > 1 && is_checkpoint(argv[1]) && !needs_adapter)
+        return export_checkpoint(argv[1], argc, argv);
+    MB_TRY(mb_recipe_load(argc, argv, &r));
+    st = mb_recipe_require(r, argv[0], "model_name_or_path", "output_dir",
+                           needs_adapter ? "adapter_path" : NULL, NULL);
+    if (st == MB_OK)
+        st = export_model(r);
+    mb_recipe_free(r);
+    return st;
+}
+
+mb_status mb_cmd_export(int argc, char **argv)
+{
+    return run(argc, argv, false);
+}
+
+mb_status mb_cmd_merge(int argc, char **argv)
+{
+    return run(argc, argv, true);
+}

@@ -1,0 +1,37 @@
+/* recipes/cmd/train.c - mbuyu train: one recipe, one run, from data to a model ready to use. */
+#include "recipes/commands.h"
+#include "recipes/train/job.h"
+
+static mb_status run(mb_launch *launch, mb_recipe *r)
+{
+    const mb_stop_options stop = {
+        .file = r->stop_file, .time_limit = r->time_limit, .slurm_margin = 120.0};
+    mb_job *j = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_comm_agree(launch->world, mb_stop_init(&stop)));
+    MB_TRY_GOTO(mb_job_open(r, launch, MB_JOB_TRAIN, &j), st, done);
+    st = mb_job_train(j);
+    if (st != MB_OK && st != MB_EREQUEUE)
+        mb_launch_abort(launch, st); /* may be this rank's alone, with the others waiting for it */
+    if (st == MB_OK && !r->dry_run)
+        st = mb_job_export(j);
+done:
+    mb_job_close(j);
+    mb_stop_release();
+    return st;
+}
+
+mb_status mb_cmd_train(mb_launch *launch, int argc, char **argv)
+{
+    mb_recipe *r = NULL;
+    mb_status st = mb_comm_agree(launch->world, mb_recipe_load(argc, argv, &r));
+
+    if (st == MB_OK) {
+        if (r->threads > 0)
+            launch->threads = (int)r->threads;
+        st = run(launch, r);
+    }
+    mb_recipe_free(r);
+    return st;
+}

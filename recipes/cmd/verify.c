@@ -1,0 +1,508 @@
+/* recipes/cmd/verify.c - holds a model's arithmetic against numbers that PyTorch gave.
+ *
+ * golden.safetensors (scripts/make_reference.py writes it) holds a batch, its logits, loss, every
+ * gradient, ten AdamW losses and the parameters after the third step. Rows of the batch are laid end
+ * to end without their padding, so the comparison covers packing too. The first forward and backward
+ * take the plain path with whole logits; the ten steps take the fused head.
+ *
+ * Bounds (f32), printed with the worst tensor of each kind:
+ *     logits     1e-4 * max(1, max|ref|), where attention_mask is 1
+ *     loss       1e-5
+ *     gradients  1e-4 * max|ref| + 1e-6
+ *     losses     2e-4 over ten steps
+ *     parameters 1e-5 after three steps, where the stored gradient exceeds 1e-4: below that Adam
+ *                turns rounding noise into whole steps
+ *     adapter    2e-4 after ten steps, likewise; logits of the merged one 1e-4 * max(1, max|ref|)
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "autograd/load.h"
+#include "core/alloc.h"
+#include "core/cpu/cpu.h"
+#include "core/cpu/gemm.h"
+#include "core/path.h"
+#include "optim/optimizer.h"
+#include "recipes/commands.h"
+#include "recipes/data/collate.h"
+#include "recipes/export/adapter.h"
+#include "recipes/train/session.h"
+
+enum { STEPS = 10, PARAMETERS_AFTER = 3 };
+
+struct kind {
+    const char *name;
+    double bound; /* of worst */
+    double worst; /* error / allowed error */
+    double error, allowed;
+    char where[400];
+    int compared;
+};
+
+enum { LOGITS, LOSS, GRADIENTS, LOSSES, PARAMETERS, ADAPTER, MERGED, KINDS };
+
+struct verify {
+    mb_tensor_file *golden;
+    const char *golden_path, *model_path, *adapter;
+    mb_engine *e;
+    mb_arena *memory; /* what golden tensors are read into */
+    mb_batch *batch;
+    int32_t *mask;         /* (B,T), NULL when there is none */
+    int64_t rows, columns; /* B, T */
+    struct kind kind[KINDS];
+};
+
+static void note(struct kind *k, const char *where, double error, double allowed)
+{
+    const double share = isnan(error) ? INFINITY : error / allowed;
+
+    k->compared++;
+    if (k->compared > 1 && share <= k->worst)
+        return;
+    k->worst = share;
+    k->error = error;
+    k->allowed = allowed;
+    snprintf(k->where, sizeof k->where, "%s", where);
+}
+
+/* ---- golden tensors ----------------------------------------------------------------------- */
+
+static mb_status read_golden(struct verify *v, const char *name, mb_dtype dtype, mb_tensor *out)
+{
+    const int64_t at = mb_tensor_file_find(v->golden, name);
+    void *p;
+
+    MB_REQUIRE(at >= 0, MB_EMODEL, "%s: tensor '%s' is missing", v->golden_path, name);
+    const mb_tensor_info *info = mb_tensor_file_info(v->golden, at);
+    MB_REQUIRE(info->dtype == dtype, MB_EMODEL, "%s: tensor '%s' is %s, expected %s",
+               v->golden_path, name, mb_dtype_name(info->dtype), mb_dtype_name(dtype));
+    MB_TRY(mb_arena_take(v->memory, (size_t)info->bytes, &p));
+    *out = mb_tensor_of(p, dtype, info->ndim, info->dim);
+    return mb_tensor_file_read(v->golden, at, p, 0, info->bytes);
+}
+
+static bool has_golden(const struct verify *v, const char *name)
+{
+    return mb_tensor_file_find(v->golden, name) >= 0;
+}
+
+/* ---- the batch ---------------------------------------------------------------------------- */
+
+static void add_target(mb_batch *b, int64_t row, int32_t label)
+{
+    b->target_row[b->n_targets] = (int32_t)row;
+    b->target_label[b->n_targets] = label;
+    b->target_weight[b->n_targets] = 1.0f;
+    b->n_targets++;
+}
+
+static int64_t row_length(const struct verify *v, int64_t r)
+{
+    int64_t n = 0;
+
+    for (int64_t t = 0; t < v->columns; t++)
+        n += v->mask == NULL || v->mask[r * v->columns + t] != 0;
+    return n;
+}
+
+static void fill_row(struct verify *v, const int32_t *ids, const mb_tensor *labels, int64_t r)
+{
+    mb_batch *b = v->batch;
+    const int64_t n = row_length(v, r), at = b->used;
+    const mb_head head = v->e->model->config.head;
+
+    b->start[r] = b->k_start[r] = (int32_t)at;
+    b->len[r] = b->k_len[r] = (int32_t)n;
+    b->seq_ordinal[r] = (int32_t)r;
+    for (int64_t t = 0; t < n; t++) {
+        b->ids[at + t] = ids[r * v->columns + t];
+        b->position[at + t] = (int32_t)t;
+        b->ordinal[at + t] = (int32_t)r;
+    }
+    if (head == MB_HEAD_SEQUENCE) {
+        add_target(b, r, mb_i32(labels)[r]);
+    } else {
+        const int64_t shift = head == MB_HEAD_CAUSAL_LM ? 1 : 0;
+        for (int64_t t = shift; t < n; t++)
+            if (mb_i32(labels)[r * v->columns + t] >= 0)
+                add_target(b, at + t - shift, mb_i32(labels)[r * v->columns + t]);
+    }
+    b->used += n;
+    b->n_seq++;
+    if (n > b->max_len)
+        b->max_len = n;
+}
+
+static mb_status check_ids(const struct verify *v, const mb_tensor *t, int64_t below)
+{
+    for (int64_t i = 0; i < mb_tensor_count(t); i++)
+        MB_REQUIRE(mb_i32(t)[i] < below, MB_EMODEL, "%s: id or label %d is not below %lld",
+                   v->golden_path, mb_i32(t)[i], (long long)below);
+    return MB_OK;
+}
+
+static mb_status make_batch(struct verify *v)
+{
+    const mb_model_config *c = &v->e->model->config;
+    mb_tensor ids, mask, labels;
+    mb_batch *b;
+
+    MB_TRY(read_golden(v, "in.input_ids", MB_DTYPE_I32, &ids));
+    MB_TRY(read_golden(v, "in.labels", MB_DTYPE_I32, &labels));
+    MB_REQUIRE(ids.ndim == 2 && ids.dim[0] > 0 && ids.dim[1] > 0 && labels.dim[0] == ids.dim[0] &&
+                   (c->head == MB_HEAD_SEQUENCE || mb_tensor_same_shape(&ids, &labels)),
+               MB_EMODEL, "%s: in.input_ids and in.labels do not fit together", v->golden_path);
+    v->rows = ids.dim[0];
+    v->columns = ids.dim[1];
+    if (has_golden(v, "in.attention_mask")) {
+        MB_TRY(read_golden(v, "in.attention_mask", MB_DTYPE_I32, &mask));
+        MB_REQUIRE(mb_tensor_same_shape(&ids, &mask), MB_EMODEL,
+                   "%s: in.attention_mask has another shape than in.input_ids", v->golden_path);
+        v->mask = mask.data;
+    }
+    MB_TRY(check_ids(v, &ids, c->vocab));
+    MB_TRY(check_ids(v, &labels, c->head == MB_HEAD_SEQUENCE ? c->labels : c->vocab));
+    MB_TRY(mb_batch_new(v->rows * v->columns, v->rows, &v->batch));
+    b = v->batch;
+    b->tokens = (v->rows * v->columns + 63) / 64 * 64;
+    for (int64_t s = 0; s < b->max_seq; s++)
+        b->start[s] = -1;
+    for (int64_t r = 0; r < v->rows; r++)
+        fill_row(v, ids.data, &labels, r);
+    for (int64_t i = b->n_targets; i % MB_TARGET_PAD != 0; i++)
+        b->target_row[i] = -1;
+    MB_REQUIRE(b->n_targets > 0, MB_EMODEL, "%s: no label is trained", v->golden_path);
+    return MB_OK;
+}
+
+/* ---- comparisons -------------------------------------------------------------------------- */
+
+static double largest(const mb_tensor *t)
+{
+    double m = 0.0;
+
+    for (int64_t i = 0; i < mb_tensor_count(t); i++)
+        m = fmax(m, fabs((double)mb_f32(t)[i]));
+    return m;
+}
+
+static double difference(const float *a, const float *b, int64_t n)
+{
+    double m = 0.0;
+
+    for (int64_t i = 0; i < n; i++) {
+        const double d = fabs((double)a[i] - (double)b[i]);
+        m = isnan(d) ? NAN : fmax(m, d);
+        if (isnan(m))
+            return m;
+    }
+    return m;
+}
+
+static mb_status compare_logits(struct verify *v, const mb_tensor *logits, const mb_tensor *ref,
+                                int kind)
+{
+    const mb_model_config *c = &v->e->model->config;
+    const int64_t width = mb_cols(logits);
+    const double allowed = 1e-4 * fmax(1.0, largest(ref));
+    char where[64];
+
+    MB_REQUIRE(mb_cols(ref) == width, MB_EMODEL, "%s: logits have %lld columns, the model %lld",
+               v->golden_path, (long long)mb_cols(ref), (long long)width);
+    for (int64_t r = 0; r < v->rows; r++) {
+        const bool whole = c->head == MB_HEAD_SEQUENCE;
+        const int64_t n = whole ? 1 : v->batch->len[r];
+        for (int64_t t = 0; t < n; t++) {
+            const float *mine = mb_row(logits, whole ? r : v->batch->start[r] + t);
+            const float *theirs = mb_f32(ref) + (whole ? r : r * v->columns + t) * width;
+            snprintf(where, sizeof where, "row %lld, token %lld", (long long)r, (long long)t);
+            note(&v->kind[kind], where, difference(mine, theirs, width), allowed);
+        }
+    }
+    return MB_OK;
+}
+
+static void disk_name(const struct verify *v, const mb_weight *w, char *out, size_t size)
+{
+    if (v->adapter != NULL)
+        mb_weight_peft_name(w, out, size);
+    else
+        snprintf(out, size, "%s", w->name);
+}
+
+static mb_status golden_of(struct verify *v, const char *what, const mb_weight *w, mb_tensor *out,
+                           char *name, size_t size)
+{
+    char full[400];
+
+    disk_name(v, w, name, size);
+    snprintf(full, sizeof full, "%s.%s", what, name);
+    MB_TRY(read_golden(v, full, MB_DTYPE_F32, out));
+    MB_REQUIRE(mb_tensor_count(out) == mb_tensor_count(&w->value), MB_EMODEL,
+               "%s: tensor '%s' has %lld numbers, the model %lld", v->golden_path, full,
+               (long long)mb_tensor_count(out), (long long)mb_tensor_count(&w->value));
+    return MB_OK;
+}
+
+static mb_status compare_gradients(struct verify *v)
+{
+    const mb_model *m = v->e->model;
+    char name[384];
+    mb_tensor ref;
+    int64_t n = 0, stored = 0;
+
+    for (int i = 0; i < m->n_weights; i++) {
+        const mb_weight *w = &m->weight[i];
+        if (!w->trained)
+            continue;
+        MB_TRY(golden_of(v, "grad", w, &ref, name, sizeof name));
+        note(&v->kind[GRADIENTS], name,
+             difference(mb_f32(&w->grad), mb_f32(&ref), mb_tensor_count(&ref)),
+             1e-4 * largest(&ref) + 1e-6);
+        n++;
+    }
+    for (int64_t i = 0; i < mb_tensor_file_count(v->golden); i++)
+        stored += strncmp(mb_tensor_file_info(v->golden, i)->name, "grad.", 5) == 0;
+    MB_REQUIRE(n == stored, MB_ENUM, "%s holds %lld gradients, the model has %lld trained tensors",
+               v->golden_path, (long long)stored, (long long)n);
+    return MB_OK;
+}
+
+/* |value - ref| where the stored gradient is large enough to mean something. */
+static double settled_difference(const mb_tensor *value, const mb_tensor *ref,
+                                 const mb_tensor *grad)
+{
+    double m = 0.0;
+
+    for (int64_t i = 0; i < mb_tensor_count(ref); i++) {
+        if (fabs((double)mb_f32(grad)[i]) <= 1e-4)
+            continue;
+        const double d = fabs((double)mb_f32(value)[i] - (double)mb_f32(ref)[i]);
+        if (isnan(d))
+            return d;
+        m = fmax(m, d);
+    }
+    return m;
+}
+
+static mb_status compare_parameters(struct verify *v)
+{
+    const mb_model *m = v->e->model;
+    char name[384];
+    mb_tensor ref, grad;
+
+    for (int i = 0; i < m->n_weights; i++) {
+        const mb_weight *w = &m->weight[i];
+        if (!w->trained)
+            continue;
+        MB_TRY(golden_of(v, "param", w, &ref, name, sizeof name));
+        MB_TRY(golden_of(v, "grad", w, &grad, name, sizeof name));
+        note(&v->kind[PARAMETERS], name, settled_difference(&w->value, &ref, &grad), 1e-5);
+    }
+    return MB_OK;
+}
+
+/* ---- adapters ----------------------------------------------------------------------------- */
+
+static mb_status compare_adapter(struct verify *v, const char *dir)
+{
+    const mb_model *m = v->e->model;
+    mb_tensor_file *mine = v->golden, *after = NULL;
+    char path[4096], name[384];
+    mb_tensor ref, grad;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_path_join(path, sizeof path, dir, "adapter_model.safetensors"));
+    MB_TRY(mb_tensor_file_open(path, &after));
+    for (int i = 0; i < m->n_weights && st == MB_OK; i++) {
+        const mb_weight *w = &m->weight[i];
+        if (!w->trained)
+            continue;
+        MB_TRY_GOTO(golden_of(v, "grad", w, &grad, name, sizeof name), st, done);
+        v->golden = after;
+        st = read_golden(v, name, MB_DTYPE_F32, &ref);
+        v->golden = mine;
+        if (st == MB_OK)
+            note(&v->kind[ADAPTER], name, settled_difference(&w->value, &ref, &grad), 2e-4);
+    }
+done:
+    mb_tensor_file_close(after);
+    return st;
+}
+
+/* The adapter PyTorch had after ten steps, merged by us, against its merged model's logits. */
+static mb_status compare_merged(struct verify *v, const char *dir, const char *merged)
+{
+    mb_tensor_file *golden = v->golden, *f = NULL;
+    const char *golden_path = v->golden_path;
+    mb_tensor logits, ref;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_adapter_load(v->e->model, dir, &v->e->ex));
+    MB_TRY(mb_model_merge_lora(v->e->model, &v->e->ex));
+    MB_TRY(mb_engine_logits(v->e, v->batch, NULL, &logits));
+    MB_TRY(mb_tensor_file_open(merged, &f));
+    v->golden = f;
+    v->golden_path = merged;
+    MB_TRY_GOTO(read_golden(v, "merged.logits", MB_DTYPE_F32, &ref), st, done);
+    st = compare_logits(v, &logits, &ref, MERGED);
+done:
+    v->golden = golden;
+    v->golden_path = golden_path;
+    mb_tensor_file_close(f);
+    return st;
+}
+
+static mb_status after_ten_steps(struct verify *v)
+{
+    char dir[4096], merged[4096];
+
+    if (v->adapter == NULL)
+        return MB_OK;
+    MB_TRY(mb_path_join(dir, sizeof dir, v->model_path, "adapter-after-10-steps"));
+    MB_TRY(mb_path_join(merged, sizeof merged, v->model_path, "merged.safetensors"));
+    if (!mb_path_is_dir(dir))
+        return MB_OK;
+    MB_TRY(compare_adapter(v, dir));
+    return mb_path_exists(merged) ? compare_merged(v, dir, merged) : MB_OK;
+}
+
+/* ---- the run ------------------------------------------------------------------------------ */
+
+static mb_status first_pass(struct verify *v)
+{
+    mb_tensor logits, ref, loss;
+    mb_micro_result r;
+
+    mb_engine_zero_grad(v->e);
+    MB_TRY(mb_engine_plain(v->e, v->batch, (double)v->batch->n_targets, &logits, &r));
+    MB_TRY(read_golden(v, "out.loss", MB_DTYPE_F32, &loss));
+    note(&v->kind[LOSS], "loss", fabs(r.loss / r.weight - (double)mb_f32(&loss)[0]), 1e-5);
+    MB_TRY(compare_gradients(v));
+    MB_TRY(mb_engine_logits(v->e, v->batch, NULL, &logits));
+    MB_TRY(read_golden(v, "out.logits", MB_DTYPE_F32, &ref));
+    return compare_logits(v, &logits, &ref, LOGITS);
+}
+
+static mb_status update(struct verify *v, mb_tensor *state, int64_t t, float grad_scale)
+{
+    static const mb_optim_hyper hyper = {
+        .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f};
+    const mb_flat *f = &v->e->flat;
+    mb_tensor param = mb_tensor_1d(f->param, MB_DTYPE_F32, f->count);
+    const mb_tensor grad = mb_tensor_1d(f->grad, MB_DTYPE_F32, f->count);
+
+    return mb_optim_find("adamw")->update(&v->e->ex, &hyper, t, 1e-3f, true, grad_scale, &param,
+                                          state, &grad);
+}
+
+static mb_status ten_steps(struct verify *v)
+{
+    mb_tensor state[2], losses;
+    char where[32];
+    void *p;
+
+    for (int i = 0; i < 2; i++) {
+        MB_TRY(mb_arena_take(v->memory, (size_t)v->e->flat.count * sizeof(float), &p));
+        memset(p, 0, (size_t)v->e->flat.count * sizeof(float));
+        state[i] = mb_tensor_1d(p, MB_DTYPE_F32, v->e->flat.count);
+    }
+    MB_TRY(read_golden(v, "train.losses", MB_DTYPE_F32, &losses));
+    MB_REQUIRE(mb_tensor_count(&losses) == STEPS, MB_EMODEL,
+               "%s: train.losses has %lld entries, "
+               "not %d",
+               v->golden_path, (long long)mb_tensor_count(&losses), STEPS);
+    for (int s = 0; s < STEPS; s++) {
+        mb_micro_result r;
+        mb_engine_zero_grad(v->e);
+        MB_TRY(mb_engine_micro(v->e, v->batch, true, &r));
+        snprintf(where, sizeof where, "step %d", s);
+        note(&v->kind[LOSSES], where, fabs(r.loss / r.weight - (double)mb_f32(&losses)[s]), 2e-4);
+        MB_TRY(update(v, state, s + 1, (float)(1.0 / r.weight)));
+        if (s + 1 == PARAMETERS_AFTER)
+            MB_TRY(compare_parameters(v));
+    }
+    return after_ten_steps(v);
+}
+
+static mb_status report(const struct verify *v)
+{
+    bool good = true;
+
+    printf("%s (%s, gemm %s)\n", v->model_path, v->e->model->family->name, mb_cpu_gemm_provider());
+    for (int i = 0; i < KINDS; i++) {
+        const struct kind *k = &v->kind[i];
+        if (k->compared == 0)
+            continue;
+        const bool ok = k->worst <= 1.0;
+        printf("  %-10s %s  worst %.3g, allowed %.3g  (%d compared; %s)\n", k->name,
+               ok ? "ok  " : "FAIL", k->error, k->allowed, k->compared, k->where);
+        good = good && ok;
+    }
+    MB_REQUIRE(good, MB_ENUM, "%s does not agree with %s", v->model_path, v->golden_path);
+    return MB_OK;
+}
+
+static mb_status run(struct verify *v)
+{
+    MB_TRY(make_batch(v));
+    MB_TRY(mb_engine_reserve_for(v->e, v->batch, true, 0));
+    v->e->model->dropout_scale = 0.0f;
+    MB_TRY(first_pass(v));
+    MB_TRY(ten_steps(v));
+    return report(v);
+}
+
+static mb_status open_all(struct verify *v)
+{
+    mb_session_options o = {.path = v->model_path,
+                            .adapter_path = v->adapter,
+                            .trained = v->adapter != NULL ? MB_TRAINED_ADAPTER : MB_TRAINED_ALL,
+                            .quiet = true,
+                            .engine = {.threads = mb_default_threads()}};
+    mb_json_doc *doc = NULL;
+
+    MB_TRY(mb_cpu_init());
+    MB_TRY(mb_model_config_doc(v->model_path, &doc));
+    o.head = mb_model_config_head(doc, MB_HEAD_CAUSAL_LM);
+    mb_json_free(doc);
+    MB_TRY(mb_tensor_file_open(v->golden_path, &v->golden));
+    MB_TRY(mb_arena_new("reference numbers", (size_t)1 << 36, &v->memory));
+    return mb_session_open(&o, &v->e, NULL);
+}
+
+mb_status mb_cmd_verify(int argc, char **argv)
+{
+    struct verify v = {.kind = {[LOGITS] = {.name = "logits"},
+                                [LOSS] = {.name = "loss"},
+                                [GRADIENTS] = {.name = "gradients"},
+                                [LOSSES] = {.name = "losses"},
+                                [PARAMETERS] = {.name = "parameters"},
+                                [ADAPTER] = {.name = "adapter"},
+                                [MERGED] = {.name = "merged"}}};
+    char adapter[4096];
+    mb_status st;
+
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--adapter") == 0 && i + 1 < argc)
+            v.adapter = argv[++i];
+        else if (v.model_path == NULL)
+            v.model_path = argv[i];
+        else
+            v.golden_path = argv[i];
+    }
+    MB_REQUIRE(v.golden_path != NULL, MB_EARG,
+               "usage: mbuyu verify MODEL_DIR golden.safetensors [--adapter DIR]");
+    MB_TRY(mb_path_join(adapter, sizeof adapter, v.model_path, "adapter-before"));
+    if (v.adapter == NULL && mb_path_is_dir(adapter))
+        v.adapter = adapter;
+    st = open_all(&v);
+    if (st == MB_OK)
+        st = run(&v);
+    mb_batch_free(v.batch);
+    mb_engine_free(v.e);
+    mb_arena_free(v.memory);
+    mb_tensor_file_close(v.golden);
+    return st;
+}

@@ -1,0 +1,152 @@
+/* recipes/export/model.c - see recipes/export/model.h. */
+#include "recipes/export/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/formats/safetensors_writer.h"
+#include "core/path.h"
+#include "recipes/export/adapter.h"
+#include "recipes/export/hf_folder.h"
+
+enum { CHUNK = 1 << 20 }; /* elements converted at a time */
+
+static bool written(const mb_weight *w)
+{
+    return w->row != NULL; /* adapters have no row */
+}
+
+static mb_status append_cast(mb_safetensors_writer *w, const mb_export *e, const mb_tensor *t,
+                             void *work)
+{
+    const int64_t n = mb_tensor_count(t);
+
+    if (e->dtype == MB_DTYPE_F32)
+        return mb_safetensors_append(w, t->data, mb_tensor_bytes(t));
+    for (int64_t from = 0; from < n; from += CHUNK) {
+        const int64_t k = n - from < CHUNK ? n - from : CHUNK;
+        const mb_tensor in = mb_tensor_1d(mb_f32(t) + from, MB_DTYPE_F32, k);
+        mb_tensor out = mb_tensor_1d(work, e->dtype, k);
+        MB_TRY(MB_RUN(e->ex, cast, &out, &in));
+        MB_TRY(mb_safetensors_append(w, work, mb_tensor_bytes(&out)));
+    }
+    return MB_OK;
+}
+
+static mb_status write_all(const mb_export *e, mb_safetensors_writer *w, void *work)
+{
+    const mb_model *m = e->model;
+
+    for (int i = 0; i < m->n_weights; i++)
+        if (written(&m->weight[i]))
+            MB_TRY(mb_safetensors_declare(w, m->weight[i].name, e->dtype, m->weight[i].value.ndim,
+                                          m->weight[i].value.dim));
+    for (int i = 0; i < m->n_weights; i++)
+        if (written(&m->weight[i]))
+            MB_TRY(append_cast(w, e, &m->weight[i].value, work));
+    return mb_safetensors_finish(w);
+}
+
+static mb_status write_weights(const mb_export *e, const char *dir)
+{
+    mb_safetensors_writer *w = NULL;
+    void *work = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_alloc(CHUNK * sizeof(float), "the export", &work));
+    MB_TRY_GOTO(mb_safetensors_writer_new(dir, "model", e->max_shard_bytes, &w), st, done);
+    st = write_all(e, w, work);
+done:
+    mb_safetensors_writer_free(w);
+    mb_free(work);
+    return st;
+}
+
+static mb_status write_tokenizer(void *ctx, const char *dir)
+{
+    return mb_tokenizer_save(ctx, dir);
+}
+
+static mb_status not_the_base(const mb_export *e, const char *dir)
+{
+    char *a = realpath(dir, NULL), *b = realpath(e->base, NULL);
+    const bool same = a != NULL && b != NULL && strcmp(a, b) == 0;
+
+    free(a);
+    free(b);
+    MB_REQUIRE(!same, MB_EARG, "%s is the base model itself: choose another folder to write to",
+               dir);
+    return MB_OK;
+}
+
+static const char *dtype_word(mb_dtype d)
+{
+    return d == MB_DTYPE_BF16 ? "bfloat16" : d == MB_DTYPE_F16 ? "float16" : "float32";
+}
+
+static mb_hf_edits edits(const mb_export *e)
+{
+    const mb_model_config *c = &e->model->config;
+    mb_hf_edits out = {.dtype = dtype_word(e->dtype), .tied = c->tied ? 1 : -1};
+
+    /* a family shared by several classes (Mistral) keeps the class it came with */
+    if (mb_json_count(mb_json_get(e->config, "architectures")) == 0 || c->head != MB_HEAD_CAUSAL_LM)
+        out.architecture = c->family->architecture[c->head];
+    if (c->head == MB_HEAD_SEQUENCE) {
+        out.num_labels = c->labels;
+        out.label = e->label;
+        out.problem_type = "single_label_classification";
+    }
+    return out;
+}
+
+mb_status mb_export_hf(const mb_export *e, const char *dir)
+{
+    const mb_hf_folder f = {.config = e->config,
+                            .base_dir = mb_path_is_dir(e->base) ? e->base : NULL,
+                            .edits = edits(e),
+                            .write_tokenizer = write_tokenizer,
+                            .tokenizer_ctx = (void *)(uintptr_t)e->tokenizer,
+                            .card = e->card};
+
+    MB_TRY(not_the_base(e, dir));
+    MB_TRY(mb_path_mkdirs(dir));
+    MB_TRY(mb_hf_write_folder(dir, &f));
+    return write_weights(e, dir);
+}
+
+mb_status mb_export_peft(const mb_export *e, const mb_peft *p, const char *dir)
+{
+    MB_TRY(not_the_base(e, dir));
+    MB_TRY(mb_path_mkdirs(dir));
+    MB_TRY(mb_adapter_write_tensors(e->model, dir));
+    MB_TRY(mb_peft_write(dir, p));
+    MB_TRY(mb_tokenizer_save(e->tokenizer, dir));
+    return e->card != NULL ? mb_card_write(dir, e->card) : MB_OK;
+}
+
+int mb_export_targets(const mb_model *m, const char **names, int most)
+{
+    int n = 0;
+
+    for (int i = 0; i < m->n_weights; i++) {
+        char module[384];
+        const char *end;
+        bool seen = false;
+        if (m->weight[i].lora_a == NULL || n == most)
+            continue;
+        mb_weight_module(&m->weight[i], module, sizeof module);
+        end = strrchr(module, '.');
+        end = end != NULL ? end + 1 : module;
+        for (int k = 0; k < n; k++)
+            seen = seen || strcmp(names[k], end) == 0;
+        void *p;
+        if (seen || mb_arena_take(m->strings, strlen(end) + 1, &p) != MB_OK)
+            continue;
+        memcpy(p, end, strlen(end) + 1);
+        names[n++] = p;
+    }
+    return n;
+}

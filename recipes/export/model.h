@@ -1,0 +1,32 @@
+/* recipes/export/model.h - a model in memory becomes a folder that transformers or PEFT load. */
+#ifndef MB_RECIPES_EXPORT_MODEL_H
+#define MB_RECIPES_EXPORT_MODEL_H
+
+#include "autograd/lora.h"
+#include "recipes/export/card.h"
+#include "recipes/export/peft.h"
+#include "recipes/tokenizers/tokenizer.h"
+
+typedef struct mb_export {
+    const mb_model *model;
+    mb_exec *ex;
+    mb_json config;   /* the base's config.json, or one made from a GGUF */
+    const char *base; /* path of the base: a folder, or a .gguf */
+    const mb_tokenizer *tokenizer;
+    mb_dtype dtype; /* of the written weights: F32, BF16, F16 */
+    int64_t max_shard_bytes;
+    const char *const *label; /* names of a classifier's classes; NULL: LABEL_0 ... */
+    const mb_card *card;      /* optional */
+} mb_export;
+
+/* Weights, config.json, tokenizer, generation settings, card. Adapters are not written: merge them
+ * before, or write the base alone. `dir` must not be the base itself (MB_EARG). */
+mb_status mb_export_hf(const mb_export *e, const char *dir) MB_MUST_USE;
+/* adapter_config.json, adapter_model.safetensors, tokenizer, card. */
+mb_status mb_export_peft(const mb_export *e, const mb_peft *p, const char *dir) MB_MUST_USE;
+
+/* The endings of the names of all modules that carry an adapter, each once: what PEFT calls
+ * target_modules. *names has room for `most`; returns how many. Borrowed from the model. */
+int mb_export_targets(const mb_model *m, const char **names, int most);
+
+#endif

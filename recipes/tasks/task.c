@@ -1,0 +1,26 @@
+/* recipes/tasks/task.c - the table of tasks, generated from tasks.def. */
+#include "recipes/tasks/task.h"
+
+#include <stddef.h>
+
+const mb_task mb_tasks[] = {
+#define MB_TASK(choice, head_id, targets, has_labels, has_accuracy, peft, tag) \
+    {.id = MB_##choice,                                                        \
+     .head = MB_##head_id,                                                     \
+     .target = MB_##targets,                                                   \
+     .labelled = (has_labels),                                                 \
+     .accuracy = (has_accuracy),                                               \
+     .peft_task = (peft),                                                      \
+     .pipeline_tag = (tag)},
+#include "recipes/tasks/tasks.def"
+#undef MB_TASK
+    {.pipeline_tag = NULL},
+};
+
+const mb_task *mb_task_find(mb_choice id)
+{
+    for (const mb_task *t = mb_tasks; t->pipeline_tag != NULL; t++)
+        if (t->id == id)
+            return t;
+    MB_BUG("task %d is not in tasks.def", (int)id);
+}

@@ -1,0 +1,300 @@
+/* recipes/train/data.c - see recipes/train/data.h. */
+#include "recipes/train/data.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "core/rng.h"
+
+/* ---- recipe -> store ---------------------------------------------------------------------- */
+
+/* A dataset's own map first, then the recipe's for all. */
+static mb_status field_map(const mb_recipe *r, const mb_dataset_spec *d, mb_source *s)
+{
+    const mb_pairs *maps[] = {&d->field_map, &r->field_map};
+    mb_field_map *f = NULL;
+
+    MB_TRY(MB_NEW_ARRAY(&f, d->field_map.n + r->field_map.n + 1));
+    s->field = f;
+    for (int m = 0; m < 2; m++)
+        for (int64_t i = 0; i < maps[m]->n; i++)
+            f[s->n_fields++] =
+                (mb_field_map){.canonical = maps[m]->name[i], .column = maps[m]->value[i]};
+    return MB_OK;
+}
+
+static mb_render_options render_options(const mb_recipe *r, const mb_task *task,
+                                        const mb_tokenizer *tok)
+{
+    static const struct {
+        mb_choice choice;
+        int value;
+    } words[] = {
+        {MB_TRAIN_ON_ASSISTANT, MB_TRAIN_ASSISTANT},
+        {MB_TRAIN_ON_COMPLETION, MB_TRAIN_COMPLETION},
+        {MB_TRAIN_ON_ALL, MB_TRAIN_ALL},
+        {MB_TRAIN_ON_EOS_TURN, MB_EOS_TURN},
+        {MB_TRAIN_ON_EOS_LAST, MB_EOS_LAST},
+        {MB_TRAIN_ON_EOS_ALL, MB_EOS_ALL},
+        {MB_TRAIN_ON_EOS_NONE, MB_EOS_NONE},
+    };
+    mb_render_options o = {.tokenizer = tok,
+                           .chat_template = r->chat_template,
+                           .system_prompt = r->system_prompt,
+                           .add_bos = (int)r->add_bos,
+                           .add_eos = (int)r->add_eos,
+                           .completion_suffix = r->completion_suffix,
+                           .masked_lm = task->target == MB_TARGET_MASKED};
+
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (words[i].choice == r->train_on)
+            o.train.on = (mb_train_on)words[i].value;
+        if (words[i].choice == r->train_on_eos)
+            o.train.eos = (mb_train_eos)words[i].value;
+    }
+    return o;
+}
+
+static mb_excess excess(const mb_recipe *r)
+{
+    switch (r->excess_length_strategy) {
+    case MB_LONG_ROWS_DROP:
+        return MB_EXCESS_DROP;
+    case MB_LONG_ROWS_RAISE:
+        return MB_EXCESS_RAISE;
+    default:
+        return r->stage == MB_STAGE_PT ? MB_EXCESS_SPLIT : MB_EXCESS_TRUNCATE;
+    }
+}
+
+mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, const mb_task *task,
+                                const mb_tokenizer *tok, mb_store_options *o, mb_source **source)
+{
+    mb_source *s = NULL;
+
+    MB_TRY(MB_NEW_ARRAY(&s, sets->n + 1));
+    *source = s;
+    for (int64_t i = 0; i < sets->n; i++) {
+        const mb_dataset_spec *d = &sets->at[i];
+        s[i] = (mb_source){.path = d->path,
+                           .type = mb_choice_word(d->type),
+                           .split = d->split,
+                           .labelled = task->labelled,
+                           .skip_bad = r->bad_rows == MB_BAD_ROWS_SKIP};
+        MB_TRY(field_map(r, d, &s[i]));
+    }
+    *o = mb_store_defaults();
+    o->source = s;
+    o->n_sources = (int)sets->n;
+    o->render = render_options(r, task, tok);
+    o->max_length = r->max_length;
+    o->excess = excess(r);
+    o->classification = task->labelled;
+    o->label_names = (const char *const *)r->label_names.at;
+    o->n_label_names = (int)r->label_names.n;
+    return MB_OK;
+}
+
+static void free_sources(mb_source *s, int64_t n)
+{
+    for (int64_t i = 0; s != NULL && i < n; i++)
+        mb_free((void *)(uintptr_t)s[i].field);
+    mb_free(s);
+}
+
+static mb_status cache_dir(const mb_recipe *r, char *path, size_t size)
+{
+    const char *wanted = getenv("MBUYU_CACHE");
+
+    if (wanted != NULL && wanted[0] != '\0')
+        snprintf(path, size, "%s", wanted);
+    else
+        snprintf(path, size, "%s/cache", r->output_dir != NULL ? r->output_dir : ".");
+    return MB_OK;
+}
+
+static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const mb_task *task,
+                             const mb_model_config *model, const mb_tokenizer *tok, mb_comm *comm,
+                             const char *what, mb_store **out)
+{
+    char cache[4096];
+    mb_store_options o;
+    mb_source *source = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(cache_dir(r, cache, sizeof cache));
+    MB_TRY_GOTO(mb_data_store_options(r, sets, task, tok, &o, &source), st, done);
+    o.vocab_size = model->vocab;
+    o.cache_dir = r->output_dir != NULL ? cache : NULL;
+    MB_TRY_GOTO(mb_store_build(&o, comm, out), st, done);
+    mb_store_log(*out, what);
+done:
+    free_sources(source, sets->n);
+    return st;
+}
+
+/* ---- rows --------------------------------------------------------------------------------- */
+
+/* A dataset of weight w has each of its rows floor(w) times, and once more for a share w - floor(w)
+ * of them, chosen by a hash of the row. */
+static int64_t copies(const mb_recipe *r, const mb_store *s, int64_t row)
+{
+    const double w = r->datasets.at[s->source[row]].weight;
+    const double share =
+        mb_rng_double(mb_rng_key((uint64_t)r->seed, MB_SITE_SPLIT, 1), s->hash[row]);
+
+    return (int64_t)floor(w) + (share < w - floor(w) ? 1 : 0);
+}
+
+static mb_status weigh(const mb_recipe *r, mb_data *d)
+{
+    int64_t *rows = NULL, n = 0;
+
+    for (int64_t i = 0; i < d->n_train; i++)
+        n += copies(r, d->store, d->train_rows[i]);
+    if (n == d->n_train)
+        return MB_OK;
+    MB_REQUIRE(n > 0, MB_EDATA, "the datasets' weights leave no row to train on");
+    MB_TRY(MB_NEW_ARRAY(&rows, n));
+    n = 0;
+    for (int64_t i = 0; i < d->n_train; i++)
+        for (int64_t k = copies(r, d->store, d->train_rows[i]); k > 0; k--)
+            rows[n++] = d->train_rows[i];
+    mb_free(d->train_rows);
+    d->train_rows = rows;
+    d->n_train = n;
+    return MB_OK;
+}
+
+static mb_status split(const mb_recipe *r, mb_data *d)
+{
+    MB_TRY(mb_store_split(d->store, r->val_set_size, (uint64_t)r->seed, &d->train_rows, &d->n_train,
+                          &d->val_rows, &d->n_val));
+    MB_REQUIRE(d->n_train > 0, MB_EDATA, "val_set_size %g leaves no row to train on",
+               r->val_set_size);
+    return weigh(r, d);
+}
+
+static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
+                          mb_comm *comm, mb_data *d)
+{
+    MB_TRY(mb_tokenizer_load(r->model_name_or_path, &d->tokenizer));
+    if (r->datasets.n > 0) {
+        MB_TRY(build_store(r, &r->datasets, task, model, d->tokenizer, comm, "train", &d->store));
+        MB_TRY(split(r, d));
+    }
+    if (r->eval_datasets.n > 0)
+        MB_TRY(build_store(r, &r->eval_datasets, task, model, d->tokenizer, comm, "eval",
+                           &d->eval_store));
+    d->collate = (mb_collate_options){
+        .kind = task->target,
+        .seed = (uint64_t)r->seed,
+        .mask_id = mb_tokenizer_role(d->tokenizer, MB_TOKEN_MASK),
+        .vocab_size = model->vocab,
+        .masked_share = (float)r->mlm_probability,
+        .max_positions = model->positions,
+    };
+    MB_REQUIRE(task->target != MB_TARGET_MASKED || d->collate.mask_id >= 0, MB_EMODEL,
+               "%s: the tokenizer has no mask token, which task masked-lm needs",
+               r->model_name_or_path);
+    return MB_OK;
+}
+
+mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
+                       mb_comm *comm, mb_data **out)
+{
+    mb_data *d = NULL;
+    mb_status st;
+
+    MB_TRY(MB_NEW(&d));
+    st = mb_comm_agree(comm, open_all(r, task, model, comm, d));
+    if (st == MB_OK)
+        *out = d;
+    else
+        mb_data_free(d);
+    return st;
+}
+
+void mb_data_free(mb_data *d)
+{
+    if (d == NULL)
+        return;
+    mb_sampler_free(d->train);
+    mb_sampler_free(d->eval);
+    mb_batch_free(d->batch);
+    mb_free(d->train_rows);
+    mb_free(d->val_rows);
+    mb_store_free(d->store);
+    mb_store_free(d->eval_store);
+    mb_tokenizer_free(d->tokenizer);
+    mb_free(d);
+}
+
+/* ---- order -------------------------------------------------------------------------------- */
+
+int64_t mb_data_eval_rows(const mb_data *d)
+{
+    return d->eval_store != NULL ? d->eval_store->n_rows : d->n_val;
+}
+
+static mb_status order_train(mb_data *d, const mb_recipe *r, int64_t micro_units,
+                             int64_t step_units)
+{
+    const bool counts_rows = d->collate.kind != MB_TARGET_NEXT;
+    const mb_sampler_options o = {
+        .seed = (uint64_t)(mb_recipe_is_set(r, "data_seed") ? r->data_seed : r->seed),
+        .n_rows = d->n_train,
+        .rows = d->train_rows,
+        .offset = d->store->offset,
+        .trained = counts_rows ? NULL : d->store->trained,
+        .shuffle = true,
+        .packing = r->packing,
+        .max_length = r->max_length,
+        .micro_units = micro_units,
+        .step_units = step_units,
+        .epochs = r->num_train_epochs,
+        .max_steps = r->max_steps,
+    };
+
+    return mb_sampler_new(&o, &d->train);
+}
+
+static mb_status order_eval(mb_data *d, const mb_recipe *r)
+{
+    const mb_store *s = d->eval_store != NULL ? d->eval_store : d->store;
+    const mb_sampler_options o = {
+        .n_rows = mb_data_eval_rows(d),
+        .rows = d->eval_store != NULL ? NULL : d->val_rows,
+        .offset = s->offset,
+        .micro_units = r->per_device_eval_batch_size,
+        .step_units = mb_data_eval_rows(d),
+        .epochs = 1.0,
+    };
+
+    return mb_sampler_new(&o, &d->eval);
+}
+
+mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int64_t step_units)
+{
+    int64_t rows = 1;
+
+    d->largest = 1;
+    if (d->store != NULL && step_units > 0) {
+        MB_TRY(order_train(d, r, micro_units, step_units));
+        d->largest = mb_sampler_max_tokens(d->train);
+        rows = mb_sampler_max_rows(d->train);
+    }
+    if (mb_data_eval_rows(d) > 0) {
+        MB_TRY(order_eval(d, r));
+        if (mb_sampler_max_tokens(d->eval) > d->largest)
+            d->largest = mb_sampler_max_tokens(d->eval);
+        if (mb_sampler_max_rows(d->eval) > rows)
+            rows = mb_sampler_max_rows(d->eval);
+    }
+    d->collate.largest = d->largest;
+    return mb_batch_new(d->largest, rows, &d->batch);
+}

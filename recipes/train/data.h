@@ -1,0 +1,39 @@
+/* recipes/train/data.h - a recipe's datasets, ready to train on: stores, order, batches. */
+#ifndef MB_RECIPES_TRAIN_DATA_H
+#define MB_RECIPES_TRAIN_DATA_H
+
+#include "recipes/tasks/task.h"
+
+typedef struct mb_data {
+    mb_tokenizer *tokenizer;
+    mb_store *store;                /* of datasets */
+    mb_store *eval_store;           /* of eval_datasets; NULL when they are none */
+    int64_t *train_rows, *val_rows; /* of store; train_rows with repetitions by weight */
+    int64_t n_train, n_val;
+    mb_sampler *train; /* NULL until mb_data_order */
+    mb_sampler *eval;  /* one step holding every evaluation row; NULL: no evaluation */
+    mb_collate_options collate;
+    mb_batch *batch; /* for the largest micro-batch of both */
+    int64_t largest; /* tokens of it */
+} mb_data;
+
+/* Reads, tokenises and splits. `model_path` is where the tokenizer is; the vocabulary must fit the
+ * model's. Collective. */
+mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
+                       mb_comm *comm, mb_data **out) MB_MUST_USE;
+void mb_data_free(mb_data *d); /* NULL is allowed */
+
+/* Fixes the order of training and evaluation and makes the batch. `step_units`: the global batch. */
+mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units,
+                        int64_t step_units) MB_MUST_USE;
+
+/* Does anything evaluate? Rows to evaluate on, in which store. */
+int64_t mb_data_eval_rows(const mb_data *d);
+
+/* The store's options as a recipe gives them; strings stay the recipe's. *source (n_sources) is owned
+ * by the caller. Shared with inspect and preprocessing. */
+mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, const mb_task *task,
+                                const mb_tokenizer *tok, mb_store_options *o,
+                                mb_source **source) MB_MUST_USE;
+
+#endif

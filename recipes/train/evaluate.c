@@ -1,0 +1,90 @@
+/* recipes/train/evaluate.c - loss per trained token, and accuracy, over the evaluation rows.
+ *
+ * Every micro-batch's sums go into its own place of one array, which all ranks add up with zeros
+ * elsewhere; the places are then summed in order. So the numbers depend neither on ranks nor on how
+ * the last batch falls, and no row counts twice.
+ */
+#include <math.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "recipes/train/job.h"
+
+enum { LOSS, WEIGHT, RIGHT, SUMS };
+
+static int64_t count_right(const mb_batch *b, const mb_tensor *logits)
+{
+    int64_t right = 0;
+
+    for (int64_t i = 0; i < b->n_targets; i++) {
+        const float *row = mb_row(logits, b->target_row[i]);
+        int64_t best = 0;
+        for (int64_t c = 1; c < mb_cols(logits); c++)
+            if (row[c] > row[best])
+                best = c;
+        right += best == b->target_label[i];
+    }
+    return right;
+}
+
+static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, double *sums)
+{
+    const mb_store *store = j->data->eval_store != NULL ? j->data->eval_store : j->data->store;
+    mb_batch *b = j->data->batch;
+    mb_micro_result r;
+    mb_micro micro;
+
+    mb_step_micro(s, m, &micro);
+    /* the evaluation of a masked-lm always masks the same tokens */
+    MB_TRY(mb_collate(&j->data->collate, store, &micro, UINT32_MAX, b));
+    MB_TRY(mb_engine_micro(j->engine, b, false, &r));
+    sums[LOSS] = r.loss;
+    sums[WEIGHT] = r.weight;
+    if (j->task->accuracy) {
+        mb_tensor logits;
+        MB_TRY(mb_engine_logits(j->engine, b, NULL, &logits));
+        sums[RIGHT] = (double)count_right(b, &logits);
+    }
+    return MB_OK;
+}
+
+static mb_status all_micros(mb_job *j, double *sums, const mb_step *s)
+{
+    int64_t from, to;
+
+    mb_micro_range(s->n_micro, j->comm->rank, j->comm->size, &from, &to);
+    for (int64_t m = from; m < to; m++)
+        MB_TRY(run_micro(j, s, m, sums + m * SUMS));
+    return MB_OK;
+}
+
+mb_status mb_job_evaluate(mb_job *j, mb_metrics *out, double *loss)
+{
+    const double before = mb_clock();
+    double *sums = NULL, total[SUMS] = {0};
+    mb_step s;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_sampler_step(j->data->eval, 0, &s));
+    MB_TRY(MB_NEW_ARRAY(&sums, s.n_micro * SUMS));
+    MB_TRY_GOTO(mb_comm_agree(j->comm, all_micros(j, sums, &s)), st, done);
+    MB_TRY_GOTO(j->comm->ops->all_reduce(j->comm, sums, s.n_micro * SUMS, MB_DTYPE_F64, MB_SUM), st,
+                done);
+    for (int64_t m = 0; m < s.n_micro; m++)
+        for (int k = 0; k < SUMS; k++)
+            total[k] += sums[m * SUMS + k];
+    *loss = total[LOSS] / total[WEIGHT];
+    mb_metrics_add(out, "eval_loss", *loss);
+    if (j->task->target != MB_TARGET_CLASS)
+        mb_metrics_add(out, "eval_perplexity", exp(*loss));
+    if (j->task->accuracy)
+        mb_metrics_add(out, "eval_accuracy", total[RIGHT] / total[WEIGHT]);
+    mb_metrics_add(out, "num_eval_tokens", total[WEIGHT]);
+    mb_metrics_add(out, "eval_runtime", mb_clock() - before);
+    mb_log_info("step %lld: eval_loss %.4f over %.0f %s%s", (long long)j->at.step, *loss,
+                total[WEIGHT], j->task->labelled ? "rows" : "tokens",
+                isfinite(*loss) ? "" : " (not finite)");
+done:
+    mb_free(sums);
+    return st;
+}

@@ -1,0 +1,205 @@
+/* recipes/train/export.c - the end of a run: <output_dir>/final, ready to use.
+ *
+ * Full fine-tuning gives a Hugging Face folder. LoRA gives a PEFT adapter folder; a GGUF base is then
+ * written as a Hugging Face folder too (<output_dir>/base), for the adapter to point at.
+ */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/log.h"
+#include "core/path.h"
+#include "recipes/export/model.h"
+#include "recipes/train/job.h"
+
+enum { ROWS = 16, TEXT = 64, TARGETS_MAX = 64 };
+
+struct facts {
+    mb_card_row training[ROWS], data[ROWS], results[ROWS];
+    char text[3 * ROWS][TEXT];
+    int n_text;
+};
+
+static void add(struct facts *f, mb_card_row *rows, const char *name, const char *fmt, ...)
+    MB_PRINTF(4, 5);
+
+static void add(struct facts *f, mb_card_row *rows, const char *name, const char *fmt, ...)
+{
+    va_list ap;
+    int n = 0;
+
+    while (rows[n].name != NULL)
+        n++;
+    if (n + 1 >= ROWS || f->n_text == 3 * ROWS)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(f->text[f->n_text], TEXT, fmt, ap);
+    va_end(ap);
+    rows[n] = (mb_card_row){.name = name, .value = f->text[f->n_text++]};
+}
+
+static void gather(const mb_job *j, struct facts *f)
+{
+    const mb_recipe *r = j->recipe;
+    const mb_store_stats *s = &j->data->store->stats;
+
+    add(f, f->training, "method", "%s", mb_choice_word(r->finetuning_type));
+    if (r->finetuning_type == MB_FINETUNING_LORA)
+        add(f, f->training, "LoRA", "r %lld, alpha %g, dropout %g%s", (long long)r->lora_r,
+            r->lora_alpha, r->lora_dropout, r->use_rslora ? ", rsLoRA" : "");
+    add(f, f->training, "optimizer", "%s, learning rate %g, weight decay %g", r->optim,
+        r->learning_rate, r->weight_decay);
+    add(f, f->training, "schedule", "%s, %lld warm-up steps", r->lr_scheduler_type,
+        (long long)j->schedule.warmup);
+    add(f, f->training, "steps", "%lld of %lld rows", (long long)j->at.step,
+        (long long)j->at.step_units);
+    add(f, f->training, "precision", "float32");
+    add(f, f->training, "seed", "%lld", (long long)r->seed);
+    add(f, f->training, "made with", "mbuyu %s", MB_VERSION);
+    add(f, f->data, "training rows", "%lld", (long long)j->data->n_train);
+    add(f, f->data, "trained tokens seen", "%lld", (long long)j->at.tokens);
+    if (s->truncated + s->dropped > 0)
+        add(f, f->data, "rows truncated, dropped", "%lld, %lld", (long long)s->truncated,
+            (long long)s->dropped);
+    if (!isnan(j->at.first_loss))
+        add(f, f->results, "first training loss", "%.4f", j->at.first_loss);
+    if (!isnan(j->at.last_loss))
+        add(f, f->results, "last training loss", "%.4f", j->at.last_loss);
+    if (!isnan(j->at.last_eval_loss))
+        add(f, f->results, "evaluation loss", "%.4f", j->at.last_eval_loss);
+}
+
+static mb_dtype export_dtype(const mb_recipe *r)
+{
+    return r->export_dtype == MB_EXPORT_BF16  ? MB_DTYPE_BF16
+           : r->export_dtype == MB_EXPORT_F16 ? MB_DTYPE_F16
+                                              : MB_DTYPE_F32;
+}
+
+static mb_status base_folder(const mb_job *j, mb_export *e, char *path, size_t size)
+{
+    char *real = realpath(j->recipe->model_name_or_path, NULL);
+    char config[4096];
+
+    MB_TRY(mb_path_join(config, sizeof config, j->recipe->model_name_or_path, "config.json"));
+    if (mb_path_exists(config)) {
+        snprintf(path, size, "%s", real != NULL ? real : j->recipe->model_name_or_path);
+        free(real);
+        return MB_OK;
+    }
+    free(real);
+    MB_TRY(mb_path_join(path, size, j->recipe->output_dir, "base"));
+    MB_TRY(mb_export_hf(e, path));
+    real = realpath(path, NULL);
+    if (real != NULL)
+        snprintf(path, size, "%s", real);
+    free(real);
+    mb_log_info("the base model, as a Hugging Face folder: %s", path);
+    return MB_OK;
+}
+
+static mb_status export_adapter(const mb_job *j, mb_export *e, mb_card *card, const char *dir)
+{
+    const mb_recipe *r = j->recipe;
+    const char *targets[TARGETS_MAX], *save[TARGETS_MAX], *adapter = r->adapter_path;
+    mb_peft p = mb_peft_defaults();
+    mb_peft before;
+    char base[4096];
+    mb_status st = MB_OK;
+
+    e->card = NULL;
+    MB_TRY(base_folder(j, e, base, sizeof base));
+    card->library_name = "peft";
+    card->base_model = base;
+    e->card = card;
+    p.task_type = j->task->peft_task;
+    p.base = base;
+    p.r = r->lora_r;
+    p.alpha = r->lora_alpha;
+    p.dropout = r->lora_dropout;
+    p.rslora = r->use_rslora;
+    if (adapter != NULL) { /* a continued adapter keeps its own shape */
+        st = mb_peft_read(adapter, &before);
+        if (st == MB_OK) {
+            p.r = before.r;
+            p.alpha = before.alpha;
+            p.dropout = before.dropout;
+            p.rslora = before.rslora;
+        }
+        mb_peft_close(&before);
+        MB_TRY(st);
+    }
+    for (int i = 0; i < j->engine->model->n_weights; i++)
+        if (j->engine->model->weight[i].lora_a != NULL)
+            p.fan_in_fan_out = (j->engine->model->weight[i].row->flags & MB_W_CONV1D) != 0;
+    p.target = targets;
+    if (mb_strings_have(&r->lora_target_modules, "all-linear") || adapter != NULL) {
+        p.n_target = mb_export_targets(j->engine->model, targets, TARGETS_MAX);
+    } else if (!r->lora_target_modules.is_list && r->lora_target_modules.n == 1) {
+        p.target_regex = r->lora_target_modules.at[0];
+    } else {
+        p.target = r->lora_target_modules.at;
+        p.n_target = r->lora_target_modules.n;
+    }
+    p.save = save;
+    for (int64_t i = 0; i < r->lora_modules_to_save.n && i < TARGETS_MAX - 1; i++)
+        save[p.n_save++] = r->lora_modules_to_save.at[i];
+    if (j->task->head == MB_HEAD_SEQUENCE &&
+        !mb_strings_have(&r->lora_modules_to_save, "classifier"))
+        save[p.n_save++] = "classifier";
+    return mb_export_peft(e, &p, dir);
+}
+
+static mb_status write_final(mb_job *j)
+{
+    const mb_recipe *r = j->recipe;
+    const mb_store *s = j->data->store;
+    struct facts f = {0};
+    char dir[4096];
+    mb_card card = {.title = r->run_name != NULL ? r->run_name : mb_path_base(r->output_dir),
+                    .base_model = r->model_name_or_path,
+                    .library_name = "transformers",
+                    .pipeline_tag = j->task->pipeline_tag,
+                    .training = f.training,
+                    .data = f.data,
+                    .results = f.results};
+    mb_export e = {.model = j->engine->model,
+                   .ex = &j->engine->ex,
+                   .config = mb_json_root(j->config),
+                   .base = r->model_name_or_path,
+                   .tokenizer = j->data->tokenizer,
+                   .dtype = export_dtype(r),
+                   .max_shard_bytes = r->max_shard_size,
+                   .label = j->task->labelled && s->n_labels == j->engine->model->config.labels
+                                ? (const char *const *)s->label_name
+                                : NULL,
+                   .card = &card};
+
+    gather(j, &f);
+    MB_TRY(mb_path_join(dir, sizeof dir, r->output_dir, "final"));
+    if (mb_model_has_lora(j->engine->model))
+        MB_TRY(export_adapter(j, &e, &card, dir));
+    else
+        MB_TRY(mb_export_hf(&e, dir));
+    mb_log_info("the model is in %s", dir);
+    return MB_OK;
+}
+
+static mb_status best_or_last(mb_job *j)
+{
+    char path[4096];
+
+    if (!j->recipe->load_best_model_at_end || j->at.best_step < 0 || j->at.best_step == j->at.step)
+        return MB_OK;
+    MB_TRY(mb_checkpoint_path(j->recipe->output_dir, j->at.best_step, path, sizeof path));
+    mb_log_info("exporting the best model, of step %lld (%s %.4f)", (long long)j->at.best_step,
+                j->recipe->metric_for_best_model, j->at.best);
+    return mb_checkpoint_load(path, j->zero);
+}
+
+mb_status mb_job_export(mb_job *j)
+{
+    MB_TRY(best_or_last(j));
+    return mb_comm_agree(j->comm, j->comm->rank == 0 ? write_final(j) : MB_OK);
+}

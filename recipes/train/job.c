@@ -1,0 +1,344 @@
+/* recipes/train/job.c - building a training run from a recipe; see recipes/train/job.h. */
+#include "recipes/train/job.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/cpu/cpu.h"
+#include "core/log.h"
+#include "core/memory.h"
+#include "core/path.h"
+#include "core/rng.h"
+
+void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads,
+                            mb_session_options *o)
+{
+    *o = (mb_session_options){
+        .path = r->model_name_or_path,
+        .adapter_path = r->adapter_path,
+        .head = task->head,
+        .trained = MB_TRAINED_ALL,
+        .lora = {.r = r->lora_r,
+                 .alpha = r->lora_alpha,
+                 .dropout = (float)r->lora_dropout,
+                 .rslora = r->use_rslora,
+                 .targets = (const char *const *)r->lora_target_modules.at,
+                 .n_targets = (int)r->lora_target_modules.n,
+                 .save = (const char *const *)r->lora_modules_to_save.at,
+                 .n_save = (int)r->lora_modules_to_save.n},
+        .layers = r->freeze_trainable_layers,
+        .patterns = (const char *const *)r->trainable_parameters.at,
+        .n_patterns = (int)r->trainable_parameters.n,
+        .labels = task->labelled ? r->num_labels : 0,
+        .seed = (uint64_t)r->seed,
+        .engine = {.threads = threads,
+                   .exact = r->reduction == MB_REDUCTION_EXACT,
+                   .recompute = r->gradient_checkpointing},
+    };
+    if (r->finetuning_type == MB_FINETUNING_FREEZE)
+        o->trained = MB_TRAINED_SOME;
+    if (r->finetuning_type == MB_FINETUNING_LORA)
+        o->trained = r->adapter_path != NULL ? MB_TRAINED_ADAPTER : MB_TRAINED_LORA;
+}
+
+/* ---- batch sizes -------------------------------------------------------------------------- */
+
+/* The global batch is fixed at the first start and kept by every resume. */
+static mb_status batch_sizes(mb_job *j)
+{
+    const mb_recipe *r = j->recipe;
+    char text[32];
+    const int64_t micro = r->per_device_train_batch_size;
+    int64_t global = r->global_batch_size;
+
+    if (j->resumed_from != NULL)
+        return MB_OK; /* taken from the checkpoint */
+    if (global == 0)
+        global = micro * r->gradient_accumulation_steps * j->comm->size;
+    j->at.micro_units = micro;
+    j->at.step_units = global;
+    snprintf(text, sizeof text, "%lld", (long long)global);
+    return mb_recipe_set(j->recipe, "global_batch_size", text, "the first start");
+}
+
+static mb_status enough_micro_batches(const mb_job *j)
+{
+    const int64_t n = (j->at.step_units + j->at.micro_units - 1) / j->at.micro_units;
+
+    MB_REQUIRE(
+        n >= j->comm->size, MB_EARG,
+        "%d ranks for %lld micro-batches a step (global batch %lld, micro-batch %lld): use at "
+        "most %lld ranks or a smaller per_device_train_batch_size",
+        j->comm->size, (long long)n, (long long)j->at.step_units, (long long)j->at.micro_units,
+        (long long)n);
+    return MB_OK;
+}
+
+/* ---- opening ------------------------------------------------------------------------------ */
+
+/* One plan per shape class, for training and for evaluation. */
+static mb_status plan_steps(mb_job *j)
+{
+    const mb_data *d = j->data;
+    mb_batch *b = d->batch;
+
+    for (int64_t tokens = 1; tokens <= d->largest;) {
+        const int64_t c = mb_shape_class(tokens, d->largest);
+        b->max_len = c < j->recipe->max_length ? c : j->recipe->max_length;
+        if (d->train != NULL)
+            MB_TRY(mb_engine_plan(j->engine, b, c, true));
+        if (d->eval != NULL)
+            MB_TRY(mb_engine_plan(j->engine, b, c, false));
+        tokens = c + 1;
+    }
+    return MB_OK;
+}
+
+static mb_status read_config(const mb_job *j, mb_model_config *c)
+{
+    mb_json_doc *doc = NULL;
+    mb_status st;
+
+    MB_TRY(mb_recipe_require(j->recipe, "this", "model_name_or_path", NULL));
+    st = mb_model_config_doc(j->recipe->model_name_or_path, &doc);
+    if (st == MB_OK)
+        st = mb_model_config_parse(doc, j->task->head, c);
+    mb_json_free(doc);
+    return st;
+}
+
+static mb_status open_model(mb_job *j)
+{
+    const mb_recipe *r = j->recipe;
+    mb_session_options o;
+
+    mb_job_session_options(r, j->task, j->launch->threads, &o);
+    o.quiet = j->comm->rank != 0;
+    o.no_values = j->use == MB_JOB_PLAN;
+    if (j->use == MB_JOB_EVAL)
+        o.trained = MB_TRAINED_NOTHING;
+    o.engine.max_positions = r->max_length;
+    if (j->task->labelled && j->use != MB_JOB_EVAL) {
+        const int64_t seen = j->data->store->n_labels;
+        MB_REQUIRE(r->num_labels == 0 || seen <= r->num_labels, MB_EDATA,
+                   "the data has %lld classes, num_labels is %lld", (long long)seen,
+                   (long long)r->num_labels);
+        if (r->num_labels == 0)
+            o.labels = seen > 2 ? seen : 2;
+    }
+    mb_json_free(j->config);
+    j->config = NULL;
+    return mb_session_open(&o, &j->engine, &j->config);
+}
+
+static mb_status open_optimizer(mb_job *j)
+{
+    const mb_recipe *r = j->recipe;
+    const mb_optim_hyper hyper = {.beta1 = r->adam_beta1,
+                                  .beta2 = r->adam_beta2,
+                                  .eps = r->adam_epsilon,
+                                  .weight_decay = r->weight_decay};
+    const mb_zero_options o = {.stage = (int)r->zero_stage,
+                               .n_metrics = MB_METRICS_PER_MICRO,
+                               .n_votes = MB_VOTES,
+                               .max_micro = mb_sampler_max_micro(j->data->train)};
+
+    return mb_zero_new(j->comm, &j->engine->ex, &j->engine->flat, mb_optim_find(r->optim), &hyper,
+                       &o, &j->zero);
+}
+
+static mb_status open_sinks(mb_job *j)
+{
+    const mb_recipe *r = j->recipe;
+    const char *names[16] = {NULL};
+    const mb_metric_run run = {
+        .output_dir = r->output_dir,
+        .resume_dir = j->resumed_from,
+        .resume_step = j->at.step,
+        .max_steps = j->total_steps,
+        .train_batch_size = r->per_device_train_batch_size,
+        .logging_steps = mb_recipe_steps(r->logging_steps, j->total_steps),
+        .eval_steps = mb_recipe_steps(r->eval_steps, j->total_steps),
+        .save_steps = mb_recipe_steps(r->save_steps, j->total_steps),
+        .num_train_epochs = r->num_train_epochs,
+        .terminal = STDERR_FILENO,
+    };
+
+    if (j->comm->rank != 0)
+        return MB_OK;
+    for (int64_t i = 0; i < r->report_to.n && i < 15; i++)
+        names[i] = r->report_to.at[i];
+    return mb_sinks_open(&run, names, &j->sinks);
+}
+
+static mb_status write_resolved_recipe(const mb_job *j)
+{
+    char path[4096], *text = NULL;
+    mb_status st;
+
+    if (j->comm->rank != 0)
+        return MB_OK;
+    MB_TRY(mb_path_join(path, sizeof path, j->recipe->output_dir, "recipe.resolved.yaml"));
+    MB_TRY(mb_recipe_text(j->recipe, true, &text));
+    st = mb_file_write_atomic(path, text, strlen(text));
+    mb_free(text);
+    return st;
+}
+
+static mb_status new_run_id(mb_job *j)
+{
+    if (j->comm->rank == 0)
+        snprintf(j->run_id, sizeof j->run_id, "%016llx",
+                 (unsigned long long)mb_rng_key((uint64_t)time(NULL), (uint64_t)getpid(),
+                                                (uint64_t)(mb_clock() * 1e9)));
+    return j->comm->ops->broadcast(j->comm, j->run_id, sizeof j->run_id, 0);
+}
+
+/* The folder is locked before anything is read from it, and before the model is loaded. */
+static mb_status open_output(mb_job *j)
+{
+    const mb_checkpoints_options o = {.output_dir = j->recipe->output_dir,
+                                      .keep = (int)j->recipe->save_total_limit};
+
+    MB_TRY(mb_checkpoints_open(j->comm, &o, &j->checkpoints));
+    MB_TRY(mb_comm_agree(j->comm, mb_job_resume(j)));
+    return j->resumed_from == NULL ? new_run_id(j) : MB_OK;
+}
+
+static mb_status fill(mb_job *j, const mb_model_config *c)
+{
+    MB_TRY(batch_sizes(j));
+    MB_TRY(enough_micro_batches(j));
+    MB_TRY(mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
+    MB_REQUIRE(j->recipe->max_length <= c->positions, MB_EARG,
+               "max_length %lld is beyond the %lld positions of %s",
+               (long long)j->recipe->max_length, (long long)c->positions,
+               j->recipe->model_name_or_path);
+    MB_TRY(mb_data_order(j->data, j->recipe, j->at.micro_units, j->at.step_units));
+    j->total_steps = mb_sampler_steps(j->data->train);
+    MB_TRY(mb_recipe_schedule(j->recipe, j->total_steps, &j->schedule_kind, &j->schedule));
+    MB_TRY(mb_comm_agree(j->comm, open_model(j)));
+    MB_TRY(mb_comm_agree(j->comm, plan_steps(j)));
+    MB_TRY(mb_comm_agree(j->comm, mb_job_base_digest(j)));
+    MB_TRY(mb_comm_agree(j->comm, mb_job_fits(j)));
+    MB_TRY(mb_comm_agree(j->comm, mb_engine_reserve(j->engine)));
+    MB_TRY(mb_comm_agree(j->comm, open_optimizer(j)));
+    if (j->resumed_from != NULL)
+        MB_TRY(mb_job_restore(j));
+    MB_TRY(mb_comm_agree(j->comm, open_sinks(j)));
+    return mb_comm_agree(j->comm, write_resolved_recipe(j));
+}
+
+static mb_status open_train(mb_job *j, const mb_model_config *c)
+{
+    MB_TRY(mb_recipe_require(j->recipe, "train", "model_name_or_path", "datasets", "output_dir",
+                             NULL));
+    MB_TRY(open_output(j));
+    return fill(j, c);
+}
+
+/* ---- other uses --------------------------------------------------------------------------- */
+
+/* Data, shapes and plans of a run, without reading the model's values or touching the output. */
+static mb_status open_plan(mb_job *j, const mb_model_config *c)
+{
+    MB_TRY(mb_recipe_require(j->recipe, "plan", "model_name_or_path", "datasets", NULL));
+    MB_TRY(batch_sizes(j));
+    MB_TRY(enough_micro_batches(j));
+    MB_TRY(mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
+    MB_TRY(mb_data_order(j->data, j->recipe, j->at.micro_units, j->at.step_units));
+    j->total_steps = mb_sampler_steps(j->data->train);
+    MB_TRY(mb_comm_agree(j->comm, open_model(j)));
+    return mb_comm_agree(j->comm, plan_steps(j));
+}
+
+/* Evaluates eval_datasets, or the validation rows of datasets, or, when there is neither, all of
+ * datasets. */
+static mb_status open_eval(mb_job *j, const mb_model_config *c)
+{
+    mb_recipe *r = j->recipe;
+
+    MB_TRY(mb_recipe_require(r, "eval", "model_name_or_path", NULL));
+    MB_REQUIRE(r->datasets.n + r->eval_datasets.n > 0, MB_EARG,
+               "mbuyu eval needs eval_datasets or datasets");
+    if (r->eval_datasets.n == 0 && r->val_set_size == 0.0) {
+        const mb_datasets swap = r->eval_datasets;
+        r->eval_datasets = r->datasets;
+        r->datasets = swap;
+    } else if (r->eval_datasets.n > 0) {
+        r->datasets.n = 0;
+    }
+    MB_TRY(mb_data_open(r, j->task, c, j->comm, &j->data));
+    MB_TRY(mb_data_order(j->data, r, 1, 0));
+    MB_TRY(mb_comm_agree(j->comm, open_model(j)));
+    MB_TRY(mb_comm_agree(j->comm, plan_steps(j)));
+    return mb_comm_agree(j->comm, mb_engine_reserve(j->engine));
+}
+
+static mb_status same_recipe_everywhere(mb_comm *comm, const mb_recipe *r)
+{
+    char mine[65], first[65];
+
+    MB_TRY(mb_recipe_digest(r, mine));
+    memcpy(first, mine, sizeof first);
+    MB_TRY(comm->ops->broadcast(comm, first, sizeof first, 0));
+    return mb_comm_agree(comm, strcmp(mine, first) == 0
+                                   ? MB_OK
+                                   : MB_RAISE(MB_EARG, "this rank has another recipe than rank 0"));
+}
+
+static mb_status open_for(mb_job *j)
+{
+    static mb_status (*const open[])(mb_job *, const mb_model_config *) = {
+        [MB_JOB_TRAIN] = open_train, [MB_JOB_EVAL] = open_eval, [MB_JOB_PLAN] = open_plan};
+    mb_model_config c;
+
+    MB_TRY(mb_comm_agree(j->comm, read_config(j, &c)));
+    return open[j->use](j, &c);
+}
+
+mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_job **out)
+{
+    mb_job *j = NULL;
+    mb_status st;
+
+    MB_TRY(MB_NEW(&j));
+    j->recipe = r;
+    j->use = use;
+    j->launch = launch;
+    j->comm = launch->world;
+    j->task = mb_task_find(r->task);
+    j->at.best = NAN;
+    j->at.best_step = -1;
+    j->at.first_loss = j->at.last_loss = j->at.last_eval_loss = NAN;
+    j->library_bytes = mb_memory_own();
+    st = same_recipe_everywhere(j->comm, r);
+    if (st == MB_OK)
+        st = mb_comm_agree(j->comm, mb_cpu_init());
+    if (st == MB_OK)
+        st = open_for(j);
+    if (st == MB_OK)
+        *out = j;
+    else
+        mb_job_close(j);
+    return st;
+}
+
+void mb_job_close(mb_job *j)
+{
+    if (j == NULL)
+        return;
+    if (j->sinks != NULL && mb_sinks_close(&j->sinks) != MB_OK)
+        mb_log_warn("%s", mb_status_sentence());
+    mb_checkpoints_close(j->checkpoints);
+    mb_zero_free(j->zero);
+    mb_engine_free(j->engine);
+    mb_data_free(j->data);
+    mb_json_free(j->config);
+    mb_free(j->resumed_from);
+    mb_free(j);
+}

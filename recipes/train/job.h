@@ -1,0 +1,107 @@
+/* recipes/train/job.h - everything one training run consists of.
+ *
+ *     mb_job_open     data, model, memory plan, optimizer, checkpoints, logs
+ *     mb_job_train    the loop (recipes/train/trainer.c)
+ *     mb_job_export   the model people use afterwards
+ *
+ * All ranks hold the same job; what differs is their shard and which micro-batches they run.
+ */
+#ifndef MB_RECIPES_TRAIN_JOB_H
+#define MB_RECIPES_TRAIN_JOB_H
+
+#include "dist/checkpoint.h"
+#include "dist/launch.h"
+#include "dist/stop.h"
+#include "optim/schedule.h"
+#include "recipes/train/data.h"
+#include "recipes/train/metrics.h"
+#include "recipes/train/session.h"
+
+/* Per micro-batch, summed over all: after mb_zero's own two. */
+enum { MB_METRIC_SEEN = MB_ZERO_METRICS_MIN, MB_METRICS_PER_MICRO };
+/* Votes of a rank in a step. */
+enum { MB_VOTE_STOP, MB_VOTE_SAVE, MB_VOTES = MB_VOTE_SAVE + MB_CHECKPOINT_VOTES };
+
+/* What goes on from checkpoint to checkpoint; in state.h5 as JSON. */
+typedef struct mb_progress_state {
+    int64_t step; /* global steps done: the cursor of the sampler */
+    int64_t micro_units, step_units;
+    int64_t tokens;           /* trained tokens so far */
+    int64_t seen;             /* all tokens so far */
+    double seconds;           /* of training so far */
+    double best;              /* metric of the best evaluation; NaN: none */
+    int64_t best_step;        /* -1: none */
+    int64_t without_progress; /* evaluations in a row, for early stopping */
+    double first_loss, last_loss, last_eval_loss;
+} mb_progress_state;
+
+typedef enum mb_job_use {
+    MB_JOB_TRAIN,
+    MB_JOB_EVAL, /* no optimizer, no output: only mb_job_evaluate */
+    MB_JOB_PLAN, /* no values, no output: only mb_job_memory */
+} mb_job_use;
+
+typedef struct mb_job {
+    mb_job_use use;
+    mb_recipe *recipe;       /* borrowed */
+    const mb_launch *launch; /* borrowed */
+    mb_comm *comm;
+    const mb_task *task;
+    mb_data *data;
+    mb_json_doc *config; /* the base model's config.json */
+    mb_engine *engine;
+    mb_zero *zero;
+    mb_schedule_args schedule;
+    const mb_schedule_kind *schedule_kind;
+    mb_checkpoints *checkpoints;
+    mb_sinks *sinks; /* rank 0 */
+    mb_progress_state at;
+    char *resumed_from; /* checkpoint this run goes on from, NULL: fresh */
+    char run_id[40], base_digest[80];
+    int64_t total_steps;
+    int64_t library_bytes;    /* of the process before anything was made */
+    int64_t peak_bytes;       /* measured, without libraries */
+    int64_t step_allocations; /* requests for memory inside steps: 0 */
+    bool stopped;             /* asked to stop: saved, to be requeued */
+} mb_job;
+
+/* Everything up to the first step. Collective; fails on all ranks or none. */
+mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use,
+                      mb_job **out) MB_MUST_USE;
+void mb_job_close(mb_job *j); /* NULL is allowed */
+
+/* Runs to the end, to a stop, or to a failure; MB_EREQUEUE after a stop. Collective. */
+mb_status mb_job_train(mb_job *j) MB_MUST_USE;
+
+/* Loss per trained token (or row), accuracy for classes, over all evaluation rows; adds eval_* to m.
+ * Collective; the numbers do not depend on the number of ranks. */
+mb_status mb_job_evaluate(mb_job *j, mb_metrics *m, double *loss) MB_MUST_USE;
+
+/* Writes <output_dir>/final: an HF folder, or a PEFT adapter folder beside which the base is named.
+ * Rank 0 writes. Collective. */
+mb_status mb_job_export(mb_job *j) MB_MUST_USE;
+
+/* ---- parts -------------------------------------------------------------------------------- */
+
+/* save.c: state <-> checkpoint. */
+mb_status mb_job_resume(mb_job *j) MB_MUST_USE;          /* finds, compares, reads counters */
+mb_status mb_job_restore(mb_job *j) MB_MUST_USE;         /* fills parameters and states */
+mb_status mb_job_save(mb_job *j, bool wait) MB_MUST_USE; /* starts a checkpoint of this moment */
+mb_status mb_job_base_digest(mb_job *j) MB_MUST_USE;
+
+/* plan.c: bytes per rank, by what they are for. */
+typedef struct mb_memory_plan {
+    int64_t weights, gradients, exact, optimizer, activations, workspace, communication,
+        checkpoints, data, total;
+} mb_memory_plan;
+void mb_job_memory(const mb_job *j, mb_memory_plan *out);
+/* MB_ENOMEM, with both numbers and what to change, when the plan exceeds what the machine has for
+ * this rank. Called before the memory is touched. */
+mb_status mb_job_fits(const mb_job *j) MB_MUST_USE;
+void mb_job_log_memory(const mb_job *j);
+
+/* Session options as a recipe gives them. */
+void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads,
+                            mb_session_options *o);
+
+#endif

@@ -1,0 +1,83 @@
+/* recipes/train/plan.c - the memory of a job, known before it is touched. */
+#include <stdio.h>
+
+#include "core/log.h"
+#include "core/memory.h"
+#include "recipes/train/job.h"
+
+static int64_t data_bytes(const mb_data *d)
+{
+    const mb_store *stores[] = {d->store, d->eval_store};
+    int64_t bytes = 0;
+
+    for (int i = 0; i < 2; i++)
+        if (stores[i] != NULL)
+            bytes += stores[i]->n_tokens * 5 + stores[i]->n_rows * 48;
+    return bytes + (d->n_train + d->n_val) * 16;
+}
+
+void mb_job_memory(const mb_job *j, mb_memory_plan *p)
+{
+    const mb_flat *f = &j->engine->flat;
+    const mb_optim_kind *kind = mb_optim_find(j->recipe->optim);
+    const mb_zero_options z = {.stage = (int)j->recipe->zero_stage,
+                               .n_metrics = MB_METRICS_PER_MICRO,
+                               .n_votes = MB_VOTES,
+                               .max_micro = mb_sampler_max_micro(j->data->train)};
+    const mb_checkpoints_options c = {.output_dir = ""};
+    const int64_t trained = f->count;
+
+    *p = (mb_memory_plan){0};
+    p->gradients = trained * (int64_t)sizeof(float);
+    p->exact = f->exact != NULL ? trained * (int64_t)sizeof(int64_t) : 0;
+    p->weights = (int64_t)j->engine->run_bytes - p->gradients - p->exact;
+    p->optimizer = (int64_t)mb_zero_state_bytes(f, kind, z.stage, j->comm->rank, j->comm->size);
+    p->communication = (int64_t)mb_zero_work_bytes(j->comm, f, &z);
+    p->activations = (int64_t)j->engine->step_bytes;
+    p->workspace = (int64_t)j->engine->scratch_bytes;
+    p->checkpoints = 2 * (int64_t)mb_checkpoint_piece_bytes(&c);
+    if (j->recipe->save_async != MB_NO)
+        p->checkpoints += (int64_t)mb_checkpoint_aside_bytes(f, kind, j->comm->rank, j->comm->size);
+    if (j->recipe->save_strategy == MB_SAVE_NO)
+        p->checkpoints = 0;
+    p->data = data_bytes(j->data);
+    p->total = p->weights + p->gradients + p->exact + p->optimizer + p->activations + p->workspace +
+               p->communication + p->checkpoints + p->data;
+}
+
+static double mib(int64_t bytes)
+{
+    return (double)bytes / 1048576.0;
+}
+
+mb_status mb_job_fits(const mb_job *j)
+{
+    mb_memory_limit limit;
+    mb_memory_plan p;
+
+    mb_job_memory(j, &p);
+    MB_TRY(mb_memory_limits("", &limit));
+    const int64_t have = limit.available / j->launch->local_size;
+    MB_REQUIRE(
+        p.total <= have, MB_ENOMEM,
+        "this run needs %.0f MiB on each rank, %.0f MiB are there (%d %s on this machine): try "
+        "gradient_checkpointing=true, a smaller per_device_train_batch_size or max_length%s, "
+        "or fewer ranks here",
+        mib(p.total), mib(have), j->launch->local_size,
+        j->launch->local_size == 1 ? "rank" : "ranks",
+        j->recipe->finetuning_type == MB_FINETUNING_LORA ? "" : ", finetuning_type=lora");
+    return MB_OK;
+}
+
+void mb_job_log_memory(const mb_job *j)
+{
+    mb_memory_plan p;
+
+    mb_job_memory(j, &p);
+    mb_log_info(
+        "memory per rank: %.0f MiB planned (weights %.0f, gradients %.0f, optimizer %.0f, "
+        "activations %.0f, workspace %.0f, communication %.0f, checkpoints %.0f, data %.0f%s)",
+        mib(p.total), mib(p.weights), mib(p.gradients + p.exact), mib(p.optimizer),
+        mib(p.activations), mib(p.workspace), mib(p.communication), mib(p.checkpoints), mib(p.data),
+        p.exact > 0 ? "; gradients include the exact accumulator" : "");
+}

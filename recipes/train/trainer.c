@@ -1,0 +1,330 @@
+/* recipes/train/trainer.c - the training loop.
+ *
+ * One global step: the sampler says which rows; this rank runs its share of the micro-batches; the
+ * gradients of the summed loss are reduced, divided by the trained tokens of all ranks, clipped,
+ * and each rank updates its shard (dist/zero.h). A step ends applied, skipped (something was not
+ * finite, on all ranks alike) or is repeated once (exact reduction). Stops, evaluations and saves
+ * happen at the same step everywhere, because what decides rides in the step's own reduction.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "core/memory.h"
+#include "recipes/train/job.h"
+
+struct window {
+    double loss, divisor, seen, seconds, grad_norm;
+    int64_t steps;
+};
+
+static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m)
+{
+    double metric[MB_METRICS_PER_MICRO];
+    mb_micro_result r;
+    mb_micro micro;
+
+    mb_step_micro(s, m, &micro);
+    MB_TRY(
+        mb_collate(&j->data->collate, j->data->store, &micro, (uint32_t)s->step, j->data->batch));
+    MB_TRY(mb_engine_micro(j->engine, j->data->batch, true, &r));
+    metric[MB_ZERO_LOSS] = r.loss;
+    metric[MB_ZERO_TOKENS] = r.weight;
+    metric[MB_METRIC_SEEN] = (double)micro.tokens;
+    return mb_zero_micro(j->zero, m, metric);
+}
+
+/* This rank's micro-batches. A failure here is this rank's alone and the others wait for it in the
+ * reduction: they learn of it by the launcher (see mb_cmd_train). */
+static mb_status run_micros(mb_job *j, const mb_step *s)
+{
+    int64_t from, to;
+
+    mb_zero_begin(j->zero, s->n_micro);
+    mb_micro_range(s->n_micro, j->comm->rank, j->comm->size, &from, &to);
+    for (int64_t m = from; m < to; m++)
+        MB_TRY(run_micro(j, s, m));
+    return MB_OK;
+}
+
+static mb_status one_step(mb_job *j, const mb_step *s, double *votes, mb_zero_result *r)
+{
+    const int64_t allocations = mb_alloc_count();
+    const mb_zero_args args = {
+        .lr = mb_schedule_lr(j->schedule_kind, &j->schedule, mb_zero_history_of(j->zero)->applied),
+        .max_grad_norm = j->recipe->max_grad_norm,
+    };
+
+    do {
+        MB_TRY(run_micros(j, s));
+        votes[MB_VOTE_STOP] = mb_stop_poll() != MB_STOP_NO ? 1.0 : 0.0;
+        mb_checkpoints_vote(j->checkpoints, votes + MB_VOTE_SAVE);
+        MB_TRY(mb_zero_step(j->zero, &args, votes, r));
+    } while (r->outcome == MB_ZERO_REPEAT);
+    j->step_allocations += mb_alloc_count() - allocations;
+    return MB_OK;
+}
+
+/* ---- logs --------------------------------------------------------------------------------- */
+
+static mb_status log_metrics(mb_job *j, const mb_metrics *m)
+{
+    return j->sinks != NULL ? mb_sinks_log(j->sinks, m) : MB_OK;
+}
+
+static double rate(const struct window *w)
+{
+    return w->seconds > 0.0 ? w->seen / w->seconds : NAN;
+}
+
+static mb_status log_window(mb_job *j, const mb_step *s, struct window *w, double lr)
+{
+    mb_metrics m = {.step = j->at.step, .epoch = s->epochs_done};
+
+    if (w->steps == 0)
+        return MB_OK;
+    mb_metrics_add(&m, "loss", w->loss / w->divisor);
+    mb_metrics_add(&m, "grad_norm", w->grad_norm);
+    mb_metrics_add(&m, "learning_rate", lr);
+    mb_metrics_add(&m, "num_tokens", (double)j->at.seen);
+    mb_metrics_add(&m, "num_trained_tokens", (double)j->at.tokens);
+    mb_metrics_add(&m, "tokens_per_second", rate(w));
+    mb_metrics_add(&m, "step_time", w->seconds / (double)w->steps);
+    *w = (struct window){0};
+    return log_metrics(j, &m);
+}
+
+static void note_step(mb_job *j, const mb_step *s, const mb_zero_result *r, double seconds,
+                      double lr, struct window *w)
+{
+    const mb_progress p = {.step = j->at.step,
+                           .total = j->total_steps,
+                           .loss = r->loss,
+                           .learning_rate = lr,
+                           .tokens_per_second = r->metric[MB_METRIC_SEEN] / seconds};
+    const int64_t own = mb_memory_own();
+
+    if (own > j->peak_bytes)
+        j->peak_bytes = own;
+    j->at.seconds += seconds;
+    j->at.seen += (int64_t)r->metric[MB_METRIC_SEEN];
+    if (r->outcome == MB_ZERO_APPLIED) {
+        j->at.tokens += (int64_t)r->metric[MB_ZERO_TOKENS];
+        j->at.last_loss = r->loss;
+        if (isnan(j->at.first_loss))
+            j->at.first_loss = r->loss;
+        w->loss += r->metric[MB_ZERO_LOSS];
+        w->divisor += r->divisor;
+        w->grad_norm = r->grad_norm;
+        w->steps++;
+    } else {
+        mb_log_info("step %lld skipped: a loss or gradient is not finite (micro-batch %lld)",
+                    (long long)s->step + 1, (long long)r->bad_micro);
+    }
+    w->seen += r->metric[MB_METRIC_SEEN];
+    w->seconds += seconds;
+    if (j->sinks != NULL)
+        mb_sinks_progress(j->sinks, &p);
+}
+
+/* ---- evaluation and what follows from it -------------------------------------------------- */
+
+static bool better(const mb_job *j, double value)
+{
+    const mb_recipe *r = j->recipe;
+    const bool greater =
+        r->greater_is_better == MB_YES || (r->greater_is_better == MB_AUTO && j->task->accuracy &&
+                                           strstr(r->metric_for_best_model, "loss") == NULL);
+    const double gain = greater ? value - j->at.best : j->at.best - value;
+
+    return isnan(j->at.best) || gain > r->early_stopping_threshold;
+}
+
+static mb_status best_metric(const mb_job *j, const mb_metrics *m, double *value)
+{
+    const char *name = j->recipe->metric_for_best_model;
+    char prefixed[96];
+    const double *v = mb_metrics_get(m, name);
+
+    snprintf(prefixed, sizeof prefixed, "eval_%s", name);
+    if (v == NULL)
+        v = mb_metrics_get(m, prefixed);
+    MB_REQUIRE(v != NULL, MB_EARG,
+               "metric_for_best_model: this task's evaluation has no '%s' (it has eval_loss%s)",
+               name, j->task->accuracy ? " and eval_accuracy" : "");
+    *value = *v;
+    return MB_OK;
+}
+
+/* *save: a new best that must be kept. *stop: no progress for too long. */
+static mb_status evaluate(mb_job *j, double epoch, bool *save, bool *stop)
+{
+    mb_metrics m = {.step = j->at.step, .epoch = epoch};
+    char path[4096];
+    double loss, value = 0.0;
+
+    MB_TRY(mb_job_evaluate(j, &m, &loss));
+    j->at.last_eval_loss = loss;
+    MB_TRY(log_metrics(j, &m));
+    MB_TRY(best_metric(j, &m, &value));
+    if (!better(j, value)) {
+        j->at.without_progress++;
+        *stop = j->recipe->early_stopping_patience > 0 &&
+                j->at.without_progress >= j->recipe->early_stopping_patience;
+        return MB_OK;
+    }
+    j->at.without_progress = 0;
+    j->at.best = value;
+    if (j->recipe->save_strategy == MB_SAVE_BEST || j->recipe->load_best_model_at_end) {
+        *save = true;
+        j->at.best_step = j->at.step;
+        MB_TRY(mb_checkpoint_path(j->recipe->output_dir, j->at.step, path, sizeof path));
+        if (j->sinks != NULL)
+            mb_sinks_best(j->sinks, value, path);
+    }
+    return MB_OK;
+}
+
+/* ---- when --------------------------------------------------------------------------------- */
+
+static bool every(double steps, int64_t total, int64_t step)
+{
+    const int64_t n = mb_recipe_steps(steps, total);
+
+    return n > 0 && step % n == 0;
+}
+
+static bool epoch_ends(const mb_step *s)
+{
+    return s->step_in_epoch + 1 == s->steps_in_epoch;
+}
+
+static bool time_to_evaluate(const mb_job *j, const mb_step *s)
+{
+    const mb_recipe *r = j->recipe;
+    const double steps = r->eval_steps > 0.0 ? r->eval_steps : r->logging_steps;
+
+    if (j->data->eval == NULL || r->eval_strategy == MB_EVAL_NO)
+        return false;
+    if (j->at.step == j->total_steps)
+        return true;
+    return r->eval_strategy == MB_EVAL_EPOCH ? epoch_ends(s)
+                                             : every(steps, j->total_steps, j->at.step);
+}
+
+static bool time_to_save(const mb_job *j, const mb_step *s)
+{
+    const mb_recipe *r = j->recipe;
+
+    if (r->save_first_step && j->at.step == 1)
+        return true;
+    if (r->save_strategy == MB_SAVE_EPOCH)
+        return epoch_ends(s);
+    return r->save_strategy == MB_SAVE_STEPS &&
+           (every(r->save_steps, j->total_steps, j->at.step) || j->at.step == j->total_steps);
+}
+
+static bool time_to_log(const mb_job *j)
+{
+    return every(j->recipe->logging_steps, j->total_steps, j->at.step) ||
+           j->at.step == j->total_steps || (j->recipe->logging_first_step && j->at.step == 1);
+}
+
+/* ---- the loop ----------------------------------------------------------------------------- */
+
+static mb_status after_step(mb_job *j, const mb_step *s, const double *votes, struct window *w,
+                            double lr, bool *done)
+{
+    mb_save_outcome outcome;
+    bool save = time_to_save(j, s), no_progress = false;
+
+    MB_TRY(mb_checkpoints_poll(j->checkpoints, votes + MB_VOTE_SAVE, &outcome));
+    if (time_to_log(j))
+        MB_TRY(mb_comm_agree(j->comm, log_window(j, s, w, lr)));
+    if (time_to_evaluate(j, s))
+        MB_TRY(evaluate(j, s->epochs_done, &save, &no_progress));
+    j->stopped = votes[MB_VOTE_STOP] > 0.0 && j->at.step < j->total_steps;
+    if (no_progress)
+        mb_log_info("step %lld: no progress in %lld evaluations, training ends here",
+                    (long long)j->at.step, (long long)j->at.without_progress);
+    if (save || j->stopped)
+        MB_TRY(mb_job_save(j, j->stopped));
+    *done = no_progress || j->stopped;
+    return MB_OK;
+}
+
+static mb_status loop(mb_job *j)
+{
+    double votes[MB_VOTES];
+    struct window w = {0};
+    bool done = false;
+
+    while (!done && j->at.step < j->total_steps) {
+        const double before = mb_clock();
+        const double lr =
+            mb_schedule_lr(j->schedule_kind, &j->schedule, mb_zero_history_of(j->zero)->applied);
+        mb_zero_result r;
+        mb_step s;
+
+        MB_TRY(mb_sampler_step(j->data->train, j->at.step, &s));
+        MB_TRY(one_step(j, &s, votes, &r));
+        j->at.step++;
+        note_step(j, &s, &r, mb_clock() - before, lr, &w);
+        MB_TRY(after_step(j, &s, votes, &w, lr, &done));
+    }
+    return MB_OK;
+}
+
+static mb_status start(mb_job *j)
+{
+    const mb_recipe *r = j->recipe;
+    bool save = false, stop = false;
+
+    mb_log_info("%lld steps of %lld %s in micro-batches of %lld, %lld rows, %s reduction",
+                (long long)j->total_steps, (long long)j->at.step_units,
+                r->packing ? "bins" : "rows", (long long)j->at.micro_units,
+                (long long)j->data->n_train,
+                r->reduction == MB_REDUCTION_EXACT ? "exact" : "default");
+    mb_job_log_memory(j);
+    if (r->eval_on_start && j->at.step == 0 && j->data->eval != NULL)
+        MB_TRY(evaluate(j, 0.0, &save, &stop));
+    return MB_OK;
+}
+
+static mb_status finish(mb_job *j)
+{
+    mb_metrics m = {.step = j->at.step};
+    mb_save_outcome outcome;
+
+    MB_TRY(mb_checkpoints_wait(j->checkpoints, &outcome));
+    mb_metrics_add(&m, "train_runtime", j->at.seconds);
+    mb_metrics_add(&m, "num_tokens", (double)j->at.seen);
+    mb_metrics_add(&m, "train_tokens_per_second", (double)j->at.seen / j->at.seconds);
+    mb_metrics_add(&m, "num_skipped_steps", (double)mb_zero_history_of(j->zero)->skipped);
+    mb_metrics_add(&m, "num_repeated_steps", (double)mb_zero_history_of(j->zero)->repeated);
+    mb_metrics_add(&m, "num_step_allocations", (double)j->step_allocations);
+    mb_metrics_add(&m, "num_bytes_sent", (double)j->comm->bytes_sent);
+    mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
+    if (j->at.seconds > 0.0)
+        MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
+    return MB_OK;
+}
+
+mb_status mb_job_train(mb_job *j)
+{
+    MB_TRY(start(j));
+    if (j->recipe->dry_run)
+        return MB_OK;
+    MB_TRY(loop(j));
+    MB_TRY(finish(j));
+    if (j->stopped) {
+        mb_log_info("stopped at step %lld of %lld by %s; the same command continues",
+                    (long long)j->at.step, (long long)j->total_steps,
+                    mb_stop_text()[0] != '\0' ? mb_stop_text() : "another rank");
+        return MB_RAISE(MB_EREQUEUE, "stopped at step %lld of %lld, saved", (long long)j->at.step,
+                        (long long)j->total_steps);
+    }
+    return MB_OK;
+}
