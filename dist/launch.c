@@ -257,6 +257,8 @@ mb_status mb_launch_init(int *argc, char ***argv, mb_launch *out)
 
     *out = (mb_launch){.world = mb_comm_self(), .size = 1, .local_size = 1, .threads = 1};
     if (FIRST_SET(launchers) != NULL) {
+        /* a rank that waits gives its core to those that compute and to the thread that saves */
+        setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
         MB_TRY(mb_mpi_init(argc, argv));
         mb_bug_hook_set(abort_hook);
         MB_TRY(mb_comm_mpi_world(&out->world));
