@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# tests/cli/test_inspect.sh - inspect shows what is trained and refuses what is not; tokenize.
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+model=$work/model
+mkdir "$model"
+cp "$MB_TEST_DATA/templates/tokenizer.json" "$model/"
+echo '{"bos_token": "<s>", "eos_token": "</s>"}' >"$model/tokenizer_config.json"
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+has() { grep -qF -- "$1" "$work/out" || { cat "$work/out" >&2; fail "no line says: $1"; }; }
+code() { # code WANT command...
+    local want=$1 got=0
+    shift
+    "$@" >"$work/out" 2>&1 || got=$?
+    [ "$got" = "$want" ] || { cat "$work/out" >&2; fail "exit code $got, not $want: $*"; }
+}
+
+printf '%s\n' '{"prompt":"water is","completion":" maji"}' '{"prompt":"a","completion":""}' \
+    '{"prompt":"water is","completion":" maji"}' >"$work/pairs.jsonl"
+code 0 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/pairs.jsonl" \
+    completion_suffix='!' --rows 1
+has "row 0, $work/pairs.jsonl:1:"
+has '    water is[ maji!]'
+has 'duplicates among the kept                     1'
+[ "$(grep -c '^row ' "$work/out")" = 1 ] || fail "--rows 1 shows one row"
+
+code 0 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/pairs.jsonl" --row 1 --tokens \
+    add_eos=false
+has 'left out, nothing trained                     1'
+has 'trained'
+
+printf '%s\n' '{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"a"}]}' \
+    >"$work/chat.jsonl"
+code 0 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/chat.jsonl" chat_template=chatml
+has '    [a<|im_end|>]'
+code 4 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/chat.jsonl"
+has 'chatml, smollm2, llama2'
+
+head -n 1 "$work/pairs.jsonl" >"$work/one.jsonl"
+code 3 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/one.jsonl" max_length=3
+has 'no row has a trained token'
+has "$work/one.jsonl:1: its first max_length tokens hold nothing that is trained"
+code 2 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/pairs.jsonl" --row 9
+has 'the rows are 0 to 2'
+code 2 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/pairs.jsonl" --rows many
+has 'wants a number of rows'
+
+code 0 "$MBUYU" tokenize "$model" --text 'maji' --ids
+ids=$(head -n 1 "$work/out")
+[ "$(printf maji | "$MBUYU" tokenize "$model" --ids 2>/dev/null)" = "$ids" ] || fail "standard input"
+code 0 "$MBUYU" tokenize "$model" --text '<|im_end|>' --ids --parse-special
+[ "$(head -n 1 "$work/out")" = 2 ] || fail "--parse-special"
+code 0 "$MBUYU" tokenize "$model" --text '<|im_end|>' --ids
+[ "$(head -n 1 "$work/out")" != 2 ] || fail "text became a special token"
+code 0 "$MBUYU" tokenize "$model" --messages "$work/chat.jsonl" --chat-template chatml
+has 'user'
+code 2 "$MBUYU" tokenize
+code 2 "$MBUYU" tokenize "$model" --frobnicate
+echo ok
