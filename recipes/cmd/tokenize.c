@@ -5,8 +5,8 @@
  *
  * Without a text it is read from standard input. One line per token: id, tab, token as JSON text;
  * with --ids all ids on one line. --special adds what the post-processor adds, --parse-special makes
- * special tokens written in the text into tokens. --messages renders a conversation up to where the
- * model would answer, as generate and chat do. The number of tokens goes to standard error.
+ * special tokens written in the text into tokens. --messages renders a conversation, as generate
+ * and chat do up to where the model would answer when the last message is not the assistant's. The number of tokens goes to standard error.
  */
 #include <stdio.h>
 #include <string.h>
@@ -98,13 +98,15 @@ static mb_status encode_messages(const struct wishes *w, const mb_tokenizer *tok
     mb_record rec = {0};
     mb_chat *chat = NULL;
     char *text = NULL;
+    bool answered;
     size_t n;
     mb_status st;
 
     MB_TRY(mb_chat_open(w->chat, NULL, tok, &chat));
     MB_TRY_GOTO(read_text(w->messages, &text, &n), st, done);
     MB_TRY_GOTO(mb_messages_parse(text, n, w->messages, &rec), st, done);
-    st = mb_chat_render(chat, rec.message, rec.n_messages, NULL, true, out);
+    answered = rec.n_messages > 0 && rec.message[rec.n_messages - 1].role == MB_ROLE_ASSISTANT;
+    st = mb_chat_render(chat, rec.message, rec.n_messages, NULL, !answered, out);
 done:
     mb_record_release(&rec);
     mb_free(text);
