@@ -56,7 +56,7 @@ ids() { "$MBUYU" tokenize "$model" --ids "$@" 2>/dev/null; }
 [ "$(ids --text '<|im_end|>' --parse-special)" = 2 ] || fail "--parse-special"
 [ "$(ids --text '<|im_end|>')" != 2 ] || fail "text became a special token"
 code 0 "$MBUYU" tokenize "$model" --messages "$work/chat.jsonl" --chat-template chatml
-has 'user'
+has '"<|im_end|>"'
 code 2 "$MBUYU" tokenize
 code 2 "$MBUYU" tokenize "$model" --frobnicate
 echo ok
