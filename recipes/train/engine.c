@@ -53,6 +53,7 @@ void mb_engine_free(mb_engine *e)
         return;
     for (int i = 0; i < e->n_classes; i++)
         mb_tape_plan_release(&e->class_plan[i].plan);
+    mb_tape_plan_release(&e->logits_plan.plan);
     mb_free(e->class_plan);
     mb_tape_free(e->tape);
     mb_arena_free(e->scratch);
@@ -226,12 +227,12 @@ static mb_status features_logits(mb_engine *e, mb_tape *t, const mb_output *o, m
 }
 
 static mb_status run_logits(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b,
-                            const mb_tensor *rows, mb_tensor *logits)
+                            const mb_tensor *rows, const mb_tape_plan *plan, mb_tensor *logits)
 {
     mb_output o;
     mb_var *y;
 
-    MB_TRY(mb_tape_begin(t, ex, MB_TAPE_EVAL, false, NULL));
+    MB_TRY(mb_tape_begin(t, ex, MB_TAPE_EVAL, false, plan));
     MB_TRY(e->model->family->forward(t, e->model, b, &o));
     if (rows != NULL)
         MB_TRY(mb_gather_rows(t, o.features, rows, &o.features));
@@ -243,7 +244,62 @@ static mb_status run_logits(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batc
 mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *rows,
                            mb_tensor *logits)
 {
-    return run_logits(e, e->tape, &e->ex, b, rows, logits);
+    const bool planned = rows != NULL && b->tokens <= e->logits_plan.tokens &&
+                         mb_tensor_count(rows) <= e->logits_rows;
+
+    return run_logits(e, e->tape, &e->ex, b, rows, planned ? &e->logits_plan.plan : NULL, logits);
+}
+
+/* One dry run; *plan (optional) receives where the buffers go. */
+static mb_status dry_logits(mb_engine *e, const mb_batch *b, const mb_tensor *rows,
+                            mb_tape_plan *plan, size_t *scratch)
+{
+    struct dry d;
+    mb_tape *t = NULL;
+    mb_tensor y;
+    mb_status st = MB_OK;
+
+    MB_TRY_GOTO(dry_begin(e, &d), st, done);
+    MB_TRY_GOTO(mb_tape_new(d.step, &t), st, done);
+    MB_TRY_GOTO(run_logits(e, t, &d.ex, b, rows, NULL, &y), st, done);
+    if (plan != NULL)
+        MB_TRY_GOTO(mb_tape_make_plan(t, plan), st, done);
+    if (mb_arena_peak(d.scratch) > *scratch)
+        *scratch = mb_arena_peak(d.scratch);
+done:
+    mb_tape_free(t);
+    dry_end(&d);
+    return st;
+}
+
+/* Fewer tokens need the same buffers, smaller, but not always less workspace: a number of rows that
+ * fills the tiles of a product needs none for the last one. */
+mb_status mb_engine_plan_logits(mb_engine *e, mb_batch *b, int64_t tokens, int64_t rows)
+{
+    const int64_t saved_tokens = b->tokens;
+    const mb_tensor list = mb_tensor_1d(b->ids, MB_DTYPE_I32, rows);
+    mb_tape_plan plan = {0};
+    size_t scratch = 0;
+    mb_status st;
+
+    b->tokens = tokens;
+    st = dry_logits(e, b, &list, &plan, &scratch);
+    b->tokens = tokens > 1 ? tokens - 1 : 1;
+    if (st == MB_OK)
+        st = dry_logits(e, b, &list, NULL, &scratch);
+    b->tokens = saved_tokens;
+    if (st != MB_OK) {
+        mb_tape_plan_release(&plan);
+        return st;
+    }
+    mb_tape_plan_release(&e->logits_plan.plan);
+    e->logits_plan = (mb_engine_class){.tokens = tokens, .plan = plan, .scratch = scratch};
+    e->logits_rows = rows;
+    if (plan.peak > e->step_bytes)
+        e->step_bytes = plan.peak;
+    if (scratch > e->scratch_bytes)
+        e->scratch_bytes = scratch;
+    return mb_engine_reserve(e);
 }
 
 static mb_status run_plain(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b, double divisor,
@@ -294,7 +350,7 @@ mb_status mb_engine_reserve_for(mb_engine *e, mb_batch *b, bool train, int64_t l
         MB_TRY_GOTO(run_step(e, t, &d.ex, b, true, NULL, &logprob), st, done);
     } else {
         const mb_tensor rows = mb_tensor_1d(b->ids, MB_DTYPE_I32, logit_rows);
-        MB_TRY_GOTO(run_logits(e, t, &d.ex, b, logit_rows > 0 ? &rows : NULL, &y), st, done);
+        MB_TRY_GOTO(run_logits(e, t, &d.ex, b, logit_rows > 0 ? &rows : NULL, NULL, &y), st, done);
     }
     if (mb_arena_peak(d.step) > e->step_bytes)
         e->step_bytes = mb_arena_peak(d.step);

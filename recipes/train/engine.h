@@ -41,6 +41,8 @@ typedef struct mb_engine {
     size_t run_bytes, step_bytes, scratch_bytes; /* as planned */
     mb_engine_class *class_plan;
     int n_classes;
+    mb_engine_class logits_plan; /* tokens 0: none */
+    int64_t logits_rows;
 } mb_engine;
 
 typedef struct mb_micro_result {
@@ -61,6 +63,11 @@ mb_status mb_engine_reserve(mb_engine *e) MB_MUST_USE;
 /* For unplanned use: memory for one step like `b`, with whole logits of `logit_rows` rows. */
 mb_status mb_engine_reserve_for(mb_engine *e, mb_batch *b, bool train,
                                 int64_t logit_rows) MB_MUST_USE;
+
+/* Plans mb_engine_logits for batches of 1 to `tokens` tokens with a list of 1 to `rows` rows, with the
+ * buffers of `b` (its arrays are not read), and takes the memory: such calls allocate nothing. */
+mb_status mb_engine_plan_logits(mb_engine *e, mb_batch *b, int64_t tokens,
+                                int64_t rows) MB_MUST_USE;
 
 /* One micro-batch. train: gradients of the summed loss are added to flat.grad. */
 mb_status mb_engine_micro(mb_engine *e, const mb_batch *b, bool train,
