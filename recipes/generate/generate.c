@@ -187,8 +187,7 @@ static size_t find_stop(const mb_generator *g, const struct place *s, size_t old
 
     for (int64_t i = 0; i < g->o->n_stop; i++) {
         const char *stop = g->o->stop[i], *from = s->text + (old > back ? old - back : 0);
-        const char *found =
-            memmem(from, (size_t)(s->text + s->n_text - from), stop, strlen(stop));
+        const char *found = memmem(from, (size_t)(s->text + s->n_text - from), stop, strlen(stop));
 
         if (found != NULL && (size_t)(found - s->text) < first)
             first = (size_t)(found - s->text);
@@ -229,10 +228,8 @@ static mb_status finish(mb_generator *g, struct place *s, mb_finish why)
 {
     const char *rest;
     size_t n;
-    mb_answer a = {.prompt = s->prompt,
-                   .id = s->id + s->n_prompt,
-                   .n = s->n - s->n_prompt,
-                   .finish = why};
+    mb_answer a = {
+        .prompt = s->prompt, .id = s->id + s->n_prompt, .n = s->n - s->n_prompt, .finish = why};
 
     MB_TRY(mb_detokenizer_flush(s->detokenizer, &rest, &n));
     if (why != MB_FINISH_STOP)
@@ -486,10 +483,11 @@ static mb_status check(const mb_generator *g, const mb_prompt *p, int64_t n,
     for (int64_t i = 0; i < n; i++) {
         MB_REQUIRE(p[i].n >= 1, MB_EDATA, "prompt %lld is empty: there is nothing to continue",
                    (long long)(i + 1));
-        MB_REQUIRE(p[i].n < g->capacity, MB_EDATA,
-                   "prompt %lld has %lld tokens; with an answer at most %lld fit (max_length, or the "
-                   "model's positions)",
-                   (long long)(i + 1), (long long)p[i].n, (long long)g->capacity);
+        MB_REQUIRE(
+            p[i].n < g->capacity, MB_EDATA,
+            "prompt %lld has %lld tokens; with an answer at most %lld fit (max_length, or the "
+            "model's positions)",
+            (long long)(i + 1), (long long)p[i].n, (long long)g->capacity);
         for (int64_t j = 0; j < p[i].n; j++)
             MB_REQUIRE(p[i].id[j] >= 0 && p[i].id[j] < g->vocab, MB_EDATA,
                        "prompt %lld: token %d is not among the model's %lld", (long long)(i + 1),
