@@ -1,0 +1,220 @@
+/* recipes/generate/open.c - see recipes/generate/open.h. */
+#include "recipes/generate/open.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/cpu/cpu.h"
+#include "core/path.h"
+#include "recipes/train/session.h"
+
+enum { MOST_CONFIG_BYTES = 1 << 24 };
+
+/* ---- where the model is ------------------------------------------------------------------- */
+
+/* A folder with an adapter and no model of its own: the base is the one it names, as it is or beside
+ * the folder. */
+static mb_status find_model(mb_writer *w)
+{
+    const mb_recipe *r = w->recipe;
+    char config[MB_PATH_MAX], own[MB_PATH_MAX];
+    const char *base;
+
+    w->model = r->model_name_or_path;
+    w->adapter = r->adapter_path;
+    MB_TRY(mb_path_join(config, sizeof config, w->model, "adapter_config.json"));
+    MB_TRY(mb_path_join(own, sizeof own, w->model, "config.json"));
+    if (w->adapter != NULL || !mb_path_is_file(config) || mb_path_is_file(own))
+        return MB_OK;
+    MB_TRY(mb_json_read(config, MB_EMODEL, MOST_CONFIG_BYTES, &w->adapter_config));
+    MB_TRY(mb_json_get_string(mb_json_root(w->adapter_config), "base_model_name_or_path", NULL,
+                              &base));
+    MB_REQUIRE(base != NULL && mb_path_exists(base), MB_EMODEL,
+               "%s is an adapter of %s, which is not there: give the base model and "
+               "adapter_path=%s",
+               w->model, base != NULL ? base : "a model it does not name", w->model);
+    w->adapter = w->model;
+    w->model = base;
+    return MB_OK;
+}
+
+static mb_status read_positions(mb_writer *w)
+{
+    mb_model_config c;
+    mb_json_doc *doc = NULL;
+    mb_status st;
+
+    MB_TRY(mb_model_config_doc(w->model, &doc));
+    st = mb_model_config_parse(doc, MB_HEAD_CAUSAL_LM, &c);
+    mb_json_free(doc);
+    if (st == MB_OK)
+        w->positions = c.positions;
+    return st;
+}
+
+/* ---- what ends an answer ------------------------------------------------------------------ */
+
+static mb_status add_end(mb_writer *w, int64_t id)
+{
+    for (size_t i = 0; i < w->end.n; i++)
+        if (w->end.id[i] == id)
+            return MB_OK;
+    return id >= 0 && id <= INT32_MAX ? mb_ids_push(&w->end, (int32_t)id) : MB_OK;
+}
+
+/* "eos_token_id": an id, a list of ids, or nothing. */
+static mb_status add_ends_of(mb_writer *w, const char *file)
+{
+    mb_json_doc *doc = NULL;
+    char path[MB_PATH_MAX];
+    int64_t id;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_path_join(path, sizeof path, w->model, file));
+    if (!mb_path_is_file(path))
+        return MB_OK;
+    MB_TRY(mb_json_read(path, MB_EMODEL, MOST_CONFIG_BYTES, &doc));
+    const mb_json ends = mb_json_get(mb_json_root(doc), "eos_token_id");
+    if (mb_json_is(ends, MB_JSON_ARRAY)) {
+        for (mb_json_it it = mb_json_first(ends); mb_json_more(&it); mb_json_next(&it)) {
+            MB_TRY_GOTO(mb_json_int(it.value, &id), st, done);
+            MB_TRY_GOTO(add_end(w, id), st, done);
+        }
+    } else if (mb_json_is_set(ends)) {
+        MB_TRY_GOTO(mb_json_int(ends, &id), st, done);
+        st = add_end(w, id);
+    }
+done:
+    mb_json_free(doc);
+    return st;
+}
+
+static mb_status find_ends(mb_writer *w)
+{
+    int32_t turn[2];
+    int n = 0;
+
+    MB_TRY(add_ends_of(w, "generation_config.json"));
+    MB_TRY(add_ends_of(w, "config.json"));
+    MB_TRY(add_end(w, mb_tokenizer_role(w->tokenizer, MB_TOKEN_EOS)));
+    if (mb_renderer_chat(w->renderer) != NULL)
+        n = mb_chat_stops(mb_renderer_chat(w->renderer), turn);
+    for (int i = 0; i < n; i++)
+        MB_TRY(add_end(w, turn[i]));
+    return MB_OK;
+}
+
+/* ---- open, load, close -------------------------------------------------------------------- */
+
+mb_status mb_writer_open(const mb_recipe *r, mb_writer *w)
+{
+    *w = (mb_writer){.recipe = r};
+    MB_TRY(mb_recipe_require(r, "generate", "model_name_or_path", NULL));
+    MB_TRY(mb_cpu_init());
+    MB_TRY(find_model(w));
+    MB_TRY(read_positions(w));
+    MB_TRY(mb_tokenizer_load(w->model, &w->tokenizer));
+    const mb_render_options o = {.tokenizer = w->tokenizer,
+                                 .chat_template = r->chat_template,
+                                 .system_prompt = r->system_prompt,
+                                 .add_bos = (int)r->add_bos,
+                                 .add_eos = 0};
+    MB_TRY(mb_renderer_new(&o, &w->renderer));
+    return find_ends(w);
+}
+
+mb_status mb_writer_load(mb_writer *w, int64_t n_seq, int64_t capacity)
+{
+    const mb_recipe *r = w->recipe;
+    const mb_session_options session = {
+        .path = w->model,
+        .adapter_path = w->adapter,
+        .head = MB_HEAD_CAUSAL_LM,
+        .quiet = true,
+        .engine = {.threads = r->threads > 0 ? (int)r->threads : mb_default_threads(),
+                   .max_positions = capacity}};
+    const mb_generator_options o = {.n_seq = n_seq, .capacity = capacity};
+
+    MB_TRY(mb_session_open(&session, &w->engine, NULL));
+    return mb_generator_new(w->engine, w->tokenizer, &o, &w->generator);
+}
+
+void mb_writer_close(mb_writer *w)
+{
+    mb_generator_free(w->generator);
+    mb_engine_free(w->engine);
+    mb_ids_release(&w->end);
+    mb_renderer_free(w->renderer);
+    mb_tokenizer_free(w->tokenizer);
+    mb_json_free(w->adapter_config);
+    *w = (mb_writer){0};
+}
+
+/* ---- prompts and options ------------------------------------------------------------------ */
+
+mb_status mb_writer_encode(const mb_writer *w, const mb_record *rec, mb_tokens *out)
+{
+    const mb_chat *chat = mb_renderer_chat(w->renderer);
+    mb_record text = {.kind = MB_RECORD_TEXT};
+
+    if (rec->kind == MB_RECORD_CHAT && chat != NULL) {
+        mb_tokens_clear(out);
+        return mb_chat_render(chat, rec->message, rec->n_messages, NULL, true, out);
+    }
+    if (rec->kind == MB_RECORD_TEXT) {
+        text.text = rec->text;
+        return mb_render(w->renderer, &text, out, NULL);
+    }
+    MB_REQUIRE(rec->kind == MB_RECORD_CHAT, MB_EDATA,
+               "a prompt must be a text or a conversation");
+    const char *choice = w->recipe->chat_template;
+    if (choice != NULL && strcmp(choice, "none") == 0 && rec->n_messages == 1 &&
+        rec->message[0].role == MB_ROLE_USER) { /* as its training rows are written */
+        text.text = rec->message[0].content;
+        return mb_render(w->renderer, &text, out, NULL);
+    }
+    return mb_render(w->renderer, rec, out, NULL); /* says what is missing */
+}
+
+mb_generate_options mb_writer_options(const mb_writer *w)
+{
+    const mb_recipe *r = w->recipe;
+
+    return (mb_generate_options){.max_new_tokens = r->max_new_tokens,
+                                 .pick = {.sample = r->do_sample,
+                                          .temperature = r->temperature,
+                                          .top_k = r->top_k,
+                                          .top_p = r->top_p,
+                                          .repetition_penalty = r->repetition_penalty,
+                                          .seed = (uint64_t)r->seed},
+                                 .end = w->end.id,
+                                 .n_end = (int64_t)w->end.n,
+                                 .stop = r->stop.at,
+                                 .n_stop = r->stop.n};
+}
+
+int64_t mb_writer_context(const mb_writer *w, int64_t otherwise)
+{
+    const int64_t most =
+        mb_recipe_is_set(w->recipe, "max_length") ? w->recipe->max_length : otherwise;
+
+    return most < w->positions ? most : w->positions;
+}
+
+static double per_second(int64_t n, double seconds)
+{
+    return seconds > 0.0 ? (double)n / seconds : 0.0;
+}
+
+void mb_writer_print_speed(const mb_writer *w)
+{
+    const mb_generator_stats s = mb_generator_last(w->generator);
+
+    fprintf(stderr,
+            "prompt: %lld tokens, %.1f tokens/s (%lld more were kept); answer: %lld tokens, %.1f "
+            "tokens/s\n",
+            (long long)s.prompt_tokens, per_second(s.prompt_tokens, s.prompt_seconds),
+            (long long)s.kept_tokens, (long long)s.answer_tokens,
+            per_second(s.answer_tokens, s.answer_seconds));
+}
