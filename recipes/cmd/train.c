@@ -1,14 +1,19 @@
 /* recipes/cmd/train.c - mbuyu train: one recipe, one run, from data to a model ready to use. */
+#include "core/path.h"
 #include "recipes/commands.h"
 #include "recipes/train/job.h"
 
 static mb_status run(mb_launch *launch, mb_recipe *r)
 {
-    const mb_stop_options stop = {
-        .file = r->stop_file, .time_limit = r->time_limit, .slurm_margin = 120.0};
+    mb_stop_options stop = {.time_limit = r->time_limit, .slurm_margin = 120.0};
+    char file[MB_PATH_MAX];
     mb_job *j = NULL;
     mb_status st = MB_OK;
 
+    if (launch->rank == 0 && r->output_dir != NULL) { /* one rank is enough: wishes are summed */
+        MB_TRY(mb_path_join(file, sizeof file, r->output_dir, "stop"));
+        stop.file = r->stop_file != NULL ? r->stop_file : file;
+    }
     MB_TRY(mb_comm_agree(launch->world, mb_stop_init(&stop)));
     MB_TRY_GOTO(mb_job_open(r, launch, MB_JOB_TRAIN, &j), st, done);
     st = mb_job_train(j);

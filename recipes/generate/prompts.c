@@ -62,7 +62,7 @@ static mb_status add_user_message(mb_prompt_row *row, const char *text)
 mb_status mb_prompt_rows_add(mb_prompt_rows *p, const char *text, size_t n, bool as_chat)
 {
     const int64_t fault = mb_utf8_fault(text, n);
-    mb_prompt_row *row;
+    mb_prompt_row *row = NULL;
 
     MB_REQUIRE(fault < 0, MB_EDATA, "the prompt is not UTF-8 text: byte %lld", (long long)fault);
     MB_TRY(new_row(p, &row));
@@ -87,7 +87,7 @@ static const char *column(const mb_field_map *field, int n, const char *name)
 
 static mb_status add_messages(mb_prompt_rows *p, mb_json list)
 {
-    mb_prompt_row *row;
+    mb_prompt_row *row = NULL;
 
     MB_TRY(new_row(p, &row));
     MB_TRY(mb_json_doc_new("prompt", &row->messages));

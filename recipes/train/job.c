@@ -9,6 +9,7 @@
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
+#include "core/cpu/init.h"
 #include "core/log.h"
 #include "core/memory.h"
 #include "core/path.h"
@@ -206,7 +207,11 @@ static mb_status open_output(mb_job *j)
 
     MB_TRY(mb_checkpoints_open(j->comm, &o, &j->checkpoints));
     MB_TRY(mb_comm_agree(j->comm, mb_job_resume(j)));
-    return j->resumed_from == NULL ? new_run_id(j) : MB_OK;
+    if (j->resumed_from != NULL)
+        return MB_OK;
+    /* checkpoints of an overwritten run must not be taken for this one's by a later resume */
+    MB_TRY(mb_checkpoints_supersede(j->checkpoints, 0));
+    return new_run_id(j);
 }
 
 static mb_status fill(mb_job *j, const mb_model_config *c)
@@ -291,12 +296,27 @@ static mb_status same_recipe_everywhere(mb_comm *comm, const mb_recipe *r)
                                    : MB_RAISE(MB_EARG, "this rank has another recipe than rank 0"));
 }
 
+/* Bits are promised per class of processor; a mixture is worth a word. */
+static mb_status compare_hardware(const mb_job *j)
+{
+    char first[256] = "";
+
+    snprintf(first, sizeof first, "%s", mb_cpu_class());
+    MB_TRY(j->comm->ops->broadcast(j->comm, first, sizeof first, 0));
+    if (strcmp(first, mb_cpu_class()) != 0)
+        mb_log_warn("this rank computes on %s, rank 0 on %s: results agree within rounding, and "
+                    "depend on which rank does what",
+                    mb_cpu_class(), first);
+    return MB_OK;
+}
+
 static mb_status open_for(mb_job *j)
 {
     static mb_status (*const open[])(mb_job *, const mb_model_config *) = {
         [MB_JOB_TRAIN] = open_train, [MB_JOB_EVAL] = open_eval, [MB_JOB_PLAN] = open_plan};
     mb_model_config c;
 
+    MB_TRY(compare_hardware(j));
     MB_TRY(mb_comm_agree(j->comm, read_config(j, &c)));
     return open[j->use](j, &c);
 }
