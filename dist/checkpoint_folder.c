@@ -21,7 +21,7 @@ void mb_checkpoint_place(void)
     static int passed;
     const char *at = getenv("MBUYU_TEST_KILL_AT");
 
-    if (at != NULL && ++passed == atoi(at))
+    if (at != NULL && ++passed == (int)strtol(at, NULL, 10))
         raise(SIGKILL);
 }
 

@@ -170,7 +170,7 @@ static mb_status read_tensors(const char *path, mb_json root, int64_t data_at, i
             continue;
         }
         MB_TRY(check_name(path, it.value, it.key));
-        strcpy(name, it.key);
+        memcpy(name, it.key, strlen(it.key) + 1);
         MB_TRY(read_tensor(path, name, it.value, data_at, size - data_at, &h->info[h->n]));
         name += strlen(name) + 1;
         h->n++;

@@ -59,7 +59,7 @@ static mb_status copy_text(mb_arena *a, const char *text, const char **out)
     void *p;
 
     MB_TRY(mb_arena_take(a, strlen(text) + 1, &p));
-    strcpy(p, text);
+    memcpy(p, text, strlen(text) + 1);
     *out = p;
     return MB_OK;
 }

@@ -370,7 +370,7 @@ static mb_status read_dataset(const struct context *c, int64_t i, const mb_yaml 
         MB_TRY(mb_value_default(c->arena, &mb_dataset_keys[k], d));
     mb_yaml_place(y, place, sizeof place);
     MB_TRY(mb_arena_take(c->arena, strlen(place) + 1, &where));
-    strcpy(where, place);
+    memcpy(where, place, strlen(place) + 1);
     ((char *)where)[strlen(place) - 2] = '\0'; /* without ": " */
     d->where = where;
     if (y->kind == MB_YAML_LIST || (y->kind == MB_YAML_SCALAR && mb_yaml_is_null(y)))
