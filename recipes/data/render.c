@@ -134,29 +134,34 @@ static mb_status render_text(const mb_renderer *r, const mb_record *rec, mb_toke
     return wants_eos(r, !rec->whole_text) ? put_id(r, r->eos, MB_MARK_TRAINED, out) : MB_OK;
 }
 
-static mb_status render_pair(const mb_renderer *r, const char *prompt, const char *completion,
-                             mb_tokens *out)
+/* The completion with its suffix, unless it ends with it already. */
+static mb_status put_completion(const mb_renderer *r, const char *completion, mb_tokens *out)
 {
-    const uint8_t asked = r->o.train.on == MB_TRAIN_ALL ? MB_MARK_TRAINED : 0;
     const size_t n = strlen(completion), ns = strlen(r->suffix);
-    const bool has_suffix = n >= ns && strcmp(completion + n - ns, r->suffix) == 0;
-    const bool trains_eos = r->o.train.eos != MB_EOS_NONE || r->o.train.on == MB_TRAIN_ALL;
-    char *whole = NULL;
+    char *whole;
     mb_status st;
 
-    if (r->add_bos)
-        MB_TRY(put_id(r, r->bos, asked, out));
-    MB_TRY(put(r, prompt, asked, out));
-    out->split = out->ids.n;
-    if (has_suffix)
-        return put(r, completion, MB_MARK_TRAINED, out) != MB_OK ? mb_status_recorded()
-               : wants_eos(r, ns == 0) ? put_id(r, r->eos, trains_eos ? MB_MARK_TRAINED : 0, out)
-                                       : MB_OK;
+    if (n >= ns && strcmp(completion + n - ns, r->suffix) == 0)
+        return put(r, completion, MB_MARK_TRAINED, out);
     MB_TRY(mb_asprintf(&whole, "%s%s", completion, r->suffix));
     st = put(r, whole, MB_MARK_TRAINED, out);
     mb_free(whole);
-    MB_TRY(st);
-    return wants_eos(r, false) ? put_id(r, r->eos, trains_eos ? MB_MARK_TRAINED : 0, out) : MB_OK;
+    return st;
+}
+
+static mb_status render_pair(const mb_renderer *r, const char *prompt, const char *completion,
+                             mb_tokens *out)
+{
+    const bool all = r->o.train.on == MB_TRAIN_ALL;
+    const bool end = all || r->o.train.eos != MB_EOS_NONE;
+
+    if (r->add_bos)
+        MB_TRY(put_id(r, r->bos, all ? MB_MARK_TRAINED : 0, out));
+    MB_TRY(put(r, prompt, all ? MB_MARK_TRAINED : 0, out));
+    out->split = out->ids.n;
+    MB_TRY(put_completion(r, completion, out));
+    return wants_eos(r, r->suffix[0] == '\0') ? put_id(r, r->eos, end ? MB_MARK_TRAINED : 0, out)
+                                              : MB_OK;
 }
 
 static mb_status render_sentences(const mb_renderer *r, const mb_record *rec, mb_tokens *out)

@@ -1,0 +1,283 @@
+/* recipes/data/store_build.c - a token store from the cache, or from files.
+ *
+ *     digest of everything the rows depend on -> cached? -> store_read.c on every rank -> agree ->
+ *     store_join.c -> written to the cache by rank 0 -> hashes and counts, on every rank alike
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "core/path.h"
+#include "core/rng.h"
+#include "recipes/data/store_cache.h"
+#include "recipes/data/store_inside.h"
+
+/* FNV-1a over the words of a row, finished by a mix so that all bits count. */
+static uint64_t content_hash(const int32_t *id, const uint8_t *flags, int64_t n, int64_t label)
+{
+    uint64_t h = 0xcbf29ce484222325ull ^ (uint64_t)label;
+
+    for (int64_t i = 0; i < n; i++) {
+        h = (h ^ (uint32_t)id[i]) * 0x100000001b3ull;
+        h = (h ^ (flags[i] & MB_MARK_TRAINED)) * 0x100000001b3ull;
+    }
+    return mb_rng_key(h, 0, 0);
+}
+
+/* Adds up what the ranks counted. */
+static mb_status sum_stats(struct mb_store_builder *b)
+{
+    mb_store_stats *s = &b->stats;
+    int64_t v[] = {s->rows_read, s->bad,        s->empty,       s->untrained,     s->dropped,
+                   s->truncated, s->double_bos, b->word_labels, b->integer_labels};
+
+    MB_TRY(b->comm->ops->all_reduce(b->comm, v, 9, MB_DTYPE_I64, MB_SUM));
+    MB_TRY(b->comm->ops->all_reduce(b->comm, &b->top_label, 1, MB_DTYPE_I64, MB_MAX));
+    s->rows_read = v[0], s->bad = v[1], s->empty = v[2], s->untrained = v[3];
+    s->dropped = v[4], s->truncated = v[5], s->double_bos = v[6];
+    b->word_labels = v[7] > 0, b->integer_labels = v[8] > 0;
+    return MB_OK;
+}
+
+/* Nothing to train on: says why, with rows. Rank 0 has the first chunk. */
+static mb_status nothing_left(const struct mb_store_builder *b)
+{
+    const mb_store_stats *s = &b->stats;
+    char rows[600];
+    size_t at = 0;
+
+    if (s->untrained == 0)
+        return MB_RAISE(MB_EDATA,
+                        "%s: no row is left: %lld read, %lld bad, %lld empty, %lld longer than "
+                        "max_length",
+                        b->o->source[0].path, (long long)s->rows_read, (long long)s->bad,
+                        (long long)s->empty, (long long)s->dropped);
+    rows[0] = '\0';
+    for (int i = 0; i < b->n_untrained && at < sizeof rows; i++)
+        at += (size_t)snprintf(rows + at, sizeof rows - at, "%s%s:%lld: %s", i ? "; " : "",
+                               b->o->source[b->untrained[i].source].path,
+                               (long long)b->untrained[i].line, b->untrained[i].why);
+    return MB_RAISE(MB_EDATA, "no row has a trained token (%lld of %lld rows): %s",
+                    (long long)s->untrained, (long long)s->rows_read, rows);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* What follows from the rows themselves: hashes, duplicates, lengths, counts of special tokens. */
+static mb_status measure(mb_store *s, const mb_tokenizer *tok)
+{
+    const int32_t bos = mb_tokenizer_role(tok, MB_TOKEN_BOS);
+    const int32_t eos = mb_tokenizer_role(tok, MB_TOKEN_EOS);
+    mb_store_stats *c = &s->stats;
+    uint64_t *sorted;
+
+    MB_TRY(MB_NEW_ARRAY(&s->hash, s->n_rows));
+    MB_TRY(MB_NEW_ARRAY(&sorted, s->n_rows + 1));
+    c->trained = c->bos = c->eos = c->duplicates = c->max_length = 0;
+    c->min_length = INT64_MAX;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        const int64_t from = s->offset[r], n = s->offset[r + 1] - from;
+
+        s->hash[r] = sorted[r] = content_hash(s->ids + from, s->flags + from, n, s->label[r]);
+        c->trained += s->trained[r];
+        c->min_length = n < c->min_length ? n : c->min_length;
+        c->max_length = n > c->max_length ? n : c->max_length;
+    }
+    for (int64_t t = 0; t < s->n_tokens; t++) {
+        c->bos += s->ids[t] == bos;
+        c->eos += s->ids[t] == eos;
+    }
+    qsort(sorted, (size_t)s->n_rows, sizeof *sorted, by_value);
+    for (int64_t r = 1; r < s->n_rows; r++)
+        c->duplicates += sorted[r] == sorted[r - 1];
+    mb_free(sorted);
+    return MB_OK;
+}
+
+static mb_status name_sources(mb_store *s, const mb_store_options *o)
+{
+    MB_TRY(MB_NEW_ARRAY(&s->source_name, o->n_sources));
+    s->n_sources = o->n_sources;
+    for (int i = 0; i < o->n_sources; i++)
+        MB_TRY(mb_strdup(o->source[i].path, &s->source_name[i]));
+    return MB_OK;
+}
+
+static mb_status add_text(mb_digest *d, const char *s)
+{
+    return mb_digest_add(d, s != NULL ? s : "", (s != NULL ? strlen(s) : 0) + 1);
+}
+
+/* sha256 of everything the rows depend on. */
+static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
+{
+    const mb_store_options *o = b->o;
+    const int64_t numbers[] = {2 /* format */, o->n_sources,      o->max_length,
+                               o->excess,      o->classification, o->n_label_names};
+
+    MB_TRY(mb_digest_add(d, numbers, sizeof numbers));
+    MB_TRY(add_text(d, mb_tokenizer_sha256(o->render.tokenizer)));
+    MB_TRY(add_text(d, mb_renderer_identity(b->renderer)));
+    for (int i = 0; i < o->n_label_names; i++)
+        MB_TRY(add_text(d, o->label_names[i]));
+    for (int i = 0; i < o->n_sources; i++) {
+        const mb_source *s = &o->source[i];
+        uint8_t bytes[MB_DIGEST_BYTES];
+        int64_t size;
+        int fd;
+
+        MB_TRY(mb_file_open(s->path, MB_EDATA, &fd, &size));
+        close(fd);
+        MB_TRY(mb_digest_file(s->path, bytes));
+        MB_TRY(mb_digest_add(d, bytes, sizeof bytes));
+        MB_TRY(add_text(d, s->path));
+        MB_TRY(add_text(d, s->type));
+        MB_TRY(add_text(d, s->split));
+        MB_TRY(mb_digest_add(d, &s->skip_bad, sizeof s->skip_bad));
+        for (int f = 0; f < s->n_fields; f++) {
+            MB_TRY(add_text(d, s->field[f].canonical));
+            MB_TRY(add_text(d, s->field[f].column));
+        }
+    }
+    return MB_OK;
+}
+
+static mb_status compute_digest(const struct mb_store_builder *b, char hex[MB_DIGEST_HEX])
+{
+    uint8_t bytes[MB_DIGEST_BYTES];
+    mb_digest *d;
+    mb_status st;
+
+    MB_TRY(mb_digest_new(&d));
+    MB_TRY_GOTO(identity(b, d), st, done);
+    MB_TRY_GOTO(mb_digest_end(d, bytes), st, done);
+    mb_digest_hex(bytes, hex);
+done:
+    mb_digest_free(d);
+    return st;
+}
+
+/* Rank 0 reads the files' digest and perhaps the cached store, and tells the others. */
+static mb_status look_in_cache(struct mb_store_builder *b, bool *hit)
+{
+    mb_store *s = b->store;
+    const char *dir = b->o->cache_dir;
+    mb_status st = MB_OK;
+    int64_t found = 0;
+
+    if (b->comm->rank == 0) {
+        st = compute_digest(b, s->digest);
+        if (st == MB_OK && dir != NULL && dir[0] != '\0')
+            st = mb_store_cache_read(dir, s, &s->from_cache);
+        found = s->from_cache;
+    }
+    MB_TRY(mb_comm_agree(b->comm, st));
+    MB_TRY(b->comm->ops->broadcast(b->comm, s->digest, sizeof s->digest, 0));
+    MB_TRY(b->comm->ops->broadcast(b->comm, &found, sizeof found, 0));
+    *hit = found != 0;
+    if (!*hit)
+        return MB_OK;
+    st = mb_store_cache_share(s, b->comm);
+    return mb_comm_agree(b->comm, st);
+}
+
+/* When several ranks failed, the one with the first row speaks: whoever reads the message mends the
+ * file from the top. */
+static mb_status first_failure(struct mb_store_builder *b, mb_status st)
+{
+    const int64_t at = st == MB_OK ? INT64_MAX : b->chunk.number;
+    int64_t first = at;
+
+    MB_TRY(b->comm->ops->all_reduce(b->comm, &first, 1, MB_DTYPE_I64, MB_MIN));
+    if (st != MB_OK && at > first) {
+        mb_status_clear();
+        st = MB_OK;
+    }
+    return mb_comm_agree(b->comm, st);
+}
+
+static mb_status tokenise(struct mb_store_builder *b)
+{
+    const char *dir = b->o->cache_dir;
+    mb_status st = mb_store_read(b);
+
+    MB_TRY(first_failure(b, st));
+    MB_TRY(sum_stats(b));
+
+    int64_t rows = (int64_t)b->n_rows;
+
+    MB_TRY(b->comm->ops->all_reduce(b->comm, &rows, 1, MB_DTYPE_I64, MB_SUM));
+    st = rows == 0 && b->comm->rank == 0 ? nothing_left(b) : MB_OK;
+    MB_TRY(mb_comm_agree(b->comm, st));
+    st = mb_store_join(b);
+    MB_TRY(mb_comm_agree(b->comm, st));
+    b->store->stats = b->stats;
+    if (b->comm->rank == 0 && dir != NULL && dir[0] != '\0' &&
+        mb_store_cache_write(dir, b->store) != MB_OK) {
+        mb_log_warn("the token store is not cached: %s", mb_status_sentence());
+        mb_status_clear();
+    }
+    return MB_OK;
+}
+
+static void builder_release(struct mb_store_builder *b)
+{
+    mb_renderer_free(b->renderer);
+    mb_free(b->chunk.text);
+    for (int i = 0; b->result != NULL && i < MB_CHUNK_ROWS; i++) {
+        mb_tokens_release(&b->result[i].tokens);
+        mb_free(b->result[i].label);
+        mb_free(b->result[i].sentence);
+    }
+    mb_free(b->result);
+    mb_free(b->about);
+    mb_free(b->ids);
+    mb_free(b->flags);
+    mb_names_release(&b->labels);
+    mb_free(b);
+}
+
+static mb_status prepare(struct mb_store_builder *b)
+{
+    const mb_store_options *o = b->o;
+
+    MB_REQUIRE(o->n_sources > 0, MB_EARG, "datasets is empty: there is nothing to train on");
+    MB_REQUIRE(o->max_length >= 0 && o->max_length < INT32_MAX, MB_EARG, "max_length is %lld",
+               (long long)o->max_length);
+    MB_TRY(mb_renderer_new(&o->render, &b->renderer));
+    return name_sources(b->store, o);
+}
+
+mb_status mb_store_build(const mb_store_options *o, mb_comm *comm, mb_store **out)
+{
+    struct mb_store_builder *b = NULL;
+    bool hit = false;
+    mb_status st;
+
+    MB_TRY(MB_NEW(&b));
+    b->o = o;
+    b->comm = comm;
+    st = MB_NEW(&b->store);
+    if (st == MB_OK)
+        st = prepare(b);
+    MB_TRY_GOTO(mb_comm_agree(comm, st), st, fail);
+    MB_TRY_GOTO(look_in_cache(b, &hit), st, fail);
+    if (!hit)
+        MB_TRY_GOTO(tokenise(b), st, fail);
+    MB_TRY_GOTO(mb_comm_agree(comm, measure(b->store, o->render.tokenizer)), st, fail);
+    *out = b->store;
+    builder_release(b);
+    return MB_OK;
+fail:
+    mb_store_free(b->store);
+    builder_release(b);
+    return st;
+}
