@@ -134,11 +134,30 @@ static void fill_row(struct verify *v, const int32_t *ids, const mb_tensor *labe
         b->max_len = n;
 }
 
-static mb_status check_ids(const struct verify *v, const mb_tensor *t, int64_t below)
+static mb_status check_range(const struct verify *v, const char *name, const mb_tensor *t,
+                             int32_t least, int64_t below)
 {
     for (int64_t i = 0; i < mb_tensor_count(t); i++)
-        MB_REQUIRE(mb_i32(t)[i] < below, MB_EMODEL, "%s: id or label %d is not below %lld",
-                   v->golden_path, mb_i32(t)[i], (long long)below);
+        MB_REQUIRE(mb_i32(t)[i] >= least && mb_i32(t)[i] < below, MB_EMODEL,
+                   "%s: %s holds %d, expected %d to %lld", v->golden_path, name, mb_i32(t)[i],
+                   least, (long long)below - 1);
+    return MB_OK;
+}
+
+/* What the batch's arrays will be indexed with. */
+static mb_status check_inputs(const struct verify *v, const mb_tensor *ids, const mb_tensor *labels)
+{
+    const mb_model_config *c = &v->e->model->config;
+    const bool whole = c->head == MB_HEAD_SEQUENCE;
+
+    MB_TRY(check_range(v, "in.input_ids", ids, 0, c->vocab));
+    MB_TRY(check_range(v, "in.labels", labels, whole ? 0 : -100, whole ? c->labels : c->vocab));
+    for (int64_t r = 0; r < v->rows; r++)
+        MB_REQUIRE(row_length(v, r) > 0, MB_EMODEL, "%s: row %lld has no token", v->golden_path,
+                   (long long)r);
+    MB_REQUIRE(v->columns <= c->positions, MB_EMODEL,
+               "%s: rows of %lld tokens, the model has %lld positions", v->golden_path,
+               (long long)v->columns, (long long)c->positions);
     return MB_OK;
 }
 
@@ -150,8 +169,9 @@ static mb_status make_batch(struct verify *v)
 
     MB_TRY(read_golden(v, "in.input_ids", MB_DTYPE_I32, &ids));
     MB_TRY(read_golden(v, "in.labels", MB_DTYPE_I32, &labels));
-    MB_REQUIRE(ids.ndim == 2 && ids.dim[0] > 0 && ids.dim[1] > 0 && labels.dim[0] == ids.dim[0] &&
-                   (c->head == MB_HEAD_SEQUENCE || mb_tensor_same_shape(&ids, &labels)),
+    MB_REQUIRE(ids.ndim == 2 && ids.dim[0] > 0 && ids.dim[1] > 0 &&
+                   (c->head == MB_HEAD_SEQUENCE ? labels.ndim == 1 && labels.dim[0] == ids.dim[0]
+                                                : mb_tensor_same_shape(&ids, &labels)),
                MB_EMODEL, "%s: in.input_ids and in.labels do not fit together", v->golden_path);
     v->rows = ids.dim[0];
     v->columns = ids.dim[1];
@@ -161,8 +181,7 @@ static mb_status make_batch(struct verify *v)
                    "%s: in.attention_mask has another shape than in.input_ids", v->golden_path);
         v->mask = mask.data;
     }
-    MB_TRY(check_ids(v, &ids, c->vocab));
-    MB_TRY(check_ids(v, &labels, c->head == MB_HEAD_SEQUENCE ? c->labels : c->vocab));
+    MB_TRY(check_inputs(v, &ids, &labels));
     MB_TRY(mb_batch_new(v->rows * v->columns, v->rows, &v->batch));
     b = v->batch;
     b->tokens = (v->rows * v->columns + 63) / 64 * 64;
@@ -205,13 +224,17 @@ static mb_status compare_logits(struct verify *v, const mb_tensor *logits, const
 {
     const mb_model_config *c = &v->e->model->config;
     const int64_t width = mb_cols(logits);
+    const bool whole = c->head == MB_HEAD_SEQUENCE;
+    const int64_t dim[] = {v->rows, whole ? width : v->columns, width};
+    const mb_tensor wanted = mb_tensor_of(NULL, MB_DTYPE_F32, whole ? 2 : 3, dim);
     const double allowed = 1e-4 * fmax(1.0, largest(ref));
-    char where[64];
+    char where[64], a[96], b[96];
 
-    MB_REQUIRE(mb_cols(ref) == width, MB_EMODEL, "%s: logits have %lld columns, the model %lld",
-               v->golden_path, (long long)mb_cols(ref), (long long)width);
+    MB_REQUIRE(mb_tensor_same_shape(ref, &wanted), MB_EMODEL,
+               "%s: %s has shape %s, the model's logits %s", v->golden_path,
+               kind == MERGED ? "merged.logits" : "out.logits", mb_tensor_shape(ref, a, sizeof a),
+               mb_tensor_shape(&wanted, b, sizeof b));
     for (int64_t r = 0; r < v->rows; r++) {
-        const bool whole = c->head == MB_HEAD_SEQUENCE;
         const int64_t n = whole ? 1 : v->batch->len[r];
         for (int64_t t = 0; t < n; t++) {
             const float *mine = mb_row(logits, whole ? r : v->batch->start[r] + t);
@@ -323,6 +346,9 @@ static mb_status compare_adapter(struct verify *v, const char *dir)
         v->golden = after;
         st = read_golden(v, name, MB_DTYPE_F32, &ref);
         v->golden = mine;
+        if (st == MB_OK && !mb_tensor_same_shape(&ref, &w->value))
+            st = MB_RAISE(MB_EMODEL, "%s: tensor '%s' has another shape than the adapter's", path,
+                          name);
         if (st == MB_OK)
             note(&v->kind[ADAPTER], name, settled_difference(&w->value, &ref, &grad), 2e-4);
     }
@@ -378,6 +404,8 @@ static mb_status first_pass(struct verify *v)
     mb_engine_zero_grad(v->e);
     MB_TRY(mb_engine_plain(v->e, v->batch, (double)v->batch->n_targets, &logits, &r));
     MB_TRY(read_golden(v, "out.loss", MB_DTYPE_F32, &loss));
+    MB_REQUIRE(mb_tensor_count(&loss) == 1, MB_EMODEL, "%s: out.loss has %lld entries, not 1",
+               v->golden_path, (long long)mb_tensor_count(&loss));
     note(&v->kind[LOSS], "loss", fabs(r.loss / r.weight - (double)mb_f32(&loss)[0]), 1e-5);
     MB_TRY(compare_gradients(v));
     MB_TRY(mb_engine_logits(v->e, v->batch, NULL, &logits));

@@ -1,0 +1,98 @@
+/* tests/peers/forward.c - the logits that mbuyu computes, for exports.py to compare.
+ *
+ *     forward MODEL OUT [ADAPTER] < ROWS        a row: token ids with spaces between them
+ *
+ * All rows go through the model as one batch. OUT receives the logits as float32: of every token of
+ * every row in order, or one line per row of a classifier. Prints "lines width".
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cpu/cpu.h"
+#include "recipes/data/collate.h"
+#include "recipes/train/session.h"
+
+enum { TOKENS_MAX = 65536, ROWS_MAX = 256 };
+
+static mb_status read_rows(mb_batch *b, int64_t vocab)
+{
+    static char line[1 << 20];
+
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        const int64_t s = b->n_seq, from = b->used;
+        MB_REQUIRE(s < b->max_seq, MB_EARG, "more than %d rows", ROWS_MAX);
+        for (char *at = line, *end;; at = end) {
+            const long id = strtol(at, &end, 10);
+            if (end == at)
+                break;
+            MB_REQUIRE(id >= 0 && id < vocab && b->used < TOKENS_MAX, MB_EARG,
+                       "id %ld, vocabulary of %lld", id, (long long)vocab);
+            b->ids[b->used] = (int32_t)id;
+            b->position[b->used] = (int32_t)(b->used - from);
+            b->used++;
+        }
+        b->start[s] = b->k_start[s] = (int32_t)from;
+        b->len[s] = b->k_len[s] = (int32_t)(b->used - from);
+        if (b->len[s] > b->max_len)
+            b->max_len = b->len[s];
+        b->n_seq++;
+    }
+    b->tokens = (b->used + 63) / 64 * 64;
+    return MB_OK;
+}
+
+static mb_status write_logits(const mb_batch *b, const mb_tensor *y, bool per_row, const char *path)
+{
+    const int64_t lines = per_row ? b->n_seq : b->used, width = mb_cols(y);
+    FILE *f = fopen(path, "wb");
+
+    MB_REQUIRE(f != NULL, MB_EIO, "%s cannot be written", path);
+    const bool whole =
+        fwrite(mb_f32(y), sizeof(float), (size_t)(lines * width), f) == (size_t)(lines * width);
+    MB_REQUIRE(fclose(f) == 0 && whole, MB_EIO, "%s cannot be written", path);
+    printf("%lld %lld\n", (long long)lines, (long long)width);
+    return MB_OK;
+}
+
+static mb_status run(mb_session_options *o, const char *out)
+{
+    mb_json_doc *doc = NULL;
+    mb_engine *e = NULL;
+    mb_batch *b = NULL;
+    mb_tensor y;
+
+    MB_TRY(mb_cpu_init());
+    MB_TRY(mb_model_config_doc(o->path, &doc));
+    o->head = mb_model_config_head(doc, MB_HEAD_CAUSAL_LM);
+    mb_json_free(doc);
+    MB_TRY(mb_session_open(o, &e, NULL));
+    MB_TRY(mb_batch_new(TOKENS_MAX, ROWS_MAX, &b));
+    for (int s = 0; s < ROWS_MAX; s++)
+        b->start[s] = -1;
+    MB_TRY(read_rows(b, e->model->config.vocab));
+    MB_TRY(mb_engine_reserve_for(e, b, false, 0));
+    MB_TRY(mb_engine_logits(e, b, NULL, &y));
+    MB_TRY(write_logits(b, &y, o->head == MB_HEAD_SEQUENCE, out));
+    mb_batch_free(b);
+    mb_engine_free(e);
+    return MB_OK;
+}
+
+int main(int argc, char **argv)
+{
+    mb_session_options o = {
+        .trained = MB_TRAINED_NOTHING, .quiet = true, .engine = {.threads = mb_default_threads()}};
+    mb_status st;
+
+    if (argc != 3 && argc != 4) {
+        fprintf(stderr, "usage: forward MODEL OUT [ADAPTER] < ROWS\n");
+        return 2;
+    }
+    o.path = argv[1];
+    o.adapter_path = argc == 4 ? argv[3] : NULL;
+    st = run(&o, argv[2]);
+    if (st != MB_OK)
+        fprintf(stderr, "forward: %s\n", mb_status_sentence());
+    return mb_status_exit_code(st);
+}
