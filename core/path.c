@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,16 @@ bool mb_path_has_suffix(const char *path, const char *suffix)
     const size_t n = strlen(path), m = strlen(suffix);
 
     return n >= m && memcmp(path + n - m, suffix, m) == 0;
+}
+
+mb_status mb_path_real(const char *path, char *out, size_t size)
+{
+    char real[PATH_MAX];
+
+    MB_REQUIRE(realpath(path, real) != NULL, MB_EIO, "%s: %s", path, strerror(errno));
+    MB_REQUIRE((size_t)snprintf(out, size, "%s", real) < size, MB_EIO,
+               "%s: the absolute path is longer than %zu bytes", path, size);
+    return MB_OK;
 }
 
 bool mb_path_exists(const char *path)

@@ -28,6 +28,9 @@ const char *mb_path_base(const char *path);
 mb_status mb_path_dir(char *out, size_t size, const char *path) MB_MUST_USE;
 bool mb_path_has_suffix(const char *path, const char *suffix);
 
+/* The absolute path without links or dots; MB_EIO when there is nothing there. */
+mb_status mb_path_real(const char *path, char *out, size_t size) MB_MUST_USE;
+
 /* These follow symbolic links. */
 bool mb_path_exists(const char *path);
 bool mb_path_is_dir(const char *path);

@@ -13,6 +13,7 @@
 #include "core/path.h"
 #include "recipes/commands.h"
 #include "recipes/export/model.h"
+#include "recipes/export/verb.h"
 #include "recipes/train/job.h"
 
 static mb_dtype dtype_of(const mb_recipe *r)
@@ -118,7 +119,7 @@ static bool is_checkpoint(const char *path)
            mb_path_exists(manifest);
 }
 
-static mb_status run(int argc, char **argv, bool needs_adapter)
+mb_status mb_export_verb(int argc, char **argv, bool needs_adapter)
 {
     mb_recipe *r = NULL;
     mb_status st;
@@ -137,10 +138,5 @@ static mb_status run(int argc, char **argv, bool needs_adapter)
 
 mb_status mb_cmd_export(int argc, char **argv)
 {
-    return run(argc, argv, false);
-}
-
-mb_status mb_cmd_merge(int argc, char **argv)
-{
-    return run(argc, argv, true);
+    return mb_export_verb(argc, argv, false);
 }

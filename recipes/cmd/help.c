@@ -26,6 +26,7 @@ static const struct {
 } environment[] = {
     {"MBUYU_LOG", "error, warn, info or debug: how much is said on stderr"},
     {"MBUYU_DEBUG", "1: a failure also shows its path through the source"},
+    {"MBUYU_CACHE", "where tokenised data is kept; without it output_dir/cache"},
     {"MBUYU_GEMM", "openblas or onednn: who multiplies matrices; without it mbuyu chooses"},
     {"MBUYU_ALLOC_FAIL_AT", "n: the n-th request for memory fails, for tests"},
     {"OMP_NUM_THREADS", "threads of a rank; without it its share of the cores"},

@@ -2,7 +2,6 @@
 #include "recipes/export/model.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -71,13 +70,14 @@ static mb_status write_tokenizer(void *ctx, const char *dir)
 
 static mb_status not_the_base(const mb_export *e, const char *dir)
 {
-    char *a = realpath(dir, NULL), *b = realpath(e->base, NULL);
-    const bool same = a != NULL && b != NULL && strcmp(a, b) == 0;
+    char a[MB_PATH_MAX], b[MB_PATH_MAX];
 
-    free(a);
-    free(b);
-    MB_REQUIRE(!same, MB_EARG, "%s is the base model itself: choose another folder to write to",
-               dir);
+    if (!mb_path_exists(dir))
+        return MB_OK;
+    MB_TRY(mb_path_real(dir, a, sizeof a));
+    MB_TRY(mb_path_real(e->base, b, sizeof b));
+    MB_REQUIRE(strcmp(a, b) != 0, MB_EARG,
+               "%s is the base model itself: choose another folder to write to", dir);
     return MB_OK;
 }
 

@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "core/log.h"
 #include "core/path.h"
@@ -77,26 +76,18 @@ static mb_dtype export_dtype(const mb_recipe *r)
                                               : MB_DTYPE_F32;
 }
 
-static mb_status base_folder(const mb_job *j, mb_export *e, char *path, size_t size)
+/* Where PEFT finds the base: its folder, or the one written here for a GGUF. */
+static mb_status base_folder(const mb_job *j, const mb_export *e, char *path, size_t size)
 {
-    char *real = realpath(j->recipe->model_name_or_path, NULL);
-    char config[4096];
+    char config[MB_PATH_MAX], written[MB_PATH_MAX];
 
     MB_TRY(mb_path_join(config, sizeof config, j->recipe->model_name_or_path, "config.json"));
-    if (mb_path_exists(config)) {
-        snprintf(path, size, "%s", real != NULL ? real : j->recipe->model_name_or_path);
-        free(real);
-        return MB_OK;
-    }
-    free(real);
-    MB_TRY(mb_path_join(path, size, j->recipe->output_dir, "base"));
-    MB_TRY(mb_export_hf(e, path));
-    real = realpath(path, NULL);
-    if (real != NULL)
-        snprintf(path, size, "%s", real);
-    free(real);
-    mb_log_info("the base model, as a Hugging Face folder: %s", path);
-    return MB_OK;
+    if (mb_path_exists(config))
+        return mb_path_real(j->recipe->model_name_or_path, path, size);
+    MB_TRY(mb_path_join(written, sizeof written, j->recipe->output_dir, "base"));
+    MB_TRY(mb_export_hf(e, written));
+    mb_log_info("the base model, as a Hugging Face folder: %s", written);
+    return mb_path_real(written, path, size);
 }
 
 static mb_status export_adapter(const mb_job *j, mb_export *e, mb_card *card, const char *dir)
