@@ -82,15 +82,19 @@ style_of_c() {
     git ls-files -z '*.c' '*.h' | xargs -0 "$tool" --dry-run -Werror
 }
 
-# Three steps on two ranks under the sanitizers, saved and exported.
-three_steps() {
-    local out=$work/three-steps rows=$work/rows.jsonl i
+# Three steps under the sanitizers, saved and exported. Leaks are looked for on one rank, without
+# MPI: its plugins are gone before the search, and what they left cannot be told from ours.
+three_steps() { # three_steps RANKS
+    local out=$work/three-steps-$1 rows=$work/rows.jsonl launcher=() leaks=1 i
     for i in 1 2 3 4 5 6 7 8 9; do
         printf '{"prompt": "Swahili: mti %d\\nEnglish:", "completion": " tree %d"}\n' "$i" "$i"
     done >"$rows"
-    ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0 \
-        UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
-        timeout 300 mpirun --oversubscribe -np 2 build-asan/mbuyu train \
+    if [ "$1" -gt 1 ]; then
+        launcher=(mpirun --oversubscribe -np "$1")
+        leaks=0
+    fi
+    ASAN_OPTIONS=detect_leaks=$leaks OMP_NUM_THREADS=1 timeout 300 \
+        "${launcher[@]}" build-asan/mbuyu train \
         model_name_or_path=tests/data/reference/llama "datasets=[\"$rows\"]" "output_dir=$out" \
         finetuning_type=lora max_steps=3 per_device_train_batch_size=1 \
         gradient_accumulation_steps=1 save_steps=2 logging_steps=1 max_length=64
@@ -118,6 +122,8 @@ peer_arguments() {
     case $1 in
     dequantise) printf '%s\n' "$helper/dequantise_blocks" ;;
     export) printf '%s\n' "$helper/export_files" ;;
+    formats) printf '%s\n' "$helper/tensor_files" ;;
+    model_h5) printf '%s\n' "$helper/model_h5_save" ;;
     tokenizers)
         printf '%s\n' "$helper/peer_tokenize" \
             --smollm2 "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" \
@@ -131,7 +137,7 @@ peer() {
     local arguments=()
     mapfile -t arguments < <(peer_arguments "$(basename "$1" .py)")
     HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MBUYU_LOG=error \
-        timeout 900 "$MB_PEERS" "$1" "${arguments[@]}"
+        timeout 900 "$MB_PEERS" -P "$1" "${arguments[@]}"
 }
 
 twin() {
@@ -161,6 +167,7 @@ stage build
 build build-test -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMB_TESTS=ON
 
 stage tests
+check 'documents: tables of keys and verbs' scripts/make_reference_docs.sh --check
 count_ctest tests build-test
 
 stage 'build with sanitizers'
@@ -174,8 +181,9 @@ if [ "$long" -eq 1 ]; then
 else
     count_ctest sanitizers build-asan -L unit
 fi
+check 'sanitizers: three steps' three_steps 1
+check 'sanitizers: three steps on two ranks' three_steps 2
 unset LSAN_OPTIONS UBSAN_OPTIONS
-check 'sanitizers: three steps on two ranks' three_steps
 
 if [ "$peers" -eq 1 ]; then
     stage "peers' packages"
