@@ -36,14 +36,5 @@ static mb_status run(mb_launch *launch, mb_recipe *r)
 
 mb_status mb_cmd_eval(mb_launch *launch, int argc, char **argv)
 {
-    mb_recipe *r = NULL;
-    mb_status st = mb_comm_agree(launch->world, mb_recipe_load(argc, argv, &r));
-
-    if (st == MB_OK) {
-        if (r->threads > 0)
-            launch->threads = (int)r->threads;
-        st = run(launch, r);
-    }
-    mb_recipe_free(r);
-    return st;
+    return mb_job_verb(launch, argc, argv, run);
 }

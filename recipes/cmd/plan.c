@@ -43,20 +43,18 @@ static mb_status print(const mb_job *j)
     return MB_OK;
 }
 
+static mb_status run(mb_launch *launch, mb_recipe *r)
+{
+    mb_job *j = NULL;
+    mb_status st;
+
+    MB_TRY(mb_job_open(r, launch, MB_JOB_PLAN, &j));
+    st = mb_comm_agree(launch->world, launch->rank == 0 ? print(j) : MB_OK);
+    mb_job_close(j);
+    return st;
+}
+
 mb_status mb_cmd_plan(mb_launch *launch, int argc, char **argv)
 {
-    mb_recipe *r = NULL;
-    mb_job *j = NULL;
-    mb_status st = mb_comm_agree(launch->world, mb_recipe_load(argc, argv, &r));
-
-    if (st == MB_OK && r->threads > 0)
-        launch->threads = (int)r->threads;
-    if (st == MB_OK)
-        st = mb_job_open(r, launch, MB_JOB_PLAN, &j);
-    if (st == MB_OK && launch->rank == 0)
-        st = print(j);
-    st = mb_comm_agree(launch->world, st);
-    mb_job_close(j);
-    mb_recipe_free(r);
-    return st;
+    return mb_job_verb(launch, argc, argv, run);
 }

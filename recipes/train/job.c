@@ -362,3 +362,16 @@ void mb_job_close(mb_job *j)
     mb_free(j->resumed_from);
     mb_free(j);
 }
+
+mb_status mb_job_verb(mb_launch *launch, int argc, char **argv, mb_recipe_fn run)
+{
+    mb_recipe *r = NULL;
+    mb_status st = mb_comm_agree(launch->world, mb_recipe_load(argc, argv, &r));
+
+    if (st == MB_OK && r->threads > 0)
+        launch->threads = (int)r->threads;
+    if (st == MB_OK)
+        st = run(launch, r);
+    mb_recipe_free(r);
+    return st;
+}

@@ -100,6 +100,10 @@ void mb_job_memory(const mb_job *j, mb_memory_plan *out);
 mb_status mb_job_fits(const mb_job *j) MB_MUST_USE;
 void mb_job_log_memory(const mb_job *j);
 
+/* For verbs on ranks: loads the recipe on all, applies `threads`, calls run. Collective. */
+typedef mb_status (*mb_recipe_fn)(mb_launch *launch, mb_recipe *r);
+mb_status mb_job_verb(mb_launch *launch, int argc, char **argv, mb_recipe_fn run) MB_MUST_USE;
+
 /* Session options as a recipe gives them. */
 void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads,
                             mb_session_options *o);
