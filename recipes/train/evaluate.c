@@ -81,9 +81,6 @@ mb_status mb_job_evaluate(mb_job *j, mb_metrics *out, double *loss)
         mb_metrics_add(out, "eval_accuracy", total[RIGHT] / total[WEIGHT]);
     mb_metrics_add(out, "num_eval_tokens", total[WEIGHT]);
     mb_metrics_add(out, "eval_runtime", mb_clock() - before);
-    mb_log_info("step %lld: eval_loss %.4f over %.0f %s%s", (long long)j->at.step, *loss,
-                total[WEIGHT], j->task->labelled ? "rows" : "tokens",
-                isfinite(*loss) ? "" : " (not finite)");
 done:
     mb_free(sums);
     return st;

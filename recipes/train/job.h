@@ -58,7 +58,7 @@ typedef struct mb_job {
     mb_progress_state at;
     char *resumed_from; /* checkpoint this run goes on from, NULL: fresh */
     char run_id[40], base_digest[80];
-    int64_t total_steps;
+    int64_t total_steps, saving_step;
     int64_t library_bytes;    /* of the process before anything was made */
     int64_t peak_bytes;       /* measured, without libraries */
     int64_t step_allocations; /* requests for memory inside steps: 0 */
@@ -87,6 +87,8 @@ mb_status mb_job_export(mb_job *j) MB_MUST_USE;
 mb_status mb_job_resume(mb_job *j) MB_MUST_USE;          /* finds, compares, reads counters */
 mb_status mb_job_restore(mb_job *j) MB_MUST_USE;         /* fills parameters and states */
 mb_status mb_job_save(mb_job *j, bool wait) MB_MUST_USE; /* starts a checkpoint of this moment */
+/* After a poll or wait: a published checkpoint gets the logs' trainer_state.json beside it. */
+mb_status mb_job_saved(mb_job *j, mb_save_outcome outcome) MB_MUST_USE;
 mb_status mb_job_base_digest(mb_job *j) MB_MUST_USE;
 
 /* plan.c: bytes per rank, by what they are for. */

@@ -215,6 +215,8 @@ static mb_status bar_log(void *state, const mb_metrics *m)
     const struct bar *b = state;
     char line[LINE_MAX_BYTES];
 
+    if (mb_metrics_get(m, "train_runtime") != NULL)
+        return MB_OK; /* the run's own last words say that */
     mb_progress_record(line, sizeof line, m, b->total);
     mb_log_info("%s", line);
     return MB_OK;

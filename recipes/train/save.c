@@ -29,7 +29,7 @@ static const struct {
         I(seen), I(best_step),   I(without_progress),
 },
   reals[] = {
-      I(seconds), I(best), I(first_loss), I(last_loss), I(last_eval_loss),
+      I(seconds), I(epoch), I(best), I(first_loss), I(last_loss), I(last_eval_loss),
 #undef I
 };
 
@@ -85,12 +85,16 @@ mb_status mb_job_save(mb_job *j, bool wait)
     mb_status st = MB_OK;
 
     MB_TRY(mb_checkpoints_wait(j->checkpoints, &outcome)); /* one at a time */
+    MB_TRY(mb_job_saved(j, outcome));
+    j->saving_step = j->at.step;
     MB_TRY_GOTO(mb_json_doc_new("state", &doc), st, done);
     MB_TRY_GOTO(state_to_json(j, mb_json_root(doc)), st, done);
     MB_TRY_GOTO(mb_json_text(mb_json_root(doc), 0, &text, NULL), st, done);
     MB_TRY_GOTO(begin(j, text, async), st, done);
     if (!async)
         st = mb_checkpoints_wait(j->checkpoints, &outcome);
+    if (!async && st == MB_OK)
+        st = mb_job_saved(j, outcome);
     if (st == MB_OK && wait && outcome == MB_SAVE_FAILED)
         st = MB_RAISE(MB_EIO, "the checkpoint of step %lld could not be written: %s",
                       (long long)j->at.step, mb_checkpoints_failure(j->checkpoints));
@@ -98,6 +102,20 @@ done:
     mb_free(text);
     mb_json_free(doc);
     return st;
+}
+
+mb_status mb_job_saved(mb_job *j, mb_save_outcome outcome)
+{
+    char path[MB_PATH_MAX];
+
+    if (outcome != MB_SAVE_PUBLISHED || j->sinks == NULL)
+        return MB_OK;
+    MB_TRY(mb_checkpoint_path(j->recipe->output_dir, j->saving_step, path, sizeof path));
+    if (mb_sinks_checkpoint(j->sinks, path, j->saving_step) != MB_OK) {
+        mb_log_warn("%s", mb_status_sentence()); /* logs are not worth the run */
+        mb_status_clear();
+    }
+    return MB_OK;
 }
 
 /* ---- resuming ----------------------------------------------------------------------------- */

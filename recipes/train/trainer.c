@@ -241,6 +241,7 @@ static mb_status after_step(mb_job *j, const mb_step *s, const double *votes, st
     bool save = time_to_save(j, s), no_progress = false;
 
     MB_TRY(mb_checkpoints_poll(j->checkpoints, votes + MB_VOTE_SAVE, &outcome));
+    MB_TRY(mb_job_saved(j, outcome));
     if (time_to_log(j))
         MB_TRY(mb_comm_agree(j->comm, log_window(j, s, w, lr)));
     if (time_to_evaluate(j, s))
@@ -271,6 +272,7 @@ static mb_status loop(mb_job *j)
         MB_TRY(mb_sampler_step(j->data->train, j->at.step, &s));
         MB_TRY(one_step(j, &s, votes, &r));
         j->at.step++;
+        j->at.epoch = s.epochs_done;
         note_step(j, &s, &r, mb_clock() - before, lr, &w);
         MB_TRY(after_step(j, &s, votes, &w, lr, &done));
     }
@@ -295,10 +297,11 @@ static mb_status start(mb_job *j)
 
 static mb_status finish(mb_job *j)
 {
-    mb_metrics m = {.step = j->at.step};
+    mb_metrics m = {.step = j->at.step, .epoch = j->at.epoch};
     mb_save_outcome outcome;
 
     MB_TRY(mb_checkpoints_wait(j->checkpoints, &outcome));
+    MB_TRY(mb_job_saved(j, outcome));
     mb_metrics_add(&m, "train_runtime", j->at.seconds);
     mb_metrics_add(&m, "num_tokens", (double)j->at.seen);
     mb_metrics_add(&m, "train_tokens_per_second", (double)j->at.seen / j->at.seconds);
@@ -307,8 +310,12 @@ static mb_status finish(mb_job *j)
     mb_metrics_add(&m, "num_step_allocations", (double)j->step_allocations);
     mb_metrics_add(&m, "num_bytes_sent", (double)j->comm->bytes_sent);
     mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
-    if (j->at.seconds > 0.0)
-        MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
+    if (j->at.seconds <= 0.0)
+        return MB_OK;
+    MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
+    mb_log_info("%lld steps, %.0f s, %.1f tokens/s, at most %.0f MiB on this rank beside libraries",
+                (long long)j->at.step, j->at.seconds, (double)j->at.seen / j->at.seconds,
+                (double)(j->peak_bytes - j->library_bytes) / 1048576.0);
     return MB_OK;
 }
 
