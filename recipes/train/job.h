@@ -28,7 +28,7 @@ typedef struct mb_progress_state {
     int64_t micro_units, step_units;
     int64_t tokens;           /* trained tokens so far */
     int64_t seen;             /* all tokens so far */
-    double seconds;           /* of training so far */
+    double seconds, epoch;    /* of training so far */
     double best;              /* metric of the best evaluation; NaN: none */
     int64_t best_step;        /* -1: none */
     int64_t without_progress; /* evaluations in a row, for early stopping */
