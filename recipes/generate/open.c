@@ -166,8 +166,7 @@ mb_status mb_writer_encode(const mb_writer *w, const mb_record *rec, mb_tokens *
         text.text = rec->text;
         return mb_render(w->renderer, &text, out, NULL);
     }
-    MB_REQUIRE(rec->kind == MB_RECORD_CHAT, MB_EDATA,
-               "a prompt must be a text or a conversation");
+    MB_REQUIRE(rec->kind == MB_RECORD_CHAT, MB_EDATA, "a prompt must be a text or a conversation");
     const char *choice = w->recipe->chat_template;
     if (choice != NULL && strcmp(choice, "none") == 0 && rec->n_messages == 1 &&
         rec->message[0].role == MB_ROLE_USER) { /* as its training rows are written */

@@ -14,8 +14,8 @@
 #include "recipes/data/records.h"
 
 typedef struct mb_prompt_row {
-    char *text;           /* the prompt, or NULL: */
-    mb_record chat;       /* a conversation, */
+    char *text;            /* the prompt, or NULL: */
+    mb_record chat;        /* a conversation, */
     mb_json_doc *messages; /* and how it was written, for the output: root.messages */
 } mb_prompt_row;
 
