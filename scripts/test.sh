@@ -124,6 +124,7 @@ peer_arguments() {
     export) printf '%s\n' "$helper/export_files" ;;
     formats) printf '%s\n' "$helper/tensor_files" ;;
     model_h5) printf '%s\n' "$helper/model_h5_save" ;;
+    smollm2) printf '%s\n' "$helper/logits" "$MB_MATERIALS" ;;
     tokenizers)
         printf '%s\n' "$helper/peer_tokenize" \
             --smollm2 "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" \

@@ -147,8 +147,8 @@ static void print(struct talk *t, const char *text, size_t n)
 {
     if (n > 0)
         t->newline = text[n - 1] == '\n';
-    if (fwrite(text, 1, n, stdout) != n || fflush(stdout) != 0) {
-        t->leave = true; /* nobody reads on: main says why, if it is not a closed pipe */
+    if (!mb_writer_print(text, n)) {
+        t->leave = true;
         interrupted = 1;
     }
 }

@@ -122,12 +122,11 @@ static mb_status encode_prompts(struct job *j, const mb_recipe *r, int64_t *capa
 
 /* ---- answers ------------------------------------------------------------------------------ */
 
-/* A closed pipe ends the work without a word; main reports every other failure to print. */
 static void print(struct job *j, const char *text, size_t n)
 {
     if (n > 0)
         j->newline = text[n - 1] == '\n';
-    if (fwrite(text, 1, n, stdout) != n || fflush(stdout) != 0)
+    if (!mb_writer_print(text, n))
         j->no_more = 1;
 }
 

@@ -1,6 +1,7 @@
 /* recipes/generate/open.c - see recipes/generate/open.h. */
 #include "recipes/generate/open.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -199,6 +200,15 @@ int64_t mb_writer_context(const mb_writer *w, int64_t otherwise)
         mb_recipe_is_set(w->recipe, "max_length") ? w->recipe->max_length : otherwise;
 
     return most < w->positions ? most : w->positions;
+}
+
+bool mb_writer_print(const char *text, size_t n)
+{
+    if (fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0)
+        return true;
+    if (errno == EPIPE)
+        clearerr(stdout);
+    return false;
 }
 
 static double per_second(int64_t n, double seconds)

@@ -48,6 +48,9 @@ mb_generate_options mb_writer_options(const mb_writer *w);
  * `otherwise`. */
 int64_t mb_writer_context(const mb_writer *w, int64_t otherwise);
 
+/* Text to standard output, at once. False when it did not arrive: a closed pipe is not a failure,
+ * every other reason is left for main to report. */
+bool mb_writer_print(const char *text, size_t n);
 /* One line about the last run on stderr: tokens and tokens per second. */
 void mb_writer_print_speed(const mb_writer *w);
 
