@@ -2,7 +2,8 @@
  *
  * Sequences lie one after the other without padding between them. `tokens` is rounded up to a shape
  * class so that plans can be reused; rows from `used` on belong to no sequence: id 0, position 0,
- * no target. All arrays have room for `tokens` (or max_seq) entries and are borrowed.
+ * no target. Sequences from n_seq on are empty and start at row 0. All arrays have room for `tokens`
+ * (or max_seq) entries and are borrowed.
  */
 #ifndef MB_AUTOGRAD_BATCH_H
 #define MB_AUTOGRAD_BATCH_H

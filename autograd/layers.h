@@ -17,9 +17,12 @@ static inline uint64_t mb_site(int64_t layer, int which)
 /* A weight as a value on the tape. MB_EBUG when its layer is not open. NULL weight: NULL var. */
 mb_status mb_weight_var(mb_tape *t, const mb_model *m, const mb_weight *w, mb_var **v) MB_MUST_USE;
 
-/* y = x w^T + bias, plus w's adapter. bias may be NULL. */
+/* y = x w^T + bias, plus w's adapter. bias may be NULL. x's rows are the batch's tokens; `pooled`:
+ * its sequences (max_seq rows). They differ in what keys the adapter's dropout. */
 mb_status mb_layer_linear(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
                           const mb_weight *w, const mb_weight *bias, mb_var **y) MB_MUST_USE;
+mb_status mb_layer_linear_pooled(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
+                                 const mb_weight *w, const mb_weight *bias, mb_var **y) MB_MUST_USE;
 mb_status mb_layer_rmsnorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
                            mb_var **y) MB_MUST_USE;
 mb_status mb_layer_layernorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
@@ -27,9 +30,11 @@ mb_status mb_layer_layernorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_
 /* w[ids]; ids is (tokens). */
 mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,
                              const mb_weight *w, mb_var **y) MB_MUST_USE;
-/* Dropout with one key per token. */
+/* Dropout with one key per token; `pooled`: per sequence. */
 mb_status mb_layer_dropout(mb_tape *t, const mb_model *m, const mb_batch *b, float p, uint64_t site,
                            mb_var *x, mb_var **y) MB_MUST_USE;
+mb_status mb_layer_dropout_pooled(mb_tape *t, const mb_model *m, const mb_batch *b, float p,
+                                  uint64_t site, mb_var *x, mb_var **y) MB_MUST_USE;
 /* Rotates x's heads by the batch's positions. */
 mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
                         mb_var **y) MB_MUST_USE;

@@ -21,8 +21,24 @@ static mb_dropout token_dropout(const mb_model *m, const mb_batch *b, float p, u
                         .position = b->position};
 }
 
-mb_status mb_layer_linear(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
-                          const mb_weight *w, const mb_weight *bias, mb_var **y)
+/* One key per sequence, for rows that are sequences. */
+static mb_dropout sequence_dropout(const mb_model *m, const mb_batch *b, float p, uint64_t site)
+{
+    mb_dropout d = token_dropout(m, b, p, site);
+
+    d.ordinal = b->seq_ordinal;
+    d.position = b->seq_zero;
+    return d;
+}
+
+/* Every adapter has a site of its own, far from the layers'. */
+static uint64_t adapter_site(const mb_model *m, const mb_weight *w)
+{
+    return (1u << 20) + (uint64_t)(w - m->weight);
+}
+
+static mb_status linear(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
+                        const mb_weight *bias, const mb_dropout *adapter, mb_var **y)
 {
     mb_linear_args a = {.transposed = (w->row->flags & MB_W_CONV1D) != 0,
                         .lora_scale = w->lora_scale};
@@ -31,9 +47,25 @@ mb_status mb_layer_linear(mb_tape *t, const mb_model *m, const mb_batch *b, mb_v
     MB_TRY(mb_weight_var(t, m, bias, &a.bias));
     MB_TRY(mb_weight_var(t, m, w->lora_a, &a.lora_a));
     MB_TRY(mb_weight_var(t, m, w->lora_b, &a.lora_b));
-    if (w->lora_a != NULL) /* every adapter has a site of its own, far from the layers' */
-        a.drop = token_dropout(m, b, w->lora_dropout, (1u << 20) + (uint64_t)(w - m->weight));
+    if (w->lora_a != NULL)
+        a.drop = *adapter;
     return mb_linear(t, x, &a, y);
+}
+
+mb_status mb_layer_linear(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
+                          const mb_weight *w, const mb_weight *bias, mb_var **y)
+{
+    const mb_dropout d = token_dropout(m, b, w->lora_dropout, adapter_site(m, w));
+
+    return linear(t, m, x, w, bias, &d, y);
+}
+
+mb_status mb_layer_linear_pooled(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
+                                 const mb_weight *w, const mb_weight *bias, mb_var **y)
+{
+    const mb_dropout d = sequence_dropout(m, b, w->lora_dropout, adapter_site(m, w));
+
+    return linear(t, m, x, w, bias, &d, y);
 }
 
 mb_status mb_layer_rmsnorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w, mb_var **y)
@@ -68,6 +100,14 @@ mb_status mb_layer_dropout(mb_tape *t, const mb_model *m, const mb_batch *b, flo
                            mb_var *x, mb_var **y)
 {
     const mb_dropout d = token_dropout(m, b, p, site);
+
+    return mb_drop(t, x, &d, y);
+}
+
+mb_status mb_layer_dropout_pooled(mb_tape *t, const mb_model *m, const mb_batch *b, float p,
+                                  uint64_t site, mb_var *x, mb_var **y)
+{
+    const mb_dropout d = sequence_dropout(m, b, p, site);
 
     return mb_drop(t, x, &d, y);
 }

@@ -152,22 +152,17 @@ static mb_status embed(mb_tape *t, mb_model *m, const mb_batch *b, mb_var **y)
     return mb_layer_dropout(t, m, b, m->config.drop_embed, mb_site(-1, SITE_EMBED), x, y);
 }
 
-/* tanh(W x[first token]), one row per sequence; the sequences' first rows key the dropout. */
+/* tanh(W x[first token]), one row per sequence. */
 static mb_status pool(mb_tape *t, mb_model *m, const mb_batch *b, mb_var *x, mb_var **y)
 {
     const struct globals *g = m->globals;
     const mb_tensor first = mb_tensor_1d(b->start, MB_DTYPE_I32, b->max_seq);
-    const mb_dropout drop = {.p = m->config.drop_classifier * m->dropout_scale,
-                             .seed = b->seed,
-                             .site = mb_site(-1, SITE_POOLED),
-                             .step = b->step,
-                             .ordinal = b->seq_ordinal,
-                             .position = b->seq_zero};
 
     MB_TRY(mb_gather_rows(t, x, &first, &x));
-    MB_TRY(mb_layer_linear(t, m, b, x, g->pooler, g->pooler_bias, &x));
+    MB_TRY(mb_layer_linear_pooled(t, m, b, x, g->pooler, g->pooler_bias, &x));
     MB_TRY(mb_activate(t, x, MB_ACT_TANH, &x));
-    return mb_drop(t, x, &drop, y);
+    return mb_layer_dropout_pooled(t, m, b, m->config.drop_classifier, mb_site(-1, SITE_POOLED), x,
+                                   y);
 }
 
 static mb_status transform(mb_tape *t, mb_model *m, const mb_batch *b, mb_var *x, mb_var **y)

@@ -146,8 +146,8 @@ int64_t mb_masked_targets(const mb_collate_options *o, const mb_store *s, const 
     return count;
 }
 
-/* Rows past `used` belong to no sequence, targets past n_targets to no row; the buffers may hold an
- * earlier batch there. */
+/* Rows past `used` belong to no sequence, sequences past n_seq have no rows, targets past n_targets
+ * no row; the buffers may hold an earlier batch there. */
 static void clear_rest(mb_batch *b)
 {
     for (int64_t t = b->used; t < b->tokens; t++) {
@@ -155,6 +155,11 @@ static void clear_rest(mb_batch *b)
         b->position[t] = 0;
         b->segment[t] = 0;
         b->ordinal[t] = 0;
+    }
+    for (int64_t i = b->n_seq; i < b->max_seq; i++) {
+        b->start[i] = b->k_start[i] = 0;
+        b->len[i] = b->k_len[i] = 0;
+        b->seq_ordinal[i] = b->seq_zero[i] = 0;
     }
     for (int64_t i = b->n_targets; i < round_up(b->n_targets, MB_TARGET_PAD); i++) {
         b->target_row[i] = -1;
