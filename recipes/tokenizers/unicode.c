@@ -152,6 +152,38 @@ bool mb_char_is_space(uint32_t c)
            c == 0x205f || c == 0x3000;
 }
 
+/* What the peer's tables say of a code point, by class. */
+enum peer_class { nonspacing, mark, punctuation, control, whole };
+static const struct peer_range {
+    enum peer_class class;
+    bool is;
+    uint32_t first, last;
+} peer_ranges[] = {
+#define PEER(class, is, first, last) {class, is, first, last},
+#include "recipes/tokenizers/unicode_peer.def"
+#undef PEER
+};
+
+/* Sorted by class, then by code point. True if there is something to say; *is is what. */
+static bool peer_says(enum peer_class class, uint32_t c, bool *is)
+{
+    size_t lo = 0, hi = sizeof peer_ranges / sizeof *peer_ranges;
+
+    while (lo < hi) {
+        const size_t mid = (lo + hi) / 2;
+        const struct peer_range *r = &peer_ranges[mid];
+        if (r->class < class || (r->class == class && r->last < c))
+            lo = mid + 1;
+        else if (r->class > class || r->first > c)
+            hi = mid;
+        else {
+            *is = r->is;
+            return true;
+        }
+    }
+    return false;
+}
+
 static utf8proc_category_t category(uint32_t c)
 {
     return utf8proc_category((utf8proc_int32_t)c);
@@ -162,6 +194,9 @@ bool mb_char_is_punctuation(uint32_t c)
     if (c < 0x80)
         return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) ||
                (c >= 123 && c <= 126);
+    bool is;
+    if (peer_says(punctuation, c, &is))
+        return is;
     const utf8proc_category_t k = category(c);
     return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
 }
@@ -174,19 +209,32 @@ bool mb_char_is_number(uint32_t c)
 
 bool mb_char_is_mark(uint32_t c)
 {
+    bool is;
+
+    if (c < 0x300)
+        return false;
+    if (peer_says(mark, c, &is))
+        return is;
     const utf8proc_category_t k = category(c);
-    return c >= 0x300 && k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME;
+    return k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME;
 }
 
 bool mb_char_is_nonspacing(uint32_t c)
 {
-    return c >= 0x300 && category(c) == UTF8PROC_CATEGORY_MN;
+    bool is;
+
+    if (c < 0x300)
+        return false;
+    return peer_says(nonspacing, c, &is) ? is : category(c) == UTF8PROC_CATEGORY_MN;
 }
 
 bool mb_char_is_control(uint32_t c)
 {
     if (c < 0x80)
         return (c < 32 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f;
+    bool is;
+    if (peer_says(control, c, &is))
+        return is;
     const utf8proc_category_t k = category(c);
     return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO;
 }
@@ -286,12 +334,14 @@ static mb_status normal_form(mb_bytes *t, const char *p, size_t n, mb_normal_for
     for (const char *at = p, *end = p + n; at < end;) {
         uint32_t x;
         int boundary = 0;
+        bool stays = false;
         at += mb_utf8_get(at, end, &x);
         /* No code point decomposes to more than 18. */
         MB_TRY_GOTO(mb_grow((void **)&c, &capacity, used + 32, sizeof *c, "normal form"), st, done);
         const utf8proc_ssize_t k =
-            x < 0x80 ? (c[used] = (utf8proc_int32_t)x, 1)
-                     : utf8proc_decompose_char((utf8proc_int32_t)x, c + used, 32, how, &boundary);
+            x < 0x80 || (peer_says(whole, x, &stays) && stays)
+                ? (c[used] = (utf8proc_int32_t)x, 1)
+                : utf8proc_decompose_char((utf8proc_int32_t)x, c + used, 32, how, &boundary);
         if (k < 0 || k > 32) /* not assigned: stays as it is */
             c[used++] = (utf8proc_int32_t)x;
         else
