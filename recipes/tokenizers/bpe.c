@@ -3,8 +3,8 @@
  * A word begins as a list of characters. As long as there is a neighbouring pair that the merge
  * table knows, the pair of lowest rank (the leftmost of them) becomes one symbol. Short words are
  * scanned for the lowest pair again and again; long ones keep a heap of pairs beside the linked
- * list of symbols, so n characters take n log n steps whatever they are. A stale heap entry is
- * known by its pair: symbols only ever grow, so the same result at the same place is the same pair.
+ * list of symbols, so n characters take n log n steps whatever they are. A heap entry whose rank is
+ * no longer that of the pair at its place is stale.
  *
  * Words repeat, so each work space keeps a table of the words it met last (one slot per hash, the
  * newer wins): a fixed amount of memory, and no effect on any result.
@@ -46,11 +46,6 @@ struct symbol {
     bool dead;
 };
 
-struct candidate {
-    uint32_t rank, at;
-    int32_t id;
-};
-
 struct cached {
     uint8_t bytes, n; /* bytes 0: empty */
     bool barred;
@@ -61,7 +56,7 @@ struct cached {
 struct work {
     struct symbol *symbol;
     size_t n, capacity;
-    struct candidate *heap;
+    uint64_t *heap; /* rank << 32 | place: the smallest is the next to merge */
     size_t n_heap, heap_capacity;
     mb_bytes text;
     struct cached *cache;
@@ -375,21 +370,20 @@ static void merge_short(const struct bpe *b, struct work *w)
     w->n = n;
 }
 
-static bool sooner(const struct candidate *a, const struct candidate *b)
+/* A heap in which every node has four children: half as deep as one with two. */
+static void sift_down(uint64_t *heap, size_t n, size_t i)
 {
-    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
-}
+    const uint64_t x = heap[i];
 
-static void sift_down(struct candidate *heap, size_t n, size_t i)
-{
-    const struct candidate x = heap[i];
-
-    for (size_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && sooner(&heap[child + 1], &heap[child]))
-            child++;
-        if (!sooner(&heap[child], &x))
+    for (size_t child; (child = 4 * i + 1) < n;) {
+        const size_t end = child + 4 < n ? child + 4 : n;
+        size_t least = child;
+        for (size_t k = child + 1; k < end; k++)
+            least = heap[k] < heap[least] ? k : least;
+        if (heap[least] >= x)
             break;
-        heap[i] = heap[child];
+        heap[i] = heap[least];
+        i = least;
     }
     heap[i] = x;
 }
@@ -404,10 +398,10 @@ static mb_status push_pair(const struct bpe *b, struct work *w, int32_t left, in
     if (w->n_heap == w->heap_capacity)
         MB_TRY(
             mb_grow((void **)&w->heap, &w->heap_capacity, w->n_heap + 1, sizeof *w->heap, "word"));
-    const struct candidate x = {m->rank, (uint32_t)left, m->id};
+    const uint64_t x = (uint64_t)m->rank << 32 | (uint32_t)left;
     size_t i = w->n_heap++;
-    for (; i > 0 && sooner(&x, &w->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        w->heap[i] = w->heap[(i - 1) / 2];
+    for (; i > 0 && x < w->heap[(i - 1) / 4]; i = (i - 1) / 4)
+        w->heap[i] = w->heap[(i - 1) / 4];
     w->heap[i] = x;
     return MB_OK;
 }
@@ -420,24 +414,25 @@ static mb_status merge_long(const struct bpe *b, struct work *w)
     for (size_t i = 0; i + 1 < w->n; i++)
         MB_TRY(push_pair(b, w, (int32_t)i, (int32_t)i + 1));
     while (w->n_heap > 0) {
-        const struct candidate top = w->heap[0];
+        const uint64_t top = w->heap[0];
+        const int32_t at = (int32_t)(uint32_t)top;
         w->heap[0] = w->heap[--w->n_heap];
         if (w->n_heap > 0)
             sift_down(w->heap, w->n_heap, 0);
-        struct symbol *left = &s[top.at];
+        struct symbol *left = &s[at];
         if (left->dead || left->after < 0)
             continue;
         struct symbol *right = &s[left->after];
         const struct merge *m = find_merge(b, left->id, right->id);
-        if (m == NULL || m->id != top.id)
+        if (m == NULL || m->rank != top >> 32)
             continue;
-        left->id = top.id;
+        left->id = m->id;
         left->after = right->after;
         right->dead = true;
         if (left->after >= 0)
-            s[left->after].before = (int32_t)top.at;
-        MB_TRY(push_pair(b, w, left->before, (int32_t)top.at));
-        MB_TRY(push_pair(b, w, (int32_t)top.at, left->after));
+            s[left->after].before = at;
+        MB_TRY(push_pair(b, w, left->before, at));
+        MB_TRY(push_pair(b, w, at, left->after));
     }
     size_t n = 0;
     for (size_t i = 0; i < w->n; i++)
