@@ -10,7 +10,8 @@
 
 #include "core/tensor.h"
 
-enum { MB_TARGET_PAD = 64 };
+/* Rows come in multiples of this. Matrix products would pad them to it anyway (core/cpu/gemm.h). */
+enum { MB_ROW_PAD = 48 };
 
 /* Keys and values of earlier tokens, for generation. Sequence s owns rows [s*capacity,
  * (s+1)*capacity) of every layer's tensors; k_start, k_len of the batch point into them. */
@@ -39,8 +40,8 @@ typedef struct mb_batch {
     /* What is trained. Token tasks: hidden row target_row[i] must predict target_label[i], its loss
      * counted target_weight[i] times; rows in ascending order. Sequence tasks: one entry per
      * sequence, target_row is the sequence number. The arrays are filled up to the next multiple of
-     * MB_TARGET_PAD with row -1, label 0, weight 0. */
-    int64_t n_targets, max_targets; /* max_targets: capacity, a multiple of MB_TARGET_PAD */
+     * MB_ROW_PAD with row -1, label 0, weight 0. */
+    int64_t n_targets, max_targets; /* max_targets: capacity, a multiple of MB_ROW_PAD */
     int32_t *target_row, *target_label;
     float *target_weight;
 

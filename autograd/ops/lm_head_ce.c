@@ -1,6 +1,6 @@
 /* autograd/ops/lm_head_ce.c - output head and cross-entropy, in chunks of the trained rows.
  *
- * For each chunk of at most 256 targets: gather their hidden rows, logits = h W^T + bias, then
+ * For each chunk of at most 288 targets: gather their hidden rows, logits = h W^T + bias, then
  * softmax_xent turns the logits into log-probabilities and, in training, into d(loss)/d(logits) in
  * place, from which dW += dlogits^T h, dbias, and the hidden rows' gradient follow at once. So the
  * forward does the whole of the backward, logits are never whole, and rows without a target cost
@@ -9,7 +9,7 @@
 #include "autograd/ops.h"
 
 enum { HIDDEN, W, BIAS };
-enum { CHUNK = 256, PAD = 64 };
+enum { CHUNK = 288, PAD = 48 };
 
 struct work {
     mb_tensor h, dh, logits;            /* (CHUNK, D), (CHUNK, D), (CHUNK, V) */
@@ -112,8 +112,8 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
         {9, 6, 21, 7, true, 0, 0.7f},
         {300, 4, 11, 290, true, 3.0f, 1}, /* more than one chunk */
     };
-    static int32_t row[320], label[320];
-    static float weight[320];
+    static int32_t row[336], label[336];
+    static float weight[336];
     mb_head_args a = {.grad_scale = 1.0f, .row = row, .label = label, .weight = weight};
     mb_var *h;
 

@@ -184,12 +184,12 @@ static mb_status make_batch(struct verify *v)
     MB_TRY(check_inputs(v, &ids, &labels));
     MB_TRY(mb_batch_new(v->rows * v->columns, v->rows, &v->batch));
     b = v->batch;
-    b->tokens = (v->rows * v->columns + 63) / 64 * 64;
+    b->tokens = mb_shape_class(v->rows * v->columns, v->rows * v->columns);
     for (int64_t s = 0; s < b->max_seq; s++)
         b->start[s] = -1;
     for (int64_t r = 0; r < v->rows; r++)
         fill_row(v, ids.data, &labels, r);
-    for (int64_t i = b->n_targets; i % MB_TARGET_PAD != 0; i++)
+    for (int64_t i = b->n_targets; i % MB_ROW_PAD != 0; i++)
         b->target_row[i] = -1;
     MB_REQUIRE(b->n_targets > 0, MB_EMODEL, "%s: no label is trained", v->golden_path);
     return MB_OK;

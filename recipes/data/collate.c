@@ -6,7 +6,7 @@
 #include "core/alloc.h"
 #include "core/rng.h"
 
-enum { STEP = 64, FINE = 512, CLASSES = 8 };
+enum { STEP = MB_ROW_PAD, FINE = 10 * STEP, CLASSES = 8 };
 
 static int64_t round_up(int64_t n, int64_t to)
 {
@@ -29,7 +29,7 @@ int64_t mb_shape_class(int64_t tokens, int64_t max_tokens)
 mb_status mb_batch_new(int64_t max_tokens, int64_t max_seq, mb_batch **out)
 {
     const int64_t n = mb_shape_class(max_tokens, max_tokens);
-    const int64_t targets = round_up(n > max_seq ? n : max_seq, MB_TARGET_PAD);
+    const int64_t targets = round_up(n > max_seq ? n : max_seq, MB_ROW_PAD);
     mb_batch *b;
     mb_status st;
 
@@ -161,7 +161,7 @@ static void clear_rest(mb_batch *b)
         b->len[i] = b->k_len[i] = 0;
         b->seq_ordinal[i] = b->seq_zero[i] = 0;
     }
-    for (int64_t i = b->n_targets; i < round_up(b->n_targets, MB_TARGET_PAD); i++) {
+    for (int64_t i = b->n_targets; i < round_up(b->n_targets, MB_ROW_PAD); i++) {
         b->target_row[i] = -1;
         b->target_label[i] = 0;
         b->target_weight[i] = 0.0f;

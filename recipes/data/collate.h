@@ -31,7 +31,7 @@ typedef struct mb_collate_options {
     int64_t largest;       /* tokens of the largest micro-batch, for the shape classes */
 } mb_collate_options;
 
-/* Tokens rounded up to the shape class: multiples of 64 up to 512, then at most 8 more sizes up to
+/* Tokens rounded up to the shape class: multiples of 48 up to 480, then at most 8 more sizes up to
  * the one that holds max_tokens. Never more than mb_shape_class(max_tokens, max_tokens). */
 int64_t mb_shape_class(int64_t tokens, int64_t max_tokens);
 

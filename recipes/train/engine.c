@@ -82,7 +82,7 @@ static mb_status head_args(mb_engine *e, mb_tape *t, const mb_batch *b, const mb
     const int64_t rows = mb_rows(&o->features->value);
 
     *a = (mb_head_args){.n = b->n_targets,
-                        .capacity = (rows + MB_TARGET_PAD - 1) / MB_TARGET_PAD * MB_TARGET_PAD,
+                        .capacity = (rows + MB_ROW_PAD - 1) / MB_ROW_PAD * MB_ROW_PAD,
                         .row = b->target_row,
                         .label = b->target_label,
                         .weight = b->target_weight,
@@ -305,7 +305,7 @@ mb_status mb_engine_plan_logits(mb_engine *e, mb_batch *b, int64_t tokens, int64
 static mb_status run_plain(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b, double divisor,
                            mb_var **logits, mb_var **logprob)
 {
-    const int64_t n = (b->n_targets + MB_TARGET_PAD - 1) / MB_TARGET_PAD * MB_TARGET_PAD;
+    const int64_t n = (b->n_targets + MB_ROW_PAD - 1) / MB_ROW_PAD * MB_ROW_PAD;
     const mb_tensor rows = mb_tensor_1d(b->target_row, MB_DTYPE_I32, n);
     const mb_tensor label = mb_tensor_1d(b->target_label, MB_DTYPE_I32, n);
     const mb_tensor weight = mb_tensor_1d(b->target_weight, MB_DTYPE_F32, n);
@@ -350,8 +350,16 @@ mb_status mb_engine_reserve_for(mb_engine *e, mb_batch *b, bool train, int64_t l
         MB_TRY_GOTO(run_step(e, t, &d.ex, b, true, NULL, &logprob), st, done);
     } else {
         const mb_tensor rows = mb_tensor_1d(b->ids, MB_DTYPE_I32, logit_rows);
-        MB_TRY_GOTO(run_logits(e, t, &d.ex, b, logit_rows > 0 ? &rows : NULL, NULL, &y), st, done);
+        const mb_tensor *list = logit_rows > 0 ? &rows : NULL;
+        MB_TRY_GOTO(run_logits(e, t, &d.ex, b, list, NULL, &y), st, done);
+        if (b->tokens > 1) { /* a ragged number of rows may take more workspace */
+            b->tokens--;
+            st = run_logits(e, t, &d.ex, b, list, NULL, &y);
+            b->tokens++;
+        }
     }
+    if (st != MB_OK)
+        goto done;
     if (mb_arena_peak(d.step) > e->step_bytes)
         e->step_bytes = mb_arena_peak(d.step);
     if (mb_arena_peak(d.scratch) > e->scratch_bytes)

@@ -38,7 +38,7 @@ static mb_status read_rows(mb_batch *b, int64_t vocab)
             b->max_len = b->len[s];
         b->n_seq++;
     }
-    b->tokens = (b->used + 63) / 64 * 64;
+    b->tokens = mb_shape_class(b->used, b->used);
     return MB_OK;
 }
 

@@ -53,7 +53,7 @@ static void rows_lie_one_after_the_other(void **state)
     memset(b->ids, 0xff, (size_t)b->tokens * 4); /* as an earlier batch left them */
     memset(b->target_row, 0x11, (size_t)b->max_targets * 4);
     OK(mb_collate(&o, &store, &micro, 9, b));
-    assert_int_equal(b->tokens, 64);
+    assert_int_equal(b->tokens, 48);
     assert_int_equal(b->used, 9);
     assert_int_equal(b->n_seq, 3);
     assert_int_equal(b->max_len, 5);
@@ -69,7 +69,7 @@ static void rows_lie_one_after_the_other(void **state)
     assert_memory_equal(b->seq_ordinal, ordinals, sizeof ordinals);
     assert_int_equal(b->segment[7], 1);
     assert_int_equal(b->segment[6], 0);
-    for (int64_t t = 9; t < 64; t++)
+    for (int64_t t = 9; t < 48; t++)
         assert_true(b->ids[t] == 0 && b->position[t] == 0 && b->ordinal[t] == 0);
     mb_batch_free(b);
 }
@@ -87,7 +87,7 @@ static void a_row_predicts_the_next_trained_token(void **state)
     assert_memory_equal(b->target_label, want, sizeof want);
     for (int i = 0; i < 4; i++)
         assert_true(b->target_weight[i] == 1.0f);
-    for (int i = 4; i < MB_TARGET_PAD; i++)
+    for (int i = 4; i < MB_ROW_PAD; i++)
         assert_true(b->target_row[i] == -1 && b->target_label[i] == 0 &&
                     b->target_weight[i] == 0.0f);
     mb_batch_free(b);
@@ -193,15 +193,15 @@ static void shape_classes_are_few_and_hold_their_tokens(void **state)
         for (int64_t n = 0; n <= top; n++) {
             const int64_t c = mb_shape_class(n, top);
 
-            assert_true(c >= n && c >= last && c % 64 == 0 && c > 0);
+            assert_true(c >= n && c >= last && c % MB_ROW_PAD == 0 && c > 0);
             assert_true(c <= mb_shape_class(top, top));
-            if (n > 0 && n <= 512)
-                assert_true(c - n < 64);
+            if (n > 0 && n <= 480)
+                assert_true(c - n < MB_ROW_PAD);
             classes += c != last;
             last = c;
         }
-        assert_true(classes <= 8 + 8);
-        assert_true(mb_shape_class(top, top) - top < 64);
+        assert_true(classes <= 10 + 8);
+        assert_true(mb_shape_class(top, top) - top < MB_ROW_PAD);
     }
 }
 

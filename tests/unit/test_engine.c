@@ -23,7 +23,7 @@
 #include "recipes/data/collate.h"
 #include "recipes/train/session.h"
 
-enum { MAX_ROWS = 6, MAX_TOKENS = 320, THREADS = 3, SEED = 5 };
+enum { MAX_ROWS = 6, MAX_TOKENS = 336, THREADS = 3, SEED = 5 };
 
 typedef struct subject {
     const char *folder;
@@ -166,7 +166,7 @@ static void fill(mb_batch *b, const mb_engine *e, const row *rows, int n, int64_
     for (int i = 0; i < n; i++)
         add_row(b, &e->model->config, &rows[i]);
     b->tokens = tokens > 0 ? tokens : mb_shape_class(b->used, MAX_TOKENS);
-    for (int64_t i = b->n_targets; i < round_up(b->n_targets, MB_TARGET_PAD); i++) {
+    for (int64_t i = b->n_targets; i < round_up(b->n_targets, MB_ROW_PAD); i++) {
         b->target_row[i] = -1;
         b->target_label[i] = 0;
         b->target_weight[i] = 0.0f;
@@ -176,7 +176,7 @@ static void fill(mb_batch *b, const mb_engine *e, const row *rows, int n, int64_
 static void planned(mb_engine *e, mb_batch *b)
 {
     b->n_seq = 0;
-    for (int64_t tokens = 64; tokens <= MAX_TOKENS; tokens += 64) {
+    for (int64_t tokens = MB_ROW_PAD; tokens <= MAX_TOKENS; tokens += MB_ROW_PAD) {
         b->max_len = tokens < 128 ? tokens : 128;
         ok(mb_engine_plan(e, b, tokens, true));
         ok(mb_engine_plan(e, b, tokens, false));
@@ -386,7 +386,7 @@ static void check_classes(const subject *s)
     planned(e, b);
     fill(b, e, r, 1, 0);
     run(e, b, true, small);
-    for (int64_t tokens = 128; tokens <= MAX_TOKENS; tokens += 64) {
+    for (int64_t tokens = 3 * MB_ROW_PAD; tokens <= MAX_TOKENS; tokens += MB_ROW_PAD) {
         fill(b, e, r, 1, tokens);
         run(e, b, true, large);
         same_bits(small, large, b->n_targets, "log-probabilities in a larger shape class");
@@ -667,7 +667,7 @@ static void check_new_adapter(const subject *s)
     planned(e, b);
     b->n_seq = 0;
     b->max_len = 128;
-    for (int64_t tokens = 64; tokens <= MAX_TOKENS; tokens += 64)
+    for (int64_t tokens = MB_ROW_PAD; tokens <= MAX_TOKENS; tokens += MB_ROW_PAD)
         ok(mb_engine_plan(base, b, tokens, false));
     ok(mb_engine_reserve(base));
     fill(b, e, r, MAX_ROWS, 0);
