@@ -125,7 +125,11 @@ peer_arguments() {
     formats) printf '%s\n' "$helper/tensor_files" ;;
     model_h5) printf '%s\n' "$helper/model_h5_save" ;;
     smollm2) printf '%s\n' "$helper/logits" "$MB_MATERIALS" ;;
-    tokenizers)
+    exports)
+        printf '%s\n' "$MBUYU" "$helper/forward" "$MB_TEST_DATA" \
+            "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+        ;;
+    token_ids)
         printf '%s\n' "$helper/peer_tokenize" \
             --smollm2 "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" \
             --minilm "$MB_MATERIALS/minilm" --gpt2 "$MB_MATERIALS/gpt2-tokenizer/gpt2.tiktoken"

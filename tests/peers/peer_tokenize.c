@@ -1,4 +1,4 @@
-/* tests/peers/peer_tokenize.c - what a tokenizer makes of texts, for tests/peers/tokenizers.py.
+/* tests/peers/peer_tokenize.c - what a tokenizer makes of texts, for tests/peers/token_ids.py.
  *
  *     peer_tokenize MODEL [--save DIR] [--facts] < lines.jsonl > lines.jsonl
  *

@@ -2,7 +2,7 @@
  *
  * The data under tests/data/tokenizers was written by that library: two small trained tokenizers
  * with their texts, and steps.jsonl with a tokenizer for every step and flag (tests/peers/
- * tokenizers.py --write-steps). Comparisons over large corpora and real models are in that script.
+ * token_ids.py --write-steps). Comparisons over large corpora and real models are in that script.
  */
 #include <pthread.h>
 #include <setjmp.h>

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """mbuyu's tokenizers against the tokenizers library and transformers: the same ids and texts.
 
-    tokenizers.py HELPER [--smollm2 FILE.gguf] [--minilm DIR] [--gpt2 gpt2.tiktoken] [--megabytes N]
-    tokenizers.py --write-steps FILE
+    token_ids.py HELPER [--smollm2 FILE.gguf] [--minilm DIR] [--gpt2 gpt2.tiktoken] [--megabytes N]
+    token_ids.py --write-steps FILE
 
 HELPER is the built peer_tokenize. Each material that is given is compared with the fixtures in
 tests/data/fixtures/tokenizers.json and, over a generated corpus of many scripts, emoji, code, runs
@@ -20,12 +20,10 @@ import sys
 import tempfile
 import unicodedata
 
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models
+from tokenizers import normalizers as N, pre_tokenizers as P, processors
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:] = [p for p in sys.path if os.path.abspath(p or ".") != HERE]  # this file's own name
-
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models  # noqa: E402
-from tokenizers import normalizers as N, pre_tokenizers as P, processors  # noqa: E402
-
 FIXTURES = os.path.join(HERE, "..", "data", "fixtures", "tokenizers.json")
 
 WORDS = """the of and to in is that for it was on are as with his they at be this from have or by one
