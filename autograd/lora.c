@@ -40,6 +40,21 @@ static bool has_suffix(const char *module, const char *suffix)
     return n >= k && strcmp(module + n - k, suffix) == 0 && (n == k || module[n - k - 1] == '.');
 }
 
+/* "pooler" also names "bert.pooler.dense", which is a part of it. */
+static bool is_inside(const char *module, const char *name)
+{
+    char path[NAME_MAX_BYTES];
+
+    snprintf(path, sizeof path, "%s", module);
+    for (char *dot = path; dot != NULL; dot = strrchr(path, '.')) {
+        if (dot != path)
+            *dot = '\0';
+        if (has_suffix(path, name))
+            return true;
+    }
+    return false;
+}
+
 static mb_status compile(const char *pattern, regex_t *re)
 {
     char whole[512], why[128];
@@ -156,13 +171,25 @@ static mb_status choose_by_regex(mb_model *m, const char *target, bool *chosen, 
     return st;
 }
 
+/* all-linear leaves alone what is trained whole. */
+static bool is_saved(const mb_weight *w, const mb_lora_options *o)
+{
+    char module[NAME_MAX_BYTES];
+
+    mb_weight_module(w, module, sizeof module);
+    for (int i = 0; i < o->n_save; i++)
+        if (is_inside(module, o->save[i]))
+            return true;
+    return false;
+}
+
 static mb_status choose(mb_model *m, const mb_lora_options *o, const char *target, bool *chosen)
 {
     int n = 0;
 
     if (strcmp(target, "all-linear") == 0 || strcmp(target, "all") == 0) {
         for (int i = 0; i < m->n_weights; i++)
-            chosen[i] = chosen[i] || all_linear(&m->weight[i]);
+            chosen[i] = chosen[i] || (all_linear(&m->weight[i]) && !is_saved(&m->weight[i], o));
         return MB_OK;
     }
     MB_TRY(choose_by_suffix(m, target, chosen, &n));
@@ -207,7 +234,7 @@ static mb_status save_whole(mb_model *m, const char *name, bool lenient)
         if (w->row == NULL)
             continue;
         mb_weight_module(w, module, sizeof module);
-        if (!has_suffix(module, name))
+        if (!is_inside(module, name))
             continue;
         MB_REQUIRE(w->lora_a == NULL, MB_EARG, "lora_modules_to_save: %s has an adapter already",
                    module);
@@ -273,6 +300,18 @@ void mb_model_init_lora(mb_model *m, uint64_t seed)
                 (float)((2.0 * mb_rng_double(key, (uint64_t)j) - 1.0) * bound);
         memset(w->lora_b->value.data, 0, (size_t)mb_tensor_bytes(&w->lora_b->value));
     }
+}
+
+bool mb_model_has_module(const mb_model *m, const char *suffix)
+{
+    char module[NAME_MAX_BYTES];
+
+    for (int i = 0; i < m->n_weights; i++) {
+        mb_weight_module(&m->weight[i], module, sizeof module);
+        if (is_module_weight(&m->weight[i]) && has_suffix(module, suffix))
+            return true;
+    }
+    return false;
 }
 
 bool mb_model_has_lora(const mb_model *m)

@@ -19,8 +19,8 @@ typedef struct mb_lora_options {
      * layer but the head. n_targets 0: the family's default. Borrowed. */
     const char *const *targets;
     int n_targets;
-    /* Modules trained whole beside the adapters ("classifier"), by suffix. Heads that are new are
-     * always among them. */
+    /* Modules trained whole beside the adapters ("classifier"), by suffix, with everything inside
+     * them. Heads that are new are always among them. */
     const char *const *save;
     int n_save;
     bool
@@ -43,6 +43,8 @@ void mb_model_init_lora(mb_model *m, uint64_t seed);
  * zero in effect afterwards. */
 mb_status mb_model_merge_lora(mb_model *m, mb_exec *ex) MB_MUST_USE;
 bool mb_model_has_lora(const mb_model *m);
+/* Does any module's path end with these whole dotted parts? */
+bool mb_model_has_module(const mb_model *m, const char *suffix);
 
 /* The module path of a weight: its name without ".weight" / ".bias", into `out`. */
 void mb_weight_module(const mb_weight *w, char *out, size_t size);

@@ -66,7 +66,18 @@ static mb_status show(const mb_inspect *to, const struct wishes *w, const mb_sto
     return MB_OK;
 }
 
-static mb_status inspect(const mb_recipe *r, const struct wishes *w)
+static mb_status adopt_labels(mb_recipe *r, const mb_task *task)
+{
+    mb_json_doc *config = NULL;
+    mb_status st;
+
+    MB_TRY(mb_model_config_doc(r->model_name_or_path, &config));
+    st = mb_data_adopt_labels(r, task, config);
+    mb_json_free(config);
+    return st;
+}
+
+static mb_status inspect(mb_recipe *r, const struct wishes *w)
 {
     const mb_task *task = mb_task_find(r->task);
     mb_inspect to = mb_inspect_to(stdout);
@@ -77,6 +88,7 @@ static mb_status inspect(const mb_recipe *r, const struct wishes *w)
     mb_status st;
 
     to.tokens = w->tokens;
+    MB_TRY(adopt_labels(r, task));
     MB_TRY(mb_tokenizer_load(r->model_name_or_path, &tok));
     MB_TRY_GOTO(mb_data_store_options(r, &r->datasets, task, tok, &o, &source), st, done);
     MB_TRY_GOTO(mb_store_build(&o, mb_comm_self(), &store), st, done);

@@ -43,6 +43,9 @@ static mb_status write_labels(mb_json root, const mb_hf_edits *e)
     mb_json by_id, by_label;
     char id[24], standard[32];
 
+    if (e->label == NULL && /* as many as the base has names for: they stay */
+        mb_json_count(mb_json_get(root, "id2label")) == (size_t)e->num_labels)
+        return MB_OK;
     MB_TRY(mb_json_set_object(root, "id2label", &by_id));
     MB_TRY(mb_json_set_object(root, "label2id", &by_label));
     for (int64_t i = 0; i < e->num_labels; i++) {

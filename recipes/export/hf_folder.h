@@ -21,7 +21,7 @@ typedef struct mb_hf_edits {
     const char *architecture; /* "LlamaForCausalLM" */
     const char *problem_type;
     int64_t num_labels;       /* of a classifier */
-    const char *const *label; /* num_labels names; NULL: LABEL_0 ... */
+    const char *const *label; /* num_labels names; NULL: the base's, or LABEL_0 ... */
     int64_t vocab_size;
     int tied; /* tie_word_embeddings: 1 true, -1 false, 0 as it was */
 } mb_hf_edits;

@@ -10,7 +10,10 @@
 #include "recipes/export/adapter.h"
 #include "recipes/export/hf_folder.h"
 
-enum { CHUNK = 1 << 20 }; /* elements converted at a time */
+enum {
+    CHUNK = 1 << 20, /* elements converted at a time */
+    MODULE_MAX = 384,
+};
 
 static bool written(const mb_weight *w)
 {
@@ -127,26 +130,75 @@ mb_status mb_export_peft(const mb_export *e, const mb_peft *p, const char *dir)
     return e->card != NULL ? mb_card_write(dir, e->card) : MB_OK;
 }
 
-int mb_export_targets(const mb_model *m, const char **names, int most)
+/* ---- what PEFT calls target_modules -------------------------------------------------------- */
+
+static bool ends_with_parts(const char *module, const char *end)
 {
+    const size_t n = strlen(module), k = strlen(end);
+
+    return n >= k && strcmp(module + n - k, end) == 0 && (n == k || module[n - k - 1] == '.');
+}
+
+/* Would PEFT put an adapter where there is none? */
+static bool names_too_much(const mb_model *m, const char *end)
+{
+    char module[MODULE_MAX];
+
+    for (int i = 0; i < m->n_weights; i++) {
+        const mb_weight *w = &m->weight[i];
+
+        if (w->row == NULL || w->lora_a != NULL || w->value.ndim != 2)
+            continue;
+        mb_weight_module(w, module, sizeof module);
+        if (ends_with_parts(module, end))
+            return true;
+    }
+    return false;
+}
+
+/* The shortest ending of a module's path that names only modules with adapters. */
+static const char *shortest(const mb_model *m, const char *module)
+{
+    const char *end = module + strlen(module);
+
+    while (end > module) {
+        do
+            end--;
+        while (end > module && end[-1] != '.');
+        if (!names_too_much(m, end))
+            break;
+    }
+    return end;
+}
+
+static bool listed(const char *const *names, int n, const char *name)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+mb_status mb_export_targets(const mb_model *m, const char **names, int most, int64_t *count)
+{
+    char module[MODULE_MAX];
     int n = 0;
 
     for (int i = 0; i < m->n_weights; i++) {
-        char module[384];
         const char *end;
-        bool seen = false;
-        if (m->weight[i].lora_a == NULL || n == most)
+        void *p;
+
+        if (m->weight[i].lora_a == NULL)
             continue;
         mb_weight_module(&m->weight[i], module, sizeof module);
-        end = strrchr(module, '.');
-        end = end != NULL ? end + 1 : module;
-        for (int k = 0; k < n; k++)
-            seen = seen || strcmp(names[k], end) == 0;
-        void *p;
-        if (seen || mb_arena_take(m->strings, strlen(end) + 1, &p) != MB_OK)
+        end = shortest(m, module);
+        if (listed(names, n, end))
             continue;
+        MB_REQUIRE(n < most, MB_ENOTSUP, "an adapter on more than %d kinds of modules", most);
+        MB_TRY(mb_arena_take(m->strings, strlen(end) + 1, &p));
         memcpy(p, end, strlen(end) + 1);
         names[n++] = p;
     }
-    return n;
+    *count = n;
+    return MB_OK;
 }

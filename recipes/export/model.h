@@ -15,8 +15,9 @@ typedef struct mb_export {
     const mb_tokenizer *tokenizer;
     mb_dtype dtype; /* of the written weights: F32, BF16, F16 */
     int64_t max_shard_bytes;
-    const char *const *label; /* names of a classifier's classes; NULL: LABEL_0 ... */
-    const mb_card *card;      /* optional */
+    const char *const
+        *label;          /* names of a classifier's classes; NULL: the base's, or LABEL_0 ... */
+    const mb_card *card; /* optional */
 } mb_export;
 
 /* Weights, config.json, tokenizer, generation settings, card. Adapters are not written: merge them
@@ -25,8 +26,10 @@ mb_status mb_export_hf(const mb_export *e, const char *dir) MB_MUST_USE;
 /* adapter_config.json, adapter_model.safetensors, tokenizer, card. */
 mb_status mb_export_peft(const mb_export *e, const mb_peft *p, const char *dir) MB_MUST_USE;
 
-/* The endings of the names of all modules that carry an adapter, each once: what PEFT calls
- * target_modules. *names has room for `most`; returns how many. Borrowed from the model. */
-int mb_export_targets(const mb_model *m, const char **names, int most);
+/* What PEFT calls target_modules: for every module with an adapter the shortest ending of its path
+ * that names no module without one, each once. `names` has room for `most`, more is MB_ENOTSUP;
+ * *count says how many. Borrowed from the model. */
+mb_status mb_export_targets(const mb_model *m, const char **names, int most,
+                            int64_t *count) MB_MUST_USE;
 
 #endif

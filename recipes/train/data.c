@@ -71,6 +71,49 @@ static mb_excess excess(const mb_recipe *r)
     }
 }
 
+/* The classes of a model that is a classifier, as a list in `names`, and whether they are called
+ * anything but LABEL_0 ... */
+static mb_status class_names(mb_json_doc *config, mb_json names, bool *named)
+{
+    mb_json by_id = mb_json_get(mb_json_root(config), "id2label");
+    const char *name;
+    char id[24], standard[32];
+
+    *named = false;
+    for (size_t i = 0; i < mb_json_count(by_id); i++) {
+        snprintf(id, sizeof id, "%zu", i);
+        snprintf(standard, sizeof standard, "LABEL_%zu", i);
+        MB_TRY(mb_json_string(mb_json_get(by_id, id), &name, NULL));
+        MB_TRY(mb_json_set_string(names, NULL, name));
+        *named = *named || strcmp(name, standard) != 0;
+    }
+    return MB_OK;
+}
+
+mb_status mb_data_adopt_labels(mb_recipe *r, const mb_task *task, mb_json_doc *config)
+{
+    const size_t n = mb_json_count(mb_json_get(mb_json_root(config), "id2label"));
+    mb_json_doc *names = NULL;
+    char *text = NULL;
+    bool named;
+    mb_status st = MB_OK;
+
+    if (!task->labelled || r->label_names.n > 0 ||
+        mb_model_config_head(config, MB_HEAD_CAUSAL_LM) != MB_HEAD_SEQUENCE || n < 2 ||
+        (r->num_labels > 0 && (size_t)r->num_labels != n))
+        return MB_OK;
+    MB_TRY(mb_json_doc_new_array("label names", &names));
+    MB_TRY_GOTO(class_names(config, mb_json_root(names), &named), st, done);
+    if (named)
+        MB_TRY_GOTO(mb_json_text(mb_json_root(names), 0, &text, NULL), st, done);
+    if (named)
+        st = mb_recipe_set(r, "label_names", text, "the model's config.json");
+done:
+    mb_free(text);
+    mb_json_free(names);
+    return st;
+}
+
 mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, const mb_task *task,
                                 const mb_tokenizer *tok, mb_store_options *o, mb_source **source)
 {
@@ -119,7 +162,7 @@ static mb_status cache_dir(const mb_recipe *r, char *path, size_t size)
 
 static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const mb_task *task,
                              const mb_model_config *model, const mb_tokenizer *tok, mb_comm *comm,
-                             const char *what, mb_store **out)
+                             const mb_store *labels_of, const char *what, mb_store **out)
 {
     char cache[4096];
     mb_store_options o;
@@ -129,6 +172,10 @@ static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const 
     MB_TRY(cache_dir(r, cache, sizeof cache));
     MB_TRY_GOTO(mb_data_store_options(r, sets, task, tok, &o, &source), st, done);
     o.vocab_size = model->vocab;
+    if (o.n_label_names == 0 && labels_of != NULL && labels_of->n_labels > 0) {
+        o.label_names = (const char *const *)labels_of->label_name;
+        o.n_label_names = labels_of->n_labels;
+    }
     o.cache_dir = r->output_dir != NULL ? cache : NULL;
     MB_TRY_GOTO(mb_store_build(&o, comm, out), st, done);
     mb_store_log(*out, what);
@@ -184,11 +231,12 @@ static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_mode
 {
     MB_TRY(mb_tokenizer_load(r->model_name_or_path, &d->tokenizer));
     if (r->datasets.n > 0) {
-        MB_TRY(build_store(r, &r->datasets, task, model, d->tokenizer, comm, "train", &d->store));
+        MB_TRY(build_store(r, &r->datasets, task, model, d->tokenizer, comm, NULL, "train",
+                           &d->store));
         MB_TRY(split(r, d));
     }
     if (r->eval_datasets.n > 0)
-        MB_TRY(build_store(r, &r->eval_datasets, task, model, d->tokenizer, comm, "eval",
+        MB_TRY(build_store(r, &r->eval_datasets, task, model, d->tokenizer, comm, d->store, "eval",
                            &d->eval_store));
     d->collate = (mb_collate_options){
         .kind = task->target,

@@ -27,6 +27,11 @@ void mb_data_free(mb_data *d); /* NULL is allowed */
 mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units,
                         int64_t step_units) MB_MUST_USE;
 
+/* What a classifier calls its classes (id2label of config.json, unless it is only LABEL_0 ...)
+ * becomes the recipe's label_names where it has none: names in data then mean what they mean to the
+ * model, whichever of them a file holds. `config` is the model's config.json. */
+mb_status mb_data_adopt_labels(mb_recipe *r, const mb_task *task, mb_json_doc *config) MB_MUST_USE;
+
 /* Does anything evaluate? Rows to evaluate on, in which store. */
 int64_t mb_data_eval_rows(const mb_data *d);
 

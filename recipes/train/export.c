@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/log.h"
 #include "core/path.h"
@@ -90,62 +91,96 @@ static mb_status base_folder(const mb_job *j, const mb_export *e, char *path, si
     return mb_path_real(written, path, size);
 }
 
-static mb_status export_adapter(const mb_job *j, mb_export *e, mb_card *card, const char *dir)
+struct adapter {
+    mb_peft peft;
+    const char *target[TARGETS_MAX], *save[TARGETS_MAX];
+};
+
+static mb_status describe_targets(const mb_job *j, struct adapter *a)
+{
+    const mb_strings *t = &j->recipe->lora_target_modules;
+    const mb_model *m = j->engine->model;
+    mb_peft *p = &a->peft;
+
+    p->target = a->target;
+    if (mb_strings_have(t, "all-linear") || mb_strings_have(t, "all"))
+        return mb_export_targets(m, a->target, TARGETS_MAX, &p->n_target);
+    if (t->n == 1 && !mb_model_has_module(m, t->at[0])) {
+        p->target_regex = t->at[0];
+        return MB_OK;
+    }
+    p->target = t->at;
+    p->n_target = t->n;
+    return MB_OK;
+}
+
+/* A new adapter, as PEFT says it. */
+static mb_status describe(const mb_job *j, struct adapter *a)
 {
     const mb_recipe *r = j->recipe;
-    const char *targets[TARGETS_MAX], *save[TARGETS_MAX], *adapter = r->adapter_path;
-    mb_peft p = mb_peft_defaults();
-    mb_peft before;
+    const mb_model *m = j->engine->model;
+    mb_peft *p = &a->peft;
+
+    *p = mb_peft_defaults();
+    p->task_type = j->task->peft_task;
+    p->r = r->lora_r;
+    p->alpha = r->lora_alpha;
+    p->dropout = r->lora_dropout;
+    p->rslora = r->use_rslora;
+    for (int i = 0; i < m->n_weights; i++)
+        if (m->weight[i].lora_a != NULL)
+            p->fan_in_fan_out = (m->weight[i].row->flags & MB_W_CONV1D) != 0;
+    p->save = a->save;
+    for (int64_t i = 0; i < r->lora_modules_to_save.n && i < TARGETS_MAX - 1; i++)
+        a->save[p->n_save++] = r->lora_modules_to_save.at[i];
+    if (j->task->head == MB_HEAD_SEQUENCE &&
+        !mb_strings_have(&r->lora_modules_to_save, "classifier"))
+        a->save[p->n_save++] = "classifier";
+    return describe_targets(j, a);
+}
+
+static mb_status export_adapter(const mb_job *j, mb_export *e, mb_card *card, const char *dir)
+{
+    struct adapter a = {0};
     char base[4096];
-    mb_status st = MB_OK;
+    mb_status st;
 
     e->card = NULL;
     MB_TRY(base_folder(j, e, base, sizeof base));
     card->library_name = "peft";
     card->base_model = base;
     e->card = card;
-    p.task_type = j->task->peft_task;
-    p.base = base;
-    p.r = r->lora_r;
-    p.alpha = r->lora_alpha;
-    p.dropout = r->lora_dropout;
-    p.rslora = r->use_rslora;
-    if (adapter != NULL) { /* a continued adapter keeps its own shape */
-        st = mb_peft_read(adapter, &before);
-        if (st == MB_OK) {
-            p.r = before.r;
-            p.alpha = before.alpha;
-            p.dropout = before.dropout;
-            p.rslora = before.rslora;
-        }
-        mb_peft_close(&before);
-        MB_TRY(st);
+    if (j->recipe->adapter_path != NULL) /* a continued adapter keeps its own shape */
+        st = mb_peft_read(j->recipe->adapter_path, &a.peft);
+    else
+        st = describe(j, &a);
+    a.peft.base = base;
+    a.peft.revision = NULL;
+    if (st == MB_OK)
+        st = mb_export_peft(e, &a.peft, dir);
+    mb_peft_close(&a.peft);
+    return st;
+}
+
+/* The names of the classes, unless the data only had numbers: then the model keeps its own. */
+static const char *const *class_names(const mb_job *j)
+{
+    const mb_store *s = j->data->store;
+    bool named = false;
+    char number[24];
+
+    if (!j->task->labelled || s->n_labels != j->engine->model->config.labels)
+        return NULL;
+    for (int i = 0; i < s->n_labels; i++) {
+        snprintf(number, sizeof number, "%d", i);
+        named = named || strcmp(s->label_name[i], number) != 0;
     }
-    for (int i = 0; i < j->engine->model->n_weights; i++)
-        if (j->engine->model->weight[i].lora_a != NULL)
-            p.fan_in_fan_out = (j->engine->model->weight[i].row->flags & MB_W_CONV1D) != 0;
-    p.target = targets;
-    if (mb_strings_have(&r->lora_target_modules, "all-linear") || adapter != NULL) {
-        p.n_target = mb_export_targets(j->engine->model, targets, TARGETS_MAX);
-    } else if (!r->lora_target_modules.is_list && r->lora_target_modules.n == 1) {
-        p.target_regex = r->lora_target_modules.at[0];
-    } else {
-        p.target = r->lora_target_modules.at;
-        p.n_target = r->lora_target_modules.n;
-    }
-    p.save = save;
-    for (int64_t i = 0; i < r->lora_modules_to_save.n && i < TARGETS_MAX - 1; i++)
-        save[p.n_save++] = r->lora_modules_to_save.at[i];
-    if (j->task->head == MB_HEAD_SEQUENCE &&
-        !mb_strings_have(&r->lora_modules_to_save, "classifier"))
-        save[p.n_save++] = "classifier";
-    return mb_export_peft(e, &p, dir);
+    return named ? (const char *const *)s->label_name : NULL;
 }
 
 static mb_status write_final(mb_job *j)
 {
     const mb_recipe *r = j->recipe;
-    const mb_store *s = j->data->store;
     struct facts f = {0};
     char dir[4096];
     mb_card card = {.title = r->run_name != NULL ? r->run_name : mb_path_base(r->output_dir),
@@ -162,9 +197,7 @@ static mb_status write_final(mb_job *j)
                    .tokenizer = j->data->tokenizer,
                    .dtype = export_dtype(r),
                    .max_shard_bytes = r->max_shard_size,
-                   .label = j->task->labelled && s->n_labels == j->engine->model->config.labels
-                                ? (const char *const *)s->label_name
-                                : NULL,
+                   .label = class_names(j),
                    .card = &card};
 
     gather(j, &f);

@@ -99,7 +99,7 @@ static mb_status plan_steps(mb_job *j)
     return MB_OK;
 }
 
-static mb_status read_config(const mb_job *j, mb_model_config *c)
+static mb_status read_config(mb_job *j, mb_model_config *c)
 {
     mb_json_doc *doc = NULL;
     mb_status st;
@@ -108,8 +108,35 @@ static mb_status read_config(const mb_job *j, mb_model_config *c)
     st = mb_model_config_doc(j->recipe->model_name_or_path, &doc);
     if (st == MB_OK)
         st = mb_model_config_parse(doc, j->task->head, c);
+    if (st == MB_OK)
+        st = mb_data_adopt_labels(j->recipe, j->task, doc);
+    if (st == MB_OK && mb_model_config_head(doc, MB_HEAD_CAUSAL_LM) == MB_HEAD_SEQUENCE)
+        j->base_labels = c->labels;
     mb_json_free(doc);
     return st;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The classes of the model: num_labels, or those of a base that is a classifier, or those in the
+ * data. */
+static mb_status count_labels(const mb_job *j, int64_t *labels)
+{
+    const mb_data *d = j->data;
+    const int64_t wanted = j->recipe->num_labels,
+                  seen = most(d->store != NULL ? d->store->n_labels : 0,
+                              d->eval_store != NULL ? d->eval_store->n_labels : 0);
+
+    MB_REQUIRE(wanted == 0 || seen <= wanted, MB_EDATA,
+               "the data has %lld classes, num_labels is %lld", (long long)seen, (long long)wanted);
+    MB_REQUIRE(wanted > 0 || j->base_labels == 0 || seen <= j->base_labels, MB_EDATA,
+               "the data has %lld classes, %s tells %lld apart", (long long)seen,
+               j->recipe->model_name_or_path, (long long)j->base_labels);
+    *labels = wanted > 0 ? wanted : j->base_labels > 0 ? j->base_labels : most(seen, 2);
+    return MB_OK;
 }
 
 static mb_status open_model(mb_job *j)
@@ -123,14 +150,8 @@ static mb_status open_model(mb_job *j)
     if (j->use == MB_JOB_EVAL)
         o.trained = MB_TRAINED_NOTHING;
     o.engine.max_positions = r->max_length;
-    if (j->task->labelled && j->use != MB_JOB_EVAL) {
-        const int64_t seen = j->data->store->n_labels;
-        MB_REQUIRE(r->num_labels == 0 || seen <= r->num_labels, MB_EDATA,
-                   "the data has %lld classes, num_labels is %lld", (long long)seen,
-                   (long long)r->num_labels);
-        if (r->num_labels == 0)
-            o.labels = seen > 2 ? seen : 2;
-    }
+    if (j->task->labelled)
+        MB_TRY(count_labels(j, &o.labels));
     mb_json_free(j->config);
     j->config = NULL;
     return mb_session_open(&o, &j->engine, &j->config);

@@ -49,6 +49,7 @@ typedef struct mb_job {
     const mb_task *task;
     mb_data *data;
     mb_json_doc *config; /* the base model's config.json */
+    int64_t base_labels; /* classes that the base tells apart; 0: it is no classifier */
     mb_engine *engine;
     mb_zero *zero;
     mb_schedule_args schedule;

@@ -69,11 +69,12 @@ class Peer:
         self.mbuyu("train", **(settings | keys))
         return out
 
-    def logits(self, model, ids, adapter=None):
+    def logits(self, model, ids, adapter=None, classes=None):
         """Ours, the rows one after the other."""
         raw = self.folder / "logits"
         rows = "".join(" ".join(map(str, row)) + "\n" for row in ids)
         extra = [adapter] if adapter else []
+        extra += [str(classes)] if classes else []
         done = subprocess.run([self.forward, model, raw, *extra], input=rows, text=True,
                               capture_output=True)
         assert done.returncode == 0, done.stderr
@@ -338,18 +339,20 @@ def adapted(kind, base, adapter, **how):
     return model, ours
 
 
-def check_adapter(peer, name, kind, base, out, **how):
+def check_adapter(peer, name, kind, base, out, num_labels=None):
     adapter = out / "final"
+    how = {"num_labels": num_labels} if num_labels else {}
     model, stored = adapted(kind, base, adapter, **how)
     ids = batch(model.config.vocab_size)
     ref = theirs(model, ids)
-    share = same(name, peer.logits(base, ids, adapter), ref)
+    share = same(name, peer.logits(base, ids, adapter, num_labels), ref)
     with model.disable_adapter():
         moved(name, ref, theirs(model, ids))
     settings = read_json(adapter / "adapter_config.json")
     assert os.path.samefile(settings["base_model_name_or_path"], base)
     merged = peer.new("merged")
-    peer.mbuyu("merge", base, adapter_path=adapter, output_dir=merged)
+    peer.mbuyu("merge", base, adapter_path=adapter, output_dir=merged,
+               **(how | {"task": "seq-classification"} if how else {}))
     whole = load(kind, merged)
     share = max(share, same(f"{name}, merged", peer.logits(merged, ids), theirs(whole, ids)))
     theirs_merged = model.merge_and_unload()
@@ -381,6 +384,14 @@ def adapters(peer):
     settings, stored = check_adapter(peer, "llama, a regex", "causal", cases["llama"], out)
     assert settings["target_modules"] == pattern and len(stored) == 4
 
+    out = peer.train(cases["llama"], lora_target_modules=f"['{pattern}']", **lora)
+    settings, stored = check_adapter(peer, "llama, a regex in a list", "causal", cases["llama"], out)
+    assert settings["target_modules"] == pattern and len(stored) == 4
+
+    out = peer.train(cases["llama"], lora_target_modules="up_proj", **(lora | dict(lora_r=6)))
+    settings, stored = check_adapter(peer, "llama, one name", "causal", cases["llama"], out)
+    assert settings["target_modules"] == ["up_proj"] and len(stored) == 4
+
     out = peer.train(cases["llama"], lora_target_modules="[self_attn.o_proj,layers.0.mlp.up_proj]", **lora)
     _, stored = check_adapter(peer, "llama, longer endings", "causal", cases["llama"], out)
     assert len(stored) == 6
@@ -406,8 +417,9 @@ def adapters(peer):
     out = peer.train(cases["bert-mlm"], "classes", "labelled", lora_modules_to_save="[classifier,pooler]", **lora)
     check_adapter(peer, "bert, new head", "classes", cases["bert-mlm"], out, num_labels=3)
 
-    out = peer.train(cases["bert-mlm"], "masked", lora_target_modules="[query,value]", **lora)
-    check_adapter(peer, "bert, masked", "masked", cases["bert-mlm"], out)
+    for targets in ("[query,value]", "all-linear"):
+        out = peer.train(cases["bert-mlm"], "masked", lora_target_modules=targets, **lora)
+        check_adapter(peer, f"bert, masked, {targets}", "masked", cases["bert-mlm"], out)
 
 
 def continued(peer):
@@ -420,6 +432,11 @@ def continued(peer):
     assert settings["target_modules"] == ["o_proj", "q_proj"]
     a, b = (load_file(x / "final" / "adapter_model.safetensors") for x in (first, second))
     assert a.keys() == b.keys() and all((a[n] != b[n]).any() for n in a)
+    base = peer.cases / "llama3-rope"
+    first = peer.train(base, finetuning_type="lora", lora_modules_to_save="[lm_head]", lora_target_modules=r".*\.1\..*q_proj")
+    second = peer.train(base, finetuning_type="lora", adapter_path=first / "final")
+    settings, stored = check_adapter(peer, "a regex and a whole head, continued", "causal", base, second)
+    assert settings["modules_to_save"] == ["lm_head"] and len(stored) == 3
     for case, kind in (("lora-llama", "causal"), ("lora-gpt2-conv1d", "causal"), ("rslora-bert", "classes")):
         base = peer.cases / case
         out = peer.train(base, kind, finetuning_type="lora", adapter_path=base / "adapter-before")

@@ -1,6 +1,8 @@
 /* tests/peers/forward.c - the logits that mbuyu computes, for exports.py to compare.
  *
- *     forward MODEL OUT [ADAPTER] < ROWS        a row: token ids with spaces between them
+ *     forward MODEL OUT [ADAPTER [CLASSES]] < ROWS      a row: token ids with spaces between them
+ *
+ * CLASSES makes a classifier of that many classes of a model that is none.
  *
  * All rows go through the model as one batch. OUT receives the logits as float32: of every token of
  * every row in order, or one line per row of a classifier. Prints "lines width".
@@ -64,7 +66,7 @@ static mb_status run(mb_session_options *o, const char *out)
 
     MB_TRY(mb_cpu_init());
     MB_TRY(mb_model_config_doc(o->path, &doc));
-    o->head = mb_model_config_head(doc, MB_HEAD_CAUSAL_LM);
+    o->head = o->labels > 0 ? MB_HEAD_SEQUENCE : mb_model_config_head(doc, MB_HEAD_CAUSAL_LM);
     mb_json_free(doc);
     MB_TRY(mb_session_open(o, &e, NULL));
     MB_TRY(mb_batch_new(TOKENS_MAX, ROWS_MAX, &b));
@@ -85,12 +87,13 @@ int main(int argc, char **argv)
         .trained = MB_TRAINED_NOTHING, .quiet = true, .engine = {.threads = mb_default_threads()}};
     mb_status st;
 
-    if (argc != 3 && argc != 4) {
-        fprintf(stderr, "usage: forward MODEL OUT [ADAPTER] < ROWS\n");
+    if (argc < 3 || argc > 5) {
+        fprintf(stderr, "usage: forward MODEL OUT [ADAPTER [CLASSES]] < ROWS\n");
         return 2;
     }
     o.path = argv[1];
-    o.adapter_path = argc == 4 ? argv[3] : NULL;
+    o.adapter_path = argc > 3 ? argv[3] : NULL;
+    o.labels = argc > 4 ? strtol(argv[4], NULL, 10) : 0;
     st = run(&o, argv[2]);
     if (st != MB_OK)
         fprintf(stderr, "forward: %s\n", mb_status_sentence());
