@@ -34,6 +34,16 @@ static mb_status add(mb_model *m, const char *dir, const mb_peft *p)
     return mb_model_add_lora(m, &o);
 }
 
+/* What would be a wrong recipe is here a file that does not fit the model. */
+static mb_status blame_file(const char *dir)
+{
+    char text[1024];
+
+    snprintf(text, sizeof text, "%s", mb_status_sentence());
+    mb_status_clear();
+    return MB_RAISE(MB_EMODEL, "%s/adapter_config.json: %s", dir, text);
+}
+
 mb_status mb_adapter_add(mb_model *m, const char *dir)
 {
     mb_peft p;
@@ -42,7 +52,7 @@ mb_status mb_adapter_add(mb_model *m, const char *dir)
     if (st == MB_OK)
         st = add(m, dir, &p);
     mb_peft_close(&p);
-    return st;
+    return st == MB_EARG ? blame_file(dir) : st;
 }
 
 static mb_status load_one(const mb_model *m, mb_tensor_file *f, const char *path,

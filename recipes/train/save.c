@@ -273,8 +273,8 @@ mb_status mb_job_base_digest(mb_job *j)
 
     if (mb_model_parameters(j->engine->model, false) == mb_model_parameters(j->engine->model, true))
         return MB_OK;
-    if (j->comm->rank == 0)
-        MB_TRY(digest_of(j->recipe->model_name_or_path, now));
+    MB_TRY(mb_comm_agree(j->comm, j->comm->rank == 0 ? digest_of(j->recipe->model_name_or_path, now)
+                                                     : MB_OK));
     MB_TRY(j->comm->ops->broadcast(j->comm, now, sizeof now, 0));
     MB_REQUIRE(j->base_digest[0] == '\0' || strcmp(j->base_digest, now) == 0, MB_EMODEL,
                "%s is not the base model this run was started from (sha256 %.12s..., expected "
