@@ -43,7 +43,7 @@ judge() {
 
 # Rows, models and a recipe that are in order; what a case gives comes after and wins.
 for i in 1 2 3 4 5 6 7 8; do
-    echo "{\"prompt\": \"Swahili: mti $i\\nEnglish:\", \"completion\": \" tree $i\"}"
+    printf '{"prompt": "Swahili: mti %d\\nEnglish:", "completion": " tree %d"}\n' $i $i
 done >"$work/rows.jsonl"
 for i in 0 1 2 0 1 2 0 1; do
     echo "{\"text\": \"mti $i\", \"label\": $i}"
@@ -94,6 +94,7 @@ bad 2 'aliases.yaml:.*learning_rate.*lr|aliases.yaml:.*lr.*learning_rate' "$lr"
 bad 2 'twice.yaml:2' "$(file twice.yaml <<<$'seed: 1\nseed: 2')"
 bad 2 'broken.yaml:3:3: not YAML' "$(file broken.yaml <<<$'seed: 1\nmax_steps: [1, 2\nlr: 3')"
 bad 2 'bomb.yaml:1' "$(file bomb.yaml <<<$'stop: &a [x, x]\nlabel_names: [*a, *a]')"
+# shellcheck disable=SC2016
 bad 2 'itself' run_name='${run_name}'
 bad 2 'nul.yaml' "$(printf 'seed: 1\n\x00' | file nul.yaml)"
 
@@ -311,7 +312,7 @@ bad 2 'learning_rate' output_dir="$run" resume_from_checkpoint=auto max_steps=3 
 bad 4 "run/checkpoint-000002 does not have tensor 'lm_head.weight'" output_dir="$run" resume_from_checkpoint=auto max_steps=3 \
     model_name_or_path="$cases/llama3-rope"
 m=$(model m) && printf '\x01' | dd of="$m/model.safetensors" bs=1 seek=400000 conv=notrunc status=none
-adapter=(output_dir="$work/adapter" finetuning_type=lora save_strategy=steps)
+adapter=(output_dir="$work/adapter" finetuning_type=lora save_strategy=steps global_batch_size=4)
 bad 0 '' "${adapter[@]}"
 bad 4 '/m is not the base model this run was started from' "${adapter[@]}" max_steps=3 \
     resume_from_checkpoint=auto model_name_or_path="$m"
@@ -344,7 +345,7 @@ if command -v mpirun >/dev/null; then
     # what a rank leaves behind would still have its own folder's name in its arguments
     gone() {
         local left
-        left=$(grep -las -e "output_dir=$work[/]" /proc/[0-9]*/cmdline)
+        left=$(grep -las -e "output_dir=${work}[/]" /proc/[0-9]*/cmdline)
         [ -z "$left" ] || fail "ranks are left: $left"
     }
     both() {
