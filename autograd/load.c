@@ -150,6 +150,28 @@ static void init_fresh(mb_weight *w, uint64_t seed, int index)
     w->fresh = true;
 }
 
+/* llama.cpp keeps Llama 3's stretched rotation only as divisors per frequency; leaving them out would
+ * change the model without a word. */
+static mb_status rope_factors_are_one(mb_tensor_file *f, const char *path)
+{
+    const int64_t at = mb_tensor_file_find(f, "rope_freqs.weight");
+    float factor[256];
+
+    if (at < 0)
+        return MB_OK;
+    const mb_tensor_info *info = mb_tensor_file_info(f, at);
+    MB_REQUIRE(info->dtype == MB_DTYPE_F32 && info->bytes <= (int64_t)sizeof factor, MB_EMODEL,
+               "%s: tensor 'rope_freqs.weight' is not a short list of F32", path);
+    MB_TRY(mb_tensor_file_read(f, at, factor, 0, info->bytes));
+    for (int64_t i = 0; i < info->bytes / (int64_t)sizeof(float); i++)
+        MB_REQUIRE(
+            factor[i] == 1.0f, MB_ENOTSUP,
+            "%s scales its rotary frequencies (rope_freqs.weight, as Llama 3.1 does), which is "
+            "read from Hugging Face folders only",
+            path);
+    return MB_OK;
+}
+
 static mb_status check_unknown(const mb_model *m, mb_tensor_file *f, const char *path,
                                const bool *used, mb_load_report *report)
 {
@@ -213,6 +235,7 @@ mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exe
     mb_status st = MB_OK;
 
     *report = (mb_load_report){0};
+    MB_TRY(rope_factors_are_one(f, path));
     MB_TRY_GOTO(mb_arena_new("loading", largest_tensor(f) + head + 4096, &scratch), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&used, mb_tensor_file_count(f) + 1), st, done);
     MB_TRY_GOTO(load_all(m, f, path, ex, seed, scratch, used, report), st, done);

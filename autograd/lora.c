@@ -55,13 +55,40 @@ static bool is_inside(const char *module, const char *name)
     return false;
 }
 
+/* POSIX extended expressions, plus the classes \\d, \\w and \\s that PEFT's users write. */
+static mb_status translate(const char *pattern, char *out, size_t size)
+{
+    static const char *const classes[][2] = {
+        {"\\d", "[0-9]"}, {"\\w", "[A-Za-z0-9_]"}, {"\\s", "[[:space:]]"}};
+    size_t n = 0;
+
+    for (const char *p = pattern; *p != '\0';) {
+        char one[3] = {*p, '\0', '\0'};
+        const char *piece = one;
+        size_t step = 1;
+        if (*p == '\\' && p[1] != '\0') {
+            one[1] = p[1];
+            step = 2;
+            for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
+                if (strcmp(one, classes[i][0]) == 0)
+                    piece = classes[i][1];
+        }
+        MB_REQUIRE(n + strlen(piece) < size, MB_EARG, "the pattern '%.40s...' is too long",
+                   pattern);
+        memcpy(out + n, piece, strlen(piece));
+        n += strlen(piece);
+        p += step;
+    }
+    out[n] = '\0';
+    return MB_OK;
+}
+
 static mb_status compile(const char *pattern, regex_t *re)
 {
-    char whole[512], why[128];
+    char inner[512], whole[528], why[128];
 
-    MB_REQUIRE(strlen(pattern) < sizeof whole - 8, MB_EARG, "the pattern '%.40s...' is too long",
-               pattern);
-    snprintf(whole, sizeof whole, "^(%s)$", pattern);
+    MB_TRY(translate(pattern, inner, sizeof inner));
+    snprintf(whole, sizeof whole, "^(%s)$", inner);
     const int code = regcomp(re, whole, REG_EXTENDED | REG_NOSUB);
     if (code == 0)
         return MB_OK;
@@ -238,6 +265,13 @@ static mb_status save_whole(mb_model *m, const char *name, bool lenient)
             continue;
         MB_REQUIRE(w->lora_a == NULL, MB_EARG, "lora_modules_to_save: %s has an adapter already",
                    module);
+        MB_REQUIRE(
+            !m->config.tied || (w->row->flags & MB_W_EMBED) == 0 ||
+                w->value.dim[0] != m->config.vocab,
+            MB_ENOTSUP,
+            "lora_modules_to_save: %s is also the output head of this model (tied), which PEFT "
+            "would not restore; train it with finetuning_type full or freeze",
+            module);
         w->trained = true;
         n++;
     }

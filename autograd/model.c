@@ -70,6 +70,10 @@ static mb_status add_row(mb_model *m, const mb_weight_row *row, int64_t layer, v
     for (const char *s = row->shape; *s != '\0'; s++)
         if (*s != ' ')
             dim[ndim++] = letter(&m->config, *s);
+    int64_t count = 1;
+    for (int i = 0; i < ndim; i++)
+        MB_REQUIRE(!__builtin_mul_overflow(count, dim[i], &count) && count < (int64_t)1 << 48,
+                   MB_EMODEL, "weight %s of shape '%s' is too large", row->name, row->shape);
     for (int i = 0; i < ndim; i++)
         MB_REQUIRE(dim[i] > 0, MB_EMODEL, "weight %s has no size for '%s'", row->name, row->shape);
     *w = (mb_weight){

@@ -46,8 +46,8 @@ static const mb_weight_row globals[] = {
     {"bert.embeddings.word_embeddings.weight", NULL, "V D", G(word), MB_W_EMBED, 'r', NULL},
     {"bert.embeddings.position_embeddings.weight", NULL, "P D", G(position), MB_W_EMBED, '-', NULL},
     {"bert.embeddings.token_type_embeddings.weight", NULL, "S D", G(segment), MB_W_EMBED, '-', NULL},
-    {"bert.embeddings.LayerNorm.weight", NULL, "D", G(norm), NORM, '-', NULL},
-    {"bert.embeddings.LayerNorm.bias", NULL, "D", G(norm_bias), NORM, '-', NULL},
+    {"bert.embeddings.LayerNorm.weight", NULL, "D", G(norm), NORM | MB_W_EMBED, '-', NULL},
+    {"bert.embeddings.LayerNorm.bias", NULL, "D", G(norm_bias), NORM | MB_W_EMBED, '-', NULL},
     {"bert.pooler.dense.weight", NULL, "D D", G(pooler), MB_W_LINEAR | MB_W_NEW, '-', classifies},
     {"bert.pooler.dense.bias", NULL, "D", G(pooler_bias), MB_W_NO_DECAY | MB_W_NEW, '-', classifies},
     {"classifier.weight", NULL, "C D", G(classifier), MB_W_LINEAR | MB_W_HEAD | MB_W_NEW, '-', classifies},
@@ -95,7 +95,7 @@ static mb_status config(mb_json json, mb_model_config *c)
     MB_TRY(mb_json_need_int(json, "num_attention_heads", 1, 4096, &c->heads));
     MB_TRY(mb_json_need_int(json, "intermediate_size", 1, 1 << 22, &c->ffn));
     MB_TRY(mb_json_need_int(json, "max_position_embeddings", 1, 1 << 24, &c->positions));
-    MB_TRY(mb_json_get_int(json, "type_vocab_size", 2, &c->segments));
+    MB_TRY(mb_config_count(json, "type_vocab_size", 2, 1 << 16, &c->segments));
     MB_TRY(mb_config_real(json, "layer_norm_eps", 1e-12, &c->norm_eps));
     MB_TRY(mb_config_activation(json, "hidden_act", MB_ACT_GELU, &c->activation));
     MB_TRY(mb_config_real(json, "hidden_dropout_prob", 0.1, &c->drop_hidden));

@@ -15,6 +15,15 @@ mb_status mb_config_real(mb_json json, const char *key, double otherwise, float 
     return MB_OK;
 }
 
+mb_status mb_config_count(mb_json json, const char *key, int64_t otherwise, int64_t most,
+                          int64_t *out)
+{
+    *out = otherwise;
+    if (!mb_json_is_set(mb_json_get(json, key)))
+        return MB_OK;
+    return mb_json_need_int(json, key, 1, most, out);
+}
+
 mb_status mb_config_activation(mb_json json, const char *key, mb_activation otherwise,
                                mb_activation *out)
 {
@@ -100,7 +109,7 @@ mb_status mb_config_labels(mb_json json, int64_t *labels)
     *labels = 2;
     if (mb_json_is_set(names))
         *labels = (int64_t)mb_json_count(names);
-    return mb_json_get_int(json, "num_labels", *labels, labels);
+    return mb_config_count(json, "num_labels", *labels, 1000000, labels);
 }
 
 mb_status mb_config_require(mb_json json, const mb_config_fixed *fixed)

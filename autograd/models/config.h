@@ -6,6 +6,9 @@
 
 /* A number as float. */
 mb_status mb_config_real(mb_json json, const char *key, double otherwise, float *out) MB_MUST_USE;
+/* A whole number from 1 to `most`; `otherwise` when the key is not there. */
+mb_status mb_config_count(mb_json json, const char *key, int64_t otherwise, int64_t most,
+                          int64_t *out) MB_MUST_USE;
 /* "silu", "gelu", "gelu_new" ...; MB_ENOTSUP names another. */
 mb_status mb_config_activation(mb_json json, const char *key, mb_activation otherwise,
                                mb_activation *out) MB_MUST_USE;

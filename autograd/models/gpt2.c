@@ -67,7 +67,7 @@ static mb_status config(mb_json json, mb_model_config *c)
     MB_TRY(mb_json_need_int(json, "n_layer", 1, 4096, &c->layers));
     MB_TRY(mb_json_need_int(json, "n_head", 1, 4096, &c->heads));
     MB_TRY(mb_json_need_int(json, "n_positions", 1, 1 << 24, &c->positions));
-    MB_TRY(mb_json_get_int(json, "n_inner", 4 * c->width, &c->ffn));
+    MB_TRY(mb_config_count(json, "n_inner", 4 * c->width, 1 << 22, &c->ffn));
     MB_TRY(mb_config_real(json, "layer_norm_epsilon", 1e-5, &c->norm_eps));
     MB_TRY(mb_config_activation(json, "activation_function", MB_ACT_GELU_TANH, &c->activation));
     MB_TRY(mb_config_real(json, "embd_pdrop", 0.1, &c->drop_embed));

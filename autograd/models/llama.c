@@ -78,9 +78,9 @@ static mb_status config(mb_json json, mb_model_config *c)
     MB_TRY(mb_json_need_int(json, "intermediate_size", 1, 1 << 22, &c->ffn));
     MB_TRY(mb_json_need_int(json, "num_hidden_layers", 1, 4096, &c->layers));
     MB_TRY(mb_json_need_int(json, "num_attention_heads", 1, 4096, &c->heads));
-    MB_TRY(mb_json_get_int(json, "num_key_value_heads", c->heads, &c->kv_heads));
-    MB_TRY(mb_json_get_int(json, "head_dim", c->width / c->heads, &c->head_dim));
-    MB_TRY(mb_json_get_int(json, "max_position_embeddings", 2048, &c->positions));
+    MB_TRY(mb_config_count(json, "num_key_value_heads", c->heads, 4096, &c->kv_heads));
+    MB_TRY(mb_config_count(json, "head_dim", c->width / c->heads, 1 << 16, &c->head_dim));
+    MB_TRY(mb_config_count(json, "max_position_embeddings", 2048, 1 << 24, &c->positions));
     MB_TRY(mb_config_real(json, "rms_norm_eps", 1e-6, &c->norm_eps));
     MB_TRY(mb_config_activation(json, "hidden_act", MB_ACT_SILU, &c->activation));
     MB_TRY(mb_json_get_bool(json, "tie_word_embeddings", false, &c->tied));

@@ -24,10 +24,11 @@ static mb_status run(mb_launch *launch, mb_recipe *r)
     mb_metrics m = {0};
     mb_job *j = NULL;
     double loss;
+    bool given_up;
     mb_status st;
 
     MB_TRY(mb_job_open(r, launch, MB_JOB_EVAL, &j));
-    st = mb_job_evaluate(j, &m, &loss);
+    st = mb_job_evaluate(j, &m, &loss, &given_up);
     if (st == MB_OK)
         st = mb_comm_agree(launch->world, launch->rank == 0 ? print(&m) : MB_OK);
     mb_job_close(j);

@@ -2,7 +2,7 @@
  * checkpoint of a run becomes a Hugging Face folder.
  *
  * export   model_name_or_path [+ adapter_path, merged] -> output_dir
- *          or a checkpoint folder of a run -> output_dir/final, as training would have ended there
+ *          or a checkpoint folder of a run -> output_dir/final, as if training had ended there
  * merge    the same, and an adapter must be given
  */
 #include <string.h>
@@ -97,12 +97,13 @@ static mb_status export_checkpoint(const char *path, int argc, char **argv)
     MB_TRY(mb_path_join(recipe, sizeof recipe, path, "recipe.yaml"));
     snprintf(resume, sizeof resume, "resume_from_checkpoint=%s", path);
     args[n++] = recipe;
-    for (int i = 2; i < argc && n < 62; i++)
+    MB_REQUIRE(argc < 60, MB_EARG, "too many arguments");
+    for (int i = 2; i < argc; i++)
         args[n++] = argv[i];
     args[n++] = resume;
     alone.threads = mb_default_threads();
     MB_TRY_GOTO(mb_recipe_load(n, args, &r), st, done);
-    MB_TRY_GOTO(mb_job_open(r, &alone, MB_JOB_TRAIN, &j), st, done);
+    MB_TRY_GOTO(mb_job_open(r, &alone, MB_JOB_EXPORT, &j), st, done);
     st = mb_job_export(j);
 done:
     mb_job_close(j);

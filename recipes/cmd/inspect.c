@@ -71,6 +71,8 @@ static mb_status adopt_labels(mb_recipe *r, const mb_task *task)
     mb_json_doc *config = NULL;
     mb_status st;
 
+    if (!task->labelled) /* then a tokenizer is all that is looked at */
+        return MB_OK;
     MB_TRY(mb_model_config_doc(r->model_name_or_path, &config));
     st = mb_data_adopt_labels(r, task, config);
     mb_json_free(config);

@@ -10,11 +10,11 @@ static mb_status run(mb_launch *launch, mb_recipe *r)
     mb_job *j = NULL;
     mb_status st = MB_OK;
 
-    if (launch->rank == 0 && r->output_dir != NULL) { /* one rank is enough: wishes are summed */
-        MB_TRY(mb_path_join(file, sizeof file, r->output_dir, "stop"));
-        stop.file = r->stop_file != NULL ? r->stop_file : file;
-    }
-    MB_TRY(mb_comm_agree(launch->world, mb_stop_init(&stop)));
+    if (r->output_dir != NULL)
+        st = mb_path_join(file, sizeof file, r->output_dir, "stop");
+    if (launch->rank == 0) /* one rank is enough: wishes are summed */
+        stop.file = r->stop_file != NULL ? r->stop_file : r->output_dir != NULL ? file : NULL;
+    MB_TRY(mb_comm_agree(launch->world, st == MB_OK ? mb_stop_init(&stop) : st));
     MB_TRY_GOTO(mb_job_open(r, launch, MB_JOB_TRAIN, &j), st, done);
     st = mb_job_train(j);
     if (st != MB_OK && st != MB_EREQUEUE)

@@ -104,20 +104,43 @@ static mb_rng_block masked_draw(const mb_collate_options *o, uint32_t step, int3
     return mb_philox(mb_rng_key(o->seed, MB_SITE_MLM, 0), (uint32_t)ordinal, step, (uint32_t)t, 0);
 }
 
+static float masked_share(const mb_collate_options *o)
+{
+    return o->masked_share > 0.0f ? o->masked_share : 0.15f;
+}
+
+/* The token of a row with the smallest draw: it is always predicted, so that no row and no step goes
+ * without a target. -1 when all are special. */
+static int64_t first_masked(const mb_collate_options *o, const uint8_t *flags, int64_t n,
+                            uint32_t step, int32_t ordinal)
+{
+    int64_t first = -1;
+    uint32_t least = UINT32_MAX;
+
+    for (int64_t t = 0; t < n; t++) {
+        const mb_rng_block draw = masked_draw(o, step, ordinal, t);
+        if (!(flags[t] & MB_MARK_SPECIAL) && (first < 0 || draw.w[0] < least)) {
+            first = t;
+            least = draw.w[0];
+        }
+    }
+    return first;
+}
+
 static bool is_masked(const mb_collate_options *o, uint8_t flags, const mb_rng_block *draw)
 {
-    const float share = o->masked_share > 0.0f ? o->masked_share : 0.15f;
-
-    return !(flags & MB_MARK_SPECIAL) && mb_rng_unit(draw->w[0]) < share;
+    return !(flags & MB_MARK_SPECIAL) && mb_rng_unit(draw->w[0]) < masked_share(o);
 }
 
 static void masked_targets(const mb_collate_options *o, mb_batch *b, int64_t at, int64_t n,
                            const uint8_t *flags, uint32_t step, int32_t ordinal)
 {
+    const int64_t first = first_masked(o, flags, n, step, ordinal);
+
     for (int64_t t = 0; t < n; t++) {
         const mb_rng_block draw = masked_draw(o, step, ordinal, t);
 
-        if (!is_masked(o, flags[t], &draw))
+        if (t != first && !is_masked(o, flags[t], &draw))
             continue;
         add_target(b, at + t, b->ids[at + t]);
 
@@ -137,10 +160,13 @@ int64_t mb_masked_targets(const mb_collate_options *o, const mb_store *s, const 
     for (int64_t i = 0; i < st->n_rows; i++) {
         const int64_t from = s->offset[st->row[i]], n = s->offset[st->row[i] + 1] - from;
 
+        const int64_t first =
+            first_masked(o, s->flags + from, n, (uint32_t)st->step, st->ordinal[i]);
+
         for (int64_t t = 0; t < n; t++) {
             const mb_rng_block draw = masked_draw(o, (uint32_t)st->step, st->ordinal[i], t);
 
-            count += is_masked(o, s->flags[from + t], &draw);
+            count += t == first || is_masked(o, s->flags[from + t], &draw);
         }
     }
     return count;
@@ -157,7 +183,7 @@ static void clear_rest(mb_batch *b)
         b->ordinal[t] = 0;
     }
     for (int64_t i = b->n_seq; i < b->max_seq; i++) {
-        b->start[i] = b->k_start[i] = 0;
+        b->start[i] = b->k_start[i] = -1;
         b->len[i] = b->k_len[i] = 0;
         b->seq_ordinal[i] = b->seq_zero[i] = 0;
     }

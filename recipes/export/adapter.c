@@ -55,6 +55,21 @@ mb_status mb_adapter_add(mb_model *m, const char *dir)
     return st == MB_EARG ? blame_file(dir) : st;
 }
 
+mb_status mb_adapter_labels(const char *dir, int64_t *labels)
+{
+    mb_tensor_file *f = NULL;
+    char path[4096];
+
+    *labels = 0;
+    MB_TRY(mb_path_join(path, sizeof path, dir, "adapter_model.safetensors"));
+    MB_TRY(mb_tensor_file_open(path, &f));
+    const int64_t at = mb_tensor_file_find(f, "base_model.model.classifier.weight");
+    if (at >= 0 && mb_tensor_file_info(f, at)->ndim == 2)
+        *labels = mb_tensor_file_info(f, at)->dim[0];
+    mb_tensor_file_close(f);
+    return MB_OK;
+}
+
 static mb_status load_one(const mb_model *m, mb_tensor_file *f, const char *path,
                           const mb_weight *w, mb_exec *ex, mb_arena *scratch, int64_t *used)
 {

@@ -10,6 +10,8 @@
 
 /* Adds the adapter's shape to a model, before layout. */
 mb_status mb_adapter_add(mb_model *m, const char *dir) MB_MUST_USE;
+/* The classes of the classifier that an adapter carries; 0 when it carries none. */
+mb_status mb_adapter_labels(const char *dir, int64_t *labels) MB_MUST_USE;
 /* Fills it, after bind. Strict both ways: MB_EMODEL names a tensor that is missing or unknown. */
 mb_status mb_adapter_load(mb_model *m, const char *dir, mb_exec *ex) MB_MUST_USE;
 /* Writes adapter_model.safetensors with everything trained, under PEFT's names. */

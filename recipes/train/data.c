@@ -229,7 +229,7 @@ static mb_status split(const mb_recipe *r, mb_data *d)
 static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
                           mb_comm *comm, mb_data *d)
 {
-    MB_TRY(mb_tokenizer_load(r->model_name_or_path, &d->tokenizer));
+    MB_TRY(mb_comm_agree(comm, mb_tokenizer_load(r->model_name_or_path, &d->tokenizer)));
     if (r->datasets.n > 0) {
         MB_TRY(build_store(r, &r->datasets, task, model, d->tokenizer, comm, NULL, "train",
                            &d->store));
@@ -260,6 +260,20 @@ mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_c
 
     MB_TRY(MB_NEW(&d));
     st = mb_comm_agree(comm, open_all(r, task, model, comm, d));
+    if (st == MB_OK)
+        *out = d;
+    else
+        mb_data_free(d);
+    return st;
+}
+
+mb_status mb_data_open_tokenizer(const mb_recipe *r, mb_data **out)
+{
+    mb_data *d = NULL;
+    mb_status st;
+
+    MB_TRY(MB_NEW(&d));
+    st = mb_tokenizer_load(r->model_name_or_path, &d->tokenizer);
     if (st == MB_OK)
         *out = d;
     else

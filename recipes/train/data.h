@@ -21,6 +21,8 @@ typedef struct mb_data {
  * model's. Collective. */
 mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
                        mb_comm *comm, mb_data **out) MB_MUST_USE;
+/* Only the tokenizer: for exports. */
+mb_status mb_data_open_tokenizer(const mb_recipe *r, mb_data **out) MB_MUST_USE;
 void mb_data_free(mb_data *d); /* NULL is allowed */
 
 /* Fixes the order of training and evaluation and makes the batch. `step_units`: the global batch. */

@@ -11,13 +11,14 @@
 #include "recipes/train/job.h"
 
 enum { LOSS, WEIGHT, RIGHT, SUMS };
+enum { ROUND = 8 }; /* micro-batches of a rank between two looks at its neighbours */
 
 static int64_t count_right(const mb_batch *b, const mb_tensor *logits)
 {
     int64_t right = 0;
 
     for (int64_t i = 0; i < b->n_targets; i++) {
-        const float *row = mb_row(logits, b->target_row[i]);
+        const float *row = mb_row(logits, i);
         int64_t best = 0;
         for (int64_t c = 1; c < mb_cols(logits); c++)
             if (row[c] > row[best])
@@ -41,24 +42,42 @@ static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, double *sums)
     sums[LOSS] = r.loss;
     sums[WEIGHT] = r.weight;
     if (j->task->accuracy) {
+        const mb_tensor rows = mb_tensor_1d(b->target_row, MB_DTYPE_I32, b->n_targets);
         mb_tensor logits;
-        MB_TRY(mb_engine_logits(j->engine, b, NULL, &logits));
+        MB_TRY(mb_engine_logits(j->engine, b, &rows, &logits));
         sums[RIGHT] = (double)count_right(b, &logits);
     }
     return MB_OK;
 }
 
-static mb_status all_micros(mb_job *j, double *sums, const mb_step *s)
+static mb_status some_micros(mb_job *j, double *sums, const mb_step *s, int64_t from, int64_t to)
 {
-    int64_t from, to;
-
-    mb_micro_range(s->n_micro, j->comm->rank, j->comm->size, &from, &to);
     for (int64_t m = from; m < to; m++)
         MB_TRY(run_micro(j, s, m, sums + m * SUMS));
     return MB_OK;
 }
 
-mb_status mb_job_evaluate(mb_job *j, mb_metrics *out, double *loss)
+/* In rounds, after each of which the ranks ask one another whether to go on: an evaluation may be
+ * longer than what a batch system grants between its signal and the end. */
+static mb_status all_micros(mb_job *j, double *sums, const mb_step *s, bool *given_up)
+{
+    const int64_t rounds = (s->n_micro / j->comm->size + 1 + ROUND - 1) / ROUND;
+    int64_t from, to;
+
+    mb_micro_range(s->n_micro, j->comm->rank, j->comm->size, &from, &to);
+    for (int64_t r = 0; r < rounds && !*given_up; r++) {
+        const int64_t end = from + ROUND < to ? from + ROUND : to;
+        double stop;
+        MB_TRY(mb_comm_agree(j->comm, some_micros(j, sums, s, from, end)));
+        from = end;
+        stop = j->use == MB_JOB_TRAIN && mb_stop_poll() != MB_STOP_NO ? 1.0 : 0.0;
+        MB_TRY(j->comm->ops->all_reduce(j->comm, &stop, 1, MB_DTYPE_F64, MB_MAX));
+        *given_up = stop > 0.0 && r + 1 < rounds;
+    }
+    return MB_OK;
+}
+
+mb_status mb_job_evaluate(mb_job *j, mb_metrics *out, double *loss, bool *given_up)
 {
     const double before = mb_clock();
     double *sums = NULL, total[SUMS] = {0};
@@ -67,7 +86,10 @@ mb_status mb_job_evaluate(mb_job *j, mb_metrics *out, double *loss)
 
     MB_TRY(mb_sampler_step(j->data->eval, 0, &s));
     MB_TRY(MB_NEW_ARRAY(&sums, s.n_micro * SUMS));
-    MB_TRY_GOTO(mb_comm_agree(j->comm, all_micros(j, sums, &s)), st, done);
+    *given_up = false;
+    MB_TRY_GOTO(all_micros(j, sums, &s, given_up), st, done);
+    if (*given_up)
+        goto done;
     MB_TRY_GOTO(j->comm->ops->all_reduce(j->comm, sums, s.n_micro * SUMS, MB_DTYPE_F64, MB_SUM), st,
                 done);
     for (int64_t m = 0; m < s.n_micro; m++)

@@ -39,10 +39,19 @@ static void add(struct facts *f, mb_card_row *rows, const char *name, const char
     rows[n] = (mb_card_row){.name = name, .value = f->text[f->n_text++]};
 }
 
+static void gather_data(const mb_job *j, struct facts *f)
+{
+    const mb_store_stats *s = &j->data->store->stats;
+
+    add(f, f->data, "training rows", "%lld", (long long)j->data->n_train);
+    if (s->truncated + s->dropped > 0)
+        add(f, f->data, "rows truncated, dropped", "%lld, %lld", (long long)s->truncated,
+            (long long)s->dropped);
+}
+
 static void gather(const mb_job *j, struct facts *f)
 {
     const mb_recipe *r = j->recipe;
-    const mb_store_stats *s = &j->data->store->stats;
 
     add(f, f->training, "method", "%s", mb_choice_word(r->finetuning_type));
     if (r->finetuning_type == MB_FINETUNING_LORA)
@@ -57,11 +66,9 @@ static void gather(const mb_job *j, struct facts *f)
     add(f, f->training, "precision", "float32");
     add(f, f->training, "seed", "%lld", (long long)r->seed);
     add(f, f->training, "made with", "mbuyu %s", MB_VERSION);
-    add(f, f->data, "training rows", "%lld", (long long)j->data->n_train);
     add(f, f->data, "trained tokens seen", "%lld", (long long)j->at.tokens);
-    if (s->truncated + s->dropped > 0)
-        add(f, f->data, "rows truncated, dropped", "%lld, %lld", (long long)s->truncated,
-            (long long)s->dropped);
+    if (j->data->store != NULL)
+        gather_data(j, f);
     if (!isnan(j->at.first_loss))
         add(f, f->results, "first training loss", "%.4f", j->at.first_loss);
     if (!isnan(j->at.last_loss))
@@ -162,22 +169,6 @@ static mb_status export_adapter(const mb_job *j, mb_export *e, mb_card *card, co
     return st;
 }
 
-/* The names of the classes, unless the data only had numbers: then the model keeps its own. */
-static const char *const *class_names(const mb_job *j)
-{
-    const mb_store *s = j->data->store;
-    bool named = false;
-    char number[24];
-
-    if (!j->task->labelled || s->n_labels != j->engine->model->config.labels)
-        return NULL;
-    for (int i = 0; i < s->n_labels; i++) {
-        snprintf(number, sizeof number, "%d", i);
-        named = named || strcmp(s->label_name[i], number) != 0;
-    }
-    return named ? (const char *const *)s->label_name : NULL;
-}
-
 static mb_status write_final(mb_job *j)
 {
     const mb_recipe *r = j->recipe;
@@ -197,7 +188,9 @@ static mb_status write_final(mb_job *j)
                    .tokenizer = j->data->tokenizer,
                    .dtype = export_dtype(r),
                    .max_shard_bytes = r->max_shard_size,
-                   .label = class_names(j),
+                   .label = r->label_names.n == j->engine->model->config.labels
+                                ? (const char *const *)r->label_names.at
+                                : NULL,
                    .card = &card};
 
     gather(j, &f);
@@ -210,13 +203,22 @@ static mb_status write_final(mb_job *j)
     return MB_OK;
 }
 
+/* A best that could not be saved, or lies in another folder, is not there: then the last one. */
 static mb_status best_or_last(mb_job *j)
 {
-    char path[4096];
+    char path[MB_PATH_MAX];
 
-    if (!j->recipe->load_best_model_at_end || j->at.best_step < 0 || j->at.best_step == j->at.step)
+    if (j->use == MB_JOB_EXPORT || !j->recipe->load_best_model_at_end || j->at.best_step < 0 ||
+        j->at.best_step == j->at.step)
         return MB_OK;
     MB_TRY(mb_checkpoint_path(j->recipe->output_dir, j->at.best_step, path, sizeof path));
+    int32_t there = mb_path_is_dir(path);
+    MB_TRY(j->comm->ops->broadcast(j->comm, &there, sizeof there, 0));
+    if (!there) {
+        if (j->comm->rank == 0)
+            mb_log_warn("%s, the best checkpoint, is not there: the last step is exported", path);
+        return MB_OK;
+    }
     mb_log_info("exporting the best model, of step %lld (%s %.4f)", (long long)j->at.best_step,
                 j->recipe->metric_for_best_model, j->at.best);
     return mb_checkpoint_load(path, j->zero);

@@ -14,6 +14,7 @@
 #include "core/memory.h"
 #include "core/path.h"
 #include "core/rng.h"
+#include "recipes/export/adapter.h"
 
 void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads,
                             mb_session_options *o)
@@ -96,6 +97,9 @@ static mb_status plan_steps(mb_job *j)
             MB_TRY(mb_engine_plan(j->engine, b, c, false));
         tokens = c + 1;
     }
+    if (d->eval != NULL && j->task->accuracy) /* classes are told from whole logits */
+        return mb_engine_plan_logits(j->engine, b, mb_shape_class(d->largest, d->largest),
+                                     b->max_seq);
     return MB_OK;
 }
 
@@ -113,6 +117,12 @@ static mb_status read_config(mb_job *j, mb_model_config *c)
     if (st == MB_OK && mb_model_config_head(doc, MB_HEAD_CAUSAL_LM) == MB_HEAD_SEQUENCE)
         j->base_labels = c->labels;
     mb_json_free(doc);
+    if (st == MB_OK && j->task->labelled && j->recipe->adapter_path != NULL) {
+        int64_t labels;
+        MB_TRY(mb_adapter_labels(j->recipe->adapter_path, &labels));
+        if (labels > 0)
+            j->base_labels = labels;
+    }
     return st;
 }
 
@@ -139,6 +149,35 @@ static mb_status count_labels(const mb_job *j, int64_t *labels)
     return MB_OK;
 }
 
+/* The classes become part of the recipe, and so of every checkpoint: whoever resumes or exports one
+ * needs no data to know them. */
+static mb_status keep_labels(mb_job *j, int64_t labels)
+{
+    const mb_store *s = j->data->store;
+    mb_json_doc *names = NULL;
+    char number[24], *text = NULL;
+    bool named = false;
+    mb_status st = MB_OK;
+
+    snprintf(number, sizeof number, "%lld", (long long)labels);
+    MB_TRY(mb_recipe_set(j->recipe, "num_labels", number, "the data"));
+    if (j->recipe->label_names.n > 0 || s == NULL || s->n_labels != labels)
+        return MB_OK;
+    MB_TRY_GOTO(mb_json_doc_new_array("label names", &names), st, done);
+    for (int i = 0; i < s->n_labels; i++) {
+        snprintf(number, sizeof number, "%d", i);
+        named = named || strcmp(s->label_name[i], number) != 0;
+        MB_TRY_GOTO(mb_json_set_string(mb_json_root(names), NULL, s->label_name[i]), st, done);
+    }
+    MB_TRY_GOTO(mb_json_text(mb_json_root(names), 0, &text, NULL), st, done);
+    if (named)
+        st = mb_recipe_set(j->recipe, "label_names", text, "the data");
+done:
+    mb_free(text);
+    mb_json_free(names);
+    return st;
+}
+
 static mb_status open_model(mb_job *j)
 {
     const mb_recipe *r = j->recipe;
@@ -146,15 +185,23 @@ static mb_status open_model(mb_job *j)
 
     mb_job_session_options(r, j->task, j->launch->threads, &o);
     o.quiet = j->comm->rank != 0;
-    o.no_values = j->use == MB_JOB_PLAN;
     if (j->use == MB_JOB_EVAL)
         o.trained = MB_TRAINED_NOTHING;
     o.engine.max_positions = r->max_length;
-    if (j->task->labelled)
+    if (j->task->labelled) {
         MB_TRY(count_labels(j, &o.labels));
+        MB_TRY(keep_labels(j, o.labels));
+    }
     mb_json_free(j->config);
     j->config = NULL;
+    j->session = o;
+    o.no_values = true; /* first it must be known to fit */
     return mb_session_open(&o, &j->engine, &j->config);
+}
+
+static mb_status load_model(mb_job *j)
+{
+    return mb_session_load(j->engine, &j->session);
 }
 
 static mb_status open_optimizer(mb_job *j)
@@ -239,18 +286,22 @@ static mb_status fill(mb_job *j, const mb_model_config *c)
 {
     MB_TRY(batch_sizes(j));
     MB_TRY(enough_micro_batches(j));
+    MB_TRY(mb_job_metric_exists(j));
     MB_TRY(mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
     MB_REQUIRE(j->recipe->max_length <= c->positions, MB_EARG,
                "max_length %lld is beyond the %lld positions of %s",
                (long long)j->recipe->max_length, (long long)c->positions,
                j->recipe->model_name_or_path);
-    MB_TRY(mb_data_order(j->data, j->recipe, j->at.micro_units, j->at.step_units));
+    MB_TRY(mb_comm_agree(j->comm,
+                         mb_data_order(j->data, j->recipe, j->at.micro_units, j->at.step_units)));
+    MB_TRY(mb_comm_agree(j->comm, mb_job_same_data(j)));
     j->total_steps = mb_sampler_steps(j->data->train);
     MB_TRY(mb_recipe_schedule(j->recipe, j->total_steps, &j->schedule_kind, &j->schedule));
     MB_TRY(mb_comm_agree(j->comm, open_model(j)));
     MB_TRY(mb_comm_agree(j->comm, plan_steps(j)));
     MB_TRY(mb_comm_agree(j->comm, mb_job_base_digest(j)));
     MB_TRY(mb_comm_agree(j->comm, mb_job_fits(j)));
+    MB_TRY(mb_comm_agree(j->comm, load_model(j)));
     MB_TRY(mb_comm_agree(j->comm, mb_engine_reserve(j->engine)));
     MB_TRY(mb_comm_agree(j->comm, open_optimizer(j)));
     if (j->resumed_from != NULL)
@@ -276,7 +327,8 @@ static mb_status open_plan(mb_job *j, const mb_model_config *c)
     MB_TRY(batch_sizes(j));
     MB_TRY(enough_micro_batches(j));
     MB_TRY(mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
-    MB_TRY(mb_data_order(j->data, j->recipe, j->at.micro_units, j->at.step_units));
+    MB_TRY(mb_comm_agree(j->comm,
+                         mb_data_order(j->data, j->recipe, j->at.micro_units, j->at.step_units)));
     j->total_steps = mb_sampler_steps(j->data->train);
     MB_TRY(mb_comm_agree(j->comm, open_model(j)));
     return mb_comm_agree(j->comm, plan_steps(j));
@@ -299,10 +351,29 @@ static mb_status open_eval(mb_job *j, const mb_model_config *c)
         r->datasets.n = 0;
     }
     MB_TRY(mb_data_open(r, j->task, c, j->comm, &j->data));
-    MB_TRY(mb_data_order(j->data, r, 1, 0));
+    MB_TRY(mb_comm_agree(j->comm, mb_data_order(j->data, r, 1, 0)));
     MB_TRY(mb_comm_agree(j->comm, open_model(j)));
     MB_TRY(mb_comm_agree(j->comm, plan_steps(j)));
+    MB_TRY(mb_comm_agree(j->comm, load_model(j)));
     return mb_comm_agree(j->comm, mb_engine_reserve(j->engine));
+}
+
+/* A checkpoint's weights and nothing of its run: no data, no logs, no lock. One rank. */
+static mb_status open_export(mb_job *j, const mb_model_config *c)
+{
+    const mb_zero_options o = {
+        .stage = 1, .n_metrics = MB_METRICS_PER_MICRO, .n_votes = MB_VOTES, .max_micro = 1};
+    const mb_optim_hyper hyper = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
+
+    MB_TRY(mb_recipe_require(j->recipe, "export", "model_name_or_path", "output_dir", NULL));
+    MB_TRY(mb_job_resume(j));
+    MB_TRY(mb_data_open_tokenizer(j->recipe, &j->data));
+    MB_TRY(open_model(j));
+    MB_TRY(mb_job_base_digest(j));
+    MB_TRY(load_model(j));
+    MB_TRY(mb_zero_new(j->comm, &j->engine->ex, &j->engine->flat, mb_optim_find(j->recipe->optim),
+                       &hyper, &o, &j->zero));
+    return mb_checkpoint_load(j->resumed_from, j->zero);
 }
 
 static mb_status same_recipe_everywhere(mb_comm *comm, const mb_recipe *r)
@@ -333,8 +404,11 @@ static mb_status compare_hardware(const mb_job *j)
 
 static mb_status open_for(mb_job *j)
 {
-    static mb_status (*const open[])(mb_job *, const mb_model_config *) = {
-        [MB_JOB_TRAIN] = open_train, [MB_JOB_EVAL] = open_eval, [MB_JOB_PLAN] = open_plan};
+    static mb_status (*const open[])(mb_job *,
+                                     const mb_model_config *) = {[MB_JOB_TRAIN] = open_train,
+                                                                 [MB_JOB_EVAL] = open_eval,
+                                                                 [MB_JOB_PLAN] = open_plan,
+                                                                 [MB_JOB_EXPORT] = open_export};
     mb_model_config c;
 
     MB_TRY(compare_hardware(j));

@@ -23,13 +23,20 @@ enum { MB_METRIC_SEEN = MB_ZERO_METRICS_MIN, MB_METRICS_PER_MICRO };
 enum { MB_VOTE_STOP, MB_VOTE_SAVE, MB_VOTES = MB_VOTE_SAVE + MB_CHECKPOINT_VOTES };
 
 /* What goes on from checkpoint to checkpoint; in state.h5 as JSON. */
+/* Sums since the last logged line. */
+typedef struct mb_log_window {
+    double loss, divisor, seen, seconds, grad_norm, steps;
+} mb_log_window;
+
 typedef struct mb_progress_state {
     int64_t step; /* global steps done: the cursor of the sampler */
     int64_t micro_units, step_units;
-    int64_t tokens;           /* trained tokens so far */
-    int64_t seen;             /* all tokens so far */
-    double seconds, epoch;    /* of training so far */
-    double best;              /* metric of the best evaluation; NaN: none */
+    int64_t tokens;        /* trained tokens so far */
+    int64_t seen;          /* all tokens so far */
+    double seconds, epoch; /* of training so far */
+    double best;           /* metric of the best evaluation; NaN: none */
+    mb_log_window window;
+    int64_t evaluate_again;   /* an evaluation was given up for a stop */
     int64_t best_step;        /* -1: none */
     int64_t without_progress; /* evaluations in a row, for early stopping */
     double first_loss, last_loss, last_eval_loss;
@@ -37,8 +44,9 @@ typedef struct mb_progress_state {
 
 typedef enum mb_job_use {
     MB_JOB_TRAIN,
-    MB_JOB_EVAL, /* no optimizer, no output: only mb_job_evaluate */
-    MB_JOB_PLAN, /* no values, no output: only mb_job_memory */
+    MB_JOB_EVAL,   /* no optimizer, no output: only mb_job_evaluate */
+    MB_JOB_PLAN,   /* no values, no output: only mb_job_memory */
+    MB_JOB_EXPORT, /* a checkpoint's weights: only mb_job_export; one rank */
 } mb_job_use;
 
 typedef struct mb_job {
@@ -51,6 +59,7 @@ typedef struct mb_job {
     mb_json_doc *config; /* the base model's config.json */
     int64_t base_labels; /* classes that the base tells apart; 0: it is no classifier */
     mb_engine *engine;
+    mb_session_options session; /* what it was opened with */
     mb_zero *zero;
     mb_schedule_args schedule;
     const mb_schedule_kind *schedule_kind;
@@ -58,7 +67,7 @@ typedef struct mb_job {
     mb_sinks *sinks; /* rank 0 */
     mb_progress_state at;
     char *resumed_from; /* checkpoint this run goes on from, NULL: fresh */
-    char run_id[40], base_digest[80];
+    char run_id[40], base_digest[80], data_digest[80];
     int64_t total_steps, saving_step;
     int64_t library_bytes;    /* of the process before anything was made */
     int64_t peak_bytes;       /* measured, without libraries */
@@ -75,8 +84,9 @@ void mb_job_close(mb_job *j); /* NULL is allowed */
 mb_status mb_job_train(mb_job *j) MB_MUST_USE;
 
 /* Loss per trained token (or row), accuracy for classes, over all evaluation rows; adds eval_* to m.
- * Collective; the numbers do not depend on the number of ranks. */
-mb_status mb_job_evaluate(mb_job *j, mb_metrics *m, double *loss) MB_MUST_USE;
+ * Collective; the numbers do not depend on the number of ranks. *given_up: a rank was asked to stop
+ * meanwhile, there are no numbers. */
+mb_status mb_job_evaluate(mb_job *j, mb_metrics *m, double *loss, bool *given_up) MB_MUST_USE;
 
 /* Writes <output_dir>/final: an HF folder, or a PEFT adapter folder beside which the base is named.
  * Rank 0 writes. Collective. */
@@ -88,6 +98,10 @@ mb_status mb_job_export(mb_job *j) MB_MUST_USE;
 mb_status mb_job_resume(mb_job *j) MB_MUST_USE;          /* finds, compares, reads counters */
 mb_status mb_job_restore(mb_job *j) MB_MUST_USE;         /* fills parameters and states */
 mb_status mb_job_save(mb_job *j, bool wait) MB_MUST_USE; /* starts a checkpoint of this moment */
+/* The data of a resumed run is the data it was started with. */
+mb_status mb_job_same_data(mb_job *j) MB_MUST_USE;
+/* trainer.c: metric_for_best_model is one this task's evaluation has. */
+mb_status mb_job_metric_exists(const mb_job *j) MB_MUST_USE;
 /* After a poll or wait: a published checkpoint gets the logs' trainer_state.json beside it. */
 mb_status mb_job_saved(mb_job *j, mb_save_outcome outcome) MB_MUST_USE;
 mb_status mb_job_base_digest(mb_job *j) MB_MUST_USE;

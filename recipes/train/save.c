@@ -26,10 +26,12 @@ static const struct {
 #field, offsetof(mb_progress_state, field) \
     }
         I(step), I(micro_units), I(step_units),       I(tokens),
-        I(seen), I(best_step),   I(without_progress),
+        I(seen), I(best_step),   I(without_progress), I(evaluate_again),
 },
   reals[] = {
-      I(seconds), I(epoch), I(best), I(first_loss), I(last_loss), I(last_eval_loss),
+      I(seconds),          I(epoch),        I(best),           I(first_loss),  I(last_loss),
+      I(last_eval_loss),   I(window.loss),  I(window.divisor), I(window.seen), I(window.seconds),
+      I(window.grad_norm), I(window.steps),
 #undef I
 };
 
@@ -111,6 +113,8 @@ mb_status mb_job_saved(mb_job *j, mb_save_outcome outcome)
     if (outcome != MB_SAVE_PUBLISHED || j->sinks == NULL)
         return MB_OK;
     MB_TRY(mb_checkpoint_path(j->recipe->output_dir, j->saving_step, path, sizeof path));
+    if (j->saving_step == j->at.best_step)
+        mb_sinks_best(j->sinks, j->at.best, path);
     if (mb_sinks_checkpoint(j->sinks, path, j->saving_step) != MB_OK) {
         mb_log_warn("%s", mb_status_sentence()); /* logs are not worth the run */
         mb_status_clear();
@@ -169,13 +173,15 @@ static mb_status same_hardware(const mb_job *j, mb_json state, const char *path)
 static mb_status take_state(mb_job *j, const mb_checkpoint_info *info, const char *path)
 {
     mb_json_doc *doc = NULL;
-    const char *base;
+    const char *base, *data;
     mb_status st = MB_OK;
 
     MB_TRY(mb_json_parse(info->state_json, strlen(info->state_json), path, 0, MB_EIO, &doc));
     MB_TRY_GOTO(state_from_json(j, mb_json_root(doc)), st, done);
     MB_TRY_GOTO(same_hardware(j, mb_json_root(doc), path), st, done);
     MB_TRY_GOTO(mb_json_get_string(mb_json_root(doc), "base_digest", "", &base), st, done);
+    MB_TRY_GOTO(mb_json_get_string(mb_json_root(doc), "data_digest", "", &data), st, done);
+    snprintf(j->data_digest, sizeof j->data_digest, "%s", data);
     snprintf(j->base_digest, sizeof j->base_digest, "%s", base);
     snprintf(j->run_id, sizeof j->run_id, "%s", info->run_id);
 done:
@@ -223,6 +229,18 @@ mb_status mb_job_restore(mb_job *j)
 {
     MB_TRY(mb_checkpoint_load(j->resumed_from, j->zero));
     return mb_checkpoints_supersede(j->checkpoints, j->at.step);
+}
+
+mb_status mb_job_same_data(mb_job *j)
+{
+    const char *now = j->data->store->digest;
+
+    MB_REQUIRE(
+        j->data_digest[0] == '\0' || strcmp(j->data_digest, now) == 0, MB_EDATA,
+        "the training data is not what %s was trained on (sha256 %.12s..., expected %.12s...): "
+        "a file, the tokenizer or how rows are made has changed",
+        j->resumed_from, now, j->data_digest);
+    return MB_OK;
 }
 
 /* ---- the base ----------------------------------------------------------------------------- */

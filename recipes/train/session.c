@@ -38,7 +38,14 @@ static mb_status new_weights_are_kept(const mb_model *m)
     return MB_OK;
 }
 
-static mb_status load(mb_engine *e, const mb_session_options *o)
+/* Adapters of a model that is only evaluated need no gradients. */
+static void freeze(mb_model *m)
+{
+    for (int i = 0; i < m->n_weights; i++)
+        m->weight[i].trained = false;
+}
+
+mb_status mb_session_load(mb_engine *e, const mb_session_options *o)
 {
     mb_tensor_file *f = NULL;
     mb_load_report report;
@@ -61,14 +68,9 @@ static mb_status load(mb_engine *e, const mb_session_options *o)
                     (double)mb_model_parameters(e->model, false) / 1e6,
                     (double)mb_model_parameters(e->model, true) / 1e6, report.loaded,
                     report.ignored, report.fresh);
+    if (o->trained == MB_TRAINED_NOTHING)
+        freeze(e->model);
     return MB_OK;
-}
-
-/* Adapters of a model that is only evaluated need no gradients. */
-static void freeze(mb_model *m)
-{
-    for (int i = 0; i < m->n_weights; i++)
-        m->weight[i].trained = false;
 }
 
 static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine **out)
@@ -79,6 +81,12 @@ static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine 
     mb_status st = MB_OK;
 
     MB_TRY(mb_model_config_parse(doc, o->head, &c));
+    if (o->labels == 0 && c.head == MB_HEAD_SEQUENCE && o->adapter_path != NULL) {
+        int64_t labels;
+        MB_TRY(mb_adapter_labels(o->adapter_path, &labels));
+        if (labels > 0)
+            c.labels = labels;
+    }
     if (o->labels > 0)
         c.labels = o->labels;
     MB_TRY(mb_model_new(&c, &m));
@@ -89,9 +97,7 @@ static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine 
     }
     MB_TRY(mb_engine_new(m, &o->engine, &e));
     if (!o->no_values)
-        MB_TRY_GOTO(load(e, o), st, fail);
-    if (o->trained == MB_TRAINED_NOTHING)
-        freeze(m);
+        MB_TRY_GOTO(mb_session_load(e, o), st, fail);
     *out = e;
     return MB_OK;
 fail:

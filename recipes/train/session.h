@@ -37,4 +37,7 @@ typedef struct mb_session_options {
 mb_status mb_session_open(const mb_session_options *o, mb_engine **e,
                           mb_json_doc **config) MB_MUST_USE;
 
+/* What mb_session_open leaves out with no_values: reads the model into the engine. */
+mb_status mb_session_load(mb_engine *e, const mb_session_options *o) MB_MUST_USE;
+
 #endif

@@ -15,11 +15,6 @@
 #include "core/memory.h"
 #include "recipes/train/job.h"
 
-struct window {
-    double loss, divisor, seen, seconds, grad_norm;
-    int64_t steps;
-};
-
 static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m)
 {
     double metric[MB_METRICS_PER_MICRO];
@@ -74,16 +69,16 @@ static mb_status log_metrics(mb_job *j, const mb_metrics *m)
     return j->sinks != NULL ? mb_sinks_log(j->sinks, m) : MB_OK;
 }
 
-static double rate(const struct window *w)
+static double rate(const mb_log_window *w)
 {
     return w->seconds > 0.0 ? w->seen / w->seconds : NAN;
 }
 
-static mb_status log_window(mb_job *j, const mb_step *s, struct window *w, double lr)
+static mb_status log_window(mb_job *j, const mb_step *s, mb_log_window *w, double lr)
 {
     mb_metrics m = {.step = j->at.step, .epoch = s->epochs_done};
 
-    if (w->steps == 0)
+    if (w->steps == 0.0)
         return MB_OK;
     mb_metrics_add(&m, "loss", w->loss / w->divisor);
     mb_metrics_add(&m, "grad_norm", w->grad_norm);
@@ -91,13 +86,13 @@ static mb_status log_window(mb_job *j, const mb_step *s, struct window *w, doubl
     mb_metrics_add(&m, "num_tokens", (double)j->at.seen);
     mb_metrics_add(&m, "num_trained_tokens", (double)j->at.tokens);
     mb_metrics_add(&m, "tokens_per_second", rate(w));
-    mb_metrics_add(&m, "step_time", w->seconds / (double)w->steps);
-    *w = (struct window){0};
+    mb_metrics_add(&m, "step_time", w->seconds / w->steps);
+    *w = (mb_log_window){0};
     return log_metrics(j, &m);
 }
 
 static void note_step(mb_job *j, const mb_step *s, const mb_zero_result *r, double seconds,
-                      double lr, struct window *w)
+                      double lr, mb_log_window *w)
 {
     const mb_progress p = {.step = j->at.step,
                            .total = j->total_steps,
@@ -118,7 +113,7 @@ static void note_step(mb_job *j, const mb_step *s, const mb_zero_result *r, doub
         w->loss += r->metric[MB_ZERO_LOSS];
         w->divisor += r->divisor;
         w->grad_norm = r->grad_norm;
-        w->steps++;
+        w->steps += 1.0;
     } else {
         mb_log_info("step %lld skipped: a loss or gradient is not finite (micro-batch %lld)",
                     (long long)s->step + 1, (long long)r->bad_micro);
@@ -142,37 +137,62 @@ static bool better(const mb_job *j, double value)
     return isnan(j->at.best) || gain > r->early_stopping_threshold;
 }
 
-static mb_status best_metric(const mb_job *j, const mb_metrics *m, double *value)
+static bool out_of_patience(const mb_job *j)
 {
-    const char *name = j->recipe->metric_for_best_model;
-    char prefixed[96];
-    const double *v = mb_metrics_get(m, name);
+    return j->recipe->early_stopping_patience > 0 &&
+           j->at.without_progress >= j->recipe->early_stopping_patience;
+}
 
-    snprintf(prefixed, sizeof prefixed, "eval_%s", name);
-    if (v == NULL)
-        v = mb_metrics_get(m, prefixed);
-    MB_REQUIRE(v != NULL, MB_EARG,
-               "metric_for_best_model: this task's evaluation has no '%s' (it has eval_loss%s)",
-               name, j->task->accuracy ? " and eval_accuracy" : "");
-    *value = *v;
+static const char *const *metric_names(const mb_job *j)
+{
+    static const char *const tokens[] = {"eval_loss", "eval_perplexity", NULL};
+    static const char *const classes[] = {"eval_loss", "eval_accuracy", NULL};
+
+    return j->task->accuracy ? classes : tokens;
+}
+
+/* The metric's full name: "loss" and "eval_loss" are the same. */
+static const char *metric_name(const mb_job *j)
+{
+    const char *wanted = j->recipe->metric_for_best_model;
+    const char *const *names = metric_names(j);
+
+    for (; *names != NULL; names++)
+        if (strcmp(*names, wanted) == 0 || strcmp(*names + 5, wanted) == 0)
+            return *names;
+    return NULL;
+}
+
+mb_status mb_job_metric_exists(const mb_job *j)
+{
+    const char *const *names = metric_names(j);
+
+    MB_REQUIRE(metric_name(j) != NULL, MB_EARG,
+               "%s: metric_for_best_model is '%s'; this task's evaluation has %s and %s",
+               mb_recipe_where(j->recipe, "metric_for_best_model"),
+               j->recipe->metric_for_best_model, names[0], names[1]);
     return MB_OK;
 }
 
-/* *save: a new best that must be kept. *stop: no progress for too long. */
+/* *save: a new best that must be kept. *stop: no progress for too long, or asked to. */
 static mb_status evaluate(mb_job *j, double epoch, bool *save, bool *stop)
 {
     mb_metrics m = {.step = j->at.step, .epoch = epoch};
-    char path[4096];
-    double loss, value = 0.0;
+    bool given_up;
+    double loss;
 
-    MB_TRY(mb_job_evaluate(j, &m, &loss));
+    MB_TRY(mb_job_evaluate(j, &m, &loss, &given_up));
+    j->at.evaluate_again = given_up;
+    if (given_up) {
+        j->stopped = true;
+        return MB_OK;
+    }
     j->at.last_eval_loss = loss;
-    MB_TRY(log_metrics(j, &m));
-    MB_TRY(best_metric(j, &m, &value));
+    MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
+    const double value = *mb_metrics_get(&m, metric_name(j));
     if (!better(j, value)) {
         j->at.without_progress++;
-        *stop = j->recipe->early_stopping_patience > 0 &&
-                j->at.without_progress >= j->recipe->early_stopping_patience;
+        *stop = out_of_patience(j);
         return MB_OK;
     }
     j->at.without_progress = 0;
@@ -180,9 +200,6 @@ static mb_status evaluate(mb_job *j, double epoch, bool *save, bool *stop)
     if (j->recipe->save_strategy == MB_SAVE_BEST || j->recipe->load_best_model_at_end) {
         *save = true;
         j->at.best_step = j->at.step;
-        MB_TRY(mb_checkpoint_path(j->recipe->output_dir, j->at.step, path, sizeof path));
-        if (j->sinks != NULL)
-            mb_sinks_best(j->sinks, value, path);
     }
     return MB_OK;
 }
@@ -221,7 +238,7 @@ static bool time_to_save(const mb_job *j, const mb_step *s)
     if (r->save_first_step && j->at.step == 1)
         return true;
     if (r->save_strategy == MB_SAVE_EPOCH)
-        return epoch_ends(s);
+        return epoch_ends(s) || j->at.step == j->total_steps;
     return r->save_strategy == MB_SAVE_STEPS &&
            (every(r->save_steps, j->total_steps, j->at.step) || j->at.step == j->total_steps);
 }
@@ -234,7 +251,7 @@ static bool time_to_log(const mb_job *j)
 
 /* ---- the loop ----------------------------------------------------------------------------- */
 
-static mb_status after_step(mb_job *j, const mb_step *s, const double *votes, struct window *w,
+static mb_status after_step(mb_job *j, const mb_step *s, const double *votes, mb_log_window *w,
                             double lr, bool *done)
 {
     mb_save_outcome outcome;
@@ -246,7 +263,7 @@ static mb_status after_step(mb_job *j, const mb_step *s, const double *votes, st
         MB_TRY(mb_comm_agree(j->comm, log_window(j, s, w, lr)));
     if (time_to_evaluate(j, s))
         MB_TRY(evaluate(j, s->epochs_done, &save, &no_progress));
-    j->stopped = votes[MB_VOTE_STOP] > 0.0 && j->at.step < j->total_steps;
+    j->stopped = j->stopped || (votes[MB_VOTE_STOP] > 0.0 && j->at.step < j->total_steps);
     if (no_progress)
         mb_log_info("step %lld: no progress in %lld evaluations, training ends here",
                     (long long)j->at.step, (long long)j->at.without_progress);
@@ -259,9 +276,11 @@ static mb_status after_step(mb_job *j, const mb_step *s, const double *votes, st
 static mb_status loop(mb_job *j)
 {
     double votes[MB_VOTES];
-    struct window w = {0};
-    bool done = false;
+    bool done = false, save = false;
 
+    if (j->at.evaluate_again) /* what a stop cut short */
+        MB_TRY(evaluate(j, j->at.epoch, &save, &done));
+    done = done || out_of_patience(j);
     while (!done && j->at.step < j->total_steps) {
         const double before = mb_clock();
         const double lr =
@@ -273,8 +292,8 @@ static mb_status loop(mb_job *j)
         MB_TRY(one_step(j, &s, votes, &r));
         j->at.step++;
         j->at.epoch = s.epochs_done;
-        note_step(j, &s, &r, mb_clock() - before, lr, &w);
-        MB_TRY(after_step(j, &s, votes, &w, lr, &done));
+        note_step(j, &s, &r, mb_clock() - before, lr, &j->at.window);
+        MB_TRY(after_step(j, &s, votes, &j->at.window, lr, &done));
     }
     return MB_OK;
 }
@@ -290,9 +309,10 @@ static mb_status start(mb_job *j)
                 (long long)j->data->n_train,
                 r->reduction == MB_REDUCTION_EXACT ? "exact" : "default");
     mb_job_log_memory(j);
-    if (r->eval_on_start && j->at.step == 0 && j->data->eval != NULL)
-        MB_TRY(evaluate(j, 0.0, &save, &stop));
-    return MB_OK;
+    if (!r->eval_on_start || j->at.step > 0 || j->data->eval == NULL)
+        return MB_OK;
+    MB_TRY(evaluate(j, 0.0, &save, &stop));
+    return save ? mb_job_save(j, false) : MB_OK;
 }
 
 static mb_status finish(mb_job *j)

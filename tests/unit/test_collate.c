@@ -103,7 +103,7 @@ static void a_sequence_has_its_class(void **state)
     for (int i = 0; i < 4; i++) /* an earlier, larger batch */
         b->start[i] = b->len[i] = b->seq_ordinal[i] = 90;
     OK(mb_collate(&o, &store, &micro, 0, b));
-    assert_true(b->start[3] == 0 && b->len[3] == 0 && b->seq_ordinal[3] == 0);
+    assert_true(b->start[3] == -1 && b->len[3] == 0 && b->seq_ordinal[3] == 0);
     assert_int_equal(b->n_targets, 3);
     assert_memory_equal(b->target_row, row, sizeof row);
     assert_memory_equal(b->target_label, want, sizeof want);
