@@ -123,7 +123,7 @@ peer_arguments() {
     dequantise) printf '%s\n' "$helper/dequantise_blocks" ;;
     export) printf '%s\n' "$helper/export_files" ;;
     formats) printf '%s\n' "$helper/tensor_files" ;;
-    model_h5) printf '%s\n' "$helper/model_h5_save" ;;
+    model_h5) printf '%s\n' "$helper/model_h5_save" "$MBUYU" "$MB_TEST_DATA" ;;
     smollm2) printf '%s\n' "$helper/logits" "$MB_MATERIALS" ;;
     exports)
         printf '%s\n' "$MBUYU" "$helper/forward" "$MB_TEST_DATA" \
@@ -185,6 +185,7 @@ if [ "$long" -eq 1 ]; then
     count_ctest sanitizers build-asan
 else
     count_ctest sanitizers build-asan -L unit
+    count_ctest 'sanitizers, numbers and wrong input' build-asan -R 'cli/(verify|bad_input)'
 fi
 check 'sanitizers: three steps' three_steps 1
 check 'sanitizers: three steps on two ranks' three_steps 2

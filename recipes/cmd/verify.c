@@ -482,6 +482,16 @@ static mb_status run(struct verify *v)
     return report(v);
 }
 
+/* For what is read, gradients more than once, an adapter, its merged logits, and AdamW's state. */
+static size_t golden_bytes(const mb_tensor_file *f)
+{
+    size_t bytes = 1 << 20;
+
+    for (int64_t i = 0; i < mb_tensor_file_count(f); i++)
+        bytes += 6 * ((size_t)mb_tensor_file_info(f, i)->bytes + 64);
+    return bytes;
+}
+
 static mb_status open_all(struct verify *v)
 {
     mb_session_options o = {.path = v->model_path,
@@ -496,7 +506,7 @@ static mb_status open_all(struct verify *v)
     o.head = mb_model_config_head(doc, MB_HEAD_CAUSAL_LM);
     mb_json_free(doc);
     MB_TRY(mb_tensor_file_open(v->golden_path, &v->golden));
-    MB_TRY(mb_arena_new("reference numbers", (size_t)1 << 36, &v->memory));
+    MB_TRY(mb_arena_new("reference numbers", golden_bytes(v->golden), &v->memory));
     return mb_session_open(&o, &v->e, NULL);
 }
 

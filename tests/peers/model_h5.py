@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """A checkpoint as others see it: h5py and h5dump on model.h5, hashlib on the manifest.
 
-    model_h5.py HELPER [RANKS...]        HELPER: the built model_h5_save; ranks 1 2 3 by default
+    model_h5.py HELPER [PROGRAM DATA] [RANKS...]   HELPER: the built model_h5_save; ranks 1 2 3
+
+With PROGRAM (mbuyu) and DATA (tests/data) also the checkpoints of real runs on two ranks, of a whole
+model and of an adapter: each tensor must equal what the run exported, bit for bit.
 
 Every tensor of model.h5 must be whole and right: from another working directory, after the folder
 was moved, and from inside it. Every digest in the manifest must be what its definition says, and a
@@ -17,6 +20,7 @@ import tempfile
 
 import h5py
 import numpy as np
+from safetensors.numpy import load_file
 
 SHAPES = {
     "embed.weight": (700, 19),
@@ -98,11 +102,62 @@ def check_state(folder):
     assert open(f"{folder}/recipe.yaml").read() == "a: 1\n"
 
 
+def dumped(path):
+    """The number of datasets that h5dump -H lists."""
+    done = subprocess.run(["h5dump", "-H", path], check=True, capture_output=True, text=True)
+    return done.stdout.count("DATASET")
+
+
+def check_equal(path, exported):
+    """Tensors and AdamW's states, whole and as exported."""
+    with h5py.File(path, "r") as f:
+        found = []
+        f["param"].visititems(lambda name, x: found.append(name) if isinstance(x, h5py.Dataset) else None)
+        assert sorted(found) == sorted(exported), (sorted(found), sorted(exported))
+        for name, value in exported.items():
+            np.testing.assert_array_equal(f[f"param/{name}"][...], value, err_msg=name)
+            for state in ("exp_avg", "exp_avg_sq"):
+                x = f[f"optim/{state}/{name}"]
+                assert x.shape == value.shape and np.isfinite(x[...]).all() and x[...].any(), name
+
+
+def check_runs(program, data, env):
+    """A run's last checkpoint against what it exported, before and after moving."""
+    for case, keys, file in (
+        ("llama3-rope", [], "model"),
+        ("gpt2", [], "model"),
+        ("lora-llama", ["finetuning_type=lora", "lora_r=4"], "adapter_model"),
+    ):
+        with tempfile.TemporaryDirectory() as top:
+            with open(f"{top}/rows.jsonl", "w") as rows:
+                for i in range(12):
+                    rows.write(json.dumps({"prompt": f"mti {i}:", "completion": f" tree {i}"}) + "\n")
+            out = f"{top}/out"
+            subprocess.run([*MPIRUN, "2", program, "train", f"model_name_or_path={data}/reference/{case}",
+                            f"datasets={top}/rows.jsonl", f"output_dir={out}", "max_steps=4", "save_steps=2",
+                            "per_device_train_batch_size=2", "max_length=64", "learning_rate=1e-2", *keys],
+                           check=True, env=env, capture_output=True)
+            exported = load_file(f"{out}/final/{file}.safetensors")
+            folder = f"{out}/checkpoint-000004"
+            assert any("-of-00002" in name for name in os.listdir(folder))
+            os.chdir("/")
+            check_equal(f"{folder}/model.h5", exported)
+            os.makedirs(f"{top}/far/away")
+            os.rename(folder, f"{top}/far/away/it")
+            check_equal(f"{top}/far/away/it/model.h5", exported)
+            n = dumped(f"{top}/far/away/it/model.h5")
+            assert n == 3 * len(exported), n
+            print(f"model.h5 of two ranks' run, {case}: {len(exported)} tensors equal {file}.safetensors, "
+                  f"from elsewhere and moved; {n} in h5dump -H")
+
+
 def main():
     helper = os.path.abspath(sys.argv[1])
+    ranks_given = [int(a) for a in sys.argv[2:] if a.isdigit()]
+    program, data = ([os.path.abspath(a) for a in sys.argv[2:] if not a.isdigit()] + [None, None])[:2]
     env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     want, home = wanted(), os.getcwd()
-    for ranks in [int(a) for a in sys.argv[2:]] or [1, 2, 3]:
+    for ranks in ranks_given or [1, 2, 3]:
         with tempfile.TemporaryDirectory() as top:
             subprocess.run([*MPIRUN, str(ranks), helper, f"{top}/out"], check=True, env=env)
             folder = f"{top}/out/checkpoint-000007"
@@ -121,11 +176,11 @@ def main():
             os.chdir(f"{top}/decoy")
             check_model(f"{moved}/model.h5", want)
             os.chdir(home)
-            dump = subprocess.run(["h5dump", "-H", f"{moved}/model.h5"], check=True,
-                                  capture_output=True, text=True).stdout
-            assert dump.count("DATASET") == len(want), dump
+            assert dumped(f"{moved}/model.h5") == len(want)
             print(f"model.h5: {ranks} ranks, {files} files, {slices} slices: "
                   f"{len(want)} tensors whole in h5py, {len(want)} in h5dump -H")
+    if program:
+        check_runs(program, data, env)
 
 
 if __name__ == "__main__":
