@@ -1,6 +1,8 @@
-/* checkpoint_digest.c CHECKPOINT - one line per tensor of a checkpoint, put together from the slices
- * of all ranks' files: sha256, elements, dataset. Two checkpoints that print the same hold the same
- * bits, whatever the numbers of ranks that wrote them. Last comes the optimizer's history.
+/* checkpoint_digest.c CHECKPOINT [--shares] - one line per tensor of a checkpoint, put together from
+ * the slices of all ranks' files: sha256, elements, dataset. Two checkpoints that print the same
+ * hold the same bits, whatever the numbers of ranks that wrote them. Last comes the optimizer's
+ * history. With --shares one line per rank instead: "rank-00001-of-00003", optimizer elements in its
+ * files.
  *
  * Reads by the manifest alone, not as a resume does. */
 #include <stdio.h>
@@ -107,7 +109,26 @@ static mb_status print_history(const char *folder)
     return MB_OK;
 }
 
-static mb_status run(const char *folder)
+enum { RANK_NAME = sizeof "rank-00000-of-00000" - 1 };
+
+static int by_file(const void *a, const void *b)
+{
+    return strcmp(((const slice *)a)->file, ((const slice *)b)->file);
+}
+
+static void print_shares(slice *s, size_t n)
+{
+    qsort(s, n, sizeof *s, by_file);
+    for (size_t from = 0, to; from < n; from = to) {
+        int64_t count = 0;
+        for (to = from; to < n && strncmp(s[to].file, s[from].file, RANK_NAME) == 0; to++)
+            if (strncmp(s[to].dataset, "/optim/", 7) == 0)
+                count += s[to].count;
+        printf("%.*s %lld\n", RANK_NAME, s[from].file, (long long)count);
+    }
+}
+
+static mb_status run(const char *folder, bool shares)
 {
     char path[MB_PATH_MAX];
     mb_json_doc *doc = NULL;
@@ -118,6 +139,10 @@ static mb_status run(const char *folder)
     MB_TRY(mb_path_join(path, sizeof path, folder, "manifest.json"));
     MB_TRY(mb_json_read(path, MB_EIO, 1 << 28, &doc));
     MB_TRY_GOTO(read_list(doc, &s, &n), st, done);
+    if (shares) {
+        print_shares(s, n);
+        goto done;
+    }
     MB_TRY_GOTO(print_tensors(folder, s, n), st, done);
     st = print_history(folder);
 done:
@@ -128,11 +153,13 @@ done:
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: checkpoint_digest CHECKPOINT\n");
+    const bool shares = argc == 3 && strcmp(argv[2], "--shares") == 0;
+
+    if (argc != 2 && !shares) {
+        fprintf(stderr, "usage: checkpoint_digest CHECKPOINT [--shares]\n");
         return 2;
     }
-    if (run(argv[1]) == MB_OK)
+    if (run(argv[1], shares) == MB_OK)
         return 0;
     fprintf(stderr, "%s\n", mb_status_sentence());
     return 1;
