@@ -1,13 +1,19 @@
-/* core/alloc.c - see core/alloc.h. Each block carries a 64-byte head with its size. */
+/* core/alloc.c - see core/alloc.h. Each block carries a 64-byte head with its size. Large blocks are
+ * pages of their own: freed, they go back to the system, where malloc would keep them. */
 #include "core/alloc.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { HEAD = 64 };
+#if defined(__SANITIZE_ADDRESS__)
+enum { HEAD = 64, LARGE = INT_MAX }; /* the sanitizer watches what malloc gave */
+#else
+enum { HEAD = 64, LARGE = 1 << 20 };
+#endif
 
 static _Atomic int64_t n_requests, live_bytes;
 static _Atomic int64_t fail_at = -1; /* -1: the environment was not asked yet; 0: never */
@@ -26,17 +32,37 @@ static bool must_fail(void)
     return atomic_load(&fail_at) == n;
 }
 
+static void *map(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+
+    return p != MAP_FAILED ? p : NULL;
+}
+
+/* bytes + HEAD zeroed bytes; NULL when there are none. */
+static void *take(size_t bytes)
+{
+    char *p;
+
+    if (bytes >= LARGE)
+        return map(bytes + HEAD);
+    p = aligned_alloc(HEAD, (bytes + HEAD + HEAD - 1) / HEAD * HEAD);
+    if (p != NULL)
+        memset(p + HEAD, 0, bytes);
+    return p;
+}
+
 mb_status mb_alloc(size_t bytes, const char *what, void **out)
 {
     char *p = NULL;
 
     if (bytes <= SIZE_MAX - 2 * HEAD && !must_fail())
-        p = aligned_alloc(HEAD, (bytes + HEAD + HEAD - 1) / HEAD * HEAD);
+        p = take(bytes);
     if (p == NULL)
         return MB_RAISE(MB_ENOMEM, "not enough memory for %s: %zu bytes asked, %lld in use", what,
                         bytes, (long long)mb_alloc_live());
     memcpy(p, &bytes, sizeof bytes);
-    memset(p + HEAD, 0, bytes);
     atomic_fetch_add(&live_bytes, (int64_t)bytes);
     *out = p + HEAD;
     return MB_OK;
@@ -72,15 +98,13 @@ mb_status mb_grow(void **p, size_t *capacity, size_t need, size_t size, const ch
 
 mb_status mb_pages(size_t bytes, const char *what, void **out)
 {
-    void *p = MAP_FAILED;
+    void *p = NULL;
 
     if (bytes == 0)
         bytes = 1;
     if (!must_fail())
-        p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                 -1, 0);
-    MB_REQUIRE(p != MAP_FAILED, MB_ENOMEM, "not enough memory for %s: %zu bytes asked", what,
-               bytes);
+        p = map(bytes);
+    MB_REQUIRE(p != NULL, MB_ENOMEM, "not enough memory for %s: %zu bytes asked", what, bytes);
     atomic_fetch_add(&live_bytes, (int64_t)bytes);
     *out = p;
     return MB_OK;
@@ -104,7 +128,10 @@ void mb_free(void *p)
         return;
     memcpy(&bytes, (char *)p - HEAD, sizeof bytes);
     atomic_fetch_sub(&live_bytes, (int64_t)bytes);
-    free((char *)p - HEAD);
+    if (bytes >= LARGE)
+        munmap((char *)p - HEAD, bytes + HEAD);
+    else
+        free((char *)p - HEAD);
 }
 
 mb_status mb_strndup(const char *s, size_t n, char **out)

@@ -73,6 +73,8 @@ mb_status mb_checkpoints_poll(mb_checkpoints *c, const double votes[MB_CHECKPOIN
                               mb_save_outcome *outcome) MB_MUST_USE;
 /* Waits for the save now running, if any, and ends it. Collective. */
 mb_status mb_checkpoints_wait(mb_checkpoints *c, mb_save_outcome *outcome) MB_MUST_USE;
+/* The most anonymous and shared memory the process had while it wrote the saves so far; 0: none. */
+int64_t mb_checkpoints_peak(const mb_checkpoints *c);
 /* Why the last failed save failed; "" when none did. */
 const char *mb_checkpoints_failure(const mb_checkpoints *c);
 /* After going back to `step` by hand: newer checkpoints belong to a past that is no longer this
@@ -98,9 +100,11 @@ void mb_checkpoint_info_release(mb_checkpoint_info *info);
  * tensor or state that does not fit, MB_EIO damage. Collective. */
 mb_status mb_checkpoint_load(const char *path, mb_zero *z) MB_MUST_USE;
 
-/* Bytes an asynchronous save holds while it runs, beside two pieces: for the plan. */
+/* For the plan: the copy an asynchronous save holds while it runs, and what any save holds, the
+ * largest file of the rank in memory. */
 size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind, int rank,
                                  int size);
-size_t mb_checkpoint_piece_bytes(const mb_checkpoints_options *options);
+size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb_flat *flat,
+                                 int rank, int size);
 
 #endif

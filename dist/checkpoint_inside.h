@@ -76,6 +76,7 @@ struct mb_save_job {
     char path[MB_PATH_MAX];    /* published */
     char partial[MB_PATH_MAX]; /* until then */
     mb_json_doc *list;         /* what this rank wrote: {files, slices} */
+    int64_t peak;              /* memory of this process when it held a file: mb_memory_own */
     mb_status st;
     char sentence[1024];
 };

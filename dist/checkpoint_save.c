@@ -14,6 +14,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "core/memory.h"
 #include "dist/checkpoint_inside.h"
 #include "dist/h5.h"
 
@@ -28,6 +29,7 @@ struct mb_checkpoints {
     bool saving, threaded;
     pthread_t thread;
     _Atomic int progress;
+    int64_t peak;
     struct mb_save_job job;
     char failure[1024];
 };
@@ -95,6 +97,20 @@ done:
     return st;
 }
 
+/* Sums and headers are far below an eighth of the data. */
+static size_t image_bytes(size_t data)
+{
+    return data + data / 8 + (256 << 10);
+}
+
+static void note_memory(struct mb_save_job *j)
+{
+    const int64_t own = mb_memory_own();
+
+    if (own > j->peak)
+        j->peak = own;
+}
+
 static mb_status write_pieces(struct mb_save_job *j)
 {
     const mb_json slices = mb_json_get(mb_json_root(j->list), "slices");
@@ -106,14 +122,15 @@ static mb_status write_pieces(struct mb_save_job *j)
         void *bytes;
         size_t size;
         mb_layout_piece(&j->layout, j->rank, i, &p);
-        /* sums and headers are far below an eighth of the data */
-        MB_TRY(mb_h5_create_image(p.file, (size_t)(p.to - p.from) * 9 / 2 + (256 << 10), &f));
+        MB_TRY(
+            mb_h5_create_image(p.file, image_bytes((size_t)(p.to - p.from) * sizeof(float)), &f));
         const mb_status st = put_piece(j, f, &p, slices);
         if (st != MB_OK) {
             mb_h5_close(f);
             return st;
         }
         MB_TRY(mb_h5_close_image(f, &bytes, &size));
+        note_memory(j);
         MB_TRY(write_file(j, p.file, bytes, size));
     }
     return MB_OK;
@@ -270,6 +287,8 @@ static mb_status finish(mb_checkpoints *c, mb_save_outcome *outcome)
     if (c->threaded)
         pthread_join(c->thread, NULL);
     c->saving = c->threaded = false;
+    if (j->peak > c->peak)
+        c->peak = j->peak;
     if (st != MB_OK)
         mb_status_set(st, j->sentence);
     st = mb_comm_agree(c->comm, st);
@@ -334,9 +353,14 @@ const char *mb_checkpoints_failure(const mb_checkpoints *c)
     return c->failure;
 }
 
+int64_t mb_checkpoints_peak(const mb_checkpoints *c)
+{
+    return c->peak;
+}
+
 /* The object ----------------------------------------------------------------------------------- */
 
-size_t mb_checkpoint_piece_bytes(const mb_checkpoints_options *o)
+static size_t piece_bytes(const mb_checkpoints_options *o)
 {
     int64_t bytes = o->piece_bytes > 0 ? o->piece_bytes : PIECE_BYTES;
 
@@ -345,12 +369,26 @@ size_t mb_checkpoint_piece_bytes(const mb_checkpoints_options *o)
     return (size_t)(bytes > 0 ? bytes : MB_GRAIN * (int64_t)sizeof(float));
 }
 
-size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind, int rank, int size)
+/* Of one set: the parameters, or one of the optimizer's states. */
+static size_t own_bytes(const mb_flat *flat, int rank, int size)
 {
     const int64_t grains = flat->count / MB_GRAIN;
     const int64_t own = grains * (rank + 1) / size - grains * rank / size;
 
-    return (size_t)own * MB_GRAIN * sizeof(float) * (size_t)(1 + kind->n_states);
+    return (size_t)own * MB_GRAIN * sizeof(float);
+}
+
+size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind, int rank, int size)
+{
+    return own_bytes(flat, rank, size) * (size_t)(1 + kind->n_states);
+}
+
+size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb_flat *flat,
+                                 int rank, int size)
+{
+    const size_t piece = piece_bytes(options), own = own_bytes(flat, rank, size);
+
+    return image_bytes(own < piece ? own : piece);
 }
 
 static mb_status open_folder(mb_checkpoints *c)
@@ -370,7 +408,7 @@ mb_status mb_checkpoints_open(mb_comm *comm, const mb_checkpoints_options *optio
         c->comm = comm;
         c->keep = options->keep;
         c->lock = -1;
-        c->piece_bytes = (int64_t)mb_checkpoint_piece_bytes(options);
+        c->piece_bytes = (int64_t)piece_bytes(options);
         st = mb_strdup(options->output_dir, &c->dir);
     }
     if (st == MB_OK && comm->rank == 0)

@@ -267,6 +267,17 @@ static mb_status new_run_id(mb_job *j)
     return j->comm->ops->broadcast(j->comm, j->run_id, sizeof j->run_id, 0);
 }
 
+static mb_status open_data(mb_job *j, const mb_model_config *c, int64_t micro_units,
+                           int64_t step_units)
+{
+    const int64_t before = mb_alloc_live();
+
+    MB_TRY(mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
+    MB_TRY(mb_comm_agree(j->comm, mb_data_order(j->data, j->recipe, micro_units, step_units)));
+    j->data_bytes = mb_alloc_live() - before;
+    return MB_OK;
+}
+
 /* The folder is locked before anything is read from it, and before the model is loaded. */
 static mb_status open_output(mb_job *j)
 {
@@ -287,13 +298,11 @@ static mb_status fill(mb_job *j, const mb_model_config *c)
     MB_TRY(batch_sizes(j));
     MB_TRY(enough_micro_batches(j));
     MB_TRY(mb_job_metric_exists(j));
-    MB_TRY(mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
     MB_REQUIRE(j->recipe->max_length <= c->positions, MB_EARG,
                "max_length %lld is beyond the %lld positions of %s",
                (long long)j->recipe->max_length, (long long)c->positions,
                j->recipe->model_name_or_path);
-    MB_TRY(mb_comm_agree(j->comm,
-                         mb_data_order(j->data, j->recipe, j->at.micro_units, j->at.step_units)));
+    MB_TRY(open_data(j, c, j->at.micro_units, j->at.step_units));
     MB_TRY(mb_comm_agree(j->comm, mb_job_same_data(j)));
     j->total_steps = mb_sampler_steps(j->data->train);
     MB_TRY(mb_recipe_schedule(j->recipe, j->total_steps, &j->schedule_kind, &j->schedule));
@@ -326,9 +335,7 @@ static mb_status open_plan(mb_job *j, const mb_model_config *c)
     MB_TRY(mb_recipe_require(j->recipe, "plan", "model_name_or_path", "datasets", NULL));
     MB_TRY(batch_sizes(j));
     MB_TRY(enough_micro_batches(j));
-    MB_TRY(mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
-    MB_TRY(mb_comm_agree(j->comm,
-                         mb_data_order(j->data, j->recipe, j->at.micro_units, j->at.step_units)));
+    MB_TRY(open_data(j, c, j->at.micro_units, j->at.step_units));
     j->total_steps = mb_sampler_steps(j->data->train);
     MB_TRY(mb_comm_agree(j->comm, open_model(j)));
     return mb_comm_agree(j->comm, plan_steps(j));
@@ -350,8 +357,7 @@ static mb_status open_eval(mb_job *j, const mb_model_config *c)
     } else if (r->eval_datasets.n > 0) {
         r->datasets.n = 0;
     }
-    MB_TRY(mb_data_open(r, j->task, c, j->comm, &j->data));
-    MB_TRY(mb_comm_agree(j->comm, mb_data_order(j->data, r, 1, 0)));
+    MB_TRY(open_data(j, c, 1, 0));
     MB_TRY(mb_comm_agree(j->comm, open_model(j)));
     MB_TRY(mb_comm_agree(j->comm, plan_steps(j)));
     MB_TRY(mb_comm_agree(j->comm, load_model(j)));
@@ -430,10 +436,10 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
     j->at.best = NAN;
     j->at.best_step = -1;
     j->at.first_loss = j->at.last_loss = j->at.last_eval_loss = NAN;
-    j->library_bytes = mb_memory_own();
     st = same_recipe_everywhere(j->comm, r);
     if (st == MB_OK)
         st = mb_comm_agree(j->comm, mb_cpu_init());
+    j->library_bytes = mb_memory_own();
     if (st == MB_OK)
         st = open_for(j);
     if (st == MB_OK)

@@ -5,15 +5,21 @@
 #include "core/memory.h"
 #include "recipes/train/job.h"
 
-static int64_t data_bytes(const mb_data *d)
+/* While a checkpoint is written: a file of it, and the copy of the state that a save in the background
+ * is made from. */
+static int64_t checkpoint_bytes(const mb_job *j)
 {
-    const mb_store *stores[] = {d->store, d->eval_store};
-    int64_t bytes = 0;
+    const mb_flat *f = &j->engine->flat;
+    const mb_optim_kind *kind = mb_optim_find(j->recipe->optim);
+    const mb_checkpoints_options o = {.output_dir = ""};
+    const int rank = j->comm->rank, size = j->comm->size;
+    size_t bytes = mb_checkpoint_image_bytes(&o, f, rank, size);
 
-    for (int i = 0; i < 2; i++)
-        if (stores[i] != NULL)
-            bytes += stores[i]->n_tokens * 5 + stores[i]->n_rows * 48;
-    return bytes + (d->n_train + d->n_val) * 16;
+    if (j->recipe->save_strategy == MB_SAVE_NO)
+        return 0;
+    if (j->recipe->save_async != MB_NO)
+        bytes += mb_checkpoint_aside_bytes(f, kind, rank, size);
+    return (int64_t)bytes;
 }
 
 void mb_job_memory(const mb_job *j, mb_memory_plan *p)
@@ -24,7 +30,6 @@ void mb_job_memory(const mb_job *j, mb_memory_plan *p)
                                .n_metrics = MB_METRICS_PER_MICRO,
                                .n_votes = MB_VOTES,
                                .max_micro = mb_sampler_max_micro(j->data->train)};
-    const mb_checkpoints_options c = {.output_dir = ""};
     const int64_t trained = f->count;
 
     *p = (mb_memory_plan){0};
@@ -35,12 +40,8 @@ void mb_job_memory(const mb_job *j, mb_memory_plan *p)
     p->communication = (int64_t)mb_zero_work_bytes(j->comm, f, &z);
     p->activations = (int64_t)j->engine->step_bytes;
     p->workspace = (int64_t)j->engine->scratch_bytes;
-    p->checkpoints = 2 * (int64_t)mb_checkpoint_piece_bytes(&c);
-    if (j->recipe->save_async != MB_NO)
-        p->checkpoints += (int64_t)mb_checkpoint_aside_bytes(f, kind, j->comm->rank, j->comm->size);
-    if (j->recipe->save_strategy == MB_SAVE_NO)
-        p->checkpoints = 0;
-    p->data = data_bytes(j->data);
+    p->checkpoints = checkpoint_bytes(j);
+    p->data = j->data_bytes;
     p->total = p->weights + p->gradients + p->exact + p->optimizer + p->activations + p->workspace +
                p->communication + p->checkpoints + p->data;
 }

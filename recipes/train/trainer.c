@@ -91,6 +91,12 @@ static mb_status log_window(mb_job *j, const mb_step *s, mb_log_window *w, doubl
     return log_metrics(j, &m);
 }
 
+static void note_memory(mb_job *j, int64_t own)
+{
+    if (own > j->peak_bytes)
+        j->peak_bytes = own;
+}
+
 static void note_step(mb_job *j, const mb_step *s, const mb_zero_result *r, double seconds,
                       double lr, mb_log_window *w)
 {
@@ -99,10 +105,8 @@ static void note_step(mb_job *j, const mb_step *s, const mb_zero_result *r, doub
                            .loss = r->loss,
                            .learning_rate = lr,
                            .tokens_per_second = r->metric[MB_METRIC_SEEN] / seconds};
-    const int64_t own = mb_memory_own();
 
-    if (own > j->peak_bytes)
-        j->peak_bytes = own;
+    note_memory(j, mb_memory_own());
     j->at.seconds += seconds;
     j->at.seen += (int64_t)r->metric[MB_METRIC_SEEN];
     if (r->outcome == MB_ZERO_APPLIED) {
@@ -319,9 +323,12 @@ static mb_status finish(mb_job *j)
 {
     mb_metrics m = {.step = j->at.step, .epoch = j->at.epoch};
     mb_save_outcome outcome;
+    mb_memory_plan plan;
 
+    mb_job_memory(j, &plan);
     MB_TRY(mb_checkpoints_wait(j->checkpoints, &outcome));
     MB_TRY(mb_job_saved(j, outcome));
+    note_memory(j, mb_checkpoints_peak(j->checkpoints));
     mb_metrics_add(&m, "train_runtime", j->at.seconds);
     mb_metrics_add(&m, "num_tokens", (double)j->at.seen);
     mb_metrics_add(&m, "train_tokens_per_second", (double)j->at.seen / j->at.seconds);
@@ -329,7 +336,9 @@ static mb_status finish(mb_job *j)
     mb_metrics_add(&m, "num_repeated_steps", (double)mb_zero_history_of(j->zero)->repeated);
     mb_metrics_add(&m, "num_step_allocations", (double)j->step_allocations);
     mb_metrics_add(&m, "num_bytes_sent", (double)j->comm->bytes_sent);
+    mb_metrics_add(&m, "num_library_bytes", (double)j->library_bytes);
     mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
+    mb_metrics_add(&m, "num_planned_bytes", (double)plan.total);
     if (j->at.seconds <= 0.0)
         return MB_OK;
     MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));

@@ -35,7 +35,7 @@ keys[gpt2]="model_name_or_path=$work/gpt2 add_eos=true"
 keys[packed]="$llama packing=true per_device_train_batch_size=1 global_batch_size=8"
 keys[freeze]="$llama finetuning_type=freeze freeze_trainable_layers=1"
 keys[mlm]="model_name_or_path=$work/bert-mlm task=masked-lm max_length=60 datasets=[$work/text.jsonl]"
-keys[classes]="model_name_or_path=$work/bert-cls task=seq-classification max_length=60 datasets=[$work/classes.jsonl]"
+keys[classes]="model_name_or_path=$work/bert-cls task=seq-classification num_labels=3 max_length=60 datasets=[$work/classes.jsonl]"
 with_dropouts gpt2 attn_pdrop=0.1 embd_pdrop=0.5 resid_pdrop=0.3
 with_dropouts bert-mlm hidden_dropout_prob=0.5 attention_probs_dropout_prob=0.2
 with_dropouts bert-cls hidden_dropout_prob=0.2 attention_probs_dropout_prob=0.5 classifier_dropout=0.3

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# tests/cli/test_memory.sh - the memory a run takes is the memory that was planned before it began.
+#
+# Anonymous and shared memory, without what libraries had before anything was made, within 5 % of the
+# plan: as the trainer measures it after steps and in saves (num_peak_bytes), and as seen from outside, where
+# every rank's /proc/PID/status is read all the time. Steps ask for no memory. A model of 28 million
+# parameters with random weights; with MB_LONG=1 also SmolLM2 out of MB_MATERIALS.
+set -u
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+start
+
+mkdir model
+sed -e 's/"n_embd": [0-9]*/"n_embd": 512/' -e 's/"n_layer": [0-9]*/"n_layer": 6/' \
+    -e 's/"n_head": [0-9]*/"n_head": 8/' -e 's/"vocab_size": [0-9]*/"vocab_size": 16384/' \
+    "$MB_TEST_DATA/reference/gpt2/config.json" >model/config.json
+cp "$MB_TEST_DATA/reference/gpt2/tokenizer.json" model/
+"$helpers/make_model" model || fail 'no model'
+
+# watch PID: the most anonymous and shared memory it ever had, in bytes
+watch() {
+    local key value anon shared most=0
+    while [ -d "/proc/$1" ]; do
+        anon=0 shared=0
+        while read -r key value _; do
+            case $key in
+            RssAnon:) anon=$value ;;
+            RssShmem:) shared=$value ;;
+            esac
+        done <"/proc/$1/status"
+        [ $((anon + shared)) -gt "$most" ] && most=$((anon + shared))
+        sleep 0.004
+    done 2>/dev/null
+    echo $((most * 1024))
+}
+
+number() { # number NAME: out of the last line of the log
+    sed -nE '$s/.*"num_'"$1"'":([0-9]+).*/\1/p' out/logs/train.jsonl
+}
+
+# memory WHAT RANKS KEY...
+memory() {
+    local what=$1 n=$2 pids=() pid launcher tries=0 outside
+    shift 2
+    rm -rf out
+    MBUYU_LOG=info "${mpi[@]}" -np "$n" "$MBUYU" train logging_steps=1 report_to=jsonl \
+        output_dir=out "$@" >log 2>&1 &
+    launcher=$!
+    while [ "${#pids[@]}" -lt "$n" ] && [ $tries -lt 2000 ]; do
+        read -ra pids <"/proc/$launcher/task/$launcher/children"
+        tries=$((tries + 1))
+        sleep 0.005
+    done 2>/dev/null
+    rm -f outside.*
+    for pid in "${pids[@]}"; do
+        watch "$pid" >"outside.$pid" &
+    done
+    wait "$launcher" || {
+        fail "$what: exit code $?: $(tail -n 3 log)"
+        return
+    }
+    wait
+    outside=$(cat outside.* | sort -n | tail -n 1)
+    grep 'memory per rank' log
+    awk -v what="$what" -v planned="$(number planned_bytes)" -v inside="$(number peak_bytes)" \
+        -v libraries="$(number library_bytes)" -v outside="$outside" -v n="$n" '
+        function share(x) { return 100 * (x / planned - 1) }
+        function bad(x) { return x < -5 || x > 5 }
+        BEGIN {
+            outside -= libraries
+            printf "%s, ranks %d: planned %.1f MiB, by the trainer %.1f (%+.1f %%), from outside %.1f (%+.1f %%), libraries %.1f\n",
+                what, n, planned / 2^20, inside / 2^20, share(inside), outside / 2^20, share(outside),
+                libraries / 2^20
+            exit planned <= 0 || bad(share(inside)) || bad(share(outside))
+        }' || fail "$what: more than 5 % beside the plan"
+    [ "$(number step_allocations)" = 0 ] || fail "$what: $(number step_allocations) allocations in steps"
+}
+
+full=(model_name_or_path=model "datasets=[$rows]" add_eos=true max_length=120
+    per_device_train_batch_size=4 global_batch_size=16 max_steps=5 save_steps=3)
+memory 'full' 1 "${full[@]}"
+memory 'full, exact' 2 "${full[@]}" reduction=exact save_async=false
+memory 'LoRA, recomputed' 1 "${full[@]}" finetuning_type=lora gradient_checkpointing=true
+memory 'full, recomputed, no checkpoints' 2 "${full[@]}" gradient_checkpointing=true save_strategy=no
+smollm2=${MB_MATERIALS:-}/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+if [ "$long" = 1 ] && [ -f "$smollm2" ]; then
+    memory 'SmolLM2, LoRA' 2 "${full[@]}" model_name_or_path="$smollm2" finetuning_type=lora
+    memory 'SmolLM2, full' 1 "${full[@]}" model_name_or_path="$smollm2"
+fi
+finish
