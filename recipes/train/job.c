@@ -433,6 +433,7 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
     j->launch = launch;
     j->comm = launch->world;
     j->task = mb_task_find(r->task);
+    j->save_aside = r->save_async != MB_NO;
     j->at.best = NAN;
     j->at.best_step = -1;
     j->at.first_loss = j->at.last_loss = j->at.last_eval_loss = NAN;

@@ -73,6 +73,7 @@ typedef struct mb_job {
     int64_t data_bytes;       /* tokenizer, tokens, order and batch: there before the plan is */
     int64_t peak_bytes;       /* measured, without libraries */
     int64_t step_allocations; /* requests for memory inside steps: 0 */
+    bool save_aside;          /* checkpoints are written in the background, from a copy */
     bool stopped;             /* asked to stop: saved, to be requeued */
 } mb_job;
 
@@ -114,8 +115,9 @@ typedef struct mb_memory_plan {
 } mb_memory_plan;
 void mb_job_memory(const mb_job *j, mb_memory_plan *out);
 /* MB_ENOMEM, with both numbers and what to change, when the plan exceeds what the machine has for
- * this rank. Called before the memory is touched. */
-mb_status mb_job_fits(const mb_job *j) MB_MUST_USE;
+ * this rank. Gives up save_aside before that where save_async is auto. Called before the memory is
+ * touched. */
+mb_status mb_job_fits(mb_job *j) MB_MUST_USE;
 void mb_job_log_memory(const mb_job *j);
 
 /* For verbs on ranks: loads the recipe on all, applies `threads`, calls run. Collective. */

@@ -17,7 +17,7 @@ static int64_t checkpoint_bytes(const mb_job *j)
 
     if (j->recipe->save_strategy == MB_SAVE_NO)
         return 0;
-    if (j->recipe->save_async != MB_NO)
+    if (j->save_aside)
         bytes += mb_checkpoint_aside_bytes(f, kind, rank, size);
     return (int64_t)bytes;
 }
@@ -51,7 +51,7 @@ static double mib(int64_t bytes)
     return (double)bytes / 1048576.0;
 }
 
-mb_status mb_job_fits(const mb_job *j)
+mb_status mb_job_fits(mb_job *j)
 {
     mb_memory_limit limit;
     mb_memory_plan p;
@@ -59,6 +59,11 @@ mb_status mb_job_fits(const mb_job *j)
     mb_job_memory(j, &p);
     MB_TRY(mb_memory_limits("", &limit));
     const int64_t have = limit.available / j->launch->local_size;
+    if (p.total > have && j->save_aside && j->recipe->save_async == MB_AUTO) {
+        j->save_aside = false;
+        mb_job_memory(j, &p);
+        mb_log_info("no memory for a copy of the state: steps wait while a checkpoint is written");
+    }
     MB_REQUIRE(
         p.total <= have, MB_ENOMEM,
         "this run needs %.0f MiB on each rank, %.0f MiB are there (%d %s on this machine): try "

@@ -80,7 +80,7 @@ static mb_status begin(mb_job *j, const char *state, bool async)
 
 mb_status mb_job_save(mb_job *j, bool wait)
 {
-    const bool async = !wait && j->recipe->save_async != MB_NO;
+    const bool async = !wait && j->save_aside;
     mb_json_doc *doc = NULL;
     mb_save_outcome outcome;
     char *text = NULL;
