@@ -107,6 +107,8 @@ bad 2 "'\\(q_proj' is not a regular expression" finetuning_type=lora lora_target
 bad 4 'lm_head|embed_tokens' finetuning_type=lora lora_target_modules='[embed_tokens]'
 bad 2 "lora_modules_to_save: no module of this llama model is called 'classifier'" \
     finetuning_type=lora lora_modules_to_save='[classifier]'
+bad 4 'model.embed_tokens is also the output head of this model' finetuning_type=lora \
+    lora_modules_to_save='[embed_tokens]'
 bad 2 '9 layers are to be trained, the model has 2' finetuning_type=freeze freeze_trainable_layers=9
 bad 2 "trainable_parameters: 'nothing' matches no parameter" finetuning_type=freeze \
     trainable_parameters='[nothing]'
