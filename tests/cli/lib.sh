@@ -1,4 +1,6 @@
-# tests/cli/lib.sh - what the tests of whole runs share; sourced. Sets root, work, failures.
+# shellcheck shell=bash disable=SC2034
+# tests/cli/lib.sh - what the tests of whole runs share; sourced. Sets work, helpers, rows, long,
+# failures.
 #
 #     start                 a folder of our own, removed at the end
 #     train RANKS KEY=...   mbuyu train on that many ranks; its output goes to $work/log
@@ -6,7 +8,6 @@
 #     finish                the test's exit status
 #
 # Ranks outnumber the processors here, so waiting ones must give way.
-root=$(cd "$MB_TEST_DATA/../.." && pwd)
 helpers=$(dirname "$MBUYU")/tests
 rows=$MB_TEST_DATA/rows/unequal.jsonl
 failures=0

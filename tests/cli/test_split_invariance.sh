@@ -123,7 +123,9 @@ for reduction in exact default; do
         must_train 4 "${common[@]}" "${pairs[@]}" add_eos=true "${llama% *}" reduction=$reduction logging_steps=100 \
             max_steps=$steps save_strategy=no output_dir="bytes-$steps" overwrite_output_dir=true
     done
-    awk -v n=4 -v trained="$trained" -v e=$([ $reduction = exact ] && echo 8 || echo 4) \
+    element=4
+    [ $reduction = exact ] && element=8
+    awk -v n=4 -v trained="$trained" -v e=$element \
         -v got=$(($(sent bytes-20) - $(sent bytes-12))) -v what=$reduction '
         function grains(r) { return int(g * (r + 1) / n) - int(g * r / n) }
         BEGIN {
