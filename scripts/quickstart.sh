@@ -61,17 +61,9 @@ if 8 + size + end != os.path.getsize(sys.argv[1]):
 PYTHON
 }
 
-# Twelve held-out words, and what the dictionary says.
-held_out() {
-    head -n 12 "$pairs/valid.jsonl" >"$out/prompts.jsonl"
-    echo 'The dictionary says:'
-    sed -E 's/.*(Swahili|Singular): (.*)\\n(English|Plural):", "completion": "(.*)"\}/    \2:\4/' \
-        "$out/prompts.jsonl"
-    echo 'The model says:'
-}
-
+# What the model makes of all held-out words, one JSON object a line.
 generate() {
-    "$mbuyu" generate "model_name_or_path=$model" "prompts_file=$out/prompts.jsonl" \
+    "$mbuyu" generate "model_name_or_path=$model" "prompts_file=$pairs/valid.jsonl" \
         max_new_tokens=16 'stop=["\n"]' "$@"
 }
 
@@ -92,8 +84,7 @@ else
 fi
 
 stage 'translations before'
-held_out
-generate | tee "$out/before.txt"
+generate >"$out/before.jsonl"
 
 stage 'fine-tuning on two ranks'
 mpirun --oversubscribe -np 2 "$mbuyu" train "$root/recipes/configs/swahili-lora.yaml" \
@@ -101,8 +92,9 @@ mpirun --oversubscribe -np 2 "$mbuyu" train "$root/recipes/configs/swahili-lora.
     "eval_datasets=[\"$pairs/valid.jsonl\"]" "output_dir=$out/run" resume_from_checkpoint=auto
 
 stage 'translations after'
-held_out
-generate "adapter_path=$out/run/final" | tee "$out/after.txt"
+generate "adapter_path=$out/run/final" >"$out/after.jsonl"
+python3 "$root/scripts/data/compare_answers.py" "$pairs/valid.jsonl" "$out/before.jsonl" \
+    "$out/after.jsonl" | tee "$out/translations.txt"
 
 stage ''
 cat <<END
@@ -111,7 +103,7 @@ Everything is in $out:
     run/final            the adapter, in PEFT's form
     run/logs/train.jsonl loss, learning rate and speed, step by step
     run/runs             the same for TensorBoard
-    before.txt after.txt translations of words that were not trained on
+    translations.txt     of words that were not trained on, before and after
 The model is $model
 The pairs are in $pairs (GPL-2.0-or-later, from FreeDict)
 Next: $mbuyu chat model_name_or_path=$model adapter_path=$out/run/final
