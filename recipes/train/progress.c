@@ -114,6 +114,18 @@ int mb_progress_line(char *out, size_t size, const mb_progress *p, double eta, i
     return columns;
 }
 
+/* What a log file keeps and a line on a screen can do without. */
+static bool for_files_only(const char *name)
+{
+    static const char *const names[] = {"num_tokens", "num_trained_tokens", "step_time",
+                                        "eval_runtime"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
 void mb_progress_record(char *out, size_t size, const mb_metrics *m, int64_t total)
 {
     char part[96];
@@ -127,6 +139,8 @@ void mb_progress_record(char *out, size_t size, const mb_metrics *m, int64_t tot
     append(out, size, part);
     for (int i = 0; i < m->n; i++) {
         const double v = m->item[i].value;
+        if (for_files_only(m->item[i].name))
+            continue;
         const bool tiny = v != 0.0 && fabs(v) < 1e-3, large = fabs(v) >= 1e3;
 
         snprintf(part, sizeof part,

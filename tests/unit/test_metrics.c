@@ -350,6 +350,7 @@ static void a_record_is_a_plain_line(void **state)
 
     mb_metrics_add(&m, "loss", 4.56789);
     mb_metrics_add(&m, "learning_rate", 2e-5);
+    mb_metrics_add(&m, "num_tokens", 77); /* for files only */
     mb_metrics_add(&m, "tokens_per_second", 12345.6);
     mb_progress_record(line, sizeof line, &m, 40);
     assert_string_equal(line, "step 10/40  epoch 0.50  loss 4.568  learning_rate 2.00e-05  "
