@@ -16,13 +16,6 @@
 #include "recipes/export/verb.h"
 #include "recipes/train/job.h"
 
-static mb_dtype dtype_of(const mb_recipe *r)
-{
-    return r->export_dtype == MB_EXPORT_BF16  ? MB_DTYPE_BF16
-           : r->export_dtype == MB_EXPORT_F16 ? MB_DTYPE_F16
-                                              : MB_DTYPE_F32;
-}
-
 static mb_status write_out(const mb_recipe *r, mb_engine *e, mb_json_doc *config,
                            const mb_tokenizer *tok)
 {
@@ -38,7 +31,7 @@ static mb_status write_out(const mb_recipe *r, mb_engine *e, mb_json_doc *config
                          .config = mb_json_root(config),
                          .base = r->model_name_or_path,
                          .tokenizer = tok,
-                         .dtype = dtype_of(r),
+                         .dtype = mb_job_export_dtype(r),
                          .max_shard_bytes = r->max_shard_size,
                          .card = &card};
 

@@ -77,7 +77,7 @@ static void gather(const mb_job *j, struct facts *f)
         add(f, f->results, "evaluation loss", "%.4f", j->at.last_eval_loss);
 }
 
-static mb_dtype export_dtype(const mb_recipe *r)
+mb_dtype mb_job_export_dtype(const mb_recipe *r)
 {
     return r->export_dtype == MB_EXPORT_BF16  ? MB_DTYPE_BF16
            : r->export_dtype == MB_EXPORT_F16 ? MB_DTYPE_F16
@@ -186,7 +186,7 @@ static mb_status write_final(mb_job *j)
                    .config = mb_json_root(j->config),
                    .base = r->model_name_or_path,
                    .tokenizer = j->data->tokenizer,
-                   .dtype = export_dtype(r),
+                   .dtype = mb_job_export_dtype(r),
                    .max_shard_bytes = r->max_shard_size,
                    .label = r->label_names.n == j->engine->model->config.labels
                                 ? (const char *const *)r->label_names.at

@@ -94,6 +94,9 @@ mb_status mb_job_evaluate(mb_job *j, mb_metrics *m, double *loss, bool *given_up
  * Rank 0 writes. Collective. */
 mb_status mb_job_export(mb_job *j) MB_MUST_USE;
 
+/* The type a recipe wants exported weights in. */
+mb_dtype mb_job_export_dtype(const mb_recipe *r);
+
 /* ---- parts -------------------------------------------------------------------------------- */
 
 /* save.c: state <-> checkpoint. */
