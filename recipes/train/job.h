@@ -69,6 +69,7 @@ typedef struct mb_job {
     char *resumed_from; /* checkpoint this run goes on from, NULL: fresh */
     char run_id[40], base_digest[80], data_digest[80];
     int64_t total_steps, saving_step;
+    int64_t steps_made;       /* by this process */
     int64_t library_bytes;    /* of the process before anything was made */
     int64_t data_bytes;       /* tokenizer, tokens, order and batch: there before the plan is */
     int64_t peak_bytes;       /* measured, without libraries */

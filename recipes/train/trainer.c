@@ -295,6 +295,7 @@ static mb_status loop(mb_job *j)
         MB_TRY(mb_sampler_step(j->data->train, j->at.step, &s));
         MB_TRY(one_step(j, &s, votes, &r));
         j->at.step++;
+        j->steps_made++;
         j->at.epoch = s.epochs_done;
         note_step(j, &s, &r, mb_clock() - before, lr, &j->at.window);
         MB_TRY(after_step(j, &s, votes, &j->at.window, lr, &done));
@@ -328,6 +329,8 @@ static mb_status finish(mb_job *j)
     mb_job_memory(j, &plan);
     MB_TRY(mb_checkpoints_wait(j->checkpoints, &outcome));
     MB_TRY(mb_job_saved(j, outcome));
+    if (j->steps_made == 0) /* a finished run, started again: there is nothing new to say */
+        return MB_OK;
     note_memory(j, mb_checkpoints_peak(j->checkpoints));
     mb_metrics_add(&m, "train_runtime", j->at.seconds);
     mb_metrics_add(&m, "num_tokens", (double)j->at.seen);
@@ -339,8 +342,6 @@ static mb_status finish(mb_job *j)
     mb_metrics_add(&m, "num_library_bytes", (double)j->library_bytes);
     mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
     mb_metrics_add(&m, "num_planned_bytes", (double)plan.total);
-    if (j->at.seconds <= 0.0)
-        return MB_OK;
     MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
     mb_log_info("%lld steps, %.0f s, %.1f tokens/s, at most %.0f MiB on this rank beside libraries",
                 (long long)j->at.step, j->at.seconds, (double)j->at.seen / j->at.seconds,

@@ -89,6 +89,9 @@ ok train "${run[@]}" output_dir=again resume_from_checkpoint=auto
 without_clocks again/logs/train.jsonl >two
 cmp one two || fail 'the log of a resumed run is not that of an undisturbed one'
 cmp lm/final/model.safetensors again/final/model.safetensors || fail 'a resumed run ends elsewhere'
+cp again/logs/train.jsonl finished
+ok train "${run[@]}" output_dir=again resume_from_checkpoint=auto
+cmp finished again/logs/train.jsonl || fail 'a finished run, started again, logs what it did not do'
 sed -i '1s/water/vatten/' pairs.jsonl
 rm -r again/checkpoint-000015
 refused 3 'training data is not what' train "${run[@]}" output_dir=again resume_from_checkpoint=auto
