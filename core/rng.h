@@ -14,6 +14,13 @@
 
 #include <stdint.h>
 
+/* Functions that CUDA kernels (core/cuda/) use as well. */
+#ifdef __CUDACC__
+#define MB_HOST_DEVICE __host__ __device__
+#else
+#define MB_HOST_DEVICE
+#endif
+
 typedef struct mb_rng_block {
     uint32_t w[4];
 } mb_rng_block;
@@ -29,7 +36,7 @@ enum {
 };
 
 /* The 64-bit key of one use: seed, site and a sub-index (head, parameter number, epoch ...). */
-static inline uint64_t mb_rng_key(uint64_t seed, uint64_t site, uint64_t sub)
+MB_HOST_DEVICE static inline uint64_t mb_rng_key(uint64_t seed, uint64_t site, uint64_t sub)
 {
     /* splitmix64's finaliser over three words: neighbouring sites get unrelated keys */
     uint64_t z = seed + 0x9e3779b97f4a7c15ull * (site + 1) + 0xd1b54a32d192ed03ull * sub;
@@ -39,7 +46,7 @@ static inline uint64_t mb_rng_key(uint64_t seed, uint64_t site, uint64_t sub)
     return z ^ (z >> 31);
 }
 
-static inline mb_rng_block mb_philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
+MB_HOST_DEVICE static inline mb_rng_block mb_philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
                                      uint32_t c3)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
@@ -57,11 +64,12 @@ static inline mb_rng_block mb_philox(uint64_t key, uint32_t c0, uint32_t c1, uin
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (mb_rng_block){{c0, c1, c2, c3}};
+    mb_rng_block out = {{c0, c1, c2, c3}};
+    return out;
 }
 
 /* [0, 1) with 24 bits: exact in f32. */
-static inline float mb_rng_unit(uint32_t w)
+MB_HOST_DEVICE static inline float mb_rng_unit(uint32_t w)
 {
     return (float)(w >> 8) * 0x1p-24f;
 }

@@ -40,6 +40,7 @@ typedef enum mb_status {
 } mb_status;
 
 #define MB_MUST_USE                __attribute__((warn_unused_result))
+#define MB_NO_RETURN               __attribute__((noreturn))
 #define MB_PRINTF(fmt_at, args_at) __attribute__((format(printf, fmt_at, args_at)))
 
 /* "MB_ESHAPE" without the prefix, e.g. "ESHAPE"; the documented exit code; its meaning. */
@@ -86,7 +87,7 @@ void mb_status_set(mb_status st, const char *sentence);
     } while (0)
 
 /* A broken contract inside mbuyu: prints and ends the process (all ranks, through the hook). */
-_Noreturn void mb_bug(const char *file, int line, const char *fmt, ...) MB_PRINTF(3, 4);
+void mb_bug(const char *file, int line, const char *fmt, ...) MB_NO_RETURN MB_PRINTF(3, 4);
 #define MB_BUG(...) mb_bug(__FILE__, __LINE__, __VA_ARGS__)
 #define MB_ASSERT(cond)                    \
     do {                                   \
