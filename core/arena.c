@@ -20,7 +20,9 @@ struct mb_arena {
     const char *name;
     char *base;
     size_t capacity, used, peak;
-    bool counting;
+    bool counting, foreign; /* foreign: not from mb_pages */
+    mb_arena_release release;
+    void *owner;
 };
 
 /* A counting arena's addresses start here: never mapped, and not NULL. */
@@ -49,11 +51,34 @@ mb_status mb_arena_new(const char *name, size_t capacity, mb_arena **out)
     return MB_OK;
 }
 
+mb_status mb_arena_over(const char *name, void *base, size_t capacity, mb_arena_release release,
+                        void *owner, mb_arena **out)
+{
+    mb_arena *a = NULL;
+    const mb_status st = MB_NEW(&a);
+
+    if (st != MB_OK) {
+        if (release != NULL)
+            release(owner, base, capacity);
+        return st;
+    }
+    *a = (mb_arena){.name = name,
+                    .base = base,
+                    .capacity = capacity,
+                    .foreign = true,
+                    .release = release,
+                    .owner = owner};
+    *out = a;
+    return MB_OK;
+}
+
 void mb_arena_free(mb_arena *a)
 {
     if (a == NULL)
         return;
-    if (!a->counting) {
+    if (a->foreign && a->release != NULL)
+        a->release(a->owner, a->base, a->capacity);
+    if (!a->counting && !a->foreign) {
         SHOW(a->base, a->capacity);
         mb_pages_free(a->base, a->capacity);
     }
@@ -67,7 +92,7 @@ mb_status mb_arena_take(mb_arena *a, size_t bytes, void **out)
     MB_REQUIRE(from <= a->capacity && bytes + GAP <= a->capacity - from, MB_ENOMEM,
                "%s memory: %zu bytes asked, %zu of %zu in use", a->name, bytes, a->used,
                a->capacity);
-    if (!a->counting)
+    if (!a->counting && !a->foreign)
         SHOW(a->base + from, bytes);
     *out = a->base + from;
     a->used = from + bytes + GAP;
@@ -89,7 +114,7 @@ size_t mb_arena_used(const mb_arena *a)
 void mb_arena_rewind(mb_arena *a, size_t to)
 {
     MB_ASSERT(to <= a->used);
-    if (!a->counting)
+    if (!a->counting && !a->foreign)
         HIDE(a->base + (to + 63) / 64 * 64, a->capacity - (to + 63) / 64 * 64);
     a->used = to;
 }

@@ -25,6 +25,11 @@ typedef struct mb_arena mb_arena;
 /* Reserves `capacity` bytes of zeroed pages, touched only when used; SIZE_MAX makes a counting
  * arena. `name` (borrowed, a literal) is used in messages. The caller owns *out. */
 mb_status mb_arena_new(const char *name, size_t capacity, mb_arena **out) MB_MUST_USE;
+/* The same over memory from elsewhere, of a device for example: mb_arena_free gives it back through
+ * `release` (optional), also when this fails. */
+typedef void (*mb_arena_release)(void *owner, void *base, size_t capacity);
+mb_status mb_arena_over(const char *name, void *base, size_t capacity, mb_arena_release release,
+                        void *owner, mb_arena **out) MB_MUST_USE;
 void mb_arena_free(mb_arena *a); /* NULL is allowed */
 
 /* Bytes aligned to 64, not zeroed after a reset; borrowed from the arena. MB_ENOMEM names the

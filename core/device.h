@@ -50,12 +50,12 @@ struct mb_device {
     const mb_device_ops *ops;
     const mb_kernels *kernels;
     mb_device_kind kind;
-    char name[96];      /* "NVIDIA H100 80GB HBM3", "cpu" */
-    char class_[160];   /* bits are promised within a class: architecture, libraries */
-    bool host_memory;   /* its memory is the host's: nothing needs copying */
-    bool has_bf16;      /* tensor cores take bf16 */
-    int threads;        /* CPU: for kernels */
-    void *native[MB_STREAM_COUNT]; /* the back end's stream handles, for NCCL and graphs */
+    char name[96];                 /* "NVIDIA H100 80GB HBM3", "cpu" */
+    char class_[160];              /* bits are promised within a class: architecture, libraries */
+    bool host_memory;              /* its memory is the host's: nothing needs copying */
+    bool has_bf16;                 /* tensor cores take bf16 */
+    int threads;                   /* CPU: for kernels */
+    void *native[MB_STREAM_COUNT]; /* the back end's stream handles, for NCCL */
 };
 
 /* The CPU device, for kernels on `threads` threads. mb_cpu_init must have been called. The caller
@@ -73,22 +73,21 @@ void mb_device_probe(char *text, size_t size);
 
 /* An exec on the compute stream. `scratch`: device memory, borrowed. */
 mb_exec mb_device_exec(mb_device *d, mb_arena *scratch);
-/* An arena over fresh device memory (counting when capacity is SIZE_MAX). */
+/* An arena over fresh device memory (counting when capacity is SIZE_MAX); mb_arena_free gives it
+ * back. d NULL: host memory. */
 mb_status mb_device_arena(mb_device *d, const char *name, size_t capacity,
                           mb_arena **out) MB_MUST_USE;
-/* Frees the arena and its memory. NULL is allowed. */
-void mb_device_arena_free(mb_device *d, mb_arena *a);
 
 /* Synchronous, on the compute stream after all that is queued there: for loading, saving, tools and
- * tests. Contiguous tensors. */
+ * tests. Contiguous tensors. d NULL: host memory. */
 mb_status mb_device_write(mb_device *d, const mb_tensor *to, const void *from) MB_MUST_USE;
 mb_status mb_device_read(mb_device *d, void *to, const mb_tensor *from) MB_MUST_USE;
 
 /* What libmbuyu_cuda.so exports as mb_device_plugin. */
 enum { MB_DEVICE_PLUGIN_VERSION = 1 };
 typedef struct mb_device_plugin_entry {
-    int version;                                  /* MB_DEVICE_PLUGIN_VERSION */
-    size_t kernels_size;                          /* sizeof(mb_kernels) it was built with */
+    int version;         /* MB_DEVICE_PLUGIN_VERSION */
+    size_t kernels_size; /* sizeof(mb_kernels) it was built with */
     mb_status (*open)(int ordinal, mb_device **out);
     void (*probe)(char *text, size_t size);
 } mb_device_plugin_entry;

@@ -18,8 +18,8 @@ extern "C" {
 #include "core/device.h"
 
 #define MB_KERNEL(name, params, args) mb_status mb_cuda_##name params __attribute__((weak));
-#define MB_KERNEL_WS(name, params, args)                      \
-    mb_status mb_cuda_##name params __attribute__((weak));    \
+#define MB_KERNEL_WS(name, params, args)                   \
+    mb_status mb_cuda_##name params __attribute__((weak)); \
     size_t mb_cuda_##name##_workspace params __attribute__((weak));
 #include "core/kernels.def"
 #undef MB_KERNEL
@@ -30,11 +30,11 @@ extern const mb_kernels mb_cuda_kernels;
 
 /* A CUDA call that must succeed: a sentence with the library's own words, MB_ENOMEM for memory. */
 mb_status mb_cuda_failed(cudaError_t e, const char *call, const char *file, int line);
-#define MB_CUDA_TRY(call)                                                   \
-    do {                                                                    \
-        const cudaError_t mb_e_ = (call);                                   \
-        if (mb_e_ != cudaSuccess)                                           \
-            return mb_cuda_failed(mb_e_, #call, __FILE__, __LINE__);        \
+#define MB_CUDA_TRY(call)                                            \
+    do {                                                             \
+        const cudaError_t mb_e_ = (call);                            \
+        if (mb_e_ != cudaSuccess)                                    \
+            return mb_cuda_failed(mb_e_, #call, __FILE__, __LINE__); \
     } while (0)
 
 static inline cudaStream_t mb_cuda_stream(const mb_exec *ex)
@@ -49,8 +49,8 @@ static inline cudaStream_t mb_cuda_stream(const mb_exec *ex)
  *     MB_LAUNCH(ex, (rmsnorm_kernel<T, 4>), rows, 256, 0, y, x, w, cols);
  */
 #ifdef MB_EMU
-#define MB_LAUNCH(ex, kernel, grid, block, smem, ...)                                             \
-    MB_CUDA_TRY(mb_emu_launch(#kernel, mb_cuda_stream(ex), (int64_t)(grid), (int)(block),         \
+#define MB_LAUNCH(ex, kernel, grid, block, smem, ...)                                     \
+    MB_CUDA_TRY(mb_emu_launch(#kernel, mb_cuda_stream(ex), (int64_t)(grid), (int)(block), \
                               (size_t)(smem), kernel, __VA_ARGS__))
 #else
 template <typename... P, typename... A>
@@ -68,36 +68,35 @@ cudaError_t mb_cuda_launch(void (*kernel)(P...), cudaStream_t stream, int64_t gr
     kernel<<<(unsigned)grid, (unsigned)block, smem, stream>>>(static_cast<P>(args)...);
     return cudaPeekAtLastError();
 }
-#define MB_LAUNCH(ex, kernel, grid, block, smem, ...) \
+#define MB_LAUNCH(ex, kernel, grid, block, smem, ...)                                     \
     MB_CUDA_TRY(mb_cuda_launch(kernel, mb_cuda_stream(ex), (int64_t)(grid), (int)(block), \
                                (size_t)(smem), __VA_ARGS__))
 #endif
 
 /* Runs the statement with T as the type that `dtype` names: f32, bf16, f16. Others are a defect of
  * the caller. */
-#define MB_CUDA_DISPATCH(dtype, ...)                                                        \
-    do {                                                                                    \
-        switch (dtype) {                                                                    \
-        case MB_DTYPE_F32: {                                                                \
-            using T = float;                                                                \
-            __VA_ARGS__;                                                                    \
-        } break;                                                                            \
-        case MB_DTYPE_BF16: {                                                               \
-            using T = mb_bf16;                                                              \
-            __VA_ARGS__;                                                                    \
-        } break;                                                                            \
-        case MB_DTYPE_F16: {                                                                \
-            using T = mb_f16;                                                               \
-            __VA_ARGS__;                                                                    \
-        } break;                                                                            \
-        default:                                                                            \
+#define MB_CUDA_DISPATCH(dtype, ...)                                                               \
+    do {                                                                                           \
+        switch (dtype) {                                                                           \
+        case MB_DTYPE_F32: {                                                                       \
+            using T = float;                                                                       \
+            __VA_ARGS__;                                                                           \
+        } break;                                                                                   \
+        case MB_DTYPE_BF16: {                                                                      \
+            using T = mb_bf16;                                                                     \
+            __VA_ARGS__;                                                                           \
+        } break;                                                                                   \
+        case MB_DTYPE_F16: {                                                                       \
+            using T = mb_f16;                                                                      \
+            __VA_ARGS__;                                                                           \
+        } break;                                                                                   \
+        default:                                                                                   \
             return MB_RAISE(MB_EBUG, "%s: no CUDA kernel for %s", __func__, mb_dtype_name(dtype)); \
-        }                                                                                   \
+        }                                                                                          \
     } while (0)
 
 /* A tensor as kernels take it: rows `stride` elements apart. */
-template <typename T>
-struct mb_mat {
+template <typename T> struct mb_mat {
     T *data;
     int64_t rows, cols, stride;
 
@@ -108,8 +107,7 @@ struct mb_mat {
 };
 
 /* Of NULL: data NULL, no rows. */
-template <typename T>
-static inline mb_mat<T> mb_mat_of(const mb_tensor *t)
+template <typename T> static inline mb_mat<T> mb_mat_of(const mb_tensor *t)
 {
     mb_mat<T> m = {nullptr, 0, 0, 0};
 
@@ -129,8 +127,7 @@ static inline int64_t mb_div_up(int64_t a, int64_t b)
 
 /* How many elements may be moved at once for all of these: rows start and strides are multiples, and
  * widths too. 1 when nothing fits. most: 16 bytes over the element size, or less. */
-template <typename T>
-static inline int mb_vec_width(int n, const mb_tensor *const *t, int most)
+template <typename T> static inline int mb_vec_width(int n, const mb_tensor *const *t, int most)
 {
     int width = most;
 

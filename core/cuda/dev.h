@@ -25,8 +25,7 @@ struct mb_f16 {
 };
 
 /* N elements moved at once; the address must be aligned to their size. */
-template <typename T, int N>
-struct alignas(sizeof(T) * N) mb_vec {
+template <typename T, int N> struct alignas(sizeof(T) * N) mb_vec {
     T at[N];
 };
 
@@ -34,13 +33,13 @@ struct alignas(sizeof(T) * N) mb_vec {
 #include "dev_emu.h"
 #else
 
-#define MB_GLOBAL      __global__
-#define MB_DEVICE      __device__ __forceinline__
-#define MB_BOUNDS(...) __launch_bounds__(__VA_ARGS__)
+#define MB_GLOBAL                    __global__
+#define MB_DEVICE                    __device__ __forceinline__
+#define MB_BOUNDS(...)               __launch_bounds__(__VA_ARGS__)
 /* An array of the block, of a size known at compile time / of the rest of the launch's bytes. */
 #define MB_SHARED(type, name, count) __shared__ type name[count]
-#define MB_SMEM(type, name)                                     \
-    extern __shared__ __align__(128) unsigned char mb_smem_[];  \
+#define MB_SMEM(type, name)                                    \
+    extern __shared__ __align__(128) unsigned char mb_smem_[]; \
     type *name = reinterpret_cast<type *>(mb_smem_)
 #define MB_UNROLL _Pragma("unroll")
 
@@ -63,17 +62,14 @@ MB_DEVICE float mb_to_f32(mb_f16 x)
     return f;
 }
 
-template <typename T>
-MB_DEVICE T mb_from_f32(float f);
+template <typename T> MB_DEVICE T mb_from_f32(float f);
 
-template <>
-MB_DEVICE float mb_from_f32<float>(float f)
+template <> MB_DEVICE float mb_from_f32<float>(float f)
 {
     return f;
 }
 
-template <>
-MB_DEVICE mb_bf16 mb_from_f32<mb_bf16>(float f)
+template <> MB_DEVICE mb_bf16 mb_from_f32<mb_bf16>(float f)
 {
     mb_bf16 h;
 #if __CUDA_ARCH__ >= 800
@@ -86,8 +82,7 @@ MB_DEVICE mb_bf16 mb_from_f32<mb_bf16>(float f)
     return h;
 }
 
-template <>
-MB_DEVICE mb_f16 mb_from_f32<mb_f16>(float f)
+template <> MB_DEVICE mb_f16 mb_from_f32<mb_f16>(float f)
 {
     mb_f16 h;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h.u) : "f"(f));
@@ -112,8 +107,7 @@ MB_DEVICE T mb_shfl_xor(T v, int mask)
     return __shfl_xor_sync(0xffffffffu, v, mask);
 }
 
-template <typename T>
-MB_DEVICE T mb_shfl(T v, int lane)
+template <typename T> MB_DEVICE T mb_shfl(T v, int lane)
 {
     return __shfl_sync(0xffffffffu, v, lane);
 }
@@ -160,8 +154,7 @@ MB_DEVICE void mb_cp_commit()
 }
 
 /* Waits until at most `pending` of this thread's newest groups are unfinished. */
-template <int pending>
-MB_DEVICE void mb_cp_wait()
+template <int pending> MB_DEVICE void mb_cp_wait()
 {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
@@ -173,8 +166,7 @@ MB_DEVICE void mb_cp_wait()
 /* Four 8x8 matrices of 16-bit elements from shared memory: lane i gives the address of row i % 8 of
  * matrix i / 8 (16 bytes, aligned). r[j] holds of matrix j the elements (lane/4, 2*(lane%4)) and the
  * next; with `transposed` those of the transposed matrix. */
-template <bool transposed>
-MB_DEVICE void mb_ldmatrix(uint32_t (&r)[4], const void *row)
+template <bool transposed> MB_DEVICE void mb_ldmatrix(uint32_t (&r)[4], const void *row)
 {
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
     if (transposed)
@@ -244,14 +236,12 @@ MB_DEVICE float mb_from_bits(uint32_t u)
 /* ---- the same on both ------------------------------------------------------------------------ */
 
 /* Two values as one 16-bit pair, the first in the low half. */
-template <typename T>
-MB_DEVICE uint32_t mb_pair(float low, float high)
+template <typename T> MB_DEVICE uint32_t mb_pair(float low, float high)
 {
     return (uint32_t)mb_from_f32<T>(low).u | (uint32_t)mb_from_f32<T>(high).u << 16;
 }
 
-template <typename T>
-MB_DEVICE T mb_warp_sum(T v)
+template <typename T> MB_DEVICE T mb_warp_sum(T v)
 {
     for (int m = 16; m > 0; m /= 2)
         v += mb_shfl_xor(v, m);
@@ -267,8 +257,7 @@ MB_DEVICE float mb_warp_max(float v)
 
 /* The sum over the block, for every thread. `part` is 32 elements of shared memory that nobody else
  * uses; all threads call it. */
-template <typename T>
-MB_DEVICE T mb_block_sum(T v, T *part)
+template <typename T> MB_DEVICE T mb_block_sum(T v, T *part)
 {
     const int warps = (int)blockDim.x / 32;
 
@@ -299,8 +288,7 @@ MB_DEVICE float mb_block_max(float v, float *part)
 }
 
 /* N elements from / to memory as floats; the address must be aligned to N elements. */
-template <int N, typename T>
-MB_DEVICE void mb_load(float (&to)[N], const T *from)
+template <int N, typename T> MB_DEVICE void mb_load(float (&to)[N], const T *from)
 {
     const mb_vec<T, N> v = *reinterpret_cast<const mb_vec<T, N> *>(from);
     MB_UNROLL
@@ -308,8 +296,7 @@ MB_DEVICE void mb_load(float (&to)[N], const T *from)
         to[i] = mb_to_f32(v.at[i]);
 }
 
-template <int N, typename T>
-MB_DEVICE void mb_store(T *to, const float (&from)[N])
+template <int N, typename T> MB_DEVICE void mb_store(T *to, const float (&from)[N])
 {
     mb_vec<T, N> v;
     MB_UNROLL

@@ -3,7 +3,7 @@
 
 const mb_kernels mb_cuda_kernels = {
     "cuda",
-#define MB_KERNEL(name, params, args) mb_cuda_##name,
+#define MB_KERNEL(name, params, args)    mb_cuda_##name,
 #define MB_KERNEL_WS(name, params, args) mb_cuda_##name, mb_cuda_##name##_workspace,
 #include "core/kernels.def"
 #undef MB_KERNEL
