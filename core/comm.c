@@ -73,10 +73,60 @@ mb_comm *mb_comm_self(void)
     return &self;
 }
 
+static void one_free(mb_comm *c)
+{
+    mb_free(c);
+}
+
+mb_status mb_comm_one(mb_device *device, mb_comm **out)
+{
+    static mb_comm_ops ops;
+    mb_comm *c = NULL;
+
+    MB_TRY(MB_NEW(&c));
+    ops = self_ops;
+    ops.free = one_free;
+    *c = (mb_comm){.ops = &ops, .size = 1, .device = device, .host = mb_comm_self()};
+    *out = c;
+    return MB_OK;
+}
+
 void mb_comm_free(mb_comm *c)
 {
     if (c != NULL)
         c->ops->free(c);
+}
+
+static bool on_device(const mb_comm *c)
+{
+    return c->device != NULL && !c->device->host_memory;
+}
+
+mb_status mb_comm_after(mb_comm *c, mb_stream s)
+{
+    return on_device(c) ? c->device->ops->after(c->device, MB_STREAM_COMM, s) : MB_OK;
+}
+
+mb_status mb_comm_before(mb_comm *c, mb_stream s)
+{
+    return on_device(c) ? c->device->ops->after(c->device, s, MB_STREAM_COMM) : MB_OK;
+}
+
+mb_status mb_comm_wait(mb_comm *c, mb_stream s)
+{
+    if (c->ops->wait != NULL)
+        return c->ops->wait(c, s);
+    return on_device(c) ? c->device->ops->wait(c->device, s) : MB_OK;
+}
+
+mb_status mb_comm_group_begin(mb_comm *c)
+{
+    return c->ops->group_begin != NULL ? c->ops->group_begin(c) : MB_OK;
+}
+
+mb_status mb_comm_group_end(mb_comm *c)
+{
+    return c->ops->group_end != NULL ? c->ops->group_end(c) : MB_OK;
 }
 
 size_t mb_comm_work_bytes(const mb_comm *c, int64_t bytes)
@@ -84,7 +134,7 @@ size_t mb_comm_work_bytes(const mb_comm *c, int64_t bytes)
     const int64_t most = (int64_t)4 << 20; /* per peer; larger gains nothing measurable */
     const int64_t one = bytes < most ? bytes : most;
 
-    return c->size == 1 ? 0 : (size_t)(one * c->size);
+    return c->size == 1 || on_device(c) ? 0 : (size_t)(one * c->size);
 }
 
 mb_status mb_comm_agree(mb_comm *c, mb_status st)
@@ -96,6 +146,7 @@ mb_status mb_comm_agree(mb_comm *c, mb_status st)
         char sentence[1024];
     } what = {.st = (int32_t)st};
 
+    c = mb_comm_host(c);
     if (c->size == 1)
         return st;
     mb_status mine = c->ops->all_reduce(c, &first, 1, MB_DTYPE_I32, MB_MIN);
@@ -118,6 +169,7 @@ mb_status mb_comm_broadcast_string(mb_comm *c, char **text, int root)
 {
     int64_t n = c->rank == root ? (int64_t)strlen(*text) : 0;
 
+    c = mb_comm_host(c);
     MB_TRY(c->ops->broadcast(c, &n, sizeof n, root));
     if (c->rank != root) {
         void *p;

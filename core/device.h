@@ -41,6 +41,8 @@ typedef struct mb_device_ops {
     mb_status (*after)(mb_device *d, mb_stream s, mb_stream first);
     /* The host waits until everything queued on s is done, and learns what failed. */
     mb_status (*wait)(mb_device *d, mb_stream s);
+    /* Whether everything queued on s is done, without waiting. */
+    mb_status (*ready)(mb_device *d, mb_stream s, bool *out);
     /* Free and total bytes of its memory; for host memory see core/memory.h. */
     mb_status (*memory)(mb_device *d, int64_t *available, int64_t *total);
     void (*close)(mb_device *d);
