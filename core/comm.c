@@ -51,7 +51,8 @@ static mb_status self_barrier(mb_comm *c)
 
 static void self_free(mb_comm *c)
 {
-    (void)c;
+    if (c != mb_comm_self())
+        mb_free(c);
 }
 
 static const mb_comm_ops self_ops = {
@@ -73,20 +74,12 @@ mb_comm *mb_comm_self(void)
     return &self;
 }
 
-static void one_free(mb_comm *c)
-{
-    mb_free(c);
-}
-
 mb_status mb_comm_one(mb_device *device, mb_comm **out)
 {
-    static mb_comm_ops ops;
     mb_comm *c = NULL;
 
     MB_TRY(MB_NEW(&c));
-    ops = self_ops;
-    ops.free = one_free;
-    *c = (mb_comm){.ops = &ops, .size = 1, .device = device, .host = mb_comm_self()};
+    *c = (mb_comm){.ops = &self_ops, .size = 1, .device = device, .host = mb_comm_self()};
     *out = c;
     return MB_OK;
 }

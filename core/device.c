@@ -47,6 +47,12 @@ static mb_status cpu_wait(mb_device *d, mb_stream s)
     return MB_OK;
 }
 
+static mb_status cpu_ready(mb_device *d, mb_stream s, bool *out)
+{
+    *out = true;
+    return MB_OK;
+}
+
 static mb_status cpu_memory(mb_device *d, int64_t *available, int64_t *total)
 {
     mb_memory_limit limit;
@@ -70,6 +76,7 @@ static const mb_device_ops cpu_ops = {.alloc = cpu_alloc,
                                       .zero = cpu_zero,
                                       .after = cpu_after,
                                       .wait = cpu_wait,
+                                      .ready = cpu_ready,
                                       .memory = cpu_memory,
                                       .close = cpu_close};
 
