@@ -1,5 +1,7 @@
-/* tests/unit/kernel_test.h - what the tests of CPU kernels share: memory, random matrices with and
+/* tests/unit/kernel_test.h - what the tests of kernels share: memory, random matrices with and
  * without gaps between rows, comparison with f64 references, and runs on several thread counts.
+ *
+ * With MB_TEST_DEVICE the same tests run on a device (tests/device/mirror.h).
  */
 #ifndef MB_TESTS_KERNEL_TEST_H
 #define MB_TESTS_KERNEL_TEST_H
@@ -16,8 +18,9 @@
 
 #include "core/cpu/cpu.h"
 #include "core/rng.h"
+#include "tests/device/mirror.h"
 
-#define RUN(ex, name, ...) assert_int_equal(MB_RUN(ex, name, __VA_ARGS__), MB_OK)
+#define RUN(ex, name, ...) ok(MB_RUN(ex, name, __VA_ARGS__))
 #define COUNT(a)           ((int64_t)(sizeof(a) / sizeof *(a)))
 
 /* What lies between rows; a kernel that writes there is caught by check_gaps. */
@@ -47,6 +50,12 @@ static inline int kernel_teardown(void **state)
     return 0;
 }
 
+static inline void ok(mb_status st)
+{
+    if (st != MB_OK)
+        fail_msg("%s\n%s", mb_status_sentence(), mb_status_path());
+}
+
 #define KERNEL_TEST(f) cmocka_unit_test_setup(f, kernel_setup)
 
 static inline void *take(int64_t bytes)
@@ -60,7 +69,7 @@ static inline void *take(int64_t bytes)
 
 static inline mb_exec exec_with(int threads)
 {
-    return mb_cpu_exec(scratch, threads);
+    return mb_test_exec(scratch, threads);
 }
 
 static inline float next_normal(void)

@@ -18,9 +18,15 @@
 #include "core/cpu/init.h"
 #include "core/log.h"
 #include "core/rng.h"
+#include "tests/device/mirror.h"
 
 static const char *const providers[] = {"openblas", "onednn"};
 static mb_arena *scratch;
+
+static int n_providers(void)
+{
+    return mb_test_on_device() ? 1 : 2; /* a device has one of its own */
+}
 
 static void ok(mb_status st)
 {
@@ -50,7 +56,7 @@ static mb_tensor strided(float *x, int64_t rows, int64_t cols, int64_t stride)
 static void gemm(int threads, mb_tensor *c, const mb_tensor *a, bool ta, const mb_tensor *b,
                  bool tb, float alpha, float beta, const mb_tensor *bias)
 {
-    mb_exec ex = mb_cpu_exec(scratch, threads);
+    mb_exec ex = mb_test_exec(scratch, threads);
 
     ok(MB_RUN(&ex, gemm, c, a, ta, b, tb, alpha, beta, bias));
 }
@@ -111,7 +117,7 @@ static void check_values(shape s, bool ta, bool tb, float alpha, float beta, boo
 
 static void products_equal_the_reference(void **state)
 {
-    for (int p = 0; p < 2; p++) {
+    for (int p = 0; p < n_providers(); p++) {
         ok(mb_cpu_gemm_use(providers[p]));
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
             for (int ops = 0; ops < 4; ops++) {
@@ -128,7 +134,7 @@ static void threads_change_no_bit(void **state)
 {
     static const int threads[] = {1, 2, 3, 8};
 
-    for (int p = 0; p < 2; p++) {
+    for (int p = 0; p < n_providers(); p++) {
         ok(mb_cpu_gemm_use(providers[p]));
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
             const shape d = shapes[s];
@@ -186,7 +192,9 @@ static void a_row_has_the_same_bits_wherever_it_stands(void **state)
 {
     static const int64_t ns[] = {1, 16, 100, 389, 576}, ks[] = {7, 64, 300, 576, 1000};
 
-    for (int p = 0; p < 2; p++) {
+    ON_THE_CPU_ONLY("its library does not promise this across different numbers of rows");
+
+    for (int p = 0; p < n_providers(); p++) {
         ok(mb_cpu_gemm_use(providers[p]));
         if (!mb_cpu_gemm_rows_exact()) {
             print_message("%s: not promised, not tested\n", mb_cpu_gemm_provider());
@@ -214,6 +222,8 @@ static void workspace_is_a_function_of_shape_and_threads(void **state)
     const mb_tensor b = mb_tensor_2d(NULL, MB_DTYPE_F32, 2048, 576);
     mb_tensor c = mb_tensor_2d(NULL, MB_DTYPE_F32, 16, 576);
     mb_exec ex = mb_cpu_exec(scratch, 4);
+
+    ON_THE_CPU_ONLY("this is about the CPU's workspace");
     const size_t w = mb_cpu_gemm_workspace(&ex, &c, &a, true, &b, false, 1.0f, 1.0f, NULL);
 
     assert_true(w > 0 && w <= 8u * 16 * 576 * sizeof(float));
@@ -236,7 +246,8 @@ static void one_thread_is_one_thread(void **state)
     const int64_t n = 768;
     const int before = omp_get_max_threads();
 
-    for (int p = 0; p < 2; p++) {
+    ON_THE_CPU_ONLY("this is about the CPU's threads");
+    for (int p = 0; p < n_providers(); p++) {
         float *ad = numbers(n * n, 1), *bd = numbers(n * n, 2), *cd = numbers(n * n, 3);
         const mb_tensor a = mb_tensor_2d(ad, MB_DTYPE_F32, n, n);
         const mb_tensor b = mb_tensor_2d(bd, MB_DTYPE_F32, n, n);
@@ -270,6 +281,7 @@ static void wrong_calls_are_refused(void **state)
     mb_tensor c = mb_tensor_2d(x, MB_DTYPE_F32, 4, 3);
     mb_exec ex = mb_cpu_exec(scratch, 1);
 
+    ON_THE_CPU_ONLY("this is about the CPU's providers");
     assert_int_equal(MB_RUN(&ex, gemm, &c, &a, false, &b, false, 1.0f, 0.0f, NULL), MB_ESHAPE);
     mb_status_clear();
     assert_int_equal(mb_cpu_gemm_use("mkl"), MB_EARG);
