@@ -47,6 +47,10 @@ typedef struct mb_batch {
 
     mb_kv_cache *cache; /* NULL: keys are the batch's own rows */
 
+    /* The same batch with arrays that the host can read, when these are in a device's memory; NULL:
+     * these are. */
+    const struct mb_batch *host;
+
     uint64_t seed; /* of the run */
     uint32_t step; /* optimizer step, from 0 */
 } mb_batch;

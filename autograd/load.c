@@ -119,6 +119,21 @@ static mb_status unpermute(const mb_model *m, mb_tensor *t, mb_arena *scratch)
     return MB_OK;
 }
 
+/* Where a weight's numbers are put together: in their place when the host can write there. */
+static mb_status host_value(const mb_model *m, const mb_weight *w, mb_arena *scratch,
+                            mb_tensor *out)
+{
+    *out = w->value;
+    if (mb_device_is_host(m->device))
+        return MB_OK;
+    return mb_arena_take(scratch, (size_t)mb_tensor_bytes(&w->value), &out->data);
+}
+
+static mb_status store(const mb_model *m, const mb_weight *w, const mb_tensor *value)
+{
+    return value->data == w->value.data ? MB_OK : mb_weight_write(m, w, mb_f32(value));
+}
+
 static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int64_t at,
                           mb_weight *w, mb_exec *ex, mb_arena *scratch)
 {
@@ -130,24 +145,35 @@ static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int6
                "%s: tensor '%s' has shape %s; this model's %s needs %s", path, info->name,
                mb_tensor_shape(&found, a, sizeof a), w->name,
                mb_tensor_shape(&w->value, b, sizeof b));
-    MB_TRY(mb_load_f32(f, at, ex, scratch, &w->value));
+    const size_t mark = mb_arena_used(scratch);
+    mb_tensor value;
+    MB_TRY(host_value(m, w, scratch, &value));
+    MB_TRY(mb_load_f32(f, at, ex, scratch, &value));
     if (mb_tensor_file_gguf(f) != NULL && (w->row->flags & (MB_W_ROPE_Q | MB_W_ROPE_K)) != 0)
-        MB_TRY(unpermute(m, &w->value, scratch));
+        MB_TRY(unpermute(m, &value, scratch));
+    MB_TRY(store(m, w, &value));
+    mb_arena_rewind(scratch, mark);
     return MB_OK;
 }
 
-static void init_fresh(mb_weight *w, uint64_t seed, int index)
+static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int index,
+                            mb_arena *scratch)
 {
     const uint64_t key = mb_rng_key(seed, MB_SITE_INIT, (uint64_t)index);
     const int64_t n = mb_tensor_count(&w->value);
     const bool norm = (w->row->flags & MB_W_NO_DECAY) != 0 && ends_with(w->name, ".weight");
+    const size_t mark = mb_arena_used(scratch);
+    mb_tensor value;
 
+    MB_TRY(host_value(m, w, scratch, &value));
     for (int64_t i = 0; i < n; i++)
-        mb_f32(&w->value)[i] = norm ? 1.0f
-                               : w->value.ndim == 1
-                                   ? 0.0f
-                                   : (float)(0.02 * mb_rng_normal(key, (uint64_t)i));
+        mb_f32(&value)[i] = norm                 ? 1.0f
+                            : w->value.ndim == 1 ? 0.0f
+                                                 : (float)(0.02 * mb_rng_normal(key, (uint64_t)i));
+    MB_TRY(store(m, w, &value));
+    mb_arena_rewind(scratch, mark);
     w->fresh = true;
+    return MB_OK;
 }
 
 /* llama.cpp keeps Llama 3's stretched rotation only as divisors per frequency; leaving them out would
@@ -215,12 +241,22 @@ static mb_status load_all(mb_model *m, mb_tensor_file *f, const char *path, mb_e
         MB_REQUIRE((w->row->flags & MB_W_NEW) != 0, MB_EMODEL,
                    "%s: tensor '%s' is missing; a %s model needs it", path, w->name,
                    m->family->name);
-        init_fresh(w, seed, i);
+        MB_TRY(init_fresh(m, w, seed, i, scratch));
         mb_log_info("new weight: %s (not in %s), initialised from seed %llu", w->name, path,
                     (unsigned long long)seed);
         report->fresh++;
     }
     return check_unknown(m, f, path, used, report);
+}
+
+static size_t largest_weight(const mb_model *m)
+{
+    int64_t most = 0;
+
+    for (int i = 0; i < m->n_weights; i++)
+        if (mb_tensor_bytes(&m->weight[i].value) > most)
+            most = mb_tensor_bytes(&m->weight[i].value);
+    return (size_t)most;
 }
 
 mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exec *ex,
@@ -236,7 +272,9 @@ mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exe
 
     *report = (mb_load_report){0};
     MB_TRY(rope_factors_are_one(f, path));
-    MB_TRY_GOTO(mb_arena_new("loading", largest_tensor(f) + head + 4096, &scratch), st, done);
+    const size_t value = mb_device_is_host(m->device) ? 0 : largest_weight(m);
+    MB_TRY_GOTO(mb_arena_new("loading", largest_tensor(f) + head + value + 4096, &scratch), st,
+                done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&used, mb_tensor_file_count(f) + 1), st, done);
     MB_TRY_GOTO(load_all(m, f, path, ex, seed, scratch, used, report), st, done);
 done:

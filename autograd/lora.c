@@ -319,21 +319,28 @@ done:
     return st;
 }
 
-void mb_model_init_lora(mb_model *m, uint64_t seed)
+static mb_status init_one(const mb_model *m, const mb_weight *w, uint64_t seed)
 {
-    for (int i = 0; i < m->n_weights; i++) {
-        mb_weight *w = &m->weight[i];
-        if (w->lora_a == NULL)
-            continue;
-        const int64_t n = mb_tensor_count(&w->lora_a->value);
-        const double bound = 1.0 / sqrt((double)mb_cols(&w->lora_a->value));
-        const uint64_t key = mb_rng_key(seed, MB_SITE_INIT, (uint64_t)(w->lora_a - m->weight));
+    const int64_t n = mb_tensor_count(&w->lora_a->value);
+    const double bound = 1.0 / sqrt((double)mb_cols(&w->lora_a->value));
+    const uint64_t key = mb_rng_key(seed, MB_SITE_INIT, (uint64_t)(w->lora_a - m->weight));
+    float *value = NULL;
+    mb_status st;
 
-        for (int64_t j = 0; j < n; j++)
-            mb_f32(&w->lora_a->value)[j] =
-                (float)((2.0 * mb_rng_double(key, (uint64_t)j) - 1.0) * bound);
-        memset(w->lora_b->value.data, 0, (size_t)mb_tensor_bytes(&w->lora_b->value));
-    }
+    MB_TRY(MB_NEW_ARRAY(&value, n));
+    for (int64_t j = 0; j < n; j++)
+        value[j] = (float)((2.0 * mb_rng_double(key, (uint64_t)j) - 1.0) * bound);
+    st = mb_weight_write(m, w->lora_a, value);
+    mb_free(value);
+    return st == MB_OK ? mb_weight_zero(m, w->lora_b) : st;
+}
+
+mb_status mb_model_init_lora(mb_model *m, uint64_t seed)
+{
+    for (int i = 0; i < m->n_weights; i++)
+        if (m->weight[i].lora_a != NULL)
+            MB_TRY(init_one(m, &m->weight[i], seed));
+    return MB_OK;
 }
 
 bool mb_model_has_module(const mb_model *m, const char *suffix)
@@ -367,7 +374,7 @@ mb_status mb_model_merge_lora(mb_model *m, mb_exec *ex)
             MB_TRY(MB_RUN(ex, gemm, &w->value, a, true, b, true, w->lora_scale, 1.0f, NULL));
         else
             MB_TRY(MB_RUN(ex, gemm, &w->value, b, false, a, false, w->lora_scale, 1.0f, NULL));
-        memset(w->lora_b->value.data, 0, (size_t)mb_tensor_bytes(b));
+        MB_TRY(mb_weight_zero(m, w->lora_b));
     }
     return MB_OK;
 }

@@ -38,7 +38,7 @@ mb_status mb_model_train_some(mb_model *m, int64_t n_layers, const char *const *
 mb_status mb_model_add_lora(mb_model *m, const mb_lora_options *o) MB_MUST_USE;
 /* After bind: A as PyTorch's kaiming_uniform(a=sqrt 5), i.e. uniform in +-1/sqrt(in), from the seed
  * and the weight's number; B zero. */
-void mb_model_init_lora(mb_model *m, uint64_t seed);
+mb_status mb_model_init_lora(mb_model *m, uint64_t seed) MB_MUST_USE;
 /* W += scale B A (transposed for Conv1D); adapters are
  * zero in effect afterwards. */
 mb_status mb_model_merge_lora(mb_model *m, mb_exec *ex) MB_MUST_USE;

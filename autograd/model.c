@@ -273,18 +273,31 @@ static double frequency(const mb_rope_config *r, int64_t i, int64_t head_dim)
 }
 
 /* Angles are products of f32 numbers, as PyTorch takes them; sine and cosine of them in f64. */
-static void fill_rope(const mb_model *m)
+static void rope_table(const mb_model *m, double (*of)(double), float *table)
 {
     const int64_t half = m->config.head_dim / 2;
 
     for (int64_t i = 0; i < half; i++) {
         const float f = (float)frequency(&m->config.rope, i, m->config.head_dim);
-        for (int64_t p = 0; p < m->max_positions; p++) {
-            const float angle = (float)p * f;
-            mb_f32(&m->rope_cos)[p * half + i] = (float)cos((double)angle);
-            mb_f32(&m->rope_sin)[p * half + i] = (float)sin((double)angle);
-        }
+        for (int64_t p = 0; p < m->max_positions; p++)
+            table[p * half + i] = (float)of((double)((float)p * f));
     }
+}
+
+static mb_status fill_rope(const mb_model *m)
+{
+    const size_t n = (size_t)mb_tensor_count(&m->rope_cos);
+    float *table = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(MB_NEW_ARRAY(&table, n));
+    rope_table(m, cos, table);
+    MB_TRY_GOTO(mb_device_write(m->device, &m->rope_cos, table), st, done);
+    rope_table(m, sin, table);
+    st = mb_device_write(m->device, &m->rope_sin, table);
+done:
+    mb_free(table);
+    return st;
 }
 
 static mb_status bind_rope(mb_model *m, mb_arena *run)
@@ -298,16 +311,30 @@ static mb_status bind_rope(mb_model *m, mb_arena *run)
     MB_TRY(mb_arena_take(run, (size_t)(m->max_positions * half) * sizeof(float), &q));
     m->rope_cos = mb_tensor_2d(p, MB_DTYPE_F32, m->max_positions, half);
     m->rope_sin = mb_tensor_2d(q, MB_DTYPE_F32, m->max_positions, half);
-    if (!mb_arena_is_counting(run))
-        fill_rope(m);
-    return MB_OK;
+    return mb_arena_is_counting(run) ? MB_OK : fill_rope(m);
 }
 
-mb_status mb_model_bind(mb_model *m, mb_arena *run, mb_flat *flat, bool exact)
+mb_status mb_weight_write(const mb_model *m, const mb_weight *w, const float *from)
+{
+    return mb_device_write(m->device, &w->value, from);
+}
+
+mb_status mb_weight_zero(const mb_model *m, const mb_weight *w)
+{
+    return mb_device_zero(m->device, &w->value);
+}
+
+mb_status mb_weight_read(const mb_model *m, const mb_tensor *t, float *to)
+{
+    return mb_device_read(m->device, to, t);
+}
+
+mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *flat, bool exact)
 {
     const size_t bytes = (size_t)flat->count * sizeof(float);
     void *param, *grad, *accumulator = NULL, *p;
 
+    m->device = device;
     MB_TRY(mb_arena_take(run, bytes, &param));
     MB_TRY(mb_arena_take(run, bytes, &grad));
     if (exact)

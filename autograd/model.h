@@ -16,6 +16,7 @@
 
 #include "autograd/batch.h"
 #include "autograd/ops.h"
+#include "core/device.h"
 #include "core/flat.h"
 #include "core/json.h"
 
@@ -130,6 +131,7 @@ struct mb_model {
     char *layers;
     int64_t max_positions; /* rows of the rotary tables: set before bind, <= config.positions */
     mb_tensor rope_cos, rope_sin;
+    mb_device *device;   /* where values and gradients are, NULL: host memory; borrowed from bind */
     int64_t open_layer;  /* weights of a layer may be used only while it is open; -1 */
     float dropout_scale; /* 1: the checkpoint's dropouts apply in training; 0: off */
     mb_arena *strings;   /* names */
@@ -158,8 +160,16 @@ mb_status mb_model_append(mb_model *m, const char *name, int ndim, const int64_t
  * caller frees flat->segment. */
 mb_status mb_model_layout(mb_model *m, mb_flat *flat) MB_MUST_USE;
 /* Takes memory for weights (frozen ones one by one, trained ones in flat->param), gradients, the
- * exact accumulator when `exact`, and rotary tables. */
-mb_status mb_model_bind(mb_model *m, mb_arena *run, mb_flat *flat, bool exact) MB_MUST_USE;
+ * exact accumulator when `exact`, and rotary tables. `run` is an arena of `device`, which is borrowed
+ * (NULL: host memory). */
+mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *flat,
+                        bool exact) MB_MUST_USE;
+
+/* All numbers of a weight, or of its gradient, from and to host memory; waits for the device. For
+ * loading, saving and tools. */
+mb_status mb_weight_write(const mb_model *m, const mb_weight *w, const float *from) MB_MUST_USE;
+mb_status mb_weight_zero(const mb_model *m, const mb_weight *w) MB_MUST_USE;
+mb_status mb_weight_read(const mb_model *m, const mb_tensor *t, float *to) MB_MUST_USE;
 
 int64_t mb_model_parameters(const mb_model *m, bool trained_only);
 

@@ -159,6 +159,20 @@ static mb_status open_cuda(int ordinal, mb_device **out)
     return entry->open(ordinal, out);
 }
 
+mb_status mb_device_kind_of(const char *name, mb_device_kind *out)
+{
+    static const char *const names[] = {
+        [MB_DEVICE_AUTO] = "auto", [MB_DEVICE_CPU] = "cpu", [MB_DEVICE_CUDA] = "cuda"};
+
+    for (int i = 0; i <= MB_DEVICE_CUDA; i++) {
+        if (strcmp(names[i], name) != 0)
+            continue;
+        *out = (mb_device_kind)i;
+        return MB_OK;
+    }
+    return MB_RAISE(MB_EARG, "the device is auto, cpu or cuda, not '%s'", name);
+}
+
 mb_status mb_device_open(mb_device_kind kind, int ordinal, int threads, mb_device **out)
 {
     mb_status st;
@@ -213,7 +227,7 @@ mb_status mb_device_arena(mb_device *d, const char *name, size_t capacity, mb_ar
 {
     void *base;
 
-    if (d == NULL || d->host_memory || capacity == SIZE_MAX)
+    if (mb_device_is_host(d) || capacity == SIZE_MAX)
         return mb_arena_new(name, capacity, out);
     MB_TRY(d->ops->alloc(d, capacity, name, &base));
     return mb_arena_over(name, base, capacity, release, d, out);
@@ -224,7 +238,7 @@ mb_status mb_device_write(mb_device *d, const mb_tensor *to, const void *from)
     const size_t bytes = (size_t)mb_tensor_bytes(to);
 
     MB_ASSERT(mb_tensor_is_contiguous(to));
-    if (d == NULL || d->host_memory) {
+    if (mb_device_is_host(d)) {
         memcpy(to->data, from, bytes);
         return MB_OK;
     }
@@ -237,10 +251,23 @@ mb_status mb_device_read(mb_device *d, void *to, const mb_tensor *from)
     const size_t bytes = (size_t)mb_tensor_bytes(from);
 
     MB_ASSERT(mb_tensor_is_contiguous(from));
-    if (d == NULL || d->host_memory) {
+    if (mb_device_is_host(d)) {
         memcpy(to, from->data, bytes);
         return MB_OK;
     }
     MB_TRY(d->ops->copy(d, MB_STREAM_COMPUTE, to, from->data, bytes));
+    return d->ops->wait(d, MB_STREAM_COMPUTE);
+}
+
+mb_status mb_device_zero(mb_device *d, const mb_tensor *t)
+{
+    const size_t bytes = (size_t)mb_tensor_bytes(t);
+
+    MB_ASSERT(mb_tensor_is_contiguous(t));
+    if (mb_device_is_host(d)) {
+        memset(t->data, 0, bytes);
+        return MB_OK;
+    }
+    MB_TRY(d->ops->zero(d, MB_STREAM_COMPUTE, t->data, bytes));
     return d->ops->wait(d, MB_STREAM_COMPUTE);
 }

@@ -22,6 +22,9 @@ typedef enum mb_stream {
 
 typedef enum mb_device_kind { MB_DEVICE_AUTO, MB_DEVICE_CPU, MB_DEVICE_CUDA } mb_device_kind;
 
+/* "auto", "cpu", "cuda"; MB_EARG otherwise. */
+mb_status mb_device_kind_of(const char *name, mb_device_kind *out) MB_MUST_USE;
+
 typedef struct mb_device mb_device;
 
 /* What a back end provides. Functions with a stream return at once; failures of queued work may be
@@ -70,6 +73,12 @@ mb_status mb_device_open(mb_device_kind kind, int ordinal, int threads,
                          mb_device **out) MB_MUST_USE;
 void mb_device_close(mb_device *d); /* NULL is allowed */
 
+/* Can the host read and write its memory? NULL is host memory. */
+static inline bool mb_device_is_host(const mb_device *d)
+{
+    return d == NULL || d->host_memory;
+}
+
 /* One line on what became of CUDA: library, driver, GPUs, or why there is none. */
 void mb_device_probe(char *text, size_t size);
 
@@ -84,6 +93,7 @@ mb_status mb_device_arena(mb_device *d, const char *name, size_t capacity,
  * tests. Contiguous tensors. d NULL: host memory. */
 mb_status mb_device_write(mb_device *d, const mb_tensor *to, const void *from) MB_MUST_USE;
 mb_status mb_device_read(mb_device *d, void *to, const mb_tensor *from) MB_MUST_USE;
+mb_status mb_device_zero(mb_device *d, const mb_tensor *t) MB_MUST_USE;
 
 /* What libmbuyu_cuda.so exports as mb_device_plugin. */
 enum { MB_DEVICE_PLUGIN_VERSION = 1 };

@@ -29,7 +29,7 @@ for folder in "${!below[@]}"; do
         allowed+="|$lower"
     done
     report "$folder may include $folder ${below[$folder]}" < <(
-        grep -rnE --include='*.[ch]' --include='*.def' '^ *# *include "' "$folder" |
+        grep -rnE --include='*.[ch]' --include='*.cu' --include='*.def' '^ *# *include "' "$folder" |
             grep -vE "include \"($allowed)/" || true
     )
 done
@@ -37,6 +37,8 @@ done
 # A foreign header is included by the one file that wraps it.
 wrappers='
     cblas.h       core/cpu/gemm_openblas.c
+    cuda_runtime.h core/cuda/cuda.h
+    cublasLt.h    core/cuda/gemm.cu
     dnnl.h        core/cpu/gemm_onednn.c
     jansson.h     core/json.c
     openssl/evp.h core/digest.c
@@ -51,7 +53,7 @@ while read -r header wrapper; do
     [ -n "$header" ] || continue
     known+="|${header//./\\.}"
     report "<$header> belongs to $wrapper alone" < <(
-        grep -rnE --include='*.[ch]' "^ *# *include <${header//./\\.}>" core autograd optim dist recipes |
+        grep -rnE --include='*.[ch]' --include='*.cu' "^ *# *include <${header//./\\.}>" core autograd optim dist recipes |
             grep -v "^$wrapper:" || true
     )
 done <<<"$wrappers"
@@ -59,7 +61,7 @@ done <<<"$wrappers"
 # Whatever else is included in <> is of the system.
 system='ctype|dirent|dlfcn|emmintrin|endian|errno|fcntl|fenv|float|fnmatch|immintrin|inttypes|libgen|limits|locale|math|omp|poll|pthread|regex|sanitizer/asan_interface|sched|semaphore|setjmp|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|strings|sys/[a-z]+|termios|time|unistd|wchar'
 report 'a library that no wrapper in scripts/check_layers.sh stands for' < <(
-    grep -rnE --include='*.[ch]' '^ *# *include <' core autograd optim dist recipes |
+    grep -rnE --include='*.[ch]' --include='*.cu' '^ *# *include <' core autograd optim dist recipes |
         grep -vE "include <(($system)\.h$known)>" || true
 )
 
@@ -68,7 +70,7 @@ call() { # call WHY PATTERN EXCEPT FOLDER...: PATTERN as a whole word before "("
     local why=$1 pattern=$2 except=$3
     shift 3
     report "$why" < <(
-        grep -rnE --include='*.[ch]' "(^|[^A-Za-z0-9_.>])($pattern)\(" "$@" |
+        grep -rnE --include='*.[ch]' --include='*.cu' "(^|[^A-Za-z0-9_.>])($pattern)\(" "$@" |
             grep -vE "^($except):|:[0-9]+: \*|/\*.*($pattern)\(" || true
     )
 }

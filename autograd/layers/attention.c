@@ -8,10 +8,12 @@ enum { SITE_ATTENTION = 15 };
 /* Puts this batch's rows of k or v behind the earlier ones of their sequences. */
 static mb_status append(mb_tape *t, const mb_batch *b, const mb_var *x, const mb_tensor *cache)
 {
+    const mb_batch *h = b->host != NULL ? b->host : b;
+
     for (int64_t s = 0; s < b->n_seq && !mb_tape_exec(t)->planning; s++) {
-        const int64_t n = b->len[s];
-        const mb_tensor from = mb_tensor_rows(&x->value, b->start[s], n);
-        mb_tensor to = mb_tensor_rows(cache, b->k_start[s] + b->k_len[s] - n, n);
+        const int64_t n = h->len[s];
+        const mb_tensor from = mb_tensor_rows(&x->value, h->start[s], n);
+        mb_tensor to = mb_tensor_rows(cache, h->k_start[s] + h->k_len[s] - n, n);
 
         MB_TRY(MB_RUN(mb_tape_exec(t), copy, &to, &from));
     }

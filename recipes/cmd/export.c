@@ -27,7 +27,7 @@ static mb_status write_out(const mb_recipe *r, mb_engine *e, mb_json_doc *config
                                                                "merged into its weights."
                                                              : "The same weights as its base."};
     const mb_export x = {.model = e->model,
-                         .ex = &e->ex,
+                         .ex = &e->host,
                          .config = mb_json_root(config),
                          .base = r->model_name_or_path,
                          .tokenizer = tok,

@@ -45,8 +45,12 @@ enum { LOGITS, LOSS, GRADIENTS, LOSSES, PARAMETERS, ADAPTER, MERGED, KINDS };
 struct verify {
     mb_tensor_file *golden;
     const char *golden_path, *model_path, *adapter;
+    mb_device_kind device_kind;
+    mb_device *device;
     mb_engine *e;
     mb_arena *memory; /* what golden tensors are read into */
+    float *copy;      /* of a weight or gradient of the device */
+    size_t copy_capacity;
     mb_batch *batch;
     int32_t *mask;         /* (B,T), NULL when there is none */
     int64_t rows, columns; /* B, T */
@@ -246,6 +250,18 @@ static mb_status compare_logits(struct verify *v, const mb_tensor *logits, const
     return MB_OK;
 }
 
+/* A weight or gradient where the host can read it, good until the next call. */
+static mb_status here(struct verify *v, const mb_tensor *t, mb_tensor *out)
+{
+    *out = *t;
+    if (mb_device_is_host(v->device))
+        return MB_OK;
+    MB_TRY(mb_grow((void **)&v->copy, &v->copy_capacity, (size_t)mb_tensor_count(t),
+                   sizeof *v->copy, "a copy of a weight"));
+    out->data = v->copy;
+    return mb_weight_read(v->e->model, t, v->copy);
+}
+
 static void disk_name(const struct verify *v, const mb_weight *w, char *out, size_t size)
 {
     if (v->adapter != NULL)
@@ -272,7 +288,7 @@ static mb_status compare_gradients(struct verify *v)
 {
     const mb_model *m = v->e->model;
     char name[384];
-    mb_tensor ref;
+    mb_tensor ref, mine;
     int64_t n = 0, stored = 0;
 
     for (int i = 0; i < m->n_weights; i++) {
@@ -280,8 +296,9 @@ static mb_status compare_gradients(struct verify *v)
         if (!w->trained)
             continue;
         MB_TRY(golden_of(v, "grad", w, &ref, name, sizeof name));
+        MB_TRY(here(v, &w->grad, &mine));
         note(&v->kind[GRADIENTS], name,
-             difference(mb_f32(&w->grad), mb_f32(&ref), mb_tensor_count(&ref)),
+             difference(mb_f32(&mine), mb_f32(&ref), mb_tensor_count(&ref)),
              1e-4 * largest(&ref) + 1e-6);
         n++;
     }
@@ -313,7 +330,7 @@ static mb_status compare_parameters(struct verify *v)
 {
     const mb_model *m = v->e->model;
     char name[384];
-    mb_tensor ref, grad;
+    mb_tensor ref, grad, mine;
 
     for (int i = 0; i < m->n_weights; i++) {
         const mb_weight *w = &m->weight[i];
@@ -321,7 +338,8 @@ static mb_status compare_parameters(struct verify *v)
             continue;
         MB_TRY(golden_of(v, "param", w, &ref, name, sizeof name));
         MB_TRY(golden_of(v, "grad", w, &grad, name, sizeof name));
-        note(&v->kind[PARAMETERS], name, settled_difference(&w->value, &ref, &grad), 1e-5);
+        MB_TRY(here(v, &w->value, &mine));
+        note(&v->kind[PARAMETERS], name, settled_difference(&mine, &ref, &grad), 1e-5);
     }
     return MB_OK;
 }
@@ -331,9 +349,9 @@ static mb_status compare_parameters(struct verify *v)
 static mb_status compare_adapter(struct verify *v, const char *dir)
 {
     const mb_model *m = v->e->model;
-    mb_tensor_file *mine = v->golden, *after = NULL;
+    mb_tensor_file *golden = v->golden, *after = NULL;
     char path[4096], name[384];
-    mb_tensor ref, grad;
+    mb_tensor ref, grad, mine;
     mb_status st = MB_OK;
 
     MB_TRY(mb_path_join(path, sizeof path, dir, "adapter_model.safetensors"));
@@ -345,12 +363,14 @@ static mb_status compare_adapter(struct verify *v, const char *dir)
         MB_TRY_GOTO(golden_of(v, "grad", w, &grad, name, sizeof name), st, done);
         v->golden = after;
         st = read_golden(v, name, MB_DTYPE_F32, &ref);
-        v->golden = mine;
+        v->golden = golden;
         if (st == MB_OK && !mb_tensor_same_shape(&ref, &w->value))
             st = MB_RAISE(MB_EMODEL, "%s: tensor '%s' has another shape than the adapter's", path,
                           name);
         if (st == MB_OK)
-            note(&v->kind[ADAPTER], name, settled_difference(&w->value, &ref, &grad), 2e-4);
+            st = here(v, &w->value, &mine);
+        if (st == MB_OK)
+            note(&v->kind[ADAPTER], name, settled_difference(&mine, &ref, &grad), 2e-4);
     }
 done:
     mb_tensor_file_close(after);
@@ -365,7 +385,7 @@ static mb_status compare_merged(struct verify *v, const char *dir, const char *m
     mb_tensor logits, ref;
     mb_status st = MB_OK;
 
-    MB_TRY(mb_adapter_load(v->e->model, dir, &v->e->ex));
+    MB_TRY(mb_adapter_load(v->e->model, dir, &v->e->host));
     MB_TRY(mb_model_merge_lora(v->e->model, &v->e->ex));
     MB_TRY(mb_engine_logits(v->e, v->batch, NULL, &logits));
     MB_TRY(mb_tensor_file_open(merged, &f));
@@ -401,7 +421,7 @@ static mb_status first_pass(struct verify *v)
     mb_tensor logits, ref, loss;
     mb_micro_result r;
 
-    mb_engine_zero_grad(v->e);
+    MB_TRY(mb_engine_zero_grad(v->e));
     MB_TRY(mb_engine_plain(v->e, v->batch, (double)v->batch->n_targets, &logits, &r));
     MB_TRY(read_golden(v, "out.loss", MB_DTYPE_F32, &loss));
     MB_REQUIRE(mb_tensor_count(&loss) == 1, MB_EMODEL, "%s: out.loss has %lld entries, not 1",
@@ -425,17 +445,11 @@ static mb_status update(struct verify *v, mb_tensor *state, int64_t t, float gra
                                           state, &grad);
 }
 
-static mb_status ten_steps(struct verify *v)
+static mb_status ten_steps(struct verify *v, mb_tensor *state)
 {
-    mb_tensor state[2], losses;
+    mb_tensor losses;
     char where[32];
-    void *p;
 
-    for (int i = 0; i < 2; i++) {
-        MB_TRY(mb_arena_take(v->memory, (size_t)v->e->flat.count * sizeof(float), &p));
-        memset(p, 0, (size_t)v->e->flat.count * sizeof(float));
-        state[i] = mb_tensor_1d(p, MB_DTYPE_F32, v->e->flat.count);
-    }
     MB_TRY(read_golden(v, "train.losses", MB_DTYPE_F32, &losses));
     MB_REQUIRE(mb_tensor_count(&losses) == STEPS, MB_EMODEL,
                "%s: train.losses has %lld entries, "
@@ -443,7 +457,7 @@ static mb_status ten_steps(struct verify *v)
                v->golden_path, (long long)mb_tensor_count(&losses), STEPS);
     for (int s = 0; s < STEPS; s++) {
         mb_micro_result r;
-        mb_engine_zero_grad(v->e);
+        MB_TRY(mb_engine_zero_grad(v->e));
         MB_TRY(mb_engine_micro(v->e, v->batch, true, &r));
         snprintf(where, sizeof where, "step %d", s);
         note(&v->kind[LOSSES], where, fabs(r.loss / r.weight - (double)mb_f32(&losses)[s]), 2e-4);
@@ -454,11 +468,34 @@ static mb_status ten_steps(struct verify *v)
     return after_ten_steps(v);
 }
 
+static mb_status with_optimizer(struct verify *v)
+{
+    const int64_t n = v->e->flat.count;
+    mb_arena *memory = NULL;
+    mb_tensor state[2];
+    mb_status st = MB_OK;
+    void *p;
+
+    MB_TRY(mb_device_arena(v->device, "optimizer state", 2 * (size_t)n * sizeof(float) + 4096,
+                           &memory));
+    for (int i = 0; i < 2; i++) {
+        MB_TRY_GOTO(mb_arena_take(memory, (size_t)n * sizeof(float), &p), st, done);
+        state[i] = mb_tensor_1d(p, MB_DTYPE_F32, n);
+        MB_TRY_GOTO(mb_device_zero(v->device, &state[i]), st, done);
+    }
+    st = ten_steps(v, state);
+done:
+    mb_arena_free(memory);
+    return st;
+}
+
 static mb_status report(const struct verify *v)
 {
+    const bool host = mb_device_is_host(v->device);
     bool good = true;
 
-    printf("%s (%s, gemm %s)\n", v->model_path, v->e->model->family->name, mb_cpu_gemm_provider());
+    printf("%s (%s, %s%s)\n", v->model_path, v->e->model->family->name, host ? "gemm " : "",
+           host ? mb_cpu_gemm_provider() : v->device->class_);
     for (int i = 0; i < KINDS; i++) {
         const struct kind *k = &v->kind[i];
         if (k->compared == 0)
@@ -478,7 +515,7 @@ static mb_status run(struct verify *v)
     MB_TRY(mb_engine_reserve_for(v->e, v->batch, true, 0));
     v->e->model->dropout_scale = 0.0f;
     MB_TRY(first_pass(v));
-    MB_TRY(ten_steps(v));
+    MB_TRY(with_optimizer(v));
     return report(v);
 }
 
@@ -502,6 +539,8 @@ static mb_status open_all(struct verify *v)
     mb_json_doc *doc = NULL;
 
     MB_TRY(mb_cpu_init());
+    MB_TRY(mb_device_open(v->device_kind, 0, mb_default_threads(), &v->device));
+    o.engine.device = v->device;
     MB_TRY(mb_model_config_doc(v->model_path, &doc));
     o.head = mb_model_config_head(doc, MB_HEAD_CAUSAL_LM);
     mb_json_free(doc);
@@ -525,13 +564,16 @@ mb_status mb_cmd_verify(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--adapter") == 0 && i + 1 < argc)
             v.adapter = argv[++i];
+        else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
+            MB_TRY(mb_device_kind_of(argv[++i], &v.device_kind));
         else if (v.model_path == NULL)
             v.model_path = argv[i];
         else
             v.golden_path = argv[i];
     }
     MB_REQUIRE(v.golden_path != NULL, MB_EARG,
-               "usage: mbuyu verify MODEL_DIR golden.safetensors [--adapter DIR]");
+               "usage: mbuyu verify MODEL_DIR golden.safetensors [--adapter DIR] [--device "
+               "auto|cpu|cuda]");
     MB_TRY(mb_path_join(adapter, sizeof adapter, v.model_path, "adapter-before"));
     if (v.adapter == NULL && mb_path_is_dir(adapter))
         v.adapter = adapter;
@@ -540,7 +582,9 @@ mb_status mb_cmd_verify(int argc, char **argv)
         st = run(&v);
     mb_batch_free(v.batch);
     mb_engine_free(v.e);
+    mb_device_close(v.device);
     mb_arena_free(v.memory);
+    mb_free(v.copy);
     mb_tensor_file_close(v.golden);
     return st;
 }

@@ -86,7 +86,14 @@ static mb_status load_one(const mb_model *m, mb_tensor_file *f, const char *path
                mb_tensor_shape(&found, a, sizeof a), m->family->name,
                mb_tensor_shape(&value, b, sizeof b));
     (*used)++;
-    return mb_load_f32(f, at, ex, scratch, &value);
+    const size_t mark = mb_arena_used(scratch);
+    if (!mb_device_is_host(m->device))
+        MB_TRY(mb_arena_take(scratch, (size_t)mb_tensor_bytes(&value), &value.data));
+    MB_TRY(mb_load_f32(f, at, ex, scratch, &value));
+    if (value.data != w->value.data)
+        MB_TRY(mb_weight_write(m, w, mb_f32(&value)));
+    mb_arena_rewind(scratch, mark);
+    return MB_OK;
 }
 
 static mb_status check_unknown(const mb_model *m, mb_tensor_file *f, const char *path)
@@ -130,11 +137,28 @@ mb_status mb_adapter_load(mb_model *m, const char *dir, mb_exec *ex)
     for (int64_t i = 0; i < mb_tensor_file_count(f); i++)
         if (mb_tensor_file_info(f, i)->bytes > most)
             most = mb_tensor_file_info(f, i)->bytes;
-    MB_TRY_GOTO(mb_arena_new("loading", (size_t)most + 4096, &scratch), st, done);
+    /* the file's bytes, and the numbers before they go to a device */
+    MB_TRY_GOTO(mb_arena_new("loading", 3 * (size_t)most + 8192, &scratch), st, done);
     st = load_all(m, f, path, ex, scratch);
 done:
     mb_arena_free(scratch);
     mb_tensor_file_close(f);
+    return st;
+}
+
+static mb_status append(const mb_model *m, mb_safetensors_writer *w, const mb_tensor *t)
+{
+    const int64_t bytes = mb_tensor_bytes(t);
+    void *copy = NULL;
+    mb_status st;
+
+    if (mb_device_is_host(m->device))
+        return mb_safetensors_append(w, t->data, bytes);
+    MB_TRY(mb_alloc((size_t)bytes, "an adapter's copy", &copy));
+    st = mb_weight_read(m, t, copy);
+    if (st == MB_OK)
+        st = mb_safetensors_append(w, copy, bytes);
+    mb_free(copy);
     return st;
 }
 
@@ -151,8 +175,7 @@ static mb_status write_all(const mb_model *m, mb_safetensors_writer *w)
     }
     for (int i = 0; i < m->n_weights; i++)
         if (m->weight[i].trained)
-            MB_TRY(mb_safetensors_append(w, m->weight[i].value.data,
-                                         mb_tensor_bytes(&m->weight[i].value)));
+            MB_TRY(append(m, w, &m->weight[i].value));
     return mb_safetensors_finish(w);
 }
 

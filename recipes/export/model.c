@@ -24,13 +24,18 @@ static mb_status append_cast(mb_safetensors_writer *w, const mb_export *e, const
                              void *work)
 {
     const int64_t n = mb_tensor_count(t);
+    const bool host = mb_device_is_host(e->model->device);
 
-    if (e->dtype == MB_DTYPE_F32)
+    if (e->dtype == MB_DTYPE_F32 && host)
         return mb_safetensors_append(w, t->data, mb_tensor_bytes(t));
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t k = n - from < CHUNK ? n - from : CHUNK;
-        const mb_tensor in = mb_tensor_1d(mb_f32(t) + from, MB_DTYPE_F32, k);
+        mb_tensor in = mb_tensor_1d(mb_f32(t) + from, MB_DTYPE_F32, k);
         mb_tensor out = mb_tensor_1d(work, e->dtype, k);
+        if (!host) {
+            MB_TRY(mb_weight_read(e->model, &in, (float *)work + CHUNK));
+            in.data = (float *)work + CHUNK;
+        }
         MB_TRY(MB_RUN(e->ex, cast, &out, &in));
         MB_TRY(mb_safetensors_append(w, work, mb_tensor_bytes(&out)));
     }
@@ -57,7 +62,7 @@ static mb_status write_weights(const mb_export *e, const char *dir)
     void *work = NULL;
     mb_status st = MB_OK;
 
-    MB_TRY(mb_alloc(CHUNK * sizeof(float), "the export", &work));
+    MB_TRY(mb_alloc(2 * CHUNK * sizeof(float), "the export", &work));
     MB_TRY_GOTO(mb_safetensors_writer_new(dir, "model", e->max_shard_bytes, &w), st, done);
     st = write_all(e, w, work);
 done:

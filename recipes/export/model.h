@@ -9,7 +9,7 @@
 
 typedef struct mb_export {
     const mb_model *model;
-    mb_exec *ex;
+    mb_exec *ex;      /* of the host */
     mb_json config;   /* the base's config.json, or one made from a GGUF */
     const char *base; /* path of the base: a folder, or a .gguf */
     const mb_tokenizer *tokenizer;

@@ -15,7 +15,7 @@ static mb_status measure_run(mb_engine *e, bool exact, size_t *bytes)
     mb_status st = MB_OK;
 
     MB_TRY(mb_arena_new("run", SIZE_MAX, &counting));
-    MB_TRY_GOTO(mb_model_bind(e->model, counting, &e->flat, exact), st, done);
+    MB_TRY_GOTO(mb_model_bind(e->model, e->device, counting, &e->flat, exact), st, done);
     *bytes = mb_arena_peak(counting);
 done:
     mb_arena_free(counting);
@@ -35,11 +35,15 @@ mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out
     e->recompute = o->recompute;
     if (o->max_positions > 0 && o->max_positions < m->max_positions)
         m->max_positions = o->max_positions;
-    e->ex = mb_cpu_exec(NULL, o->threads);
+    e->device = o->device;
+    e->host = mb_cpu_exec(NULL, o->threads);
+    e->ex = mb_device_is_host(e->device) ? e->host : mb_device_exec(e->device, NULL);
+    if (!mb_device_is_host(e->device))
+        MB_TRY_GOTO(mb_feed_new(e->device, &e->feed), st, fail);
     MB_TRY_GOTO(mb_model_layout(m, &e->flat), st, fail);
     MB_TRY_GOTO(measure_run(e, o->exact, &e->run_bytes), st, fail);
-    MB_TRY_GOTO(mb_arena_new("run", e->run_bytes + 4096, &e->run), st, fail);
-    MB_TRY_GOTO(mb_model_bind(m, e->run, &e->flat, o->exact), st, fail);
+    MB_TRY_GOTO(mb_device_arena(e->device, "run", e->run_bytes + 4096, &e->run), st, fail);
+    MB_TRY_GOTO(mb_model_bind(m, e->device, e->run, &e->flat, o->exact), st, fail);
     *out = e;
     return MB_OK;
 fail:
@@ -59,14 +63,17 @@ void mb_engine_free(mb_engine *e)
     mb_arena_free(e->scratch);
     mb_arena_free(e->step);
     mb_arena_free(e->run);
+    mb_feed_free(e->feed);
     mb_free(e->flat.segment);
     mb_model_free(e->model);
     mb_free(e);
 }
 
-void mb_engine_zero_grad(mb_engine *e)
+mb_status mb_engine_zero_grad(mb_engine *e)
 {
-    memset(e->flat.grad, 0, (size_t)e->flat.count * sizeof(float));
+    mb_tensor grad = mb_tensor_1d(e->flat.grad, MB_DTYPE_F32, e->flat.count);
+
+    return MB_RUN(&e->ex, fill, &grad, 0.0f);
 }
 
 int mb_default_threads(void)
@@ -114,6 +121,28 @@ static const mb_engine_class *find_class(const mb_engine *e, int64_t tokens, boo
     return NULL;
 }
 
+/* The batch where the device can read it; `there` is room for it. */
+static mb_status send(mb_engine *e, const mb_batch **b, mb_batch *there)
+{
+    if (e->feed == NULL)
+        return MB_OK;
+    MB_TRY(mb_feed_send(e->feed, *b, there));
+    *b = there;
+    return MB_OK;
+}
+
+/* A tensor of results where the host can read it. */
+static mb_status receive(mb_engine *e, mb_tensor *t)
+{
+    float *here;
+
+    if (e->feed == NULL)
+        return MB_OK;
+    MB_TRY(mb_feed_read(e->feed, t, &here));
+    t->data = here;
+    return MB_OK;
+}
+
 /* Sums in target order, in double: the same on any number of ranks. */
 static void sum_up(const mb_batch *b, const float *logprob, mb_micro_result *out)
 {
@@ -127,12 +156,16 @@ static void sum_up(const mb_batch *b, const float *logprob, mb_micro_result *out
 mb_status mb_engine_micro(mb_engine *e, const mb_batch *b, bool train, mb_micro_result *out)
 {
     const mb_engine_class *c = find_class(e, b->tokens, train);
+    const mb_batch *mine = b;
     mb_var *logprob;
+    mb_batch there;
 
     MB_REQUIRE(c != NULL || e->n_classes == 0, MB_EBUG, "no plan for a micro-batch of %lld tokens",
                (long long)b->tokens);
+    MB_TRY(send(e, &b, &there));
     MB_TRY(run_step(e, e->tape, &e->ex, b, train, c != NULL ? &c->plan : NULL, &logprob));
-    sum_up(b, mb_f32(&logprob->value), out);
+    MB_TRY(receive(e, &logprob->value));
+    sum_up(mine, mb_f32(&logprob->value), out);
     return MB_OK;
 }
 
@@ -175,6 +208,8 @@ mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train)
     MB_TRY_GOTO(mb_tape_new(d.step, &t), st, done);
     MB_TRY_GOTO(mb_grow((void **)&e->class_plan, &capacity, capacity + 1, sizeof *c, "the plans"),
                 st, done);
+    if (mb_feed_batch_bytes(b, tokens) > e->batch_bytes)
+        e->batch_bytes = mb_feed_batch_bytes(b, tokens);
     b->tokens = tokens;
     st = run_step(e, t, &d.ex, b, train, NULL, &logprob);
     b->tokens = saved_tokens;
@@ -204,8 +239,10 @@ mb_status mb_engine_reserve(mb_engine *e)
     mb_tape_free(e->tape);
     e->step = e->scratch = NULL;
     e->tape = NULL;
-    MB_TRY(mb_arena_new("step", e->step_bytes + 4096, &e->step));
-    MB_TRY(mb_arena_new("workspace", e->scratch_bytes + 4096, &e->scratch));
+    MB_TRY(mb_device_arena(e->device, "step", e->step_bytes + 4096, &e->step));
+    MB_TRY(mb_device_arena(e->device, "workspace", e->scratch_bytes + 4096, &e->scratch));
+    if (e->feed != NULL)
+        MB_TRY(mb_feed_reserve(e->feed, e->batch_bytes));
     MB_TRY(mb_tape_new(e->step, &e->tape));
     e->ex.scratch = e->scratch;
     for (int i = 0; i < e->n_classes; i++)
@@ -247,7 +284,16 @@ mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *row
     const bool planned = rows != NULL && b->tokens <= e->logits_plan.tokens &&
                          mb_tensor_count(rows) <= e->logits_rows;
 
-    return run_logits(e, e->tape, &e->ex, b, rows, planned ? &e->logits_plan.plan : NULL, logits);
+    mb_batch there;
+    mb_tensor list;
+
+    MB_TRY(send(e, &b, &there));
+    if (e->feed != NULL && rows != NULL) {
+        MB_TRY(mb_feed_send_list(e->feed, rows, &list));
+        rows = &list;
+    }
+    MB_TRY(run_logits(e, e->tape, &e->ex, b, rows, planned ? &e->logits_plan.plan : NULL, logits));
+    return receive(e, logits);
 }
 
 /* One dry run; *plan (optional) receives where the buffers go. */
@@ -282,6 +328,8 @@ mb_status mb_engine_plan_logits(mb_engine *e, mb_batch *b, int64_t tokens, int64
     size_t scratch = 0;
     mb_status st;
 
+    if (mb_feed_batch_bytes(b, tokens) > e->batch_bytes)
+        e->batch_bytes = mb_feed_batch_bytes(b, tokens);
     b->tokens = tokens;
     st = dry_logits(e, b, &list, &plan, &scratch);
     b->tokens = tokens > 1 ? tokens - 1 : 1;
@@ -327,12 +375,16 @@ static mb_status run_plain(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch
 mb_status mb_engine_plain(mb_engine *e, const mb_batch *b, double divisor, mb_tensor *logits,
                           mb_micro_result *out)
 {
+    const mb_batch *mine = b;
     mb_var *whole, *logprob;
+    mb_batch there;
 
+    MB_TRY(send(e, &b, &there));
     MB_TRY(run_plain(e, e->tape, &e->ex, b, divisor, &whole, &logprob));
     *logits = whole->value;
-    sum_up(b, mb_f32(&logprob->value), out);
-    return MB_OK;
+    MB_TRY(receive(e, &logprob->value));
+    sum_up(mine, mb_f32(&logprob->value), out);
+    return receive(e, logits);
 }
 
 mb_status mb_engine_reserve_for(mb_engine *e, mb_batch *b, bool train, int64_t logit_rows)
@@ -364,6 +416,8 @@ mb_status mb_engine_reserve_for(mb_engine *e, mb_batch *b, bool train, int64_t l
         e->step_bytes = mb_arena_peak(d.step);
     if (mb_arena_peak(d.scratch) > e->scratch_bytes)
         e->scratch_bytes = mb_arena_peak(d.scratch);
+    if (mb_feed_batch_bytes(b, b->tokens) > e->batch_bytes)
+        e->batch_bytes = mb_feed_batch_bytes(b, b->tokens);
     st = mb_engine_reserve(e);
 done:
     mb_tape_free(t);

@@ -16,9 +16,11 @@
 
 #include "autograd/lora.h"
 #include "autograd/model.h"
+#include "recipes/train/feed.h"
 
 typedef struct mb_engine_options {
-    int threads;
+    mb_device *device;     /* borrowed; NULL: host memory, kernels of the CPU */
+    int threads;           /* of the host */
     bool exact;            /* room for the exact accumulator */
     bool recompute;        /* gradient checkpointing */
     int64_t max_positions; /* longest sequence; 0: the model's */
@@ -34,11 +36,14 @@ typedef struct mb_engine_class {
 typedef struct mb_engine {
     mb_model *model;
     mb_flat flat;
-    mb_exec ex;
+    mb_device *device;
+    mb_exec ex;   /* of the device: what steps run on */
+    mb_exec host; /* of the host: for loading and saving */
     mb_arena *run, *step, *scratch;
+    mb_feed *feed; /* NULL: host memory */
     mb_tape *tape;
     bool recompute;
-    size_t run_bytes, step_bytes, scratch_bytes; /* as planned */
+    size_t run_bytes, step_bytes, scratch_bytes, batch_bytes; /* as planned */
     mb_engine_class *class_plan;
     int n_classes;
     mb_engine_class logits_plan; /* tokens 0: none */
@@ -82,7 +87,7 @@ mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *row
 mb_status mb_engine_plain(mb_engine *e, const mb_batch *b, double divisor, mb_tensor *logits,
                           mb_micro_result *out) MB_MUST_USE;
 
-void mb_engine_zero_grad(mb_engine *e);
+mb_status mb_engine_zero_grad(mb_engine *e) MB_MUST_USE;
 
 /* Threads for a command that is not started under MPI: the processors it may use, or
  * OMP_NUM_THREADS. */

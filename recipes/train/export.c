@@ -182,7 +182,7 @@ static mb_status write_final(mb_job *j)
                     .data = f.data,
                     .results = f.results};
     mb_export e = {.model = j->engine->model,
-                   .ex = &j->engine->ex,
+                   .ex = &j->engine->host,
                    .config = mb_json_root(j->config),
                    .base = r->model_name_or_path,
                    .tokenizer = j->data->tokenizer,

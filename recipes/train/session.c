@@ -52,16 +52,16 @@ mb_status mb_session_load(mb_engine *e, const mb_session_options *o)
     mb_status st;
 
     MB_TRY(mb_tensor_file_open(o->path, &f));
-    st = mb_model_load(e->model, f, o->path, &e->ex, o->seed, &report);
+    st = mb_model_load(e->model, f, o->path, &e->host, o->seed, &report);
     mb_tensor_file_close(f);
     if (st != MB_OK)
         return st;
     if (o->trained == MB_TRAINED_LORA)
         MB_TRY(new_weights_are_kept(e->model));
     if (o->trained == MB_TRAINED_LORA)
-        mb_model_init_lora(e->model, o->seed);
+        MB_TRY(mb_model_init_lora(e->model, o->seed));
     else if (o->adapter_path != NULL)
-        MB_TRY(mb_adapter_load(e->model, o->adapter_path, &e->ex));
+        MB_TRY(mb_adapter_load(e->model, o->adapter_path, &e->host));
     if (!o->quiet)
         mb_log_info("%s: %s, %.1fM parameters, %.1fM trained; %d tensors read, %d left out, %d new",
                     o->path, e->model->family->name,

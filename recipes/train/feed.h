@@ -1,0 +1,36 @@
+/* recipes/train/feed.h - what goes between the host and a device around a micro-batch.
+ *
+ * Batches are built in host memory. Before a device computes on one, its arrays are packed one after
+ * the other into pinned memory and go over in one copy; the batch that comes out has the device's
+ * addresses. Several slots let the host build the next batch while earlier ones are still in use.
+ */
+#ifndef MB_RECIPES_TRAIN_FEED_H
+#define MB_RECIPES_TRAIN_FEED_H
+
+#include "autograd/batch.h"
+#include "core/device.h"
+
+typedef struct mb_feed mb_feed;
+
+/* d is borrowed; the caller owns *out. */
+mb_status mb_feed_new(mb_device *d, mb_feed **out) MB_MUST_USE;
+void mb_feed_free(mb_feed *f); /* NULL is allowed */
+
+/* Bytes that a batch with b's capacities and `tokens` tokens takes. */
+size_t mb_feed_batch_bytes(const mb_batch *b, int64_t tokens);
+/* Memory of one feed whose largest batch takes `bytes`: on the device, and as much pinned. */
+size_t mb_feed_bytes(size_t bytes);
+/* Makes room for batches of up to `bytes`. */
+mb_status mb_feed_reserve(mb_feed *f, size_t bytes) MB_MUST_USE;
+
+/* Queues the copy of `b`; *out has its arrays on the device, and b as its host side: b itself may be
+ * filled anew at once, *out is good for what is queued before the slot comes round again (at least
+ * one more batch). MB_EBUG when it does not fit. */
+mb_status mb_feed_send(mb_feed *f, const mb_batch *b, mb_batch *out) MB_MUST_USE;
+/* The same for a list of numbers, in the slot of the last batch. */
+mb_status mb_feed_send_list(mb_feed *f, const mb_tensor *list, mb_tensor *out) MB_MUST_USE;
+
+/* f32 numbers of a contiguous device tensor in host memory, good until the next call. Waits. */
+mb_status mb_feed_read(mb_feed *f, const mb_tensor *t, float **out) MB_MUST_USE;
+
+#endif
