@@ -48,6 +48,20 @@ typedef struct mb_device_ops {
     mb_status (*ready)(mb_device *d, mb_stream s, bool *out);
     /* Free and total bytes of its memory; for host memory see core/memory.h. */
     mb_status (*memory)(mb_device *d, int64_t *available, int64_t *total);
+    /* Graphs (NULL on devices without): what is queued on the compute stream between begin and end,
+     * and on streams ordered after it and before its end, is recorded instead of run; launch queues
+     * it there as a whole, with the addresses and values it was recorded with. graph_free waits for
+     * nothing: the graph must not be queued any more. After a failed end nothing is recording. */
+    mb_status (*graph_begin)(mb_device *d);
+    mb_status (*graph_end)(mb_device *d, void **graph);
+    mb_status (*graph_launch)(mb_device *d, void *graph);
+    void (*graph_free)(mb_device *d, void *graph);
+    /* How it computes where a library leaves the choice, i.e. the algorithm of each shape of matrix
+     * product met so far; NULL on devices where nothing is chosen. Given to every rank and stored
+     * with a checkpoint, because another choice gives other bits. *bytes goes to mb_free. Setting
+     * the choices of another class is no error and has no effect. */
+    mb_status (*choices_get)(mb_device *d, void **bytes, size_t *n);
+    mb_status (*choices_set)(mb_device *d, const void *bytes, size_t n);
     void (*close)(mb_device *d);
 } mb_device_ops;
 

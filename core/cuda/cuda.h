@@ -37,6 +37,29 @@ mb_status mb_cuda_failed(cudaError_t e, const char *call, const char *file, int 
             return mb_cuda_failed(mb_e_, #call, __FILE__, __LINE__); \
     } while (0)
 
+/* The device: what kernels may ask about it. `products` belongs to gemm.cu. */
+struct mb_products;
+struct mb_cuda {
+    mb_device base;
+    int ordinal;
+    int major, minor;    /* compute capability */
+    int multiprocessors;
+    size_t shared_limit; /* bytes of shared memory that one block may ask for */
+    mb_products *products;
+};
+
+static inline mb_cuda *mb_cuda_of(const mb_exec *ex)
+{
+    return reinterpret_cast<mb_cuda *>(ex->device);
+}
+
+/* The part of a device that multiplies: opened after the fields above are set. */
+mb_status mb_cuda_gemm_open(mb_cuda *d);
+void mb_cuda_gemm_close(mb_cuda *d); /* never opened is allowed */
+int mb_cuda_gemm_version();          /* of cuBLASLt */
+mb_status mb_cuda_gemm_choices_get(mb_cuda *d, void **bytes, size_t *n);
+mb_status mb_cuda_gemm_choices_set(mb_cuda *d, const void *bytes, size_t n);
+
 static inline cudaStream_t mb_cuda_stream(const mb_exec *ex)
 {
     return static_cast<cudaStream_t>(ex->stream);
