@@ -170,6 +170,18 @@ mb_status gpu_wait(mb_device *d, mb_stream s)
     return MB_OK;
 }
 
+mb_status gpu_ready(mb_device *d, mb_stream s, bool *out)
+{
+    MB_TRY(enter(d));
+    const cudaError_t e = cudaStreamQuery(stream_of(d, s));
+    *out = e == cudaSuccess;
+    if (e == cudaErrorNotReady)
+        cudaGetLastError();
+    else if (e != cudaSuccess)
+        return mb_cuda_failed(e, "work that was queued before", __FILE__, __LINE__);
+    return MB_OK;
+}
+
 void gpu_free(mb_device *d, void *p, size_t bytes)
 {
     if (p != nullptr && cudaSetDevice(of(d)->ordinal) == cudaSuccess)
@@ -356,6 +368,7 @@ const mb_device_ops ops = {.alloc = gpu_alloc,
                            .zero = gpu_zero,
                            .after = gpu_after,
                            .wait = gpu_wait,
+                           .ready = gpu_ready,
                            .memory = gpu_memory,
                            .graph_begin = gpu_graph_begin,
                            .graph_end = gpu_graph_end,
