@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# cuda_table.sh [--write] [ARCHITECTURE...] - what every kernel of core/cuda takes of a GPU.
+#
+# Compiles each file for each architecture (80 90) and prints a table: kernel, architecture,
+# registers of a thread, bytes spilled, static shared memory of a block (MB_SMEM comes on top). Then
+# compares it with tests/golden/cuda_kernels.txt and fails, with a line for each reason, when
+#
+#     a hot kernel (below) spills
+#     a kernel takes over SLACK registers, or any spills or shared memory, more than it did
+#     a kernel is new or gone, for an architecture that the golden table has
+#
+# --write makes the table the golden one instead. Another nvcc allocates registers otherwise: then
+# only spills of hot kernels count. Exit status 77: there is no nvcc.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly golden=tests/golden/cuda_kernels.txt SLACK=8
+# files whose kernels are most of a step
+readonly hot='attention attention_bwd rmsnorm layernorm rope activation elementwise softmax_xent
+              embedding dropout adamw bias'
+
+write=0
+[ "${1:-}" = --write ] && write=1 && shift
+architectures=("${@:-80}")
+[ $# -gt 0 ] || architectures=(80 90)
+
+nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
+if ! [ -x "$nvcc" ]; then
+    echo "there is no nvcc (NVCC names one)" >&2
+    exit 77
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# as CMakeLists.txt compiles them
+flags_of() {
+    case $1 in
+    cast | dequantise | exact | adamw) echo -fmad=false ;;
+    esac
+}
+
+# compile FILE ARCHITECTURE: what ptxas says, a kernel per line, into a file in $work
+compile() {
+    local name
+    name=$(basename "$1" .cu)
+    # shellcheck disable=SC2046
+    "$nvcc" -std=c++17 -O3 $(flags_of "$name") -I. "-arch=sm_$2" -Xptxas -v -cubin \
+        -o "$work/$name.$2.cubin" "$1" >"$work/$name.$2.log" 2>&1 || {
+        cat "$work/$name.$2.log" >&2
+        return 1
+    }
+    # kernel names: demangled, without parameters and the name of the file's anonymous namespace
+    c++filt -p <"$work/$name.$2.log" | awk -v file="$name" -v arch="$2" '
+        /Compiling entry function/ {
+            split($0, part, "\047")
+            kernel = part[2]
+        }
+        /spill stores/ { spilled = $5 + $9 }
+        /: Used [0-9]+ registers/ {
+            registers = shared = 0
+            n = split($0, part, ",")
+            for (i = 1; i <= n; i++) {
+                if (match(part[i], /Used [0-9]+ registers/))
+                    registers = substr(part[i], RSTART + 5) + 0
+                if (match(part[i], /[0-9]+ bytes smem/))
+                    shared = substr(part[i], RSTART) + 0
+            }
+            printf "%s\t%s\t%s\t%d\t%d\t%d\n", file, kernel, arch, registers, spilled, shared
+        }' | sed -E 's/\(anonymous namespace\):://g; s/_(GLOBAL|INTERNAL)_[A-Za-z0-9_]*:://g; s/\tvoid /\t/; s/, /,/g' \
+        >"$work/$name.$2.part"
+}
+export -f compile flags_of
+export nvcc work
+
+jobs=()
+for file in core/cuda/*.cu; do
+    for arch in "${architectures[@]}"; do
+        jobs+=("$file" "$arch")
+    done
+done
+printf '%s\n' "${jobs[@]}" | xargs -n 2 -P "${MB_JOBS:-2}" bash -c 'compile "$1" "$2"' -
+
+version=$("$nvcc" --version | sed -nE 's/.*, (V[0-9.]+).*/\1/p')
+{
+    printf '# nvcc %s; written by scripts/cuda_table.sh --write\n' "$version"
+    printf '# file\tkernel\tarchitecture\tregisters\tspilled\tshared\n'
+    cat "$work"/*.part | LC_ALL=C sort
+} >"$work/table"
+column -t -s $'\t' "$work/table"
+
+if [ "$write" -eq 1 ]; then
+    mkdir -p "$(dirname "$golden")"
+    cp "$work/table" "$golden"
+fi
+
+awk -F '\t' -v slack="$SLACK" -v hot=" $(echo $hot) " -v version="nvcc $version;" '
+    BEGIN { complaints = 0 }
+    function complain(text) {
+        print text
+        complaints++
+    }
+    FNR == 1 { file_no++; if (file_no == 1) same = index($0, version) > 0 }
+    /^#/ { next }
+    { key = $1 "\t" $2 "\t" $3 }
+    file_no == 1 {
+        registers[key] = $4
+        spilled[key] = $5
+        shared[key] = $6
+        known[$3] = 1
+        next
+    }
+    {
+        seen[key] = asked[$3] = 1
+        name = $2 " (" $1 ".cu, sm_" $3 ")"
+        if ($5 > 0 && index(hot, " " $1 " "))
+            complain(name " is hot and spills " $5 " bytes")
+        if (!same || !($3 in known))
+            next
+        if (!(key in registers))
+            complain(name " is not in the golden table")
+        else if ($4 > registers[key] + slack)
+            complain(name " takes " $4 " registers, once " registers[key])
+        else if ($5 > spilled[key])
+            complain(name " spills " $5 " bytes, once " spilled[key])
+        else if ($6 > shared[key])
+            complain(name " takes " $6 " bytes of shared memory, once " shared[key])
+    }
+    END {
+        for (key in registers) {
+            split(key, part, "\t")
+            if (same && (part[3] in asked) && !(key in seen))
+                complain(part[2] " (" part[1] ".cu, sm_" part[3] ") is gone")
+        }
+        if (!same)
+            print "the golden table is of another nvcc: only spills of hot kernels were looked at"
+        exit complaints > 0
+    }' "$golden" "$work/table"
