@@ -52,6 +52,7 @@ static_assert(sizeof(shape) == 56, "a shape has no padding");
 struct plan {
     shape key;
     uint64_t used; /* 0: empty */
+    bool none;     /* cuBLASLt has no algorithm for it */
     bool given;    /* by mb_cuda_gemm_choices_set: asked for last when room is needed */
     cublasLtMatmulDescOpaque_t desc;
     cublasLtMatrixLayoutOpaque_t a, b, c; /* as cuBLASLt sees them: a is our B */
@@ -212,25 +213,25 @@ mb_status prefer(cublasLtMatmulPreferenceOpaque_t *p, const shape &s, uint64_t w
     return MB_OK;
 }
 
-/* The first of the heuristic's list that fits; *found is false when there is none. */
-mb_status choose(mb_products *g, plan *p, bool *found)
+/* The first of the heuristic's list that fits. */
+mb_status choose(mb_products *g, plan *p)
 {
     cublasLtMatmulPreferenceOpaque_t preference;
     cublasLtMatmulHeuristicResult_t result[CANDIDATES];
     int n = 0;
 
-    *found = false;
+    p->none = true;
     MB_TRY(prefer(&preference, p->key, g->workspace));
     const cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(
         g->handle, &p->desc, &p->a, &p->b, &p->c, &p->c, &preference, CANDIDATES, result, &n);
     if (s == CUBLAS_STATUS_NOT_SUPPORTED)
         return MB_OK;
     BLAS_TRY(s);
-    for (int i = 0; i < n && !*found; i++) {
+    for (int i = 0; i < n && p->none; i++) {
         if (result[i].state != CUBLAS_STATUS_SUCCESS || result[i].workspaceSize > g->workspace)
             continue;
         p->algo = result[i].algo;
-        *found = true;
+        p->none = false;
     }
     return MB_OK;
 }
@@ -257,15 +258,13 @@ plan *place_of(mb_products *g, const shape &s)
 mb_status plan_for(mb_products *g, const shape &s, plan **out)
 {
     plan *p = place_of(g, s);
-    bool found = true;
 
     if (p->used == 0) {
         MB_TRY(make_descriptors(p, s));
-        MB_TRY(choose(g, p, &found));
+        MB_TRY(choose(g, p));
     }
-    if (found)
-        p->used = ++g->clock;
-    *out = found ? p : nullptr;
+    p->used = ++g->clock;
+    *out = p->none ? nullptr : p;
     return MB_OK;
 }
 
@@ -297,13 +296,17 @@ mb_status bias_of(mb_exec *ex, mb_tensor *c, const mb_tensor *bias, float beta)
     return MB_OK;
 }
 
-/* The bias is f32 or of C's type. */
+template <typename B>
+mb_status bias_in(mb_exec *ex, mb_tensor *c, const mb_tensor *bias, float beta)
+{
+    MB_CUDA_DISPATCH(c->dtype, return (bias_of<T, B>(ex, c, bias, beta)));
+    return MB_OK;
+}
+
 mb_status add_bias(mb_exec *ex, mb_tensor *c, const mb_tensor *bias, float beta)
 {
-    if (bias != nullptr && bias->dtype == MB_DTYPE_F32)
-        MB_CUDA_DISPATCH(c->dtype, return (bias_of<T, float>(ex, c, bias, beta)));
-    else
-        MB_CUDA_DISPATCH(c->dtype, return (bias_of<T, T>(ex, c, bias, beta)));
+    MB_CUDA_DISPATCH(bias != nullptr ? bias->dtype : MB_DTYPE_F32,
+                     return bias_in<T>(ex, c, bias, beta));
     return MB_OK;
 }
 
@@ -347,7 +350,7 @@ mb_status check(const mb_tensor *c, const mb_tensor *a, bool ta, const mb_tensor
     MB_REQUIRE(c->dtype == MB_DTYPE_F32 || c->dtype == a->dtype, MB_EBUG,
                "gemm: A and B are %s, C %s", mb_dtype_name(a->dtype), mb_dtype_name(c->dtype));
     MB_REQUIRE(bias == nullptr || (mb_tensor_count(bias) == n &&
-                                   (bias->dtype == MB_DTYPE_F32 || bias->dtype == c->dtype)),
+                                   (bias->dtype == MB_DTYPE_F32 || bias->dtype == a->dtype)),
                MB_EBUG, "gemm: a bias of %lld x %s for %lld columns of %s",
                (long long)mb_tensor_count(bias), mb_dtype_name(bias->dtype), (long long)n,
                mb_dtype_name(c->dtype));
@@ -425,7 +428,7 @@ mb_status mb_cuda_gemm_choices_get(mb_cuda *d, void **bytes, size_t *n)
 
     for (const auto &set : g->plans)
         for (const plan &p : set)
-            count += p.used != 0;
+            count += p.used != 0 && !p.none;
     *n = sizeof h + count * sizeof(choice);
     MB_TRY(mb_alloc(*n, "the chosen algorithms of matrix products", &out));
     memcpy(h.magic, MAGIC, sizeof h.magic);
@@ -436,7 +439,7 @@ mb_status mb_cuda_gemm_choices_get(mb_cuda *d, void **bytes, size_t *n)
     choice *first = next;
     for (const auto &set : g->plans)
         for (const plan &p : set)
-            if (p.used != 0)
+            if (p.used != 0 && !p.none)
                 *next++ = choice{p.key, p.algo};
     qsort(first, count, sizeof *first, by_key); /* the same set gives the same bytes */
     *bytes = out;
@@ -459,6 +462,7 @@ static mb_status take(mb_products *g, const choice &given)
                "%s",
                (long long)given.key.m, (long long)given.key.n, (long long)given.key.k,
                s == CUBLAS_STATUS_SUCCESS ? "it needs more workspace" : cublasLtGetStatusString(s));
+    p->none = false;
     p->given = true;
     p->used = ++g->clock;
     return MB_OK;
