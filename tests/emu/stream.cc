@@ -12,16 +12,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <string>
 #include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
 #include <vector>
 
 #include "tests/emu/emu.h"
 
 namespace {
 
-using work = std::shared_ptr<std::function<void()>>;
+using work = std::shared_ptr<std::function<bool()>>; /* done? */
 
 enum kind { DEVICE, HOST, WAIT, MARK, GRAPH };
+enum { MOST_US_IN_VAIN = 20000 }; /* helping others ends after this without a result */
 
 /* A point in a stream. */
 struct mark {
@@ -32,7 +36,7 @@ using mark_ref = std::shared_ptr<mark>;
 
 struct node {
     kind is;
-    const char *what;
+    std::string what;
     work run;
     bool collective;
     std::vector<size_t> after;
@@ -40,7 +44,7 @@ struct node {
 
 struct operation {
     kind is;
-    const char *what;
+    std::string what;
     work run;
     bool collective;
     mark_ref point;                           /* WAIT, MARK */
@@ -127,26 +131,29 @@ CUstream_st *choose(CUstream_st *goal, int mode)
     return other == nullptr || (mode == 2 && emu_random(8) == 0) ? must : other;
 }
 
-void run(const char *what, kind is, const work &w, std::unique_lock<std::mutex> &lock)
+/* False: it has to be called again. */
+bool run(const char *what, kind is, const work &w, std::unique_lock<std::mutex> &lock)
 {
     const work held = w;
+    bool done;
 
     q.operation = what;
-    q.count++;
     lock.unlock();
     if (is == HOST) {
         emu_close(); /* a host function sees no device memory */
-        (*held)();
+        done = (*held)();
         emu_open();
     } else {
-        (*held)();
+        done = (*held)();
         emu_check_red_zones(what);
     }
     lock.lock();
     q.operation = nullptr;
+    q.count += done;
+    return done;
 }
 
-void run_node(operation *op, std::unique_lock<std::mutex> &lock)
+bool run_node(operation *op, std::unique_lock<std::mutex> &lock)
 {
     const std::vector<node> &nodes = *op->nodes;
     size_t chosen = nodes.size();
@@ -159,19 +166,23 @@ void run_node(operation *op, std::unique_lock<std::mutex> &lock)
         if (ready && emu_random(++n) == 0)
             chosen = i;
     }
-    run(nodes[chosen].what, nodes[chosen].is, nodes[chosen].run, lock);
+    if (!run(nodes[chosen].what.c_str(), nodes[chosen].is, nodes[chosen].run, lock))
+        return false;
     op->finished[chosen] = 1;
     op->left--;
+    return true;
 }
 
-void run_first(CUstream_st *s, std::unique_lock<std::mutex> &lock)
+/* False: nothing was finished. */
+bool run_first(CUstream_st *s, std::unique_lock<std::mutex> &lock)
 {
     operation *op = &s->queue.front();
 
     switch (op->is) {
     case DEVICE:
     case HOST:
-        run(op->what, op->is, op->run, lock);
+        if (!run(op->what.c_str(), op->is, op->run, lock))
+            return false;
         break;
     case MARK:
         op->point->done = true;
@@ -179,39 +190,62 @@ void run_first(CUstream_st *s, std::unique_lock<std::mutex> &lock)
     case WAIT:
         break;
     case GRAPH:
+        if (op->left > 0 && !run_node(op, lock))
+            return false;
         if (op->left > 0)
-            run_node(op, lock);
-        if (op->left > 0)
-            return;
+            return true;
         break;
     }
     s->collectives -= op->collective;
     s->queue.pop_front();
+    return true;
 }
 
-/* Runs operations until all of `goals` are done and no collective is queued. */
+int64_t now_us()
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* Runs operations until all of `goals` are done, then collectives until nothing comes of it. */
 void run_until(const std::vector<mark_ref> &goals, std::unique_lock<std::mutex> &lock)
 {
     const int mode = (int)emu_random(3);
+    int64_t last = 0; /* when something was finished; 0: just now */
+    size_t in_vain = 0;
     bool open = false;
 
     for (;;) {
         CUstream_st *goal = nullptr;
+        bool waiting = false;
         for (const mark_ref &m : goals)
-            if (!m->done)
+            if (!m->done) {
                 goal = m->owner;
+                waiting = true;
+            }
         for (CUstream_st *s : q.streams)
             if (s->collectives > 0 && (goal == nullptr || emu_random(2) == 0))
                 goal = s;
-        if (goal == nullptr)
+        if (goal == nullptr || (!waiting && in_vain > 0 && now_us() - last > MOST_US_IN_VAIN))
             break;
         CUstream_st *s = choose(goal, mode);
-        if (!open && (s->queue.front().is == DEVICE || s->queue.front().is == HOST ||
-                      s->queue.front().is == GRAPH)) {
+        if (!open && s->queue.front().is != MARK && s->queue.front().is != WAIT) {
             emu_open();
             open = true;
         }
-        run_first(s, lock);
+        if (run_first(s, lock)) {
+            in_vain = 0;
+            continue;
+        }
+        if (in_vain++ == 0)
+            last = now_us();
+        if (in_vain > q.streams.size()) {
+            lock.unlock();
+            usleep(50);
+            lock.lock();
+        }
     }
     if (open)
         emu_close();
@@ -254,7 +288,7 @@ bool poll(const mark_ref &m)
         return true;
     emu_open();
     for (uint32_t n = 1 + emu_random(4); n > 0 && !m->done; n--)
-        run_first(choose(m->owner, 0), lock);
+        run_first(choose(m->owner, (int)emu_random(2)), lock);
     emu_close();
     return m->done;
 }
@@ -361,9 +395,10 @@ cudaError_t emu_finish_all(void)
 
 cudaError_t emu_queue(cudaStream_t stream, const char *what, std::function<void()> f)
 {
-    return put(stream, DEVICE, what, std::make_shared<std::function<void()>>([f] {
+    return put(stream, DEVICE, what, std::make_shared<std::function<bool()>>([f] {
                    emu_materialise(nullptr, 0);
                    f();
+                   return true;
                }),
                false);
 }
@@ -385,11 +420,11 @@ cudaError_t mb_emu_queue(cudaStream_t stream, const mb_emu_launch_config &config
     return emu_queue(stream, config.site.kernel, [config, call] { emu_run_launch(config); });
 }
 
-cudaError_t mb_emu_enqueue(cudaStream_t stream, const char *what, void (*fn)(void *arg), void *arg)
+cudaError_t mb_emu_enqueue(cudaStream_t stream, const char *what, bool (*fn)(void *arg), void *arg)
 {
-    return put(stream, DEVICE, what, std::make_shared<std::function<void()>>([fn, arg] {
+    return put(stream, DEVICE, what, std::make_shared<std::function<bool()>>([fn, arg] {
                    emu_materialise(nullptr, 0);
-                   fn(arg);
+                   return fn(arg);
                }),
                true);
 }
@@ -412,6 +447,9 @@ uint64_t mb_emu_operations(void)
     X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")                        \
     X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version") \
     X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                     \
+    X(cudaErrorDevicesUnavailable, "CUDA-capable device(s) is/are busy or unavailable")            \
+    X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device") \
+    X(cudaErrorECCUncorrectable, "uncorrectable ECC error encountered")                            \
     X(cudaErrorInvalidDevice, "invalid device ordinal")                                            \
     X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                   \
     X(cudaErrorNotReady, "device not ready")                                                       \
@@ -567,9 +605,10 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
         memcpy(staged.get(), from, bytes);
     }
     const cudaError_t e =
-        put(stream, DEVICE, "cudaMemcpyAsync", std::make_shared<std::function<void()>>([=] {
+        put(stream, DEVICE, "cudaMemcpyAsync", std::make_shared<std::function<bool()>>([=] {
                 emu_materialise(to, bytes);
                 memcpy(to, staged != nullptr ? staged.get() : from, bytes);
+                return true;
             }),
             false);
     if (e == cudaSuccess && to_pageable) /* is written when the call returns */
@@ -583,12 +622,13 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t strea
         return cudaSuccess;
     if (!emu_is_device(p, bytes, "cudaMemsetAsync"))
         return emu_error(cudaErrorInvalidValue);
-    return put(stream, DEVICE, "cudaMemsetAsync", std::make_shared<std::function<void()>>([=] {
+    return put(stream, DEVICE, "cudaMemsetAsync", std::make_shared<std::function<bool()>>([=] {
                    emu_materialise(p, bytes);
                    if (value == 0)
                        emu_zero(p, bytes);
                    else
                        memset(p, value, bytes);
+                   return true;
                }),
                false);
 }
@@ -681,7 +721,11 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void *arg)
     if (fn == nullptr)
         return emu_error(cudaErrorInvalidValue);
     return put(stream, HOST, "cudaLaunchHostFunc",
-               std::make_shared<std::function<void()>>([fn, arg] { fn(arg); }), false);
+               std::make_shared<std::function<bool()>>([fn, arg] {
+                   fn(arg);
+                   return true;
+               }),
+               false);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)

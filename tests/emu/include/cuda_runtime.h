@@ -23,7 +23,10 @@ typedef enum cudaError {
     cudaErrorInvalidMemcpyDirection = 21,
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
+    cudaErrorDevicesUnavailable = 46,
     cudaErrorInvalidDevice = 101,
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorECCUncorrectable = 214,
     cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
     cudaErrorLaunchOutOfResources = 701,
@@ -121,11 +124,12 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 /* ---- what only the emulator has ---------------------------------------------------------------- */
 
-/* A collective queued on a stream: fn may touch device memory and may block until other ranks run
- * theirs. Whatever waits for a stream or event also runs every collective queued so far, in the
- * order of its stream and after all it depends on, so that ranks that wait at the same points of the
- * program meet. `what` is for messages. */
-cudaError_t mb_emu_enqueue(cudaStream_t stream, const char *what, void (*fn)(void *arg), void *arg);
+/* A collective queued on a stream: fn may touch device memory, does not block, and says whether it is
+ * done; while it is not, it is called again, as long as somebody waits. `what` is copied. Whatever
+ * waits for a stream or event also calls the collectives of other streams, in stream order and after
+ * all they depend on, until they are done or nothing was for a while: so no rank has to wait for one
+ * that waits elsewhere. */
+cudaError_t mb_emu_enqueue(cudaStream_t stream, const char *what, bool (*fn)(void *arg), void *arg);
 /* Starts the pseudo-random choices anew (MBUYU_EMU_SEED at first). */
 void mb_emu_seed(uint64_t seed);
 /* Operations that ran so far: for tests of what is queued. */

@@ -267,11 +267,29 @@ inline void mb_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t 
     mb_emu_collective(&op);
 }
 
+/* ---- atomics: one thread runs at a time ------------------------------------------------------- */
+
+inline void mb_atomic_max(uint32_t *at, uint32_t v)
+{
+    if (*at < v)
+        *at = v;
+}
+
+inline void mb_atomic_or(uint32_t *at, uint32_t v)
+{
+    *at |= v;
+}
+
 /* ---- mathematics that CUDA has and C has not --------------------------------------------------- */
 
 inline float rsqrtf(float x)
 {
     return (float)(1.0 / sqrt((double)x));
+}
+
+inline float mb_exp2(float x)
+{
+    return exp2f(x);
 }
 
 inline double rsqrt(double x)
