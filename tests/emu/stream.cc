@@ -257,6 +257,8 @@ mark_ref mark_here(CUstream_st *s)
 
     if (s->queue.empty())
         m->done = true;
+    else if (s->queue.back().is == MARK)
+        return s->queue.back().point;
     else
         s->queue.push_back({MARK, "event", nullptr, false, m, nullptr, {}, 0});
     return m;
