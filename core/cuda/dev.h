@@ -235,6 +235,34 @@ MB_DEVICE float mb_from_bits(uint32_t u)
 
 /* ---- the same on both ------------------------------------------------------------------------ */
 
+/* The loop that follows, n times per turn. */
+#ifdef MB_EMU
+#define MB_UNROLL_BY(n)
+#else
+#define MB_PRAGMA(x)    _Pragma(#x)
+#define MB_UNROLL_BY(n) MB_PRAGMA(unroll n)
+#endif
+
+/* a * b rounded on its own, never part of a fused multiply-add. */
+MB_DEVICE float mb_mul(float a, float b)
+{
+#ifdef MB_EMU
+    return a * b;
+#else
+    return __fmul_rn(a, b);
+#endif
+}
+
+/* How many bits are set. */
+MB_DEVICE int mb_popcount(uint32_t u)
+{
+#ifdef MB_EMU
+    return __builtin_popcount(u);
+#else
+    return __popc(u);
+#endif
+}
+
 /* Two values as one 16-bit pair, the first in the low half. */
 template <typename T> MB_DEVICE uint32_t mb_pair(float low, float high)
 {

@@ -98,6 +98,29 @@ static void bias_gradient_is_added_to_what_was_there(void **state)
     RUN(&ex, bias_bwd, NULL, &dy);
 }
 
+/* What a device may do and the CPU, which computes in f32, need not. */
+static void sums_in_f32_take_halves(void **state)
+{
+    const int64_t cols[] = {5, 576};
+
+    (void)state;
+    if (!mb_test_on_device() || getenv("MB_TEST_DTYPE") != NULL)
+        skip();
+    mb_exec ex = exec_with(1);
+    for (int i = 0; i < 4; i++) {
+        const int64_t rows = 9, n = cols[i / 2];
+        const mb_dtype type = i % 2 == 0 ? MB_DTYPE_BF16 : MB_DTYPE_F16;
+        mb_tensor x = random_matrix(rows, n, 0, 1.0f), y = random_matrix(rows, n, 0, 1.0f);
+        mb_tensor h = mb_tensor_2d(take(2 * rows * n), type, rows, n), old = copy_of(&y);
+
+        RUN(&ex, cast, &h, &x);
+        RUN(&ex, cast, &x, &h);
+        RUN(&ex, axpy, &y, 0.5f, &h);
+        for (int64_t k = 0; k < rows * n; k++)
+            assert_true(mb_f32(&y)[k] == mb_f32(&old)[k] + 0.5f * mb_f32(&x)[k]);
+    }
+}
+
 static void threads_do_not_change_bits(void **state)
 {
     (void)state;
@@ -123,6 +146,7 @@ int main(void)
         KERNEL_TEST(arithmetic_is_rounded_once_per_operation),
         KERNEL_TEST(scale_and_add_work_in_place),
         KERNEL_TEST(bias_gradient_is_added_to_what_was_there),
+        KERNEL_TEST(sums_in_f32_take_halves),
         KERNEL_TEST(threads_do_not_change_bits),
     };
 
