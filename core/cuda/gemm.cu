@@ -63,7 +63,6 @@ struct plan {
 
 struct mb_products {
     cublasLtHandle_t handle;
-    size_t workspace;
     uint64_t clock;
     plan plans[SETS][WAYS];
 };
@@ -91,6 +90,15 @@ mb_status blas_failed(cublasStatus_t s, const char *call, const char *file, int 
     return mb_raise(s == CUBLAS_STATUS_ALLOC_FAILED ? MB_ENOMEM : MB_EBUG, file, line,
                     "cuBLASLt failed at %.*s: %s", (int)(paren - call), call,
                     cublasLtGetStatusString(s));
+}
+
+/* Bytes that an algorithm for C(m,n) may use: what the library asks for on Hopper, for a small C no
+ * more than pieces of K can take there. */
+size_t workspace_bytes(int64_t m, int64_t n)
+{
+    const int64_t most = 32 << 20, least = 1 << 20, part = m * n * 4, pieces = 64;
+
+    return (size_t)(part > (most - least) / pieces ? most : least + part * pieces);
 }
 
 /* ---- shapes --------------------------------------------------------------------------------- */
@@ -218,17 +226,18 @@ mb_status choose(mb_products *g, plan *p)
 {
     cublasLtMatmulPreferenceOpaque_t preference;
     cublasLtMatmulHeuristicResult_t result[CANDIDATES];
+    const size_t workspace = workspace_bytes(p->key.m, p->key.n);
     int n = 0;
 
     p->none = true;
-    MB_TRY(prefer(&preference, p->key, g->workspace));
+    MB_TRY(prefer(&preference, p->key, workspace));
     const cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(
         g->handle, &p->desc, &p->a, &p->b, &p->c, &p->c, &preference, CANDIDATES, result, &n);
     if (s == CUBLAS_STATUS_NOT_SUPPORTED)
         return MB_OK;
     BLAS_TRY(s);
     for (int i = 0; i < n && p->none; i++) {
-        if (result[i].state != CUBLAS_STATUS_SUCCESS || result[i].workspaceSize > g->workspace)
+        if (result[i].state != CUBLAS_STATUS_SUCCESS || result[i].workspaceSize > workspace)
             continue;
         p->algo = result[i].algo;
         p->none = false;
@@ -312,12 +321,6 @@ mb_status add_bias(mb_exec *ex, mb_tensor *c, const mb_tensor *bias, float beta)
 
 /* ---- the product ---------------------------------------------------------------------------- */
 
-size_t workspace_bytes(const mb_cuda *d)
-{
-    /* what the library asks for at most to be fast; before Hopper less will do */
-    return (d == nullptr || d->base.kind != MB_DEVICE_CUDA || d->major >= 9 ? 32u : 8u) << 20;
-}
-
 mb_status multiply(mb_exec *ex, plan *p, mb_tensor *c, const mb_tensor *a, const mb_tensor *b,
                    float alpha, float beta, const mb_tensor *bias)
 {
@@ -330,8 +333,8 @@ mb_status multiply(mb_exec *ex, plan *p, mb_tensor *c, const mb_tensor *a, const
         MB_TRY(describe(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, pointer));
     }
     BLAS_TRY(cublasLtMatmul(g->handle, &p->desc, &alpha, b->data, &p->a, a->data, &p->b, &beta,
-                            c->data, &p->c, c->data, &p->c, &p->algo, workspace, g->workspace,
-                            mb_cuda_stream(ex)));
+                            c->data, &p->c, c->data, &p->c, &p->algo, workspace,
+                            workspace_bytes(p->key.m, p->key.n), mb_cuda_stream(ex)));
     return MB_OK;
 }
 
@@ -363,7 +366,7 @@ extern "C" size_t mb_cuda_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_ten
                                          const mb_tensor *b, bool tb, float alpha, float beta,
                                          const mb_tensor *bias)
 {
-    return workspace_bytes(mb_cuda_of(ex)) + ALIGNED;
+    return workspace_bytes(mb_rows(c), mb_cols(c)) + ALIGNED;
 }
 
 extern "C" mb_status mb_cuda_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta,
@@ -406,7 +409,6 @@ int mb_cuda_gemm_version()
 mb_status mb_cuda_gemm_open(mb_cuda *d)
 {
     MB_TRY(MB_NEW(&d->products));
-    d->products->workspace = workspace_bytes(d);
     BLAS_TRY(cublasLtCreate(&d->products->handle));
     return MB_OK;
 }
@@ -457,7 +459,9 @@ static mb_status take(mb_products *g, const choice &given)
     p->algo = given.algo;
     const cublasStatus_t s =
         cublasLtMatmulAlgoCheck(g->handle, &p->desc, &p->a, &p->b, &p->c, &p->c, &p->algo, &result);
-    MB_REQUIRE(s == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= g->workspace, MB_ENOTSUP,
+    MB_REQUIRE(s == CUBLAS_STATUS_SUCCESS &&
+                   result.workspaceSize <= workspace_bytes(given.key.m, given.key.n),
+               MB_ENOTSUP,
                "the stored algorithm for a matrix product of %lld x %lld x %lld does not run here: "
                "%s",
                (long long)given.key.m, (long long)given.key.n, (long long)given.key.k,
