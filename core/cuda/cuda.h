@@ -42,9 +42,10 @@ struct mb_products;
 struct mb_cuda {
     mb_device base;
     int ordinal;
-    int major, minor;    /* compute capability */
+    int major, minor; /* compute capability */
     int multiprocessors;
     size_t shared_limit; /* bytes of shared memory that one block may ask for */
+    bool recording;      /* between graph_begin and graph_end */
     mb_products *products;
 };
 

@@ -10,6 +10,10 @@
  * shape is first seen and kept, with its descriptors, in a table of fixed size: later calls ask
  * nothing and allocate nothing. Choices can be carried to other ranks and runs as bytes
  * (mb_cuda_gemm_choices_get). One thread at a time.
+ *
+ * With MBUYU_GEMM_TIMED=1 the fastest of the heuristic's first CANDIDATES is taken instead, by a
+ * stop watch. Then first calls of a shape wait, ranks and runs may choose differently, and bits are
+ * the same only where the choices were carried over.
  */
 #include <cublasLt.h>
 #include <stdlib.h>
@@ -19,6 +23,7 @@
 
 extern "C" {
 #include "core/alloc.h"
+#include "core/log.h"
 }
 
 #define BLAS_TRY(call)                                         \
@@ -34,6 +39,7 @@ enum {
     SETS = 128,
     WAYS = 8,
     CANDIDATES = 8,
+    TIMED_RUNS = 5,
     ALIGNED = 256, /* what cuBLASLt wants of its workspace */
     VECTOR = 16,   /* bytes: more alignment than this opens no further algorithm */
     BIAS_THREADS = 256
@@ -63,6 +69,7 @@ struct plan {
 
 struct mb_products {
     cublasLtHandle_t handle;
+    bool timed;
     uint64_t clock;
     plan plans[SETS][WAYS];
 };
@@ -191,8 +198,12 @@ mb_status make_descriptors(plan *p, const shape &s)
     BLAS_TRY(cublasLtMatmulDescInit(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     MB_TRY(describe(p, CUBLASLT_MATMUL_DESC_TRANSA, s.tb ? yes : no));
     MB_TRY(describe(p, CUBLASLT_MATMUL_DESC_TRANSB, s.ta ? yes : no));
-    if (s.bias)
+    if (s.bias) { /* the heuristic looks at how an address is aligned */
+        const void *any = reinterpret_cast<const void *>((uintptr_t)VECTOR);
+
         MB_TRY(describe(p, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue));
+        MB_TRY(describe(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, any));
+    }
     MB_TRY(layout(&p->a, s.in, s.tb ? s.n : s.k, s.tb ? s.k : s.n, s.ldb));
     MB_TRY(layout(&p->b, s.in, s.ta ? s.k : s.m, s.ta ? s.m : s.k, s.lda));
     return layout(&p->c, s.out, s.m, s.n, s.ldc);
@@ -221,13 +232,68 @@ mb_status prefer(cublasLtMatmulPreferenceOpaque_t *p, const shape &s, uint64_t w
     return MB_OK;
 }
 
-/* The first of the heuristic's list that fits. */
-mb_status choose(mb_products *g, plan *p)
+/* One product as it was asked for, in the order of cuBLASLt. */
+struct call {
+    const void *a, *b, *bias;
+    void *c, *workspace;
+    float alpha, beta;
+    cudaStream_t stream;
+};
+
+mb_status run(mb_products *g, plan *p, const cublasLtMatmulAlgo_t *algo, const call &x, void *c)
+{
+    if (x.bias != nullptr)
+        MB_TRY(describe(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, x.bias));
+    BLAS_TRY(cublasLtMatmul(g->handle, &p->desc, &x.alpha, x.a, &p->a, x.b, &p->b, &x.beta, c,
+                            &p->c, c, &p->c, algo, x.workspace, workspace_bytes(p->key.m, p->key.n),
+                            x.stream));
+    return MB_OK;
+}
+
+mb_status seconds_of(mb_products *g, plan *p, const cublasLtMatmulAlgo_t *algo, const call &x,
+                     void *c, double *seconds)
+{
+    MB_TRY(run(g, p, algo, x, c));
+    MB_CUDA_TRY(cudaStreamSynchronize(x.stream));
+    const double from = mb_clock();
+    for (int i = 0; i < TIMED_RUNS; i++)
+        MB_TRY(run(g, p, algo, x, c));
+    MB_CUDA_TRY(cudaStreamSynchronize(x.stream));
+    *seconds = mb_clock() - from;
+    return MB_OK;
+}
+
+/* Takes the fastest of n, writing into memory of its own; where there is none left, the first. */
+mb_status fastest(mb_products *g, plan *p, const cublasLtMatmulAlgo_t *algo, int n, const call &x)
+{
+    const size_t bytes = (size_t)((p->key.m - 1) * p->key.ldc + p->key.n) * sizeof(float);
+    double least = 0, seconds = 0;
+    mb_status st = MB_OK;
+    void *c = nullptr;
+
+    if (cudaMalloc(&c, bytes) != cudaSuccess) {
+        cudaGetLastError();
+        return MB_OK;
+    }
+    for (int i = 0; i < n && st == MB_OK; i++) {
+        st = seconds_of(g, p, algo + i, x, c, &seconds);
+        if (st == MB_OK && (i == 0 || seconds < least)) {
+            least = seconds;
+            p->algo = algo[i];
+        }
+    }
+    cudaFree(c);
+    return st;
+}
+
+/* The first of the heuristic's list that fits, or the fastest. */
+mb_status choose(mb_products *g, plan *p, const call *timed)
 {
     cublasLtMatmulPreferenceOpaque_t preference;
     cublasLtMatmulHeuristicResult_t result[CANDIDATES];
+    cublasLtMatmulAlgo_t algo[CANDIDATES];
     const size_t workspace = workspace_bytes(p->key.m, p->key.n);
-    int n = 0;
+    int n = 0, fit = 0;
 
     p->none = true;
     MB_TRY(prefer(&preference, p->key, workspace));
@@ -236,13 +302,14 @@ mb_status choose(mb_products *g, plan *p)
     if (s == CUBLAS_STATUS_NOT_SUPPORTED)
         return MB_OK;
     BLAS_TRY(s);
-    for (int i = 0; i < n && p->none; i++) {
-        if (result[i].state != CUBLAS_STATUS_SUCCESS || result[i].workspaceSize > workspace)
-            continue;
-        p->algo = result[i].algo;
-        p->none = false;
-    }
-    return MB_OK;
+    for (int i = 0; i < n; i++)
+        if (result[i].state == CUBLAS_STATUS_SUCCESS && result[i].workspaceSize <= workspace)
+            algo[fit++] = result[i].algo;
+    if (fit == 0)
+        return MB_OK;
+    p->none = false;
+    p->algo = algo[0];
+    return timed != nullptr && fit > 1 ? fastest(g, p, algo, fit, *timed) : MB_OK;
 }
 
 /* Where s is, or where it should go: an empty place or the one that was not used for longest. */
@@ -264,13 +331,13 @@ plan *place_of(mb_products *g, const shape &s)
 }
 
 /* The plan for s; NULL in *out when cuBLASLt has no algorithm for it. */
-mb_status plan_for(mb_products *g, const shape &s, plan **out)
+mb_status plan_for(mb_products *g, const shape &s, const call *timed, plan **out)
 {
     plan *p = place_of(g, s);
 
     if (p->used == 0) {
         MB_TRY(make_descriptors(p, s));
-        MB_TRY(choose(g, p));
+        MB_TRY(choose(g, p, timed));
     }
     p->used = ++g->clock;
     *out = p->none ? nullptr : p;
@@ -321,21 +388,19 @@ mb_status add_bias(mb_exec *ex, mb_tensor *c, const mb_tensor *bias, float beta)
 
 /* ---- the product ---------------------------------------------------------------------------- */
 
-mb_status multiply(mb_exec *ex, plan *p, mb_tensor *c, const mb_tensor *a, const mb_tensor *b,
-                   float alpha, float beta, const mb_tensor *bias)
+call call_of(const mb_exec *ex, mb_tensor *c, const mb_tensor *a, const mb_tensor *b, float alpha,
+             float beta)
 {
-    mb_products *g = mb_cuda_of(ex)->products;
     const uintptr_t at = reinterpret_cast<uintptr_t>(ex->workspace);
-    void *workspace = reinterpret_cast<void *>((at + ALIGNED - 1) / ALIGNED * ALIGNED);
 
-    if (bias != nullptr) {
-        const void *pointer = bias->data;
-        MB_TRY(describe(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, pointer));
-    }
-    BLAS_TRY(cublasLtMatmul(g->handle, &p->desc, &alpha, b->data, &p->a, a->data, &p->b, &beta,
-                            c->data, &p->c, c->data, &p->c, &p->algo, workspace,
-                            workspace_bytes(p->key.m, p->key.n), mb_cuda_stream(ex)));
-    return MB_OK;
+    return {b->data,
+            a->data,
+            nullptr,
+            c->data,
+            reinterpret_cast<void *>((at + ALIGNED - 1) / ALIGNED * ALIGNED),
+            alpha,
+            beta,
+            mb_cuda_stream(ex)};
 }
 
 mb_status check(const mb_tensor *c, const mb_tensor *a, bool ta, const mb_tensor *b, bool tb,
@@ -384,18 +449,22 @@ extern "C" mb_status mb_cuda_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a,
     /* the epilogue takes a bias of C's type; then C is rounded once */
     const bool epilogue =
         bias != nullptr && bias->dtype == c->dtype && alignment_of(bias->data) == VECTOR;
+    call x = call_of(ex, c, a, b, alpha, beta);
+    const call *timed = g->timed && !mb_cuda_of(ex)->recording ? &x : nullptr;
     shape s = shape_of(c, a, ta, b, tb, epilogue);
-    MB_TRY(plan_for(g, s, &p));
+    x.bias = epilogue ? bias->data : nullptr;
+    MB_TRY(plan_for(g, s, timed, &p));
     if (p == nullptr && epilogue) {
         s.bias = 0;
-        MB_TRY(plan_for(g, s, &p));
+        x.bias = nullptr;
+        MB_TRY(plan_for(g, s, timed, &p));
     }
     MB_REQUIRE(p != nullptr, MB_ENOTSUP,
                "cuBLASLt has no algorithm for %lld x %lld x %lld of %s (rows %lld, %lld and %lld "
                "apart) on %s",
                (long long)s.m, (long long)s.n, (long long)s.k, mb_dtype_name(a->dtype),
                (long long)s.lda, (long long)s.ldb, (long long)s.ldc, mb_cuda_of(ex)->base.name);
-    MB_TRY(multiply(ex, p, c, a, b, alpha, beta, s.bias ? bias : nullptr));
+    MB_TRY(run(g, p, &p->algo, x, x.c));
     return bias != nullptr && !s.bias ? add_bias(ex, c, bias, 1.0f) : MB_OK;
 }
 
@@ -408,7 +477,10 @@ int mb_cuda_gemm_version()
 
 mb_status mb_cuda_gemm_open(mb_cuda *d)
 {
+    const char *timed = getenv("MBUYU_GEMM_TIMED");
+
     MB_TRY(MB_NEW(&d->products));
+    d->products->timed = timed != nullptr && strcmp(timed, "1") == 0;
     BLAS_TRY(cublasLtCreate(&d->products->handle));
     return MB_OK;
 }

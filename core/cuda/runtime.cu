@@ -290,6 +290,7 @@ mb_status gpu_graph_begin(mb_device *d)
     MB_TRY(enter(d));
     MB_CUDA_TRY(
         cudaStreamBeginCapture(stream_of(d, MB_STREAM_COMPUTE), cudaStreamCaptureModeThreadLocal));
+    of(d)->recording = true;
     return MB_OK;
 }
 
@@ -299,6 +300,7 @@ mb_status gpu_graph_end(mb_device *d, void **out)
     cudaGraphExec_t exec = nullptr;
 
     MB_TRY(enter(d));
+    of(d)->recording = false;
     MB_CUDA_TRY(cudaStreamEndCapture(stream_of(d, MB_STREAM_COMPUTE), &graph));
     const cudaError_t e = cudaGraphInstantiate(&exec, graph, 0);
     cudaGraphDestroy(graph);
