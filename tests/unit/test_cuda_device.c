@@ -197,8 +197,10 @@ enum { SIDE = 48, FLOATS = SIDE * SIDE };
 static products products_open(void)
 {
     products p = {.d = open_device()};
+    void *first;
 
     ok(mb_device_arena(p.d, "scratch", SCRATCH, &p.scratch));
+    ok(mb_arena_take(p.scratch, 1, &first)); /* workspace begins 64 bytes further on */
     p.ex = mb_device_exec(p.d, p.scratch);
     p.a = device_floats(p.d, FLOATS);
     p.b = device_floats(p.d, FLOATS);
