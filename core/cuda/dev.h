@@ -220,6 +220,14 @@ MB_DEVICE void mb_mma<mb_f16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0
 #endif
 }
 
+/* 2^x to about 2 ulp; results below the normal range may be 0. */
+MB_DEVICE float mb_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* The bits of a float and back. */
 MB_DEVICE uint32_t mb_bits(float f)
 {
