@@ -50,7 +50,7 @@ MB_GLOBAL void MB_BOUNDS(DELTA_THREADS)
         for (int i = 0; i < 8; i += N) {
             float a[N] = {}, b[N] = {};
 
-            if (o.vec && d_o.vec) {
+            if (o.vec != 0 && d_o.vec != 0) {
                 if (c + i < hd) {
                     mb_load(a, x + c + i);
                     mb_load(b, y + c + i);

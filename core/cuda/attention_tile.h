@@ -28,25 +28,24 @@ enum { ATT_MAX_HEAD = 256, ATT_WARPS = 4, ATT_TC = 32 * ATT_WARPS, ATT_F32 = 256
 
 /* ---- the call, as kernels take it ----------------------------------------------------------- */
 
+/* No gaps between members: a launch's arguments are known bytes. */
 struct att_args {
-    int heads, group, hd, n_seq;
-    int blocks; /* tiles of max_len: of queries or of keys, as the kernel wants */
-    int window; /* 0: none */
-    bool causal;
-    float scale;                 /* of dots */
-    float unit, factor, cap, in; /* score = factor dot, or cap tanh(in dot) when cap > 0 */
-    const int32_t *q_start, *q_len, *k_start, *k_len;
-    const int32_t *ordinal;
-    float dropout, kept; /* kept: 1/(1-p) */
+    const int32_t *q_start, *q_len, *k_start, *k_len, *ordinal;
     uint64_t seed, site;
     uint32_t step;
+    int heads, group, hd, n_seq;
+    int blocks;          /* tiles of max_len: of queries or of keys, as the kernel wants */
+    int causal, window;  /* window 0: none */
+    float scale;         /* of dots */
+    float unit, factor;  /* score = factor dot, */
+    float cap, in, out;  /* or cap tanh(in dot) when cap > 0; out: 1 / cap */
+    float dropout, kept; /* kept: 1 / (1 - dropout) */
 };
 
 /* A tensor of heads; vec: 16 bytes at once are allowed. */
 template <typename T> struct att_mat {
     T *data;
-    int64_t stride;
-    bool vec;
+    int64_t stride, vec;
 
     MB_DEVICE T *at(int64_t row, int head, int hd) const
     {
@@ -56,7 +55,7 @@ template <typename T> struct att_mat {
 
 template <typename T> static inline att_mat<T> att_mat_of(const mb_tensor *t, int64_t hd)
 {
-    att_mat<T> m = {nullptr, 0, false};
+    att_mat<T> m = {nullptr, 0, 0};
 
     if (t != nullptr) {
         m.data = static_cast<T *>(t->data);
@@ -77,12 +76,13 @@ template <typename T> static inline att_args att_args_of(const mb_attention *at,
     a.n_seq = (int)at->n_seq;
     a.blocks = (int)mb_div_up(at->max_len, tile);
     a.window = (int)(at->window < (1 << 30) ? at->window : 1 << 30);
-    a.causal = at->causal;
+    a.causal = at->causal ? 1 : 0;
     a.scale = at->scale;
     a.unit = sizeof(T) == 4 ? 1.0f : 1.44269504088896341f;
     a.factor = at->scale * a.unit;
     a.cap = at->softcap > 0.0f ? at->softcap * a.unit : 0.0f;
     a.in = at->softcap > 0.0f ? at->scale / at->softcap : 0.0f;
+    a.out = at->softcap > 0.0f ? 1.0f / a.cap : 0.0f;
     a.q_start = at->q_start;
     a.q_len = at->q_len;
     a.k_start = at->k_start;
@@ -163,7 +163,7 @@ MB_DEVICE att_span att_keys(const att_args &a, int k_len, int pos)
 
     if (a.window > 0)
         keys.lo = att_clip(pos - a.window + 1, 0, k_len);
-    if (a.causal)
+    if (a.causal != 0)
         keys.hi = att_clip(pos + 1, 0, k_len);
     else if (a.window > 0)
         keys.hi = att_clip(pos + a.window, 0, k_len);
@@ -188,7 +188,7 @@ MB_DEVICE att_span att_query_tiles(const att_args &a, const att_seq &q, int from
     const int n = q.q_len;
     int lo = 0, hi = n;
 
-    if (a.causal)
+    if (a.causal != 0)
         lo = att_clip(from - q.offset, 0, n);
     else if (a.window > 0)
         lo = att_clip(from - a.window + 1 - q.offset, 0, n);
@@ -218,7 +218,7 @@ MB_DEVICE float att_score(const att_args &a, float dot, int /*head*/, int /*q_po
 /* d score / d (scale dot) of a capped score. */
 MB_DEVICE float att_slope(const att_args &a, float score)
 {
-    const float t = a.cap > 0.0f ? score / a.cap : 0.0f;
+    const float t = score * a.out;
 
     return 1.0f - t * t;
 }
@@ -313,12 +313,12 @@ template <typename T, int HD> MB_DEVICE int att_piece(int r, int c)
 
 /* `rows` rows of hd elements into a tile of R, the rest zero; asynchronous: commit and wait. */
 template <typename T, int HD, int R, int THREADS>
-MB_DEVICE void att_load(T *tile, const T *from, int64_t ld, bool vec, int rows, int hd)
+MB_DEVICE void att_load(T *tile, const T *from, int64_t ld, int64_t vec, int rows, int hd)
 {
     constexpr int N = 16 / (int)sizeof(T), PIECES = HD / N;
     static_assert(R * PIECES % THREADS == 0 || R * PIECES < THREADS, "odd tile");
 
-    if (vec) {
+    if (vec != 0) {
         for (int i = (int)threadIdx.x; i < R * PIECES; i += THREADS) {
             const int r = i / PIECES, c = i % PIECES;
             const bool there = r < rows && c * N < hd;
@@ -413,11 +413,11 @@ template <int MT, int N> MB_DEVICE void att_clear(float (&c)[MT][N][4])
  * far as there are `rows`. `own` is a tile whose rows of this number nobody but this warp uses. */
 template <typename T, int HD, int MT>
 MB_DEVICE void att_store(const float (&c)[MT][HD / 8][4], T *own, int row, T *to, int64_t ld,
-                         bool vec, int rows, int hd, bool acc)
+                         int64_t vec, int rows, int hd, bool acc)
 {
     const int lane = mb_lane(), g = lane / 4, t = lane % 4;
 
-    if (acc || !vec) {
+    if (acc || vec == 0) {
         MB_UNROLL
         for (int m = 0; m < MT; m++)
             MB_UNROLL

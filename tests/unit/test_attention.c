@@ -34,30 +34,39 @@ typedef struct sample {
     int n_seq;
     int32_t q_len[MAX_SEQ], k_len[MAX_SEQ];
     int32_t gap; /* rows before each sequence that belong to none */
+    bool even;   /* rows are multiples of 32 bytes apart: a device may move vectors */
 } sample;
 
 /* clang-format off */
 static const sample samples[] = {
-    {"one token", 2, 2, 8, true, 0, 0, 0, 1, {1}, {1}, 0},
-    {"short", 2, 1, 8, true, 0, 0, 0, 3, {3, 7, 1}, {3, 7, 1}, 2},
-    {"causal", 2, 2, 16, true, 0, 0, 0, 2, {64, 128}, {64, 128}, 0},
-    {"odd lengths", 3, 1, 20, true, 0, 0, 0, 3, {65, 130, 37}, {65, 130, 37}, 3},
-    {"grouped heads", 6, 2, 32, true, 0, 0, 0, 2, {100, 70}, {100, 70}, 1},
-    {"bidirectional", 4, 4, 24, false, 0, 0, 0, 3, {50, 90, 8}, {50, 90, 8}, 0},
-    {"sliding window", 2, 1, 16, true, 30, 0, 0, 2, {200, 77}, {200, 77}, 0},
-    {"window of one", 2, 1, 16, true, 1, 0, 0, 1, {70}, {70}, 0},
-    {"window both ways", 2, 2, 16, false, 40, 0, 0, 2, {150, 33}, {150, 33}, 5},
-    {"softcap", 2, 1, 16, true, 0, 2.0f, 0, 2, {80, 20}, {80, 20}, 0},
-    {"dropout", 4, 2, 16, true, 0, 0, 0.4f, 2, {80, 131}, {80, 131}, 1},
-    {"everything", 4, 2, 40, true, 50, 3.0f, 0.1f, 3, {140, 9, 66}, {140, 9, 66}, 2},
-    {"cache, one query", 6, 2, 64, true, 0, 0, 0, 2, {1, 1}, {200, 65}, 0},
-    {"cache, few queries, dropout", 3, 3, 20, true, 25, 0, 0.3f, 2, {5, 8}, {90, 8}, 1},
-    {"cache, many queries", 2, 1, 16, true, 0, 0, 0, 2, {70, 20}, {200, 150}, 0},
-    {"across", 2, 2, 16, false, 0, 0, 0, 3, {30, 100, 3}, {90, 10, 70}, 4},
-    {"more queries than keys", 2, 1, 16, true, 0, 0, 0, 2, {90, 6}, {40, 2}, 0},
-    {"no keys", 2, 1, 16, false, 0, 0, 0, 3, {10, 20, 0}, {0, 30, 12}, 1},
-    {"wide heads", 2, 1, 256, true, 0, 0, 0, 1, {70}, {70}, 0},
-    {"no sequence", 2, 1, 16, true, 0, 0, 0, 0, {0}, {0}, 9},
+    {"one token", 2, 2, 8, true, 0, 0, 0, 1, {1}, {1}, 0, false},
+    {"short", 2, 1, 8, true, 0, 0, 0, 3, {3, 7, 1}, {3, 7, 1}, 2, false},
+    {"causal", 2, 2, 16, true, 0, 0, 0, 2, {64, 128}, {64, 128}, 0, false},
+    {"odd lengths", 3, 1, 20, true, 0, 0, 0, 3, {65, 130, 37}, {65, 130, 37}, 3, false},
+    {"grouped heads", 6, 2, 32, true, 0, 0, 0, 2, {100, 70}, {100, 70}, 1, false},
+    {"bidirectional", 4, 4, 24, false, 0, 0, 0, 3, {50, 90, 8}, {50, 90, 8}, 0, false},
+    {"sliding window", 2, 1, 16, true, 30, 0, 0, 2, {200, 77}, {200, 77}, 0, false},
+    {"window of one", 2, 1, 16, true, 1, 0, 0, 1, {70}, {70}, 0, false},
+    {"window both ways", 2, 2, 16, false, 40, 0, 0, 2, {150, 33}, {150, 33}, 5, false},
+    {"softcap", 2, 1, 16, true, 0, 2.0f, 0, 2, {80, 20}, {80, 20}, 0, false},
+    {"dropout", 4, 2, 16, true, 0, 0, 0.4f, 2, {80, 131}, {80, 131}, 1, false},
+    {"everything", 4, 2, 40, true, 50, 3.0f, 0.1f, 3, {140, 9, 66}, {140, 9, 66}, 2, false},
+    {"cache, one query", 6, 2, 64, true, 0, 0, 0, 2, {1, 1}, {200, 65}, 0, false},
+    {"cache, few queries, dropout", 3, 3, 20, true, 25, 0, 0.3f, 2, {5, 8}, {90, 8}, 1, false},
+    {"cache, many queries", 2, 1, 16, true, 0, 0, 0, 2, {70, 20}, {200, 150}, 0, false},
+    {"across", 2, 2, 16, false, 0, 0, 0, 3, {30, 100, 3}, {90, 10, 70}, 4, false},
+    {"more queries than keys", 2, 1, 16, true, 0, 0, 0, 2, {90, 6}, {40, 2}, 0, false},
+    {"no keys", 2, 1, 16, false, 0, 0, 0, 3, {10, 20, 0}, {0, 30, 12}, 1, false},
+    {"wide heads", 2, 1, 256, true, 0, 0, 0, 1, {70}, {70}, 0, false},
+    {"no sequence", 2, 1, 16, true, 0, 0, 0, 0, {0}, {0}, 9, false},
+    {"heads of 32, even", 4, 2, 32, true, 0, 0, 0.2f, 2, {140, 70}, {140, 70}, 1, true},
+    {"heads of 64, even", 4, 2, 64, true, 0, 0, 0, 2, {150, 37}, {150, 37}, 1, true},
+    {"heads of 80", 2, 1, 80, true, 0, 0, 0, 1, {90}, {90}, 0, true},
+    {"heads of 96, window", 2, 2, 96, true, 50, 0, 0.1f, 2, {130, 20}, {130, 20}, 2, true},
+    {"heads of 128", 4, 2, 128, true, 0, 0, 0.3f, 2, {140, 33}, {140, 33}, 0, true},
+    {"heads of 128, both ways", 2, 1, 128, false, 60, 4.0f, 0, 2, {70, 90}, {130, 90}, 1, true},
+    {"heads of 160, softcap", 2, 1, 160, true, 0, 3.0f, 0.1f, 1, {100}, {100}, 0, true},
+    {"heads of 256, across", 2, 1, 256, false, 0, 0, 0.1f, 2, {40, 70}, {80, 30}, 1, true},
 };
 /* clang-format on */
 
@@ -124,15 +133,15 @@ static void make(data *d, const sample *s)
         for (int32_t r = 0; r < d->q_len[i]; r++)
             d->ordinal[d->q_start[i] + r] = 40 + i;
     d->at.ordinal = d->ordinal;
-    d->q = tensor(d, nq, h, h + 3, 1);
-    d->k = tensor(d, nk, g, g + 7, 2);
-    d->v = tensor(d, nk, g, g + 1, 3);
-    d->o = tensor(d, nq, h, h + 2, 4);
+    d->q = tensor(d, nq, h, h + (s->even ? 8 : 3), 1);
+    d->k = tensor(d, nk, g, g + (s->even ? 16 : 7), 2);
+    d->v = tensor(d, nk, g, g + (s->even ? 8 : 1), 3);
+    d->o = tensor(d, nq, h, h + (s->even ? 8 : 2), 4);
     d->lse = tensor(d, s->heads, nq, nq, 5);
     d->d_o = tensor(d, nq, h, h, 6);
-    d->dq = tensor(d, nq, h, h + 3, 7);
-    d->dk = tensor(d, nk, g, g + 4, 8);
-    d->dv = tensor(d, nk, g, g + 4, 9);
+    d->dq = tensor(d, nq, h, h + (s->even ? 8 : 3), 7);
+    d->dk = tensor(d, nk, g, g + (s->even ? 8 : 4), 8);
+    d->dv = tensor(d, nk, g, g + (s->even ? 8 : 4), 9);
 }
 
 static void drop(data *d)
@@ -507,9 +516,9 @@ static bool depends(const sample *s, int64_t t, int64_t j)
 
 static void masks_are_exact_at_their_edges(void **state)
 {
-    const sample causal = {"causal", 4, 4, 16, true, 0, 0, 0, 1, {150}, {150}, 0};
-    const sample window = {"window", 4, 4, 16, true, 64, 0, 0, 1, {150}, {150}, 0};
-    const sample both = {"both", 4, 4, 16, false, 64, 0, 0, 1, {150}, {150}, 0};
+    const sample causal = {"causal", 4, 4, 16, true, 0, 0, 0, 1, {150}, {150}, 0, false};
+    const sample window = {"window", 4, 4, 16, true, 64, 0, 0, 1, {150}, {150}, 0, false};
+    const sample both = {"both", 4, 4, 16, false, 64, 0, 0, 1, {150}, {150}, 0, false};
 
     for (int64_t t = 62; t < 130; t += 22) {
         assert_true(depends(&causal, t, t) && depends(&causal, t, 0));
@@ -526,7 +535,7 @@ static void masks_are_exact_at_their_edges(void **state)
 /* q, k and v as columns of one buffer, as a merged projection leaves them. */
 static void views_of_one_buffer_work(void **state)
 {
-    const sample s = {"packed", 4, 2, 16, true, 0, 0, 0, 2, {90, 30}, {90, 30}, 0};
+    const sample s = {"packed", 4, 2, 16, true, 0, 0, 0, 2, {90, 30}, {90, 30}, 0, false};
     const int64_t h = s.heads * s.hd, g = s.kv_heads * s.hd;
     data d;
     mb_tensor qkv, dqkv, dq, dk, dv;
@@ -560,7 +569,7 @@ static void views_of_one_buffer_work(void **state)
 
 static void not_a_number_is_not_hidden(void **state)
 {
-    const sample s = {"nan", 4, 4, 16, true, 0, 0, 0, 2, {40, 40}, {40, 40}, 0};
+    const sample s = {"nan", 4, 4, 16, true, 0, 0, 0, 2, {40, 40}, {40, 40}, 0, false};
     data d;
 
     make(&d, &s);
@@ -606,7 +615,7 @@ static void workspace_is_at_most_linear(void **state)
 
 static void wrong_calls_are_refused(void **state)
 {
-    const sample s = {"wrong", 4, 4, 16, true, 0, 0, 0, 2, {40, 40}, {40, 40}, 0};
+    const sample s = {"wrong", 4, 4, 16, true, 0, 0, 0, 2, {40, 40}, {40, 40}, 0, false};
     mb_exec ex = mb_cpu_exec(scratch, 2);
     data d;
 
