@@ -124,7 +124,7 @@ static mb_status host_value(const mb_model *m, const mb_weight *w, mb_arena *scr
                             mb_tensor *out)
 {
     *out = w->value;
-    if (mb_device_is_host(m->device))
+    if (mb_weight_is_here(m, w))
         return MB_OK;
     return mb_arena_take(scratch, (size_t)mb_tensor_bytes(&w->value), &out->data);
 }
@@ -272,7 +272,8 @@ mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exe
 
     *report = (mb_load_report){0};
     MB_TRY(rope_factors_are_one(f, path));
-    const size_t value = mb_device_is_host(m->device) ? 0 : largest_weight(m);
+    const bool in_place = mb_device_is_host(m->device) && m->flat->stage < 3;
+    const size_t value = in_place ? 0 : largest_weight(m);
     MB_TRY_GOTO(mb_arena_new("loading", largest_tensor(f) + head + value + 4096, &scratch), st,
                 done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&used, mb_tensor_file_count(f) + 1), st, done);

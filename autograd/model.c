@@ -230,14 +230,16 @@ mb_status mb_model_layout(mb_model *m, mb_flat *flat)
                                .offset = flat->count,
                                .count = mb_tensor_count(&w->value),
                                .ndim = w->value.ndim,
-                               .decay = w->decay};
+                               .decay = w->decay,
+                               .layer = w->layer};
         memcpy(s->dim, w->value.dim, sizeof s->dim);
         w->offset = flat->count;
         flat->count += s->count;
         n++;
     }
     flat->count = (flat->count + MB_GRAIN - 1) / MB_GRAIN * MB_GRAIN;
-    return MB_OK;
+    mb_flat_shard(flat, 0, 0, 1);
+    return mb_flat_make_units(flat, m->config.layers);
 }
 
 /* ---- memory ------------------------------------------------------------------------------- */
@@ -314,39 +316,117 @@ static mb_status bind_rope(mb_model *m, mb_arena *run)
     return mb_arena_is_counting(run) ? MB_OK : fill_rope(m);
 }
 
+/* Where a weight's numbers are kept: in its place, or, of a sharded one, the part this rank owns;
+ * `from` is where that starts in the weight. */
+static mb_tensor kept(const mb_model *m, const mb_weight *w, int64_t *from)
+{
+    const mb_flat *f = m->flat;
+    const int64_t n = mb_tensor_count(&w->value);
+
+    *from = 0;
+    if (!w->trained || f->stage < 3)
+        return w->value;
+    const int64_t a = w->offset > f->own_from ? w->offset : f->own_from;
+    const int64_t b = w->offset + n < f->own_to ? w->offset + n : f->own_to;
+    *from = a - w->offset;
+    return mb_tensor_1d(a < b ? f->own_param + (a - f->own_from) : NULL, MB_DTYPE_F32,
+                        a < b ? b - a : 0);
+}
+
 mb_status mb_weight_write(const mb_model *m, const mb_weight *w, const float *from)
 {
-    return mb_device_write(m->device, &w->value, from);
+    int64_t at;
+    const mb_tensor t = kept(m, w, &at);
+
+    return mb_tensor_count(&t) > 0 ? mb_device_write(m->device, &t, from + at) : MB_OK;
 }
 
 mb_status mb_weight_zero(const mb_model *m, const mb_weight *w)
 {
-    return mb_device_zero(m->device, &w->value);
+    int64_t at;
+    const mb_tensor t = kept(m, w, &at);
+
+    return mb_tensor_count(&t) > 0 ? mb_device_zero(m->device, &t) : MB_OK;
 }
 
-mb_status mb_weight_read(const mb_model *m, const mb_tensor *t, float *to)
+bool mb_weight_is_here(const mb_model *m, const mb_weight *w)
 {
-    return mb_device_read(m->device, to, t);
+    return mb_device_is_host(m->device) && (!w->trained || m->flat->stage < 3);
+}
+
+mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, int64_t n, float *to)
+{
+    const mb_flat *f = m->flat;
+    const mb_tensor t = mb_tensor_1d(mb_f32(&w->value) + from, MB_DTYPE_F32, n);
+
+    if (!w->trained || f->stage < 3)
+        return mb_device_read(m->device, to, &t);
+    MB_REQUIRE(f->host != NULL, MB_EBUG, "%s is spread over ranks and was not collected", w->name);
+    memcpy(to, f->host + w->offset + from, (size_t)n * sizeof(float));
+    return MB_OK;
+}
+
+mb_status mb_weight_read_grad(const mb_model *m, const mb_weight *w, float *to)
+{
+    MB_REQUIRE(m->flat->stage < 2, MB_EBUG, "the gradient of %s is spread over ranks", w->name);
+    return mb_device_read(m->device, to, &w->grad);
+}
+
+/* Memory of the flat arrays as the stage wants them (core/flat.h). */
+static mb_status take_elements(mb_arena *run, int64_t n, size_t size, void **out)
+{
+    return mb_arena_take(run, (size_t)n * size, out);
+}
+
+static mb_status bind_flat(mb_arena *run, mb_flat *f, bool exact)
+{
+    const int64_t own = f->own_to - f->own_from;
+    const bool grads = f->stage < 2, params = f->stage < 3; /* whole */
+    void *p, *g, *s = NULL;
+
+    f->is_exact = exact;
+    MB_TRY(take_elements(run, params ? f->count : own, sizeof(float), &p));
+    MB_TRY(take_elements(run, grads ? f->count : own, sizeof(float), &g));
+    if (exact)
+        MB_TRY(take_elements(run, grads ? f->count : own, sizeof(int64_t), &s));
+    f->param = params ? p : NULL;
+    f->grad = grads ? g : NULL;
+    f->exact = exact && grads ? s : NULL;
+    f->own_param = params ? (float *)p + f->own_from : p;
+    f->own_grad = grads ? (float *)g + f->own_from : g;
+    f->own_exact = !exact ? NULL : grads ? (int64_t *)s + f->own_from : s;
+    for (int w = 0; w < MB_FLAT_WINDOWS; w++) {
+        const int64_t n = mb_flat_window_count(f, w);
+        if (!params)
+            MB_TRY(take_elements(run, n, sizeof(float), (void **)&f->param_window[w]));
+        if (!grads)
+            MB_TRY(take_elements(run, n, sizeof(float), (void **)&f->grad_window[w]));
+        if (!grads && exact)
+            MB_TRY(take_elements(run, n, sizeof(int64_t), (void **)&f->exact_window[w]));
+    }
+    return MB_OK;
+}
+
+static void bind_trained(mb_weight *w, const mb_flat *f)
+{
+    const int window = mb_flat_window_of((int)w->layer + 1);
+    const int64_t at = f->stage < 2 ? 0 : mb_flat_window_at(f, w->layer, w->offset);
+
+    w->value.data = f->stage < 3 ? f->param + w->offset : f->param_window[window] + at;
+    w->grad.data = f->stage < 2 ? f->grad + w->offset : f->grad_window[window] + at;
 }
 
 mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *flat, bool exact)
 {
-    const size_t bytes = (size_t)flat->count * sizeof(float);
-    void *param, *grad, *accumulator = NULL, *p;
+    void *p;
 
     m->device = device;
-    MB_TRY(mb_arena_take(run, bytes, &param));
-    MB_TRY(mb_arena_take(run, bytes, &grad));
-    if (exact)
-        MB_TRY(mb_arena_take(run, (size_t)flat->count * sizeof(int64_t), &accumulator));
-    flat->param = param;
-    flat->grad = grad;
-    flat->exact = accumulator;
+    m->flat = flat;
+    MB_TRY(bind_flat(run, flat, exact));
     for (int i = 0; i < m->n_weights; i++) {
         mb_weight *w = &m->weight[i];
         if (w->trained) {
-            w->value.data = flat->param + w->offset;
-            w->grad.data = flat->grad + w->offset;
+            bind_trained(w, flat);
         } else {
             MB_TRY(mb_arena_take(run, (size_t)mb_tensor_bytes(&w->value), &p));
             w->value.data = p;

@@ -131,7 +131,8 @@ struct mb_model {
     char *layers;
     int64_t max_positions; /* rows of the rotary tables: set before bind, <= config.positions */
     mb_tensor rope_cos, rope_sin;
-    mb_device *device;   /* where values and gradients are, NULL: host memory; borrowed from bind */
+    mb_device *device; /* where values and gradients are, NULL: host memory; borrowed, as is flat */
+    const mb_flat *flat; /* of the trained weights */
     int64_t open_layer;  /* weights of a layer may be used only while it is open; -1 */
     float dropout_scale; /* 1: the checkpoint's dropouts apply in training; 0: off */
     mb_arena *strings;   /* names */
@@ -156,20 +157,25 @@ mb_status mb_model_reserve(mb_model *m, int extra) MB_MUST_USE;
 mb_status mb_model_append(mb_model *m, const char *name, int ndim, const int64_t *dim,
                           mb_weight **out) MB_MUST_USE;
 
-/* The flat order over what is marked trained. Pointers param, grad, exact stay NULL until bind; the
- * caller frees flat->segment. */
+/* The flat order over what is marked trained, and its units, whole on every rank (mb_flat_shard says
+ * otherwise). Memory comes with bind; the caller frees flat->segment and flat->unit. */
 mb_status mb_model_layout(mb_model *m, mb_flat *flat) MB_MUST_USE;
-/* Takes memory for weights (frozen ones one by one, trained ones in flat->param), gradients, the
- * exact accumulator when `exact`, and rotary tables. `run` is an arena of `device`, which is borrowed
- * (NULL: host memory). */
+/* Takes memory for weights (frozen ones one by one, trained ones as the flat order's stage says),
+ * gradients, the exact accumulator when `exact`, and rotary tables. `run` is an arena of `device`
+ * (NULL: host memory), which is borrowed, as is flat. */
 mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *flat,
                         bool exact) MB_MUST_USE;
 
-/* All numbers of a weight, or of its gradient, from and to host memory; waits for the device. For
- * loading, saving and tools. */
+/* A weight's numbers, or its gradient's, from and to host memory; waits for the device. Of a sharded
+ * weight every rank writes the whole and keeps its part; reading needs flat->host. For loading,
+ * saving and tools. */
 mb_status mb_weight_write(const mb_model *m, const mb_weight *w, const float *from) MB_MUST_USE;
 mb_status mb_weight_zero(const mb_model *m, const mb_weight *w) MB_MUST_USE;
-mb_status mb_weight_read(const mb_model *m, const mb_tensor *t, float *to) MB_MUST_USE;
+mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, int64_t n,
+                         float *to) MB_MUST_USE;
+mb_status mb_weight_read_grad(const mb_model *m, const mb_weight *w, float *to) MB_MUST_USE;
+/* Can the host use w->value as it is? */
+bool mb_weight_is_here(const mb_model *m, const mb_weight *w);
 
 int64_t mb_model_parameters(const mb_model *m, bool trained_only);
 

@@ -28,6 +28,8 @@ struct mb_tape {
     struct buffer *buffer;
     size_t n_buffers, buffers_capacity;
     int now; /* moment: one per forward or backward of a call */
+    mb_layer_edge_fn edge;
+    void *edge_ctx;
     mb_var *sample[SAMPLES_MAX];
     int n_samples;
     int nudge_input;
@@ -361,10 +363,12 @@ static void touch_backward(mb_tape *t, const mb_call *c)
         touch(t, c->saved_buffer[i]);
 }
 
-static const mb_op layer_op;
+static const mb_op layer_op, edge_op;
 
 static mb_status call_backward(mb_tape *t, mb_call *c)
 {
+    if (c->op == &edge_op)
+        return c->op->backward(t, c);
     /* A layer's input gets its gradient from the calls inside the layer. */
     const int n_in = c->op == &layer_op ? 0 : c->n_in;
     bool any = false;
@@ -407,6 +411,43 @@ mb_status mb_tape_backward(mb_tape *t)
 
 /* ---- layers ------------------------------------------------------------------------------- */
 
+void mb_tape_on_edges(mb_tape *t, mb_layer_edge_fn fn, void *ctx)
+{
+    t->edge = fn;
+    t->edge_ctx = ctx;
+}
+
+static mb_status edge(mb_tape *t, int64_t layer, mb_layer_edge e)
+{
+    return t->edge != NULL && !t->ex->planning ? t->edge(t->edge_ctx, layer, e) : MB_OK;
+}
+
+/* An edge that the backward passes: recorded among the calls, computing nothing. */
+struct edge_attr {
+    int64_t layer;
+    mb_layer_edge edge;
+};
+
+static mb_status edge_backward(mb_tape *t, mb_call *c)
+{
+    const struct edge_attr *a = c->attr;
+
+    return edge(t, a->layer, a->edge);
+}
+
+static const mb_op edge_op = {.name = "edge", .backward = edge_backward};
+
+static mb_status record_edge(mb_tape *t, int64_t layer, mb_layer_edge e)
+{
+    const struct edge_attr a = {.layer = layer, .edge = e};
+    mb_call c = {.op = &edge_op};
+
+    if (!t->recording)
+        return MB_OK;
+    MB_TRY(mb_tape_attr(t, &a, sizeof a, &c.attr));
+    return record(t, &c);
+}
+
 struct layer_attr {
     mb_layer_fn fn;
     const void *arg;
@@ -425,12 +466,14 @@ static mb_status layer_backward(mb_tape *t, mb_call *c)
     const size_t from = t->n_calls;
     mb_var *y;
 
+    MB_TRY(edge(t, a->layer, MB_BACKWARD_BEGIN));
     t->recording = true;
     MB_TRY(a->fn(t, a->arg, a->layer, c->in[0], &y));
     t->recording = false;
     y->grad = c->out[0]->grad;
     y->grad_buffer = c->out[0]->grad_buffer;
-    return backward_to(t, from);
+    MB_TRY(backward_to(t, from));
+    return edge(t, a->layer, MB_BACKWARD_END);
 }
 
 static const mb_op layer_op = {
@@ -442,11 +485,17 @@ mb_status mb_tape_layer(mb_tape *t, mb_layer_fn fn, const void *arg, int64_t lay
     const struct layer_attr a = {.fn = fn, .arg = arg, .layer = layer};
     mb_call c = {.op = &layer_op, .in = {x}, .needs_in = 1};
 
-    if (!t->recording || !t->recompute)
-        return fn(t, arg, layer, x, y);
+    MB_TRY(edge(t, layer, MB_FORWARD_BEGIN));
+    if (!t->recording || !t->recompute) {
+        MB_TRY(record_edge(t, layer, MB_BACKWARD_END));
+        MB_TRY(fn(t, arg, layer, x, y));
+        MB_TRY(record_edge(t, layer, MB_BACKWARD_BEGIN));
+        return edge(t, layer, MB_FORWARD_END);
+    }
     t->recording = false;
     MB_TRY(fn(t, arg, layer, x, y));
     t->recording = true;
+    MB_TRY(edge(t, layer, MB_FORWARD_END));
     c.out[0] = *y;
     (*y)->needs_grad = true;
     MB_TRY(mb_tape_attr(t, &a, sizeof a, &c.attr));

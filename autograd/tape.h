@@ -92,6 +92,18 @@ mb_status mb_tape_grad(mb_tape *t, mb_var *v, mb_tensor **grad, bool *acc) MB_MU
 /* d(loss)/d(v) = `value` everywhere, or a copy of `grad` when that is not NULL. */
 mb_status mb_tape_seed(mb_tape *t, mb_var *v, float value, const mb_tensor *grad) MB_MUST_USE;
 
+/* Someone may follow a step from layer to layer: to gather a layer's weights before they are used,
+ * and to reduce its gradients once they are complete. With recomputation the layer's forward runs
+ * again inside its backward. Not called on a planning exec. */
+typedef enum mb_layer_edge {
+    MB_FORWARD_BEGIN,
+    MB_FORWARD_END,
+    MB_BACKWARD_BEGIN,
+    MB_BACKWARD_END
+} mb_layer_edge;
+typedef mb_status (*mb_layer_edge_fn)(void *ctx, int64_t layer, mb_layer_edge edge);
+void mb_tape_on_edges(mb_tape *t, mb_layer_edge_fn fn, void *ctx); /* fn NULL: nobody */
+
 /* Runs fn(t, arg, layer, x, &y) as one layer. */
 typedef mb_status (*mb_layer_fn)(mb_tape *t, const void *arg, int64_t layer, mb_var *x, mb_var **y);
 mb_status mb_tape_layer(mb_tape *t, mb_layer_fn fn, const void *arg, int64_t layer, mb_var *x,

@@ -4,6 +4,17 @@
  * after their base), and the total is rounded up to a whole number of grains (MB_GRAIN elements;
  * the tail is zero). Gradients, the exact accumulator, optimizer state, shards and checkpoints all
  * use this order. Rank r of n owns the grains [G*r/n, G*(r+1)/n): mb_flat_bounds.
+ *
+ * Units. What is gathered and reduced together: unit 0 is what lies outside the layers, unit 1 + l is
+ * layer l, each one to three ranges of the flat order. How much of it is in memory depends on the
+ * stage of ZeRO (dist/zero.h):
+ *
+ *     stage      parameters               gradients                exact sums
+ *     0, 1       all                      all                      all
+ *     2          all                      own range, windows       own range, windows
+ *     3          own range, windows       own range, windows       own range, windows
+ *
+ * A window holds one unit while it is in use: unit 0 has one for itself, layers take turns in two.
  */
 #ifndef MB_CORE_FLAT_H
 #define MB_CORE_FLAT_H
@@ -15,19 +26,59 @@ typedef struct mb_flat_segment {
     int64_t offset, count; /* elements */
     int ndim;
     int64_t dim[MB_MAX_DIMS];
-    bool decay; /* weight decay applies */
+    bool decay;    /* weight decay applies */
+    int64_t layer; /* -1: outside the layers */
 } mb_flat_segment;
+
+enum { MB_FLAT_RANGES = 4, MB_FLAT_WINDOWS = 3 };
+
+typedef struct mb_flat_unit {
+    int n_ranges;
+    struct {
+        int64_t from, to; /* elements of the flat order */
+        int64_t at;       /* where it starts in the unit's window */
+    } range[MB_FLAT_RANGES];
+    int64_t count; /* elements of all ranges */
+} mb_flat_unit;
 
 typedef struct mb_flat {
     int64_t count; /* elements, a multiple of MB_GRAIN */
     int n_segments;
     mb_flat_segment *segment;
+    /* Whole, NULL where the stage has windows instead. */
     float *param;   /* count; what the model computes with (f32) */
     float *grad;    /* count; of the summed loss of the micro-batches so far */
     int64_t *exact; /* count with `reduction: exact`, else NULL */
+
+    mb_flat_unit *unit; /* n_units; none: everything is one unit and whole */
+    int n_units;
+    bool is_exact;
+    int stage;
+    int64_t own_from, own_to; /* this rank's range, set by mb_flat_shard */
+    /* Of the own range: inside the whole arrays, or by themselves. */
+    float *own_param, *own_grad;
+    int64_t *own_exact;
+    float *param_window[MB_FLAT_WINDOWS], *grad_window[MB_FLAT_WINDOWS];
+    int64_t *exact_window[MB_FLAT_WINDOWS];
+    float *host; /* stage 3, while all parameters are needed at once: a copy in host memory */
 } mb_flat;
 
 /* bounds[0..size]: the element ranges of all ranks, grain aligned. */
 void mb_flat_bounds(const mb_flat *f, int size, int64_t *bounds);
+
+/* Finds the units of `layers` layers; the caller frees f->unit. */
+mb_status mb_flat_make_units(mb_flat *f, int64_t layers) MB_MUST_USE;
+/* What this rank keeps. Call before memory is bound. */
+void mb_flat_shard(mb_flat *f, int stage, int rank, int size);
+
+/* The window unit u uses, and how many elements a window has. */
+static inline int mb_flat_window_of(int unit)
+{
+    return unit == 0 ? 0 : 1 + unit % 2;
+}
+int64_t mb_flat_window_count(const mb_flat *f, int window);
+/* Where element `offset` of the flat order, which belongs to a segment of `layer`, is in its unit's
+ * window. */
+int64_t mb_flat_window_at(const mb_flat *f, int64_t layer, int64_t offset);
 
 #endif

@@ -177,6 +177,8 @@ struct loader {
     mb_json root;
     int64_t from, to; /* own range */
     const mb_flat_segment **by_name;
+    float *copy; /* of a slice on its way to a device */
+    size_t copy_room;
     struct span *done[MB_SETS_MAX]; /* what was read of each set */
     size_t n_done[MB_SETS_MAX], room[MB_SETS_MAX];
 };
@@ -296,11 +298,18 @@ static mb_status want_of(const struct loader *l, mb_json entry, struct want *w)
 
 static mb_status read_slice(struct loader *l, mb_h5 *f, const struct want *w)
 {
-    float *set =
-        w->set == 0 ? l->layout.flat->param + l->from : mb_zero_own_state(l->z, w->set - 1);
+    float *const to = mb_zero_own_set(l->z, w->set) + (w->own.from - l->from);
+    const int64_t n = w->own.to - w->own.from;
 
-    MB_TRY(mb_h5_read_range(f, w->dataset, MB_DTYPE_F32, w->from, w->own.to - w->own.from,
-                            set + (w->own.from - l->from)));
+    if (mb_device_is_host(mb_zero_device(l->z))) {
+        MB_TRY(mb_h5_read_range(f, w->dataset, MB_DTYPE_F32, w->from, n, to));
+    } else {
+        const mb_tensor there = mb_tensor_1d(to, MB_DTYPE_F32, n);
+        MB_TRY(mb_grow((void **)&l->copy, &l->copy_room, (size_t)n, sizeof *l->copy,
+                       "a slice of the checkpoint"));
+        MB_TRY(mb_h5_read_range(f, w->dataset, MB_DTYPE_F32, w->from, n, l->copy));
+        MB_TRY(mb_device_write(mb_zero_device(l->z), &there, l->copy));
+    }
     MB_TRY(mb_grow((void **)&l->done[w->set], &l->room[w->set], l->n_done[w->set] + 1,
                    sizeof(struct span), "ranges read"));
     l->done[w->set][l->n_done[w->set]++] = w->own;
@@ -400,6 +409,7 @@ mb_status mb_checkpoint_load(const char *path, mb_zero *z)
     for (int i = 0; i < MB_SETS_MAX; i++)
         mb_free(l.done[i]);
     mb_free(l.by_name);
+    mb_free(l.copy);
     mb_json_free(doc);
     st = mb_comm_agree(comm, st);
     if (st == MB_OK) {

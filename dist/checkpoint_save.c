@@ -218,23 +218,23 @@ static mb_status job_init(mb_checkpoints *c, mb_zero *z, const mb_checkpoint_inf
     MB_TRY(job_texts(j, info));
     MB_TRY(mb_checkpoint_path(c->dir, info->step, j->path, sizeof j->path - 16));
     snprintf(j->partial, sizeof j->partial, "%.*s.partial", (int)(sizeof j->partial - 16), j->path);
-    j->set[0] = mb_zero_flat(z)->param + j->from;
-    for (int i = 0; i < mb_zero_kind(z)->n_states; i++)
-        j->set[1 + i] = mb_zero_own_state(z, i);
+    for (int i = 0; i < mb_layout_sets(&j->layout); i++)
+        j->set[i] = mb_zero_own_set(z, i);
     return MB_OK;
 }
 
-static mb_status copy_aside(struct mb_save_job *j)
+static mb_status copy_aside(struct mb_save_job *j, mb_device *device)
 {
-    const size_t bytes = (size_t)(j->to - j->from) * sizeof(float);
+    const int64_t n = j->to - j->from;
     float *live[MB_SETS_MAX];
 
     memcpy(live, j->set, sizeof live);
     memset(j->set, 0, sizeof j->set);
     j->copied = true;
     for (int i = 0; i < mb_layout_sets(&j->layout); i++) {
-        MB_TRY(mb_pages(bytes, "the checkpoint's copy", (void **)&j->set[i]));
-        memcpy(j->set[i], live[i], bytes);
+        const mb_tensor t = mb_tensor_1d(live[i], MB_DTYPE_F32, n);
+        MB_TRY(mb_pages((size_t)n * sizeof(float), "the checkpoint's copy", (void **)&j->set[i]));
+        MB_TRY(mb_device_read(device, j->set[i], &t));
     }
     return MB_OK;
 }
@@ -254,8 +254,8 @@ static mb_status prepare(mb_checkpoints *c, mb_zero *z, const mb_checkpoint_info
                          int64_t best_step, bool async)
 {
     MB_TRY(job_init(c, z, info, best_step));
-    if (async)
-        MB_TRY(copy_aside(&c->job));
+    if (async || !mb_device_is_host(mb_zero_device(z)))
+        MB_TRY(copy_aside(&c->job, mb_zero_device(z)));
     return c->comm->rank == 0 ? make_partial(&c->job) : MB_OK;
 }
 

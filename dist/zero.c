@@ -23,12 +23,15 @@ struct mb_zero {
     int64_t *grains; /* size + 1, grains */
     int64_t state_from, state_count;
     float *state[MB_OPTIM_STATES_MAX]; /* state_count each */
-    double *partial;                   /* one per grain of the whole flat */
+    mb_arena *memory;                  /* of states, partial_there, seen */
+    double *partial, *partial_there;   /* one per grain of the whole flat: host, device */
+    float *seen, *seen_here;           /* exact: max_micro times what exact_add saw: device, host */
+    mb_shard *shard;
     void *work;
     size_t work_bytes;
-    double *table; /* votes, then (N_NOTES + n_metrics) per micro-batch */
-    double *sum;   /* n_metrics */
-    int64_t n_micro;
+    double *table;           /* votes, then (N_NOTES + n_metrics) per micro-batch */
+    double *sum;             /* n_metrics */
+    int64_t n_micro, rounds; /* of the step; of this rank so far */
     int shift;
     bool again; /* this is the repetition of a step */
     mb_zero_history history;
@@ -68,16 +71,52 @@ size_t mb_zero_state_bytes(const mb_flat *flat, const mb_optim_kind *kind, int s
 
 size_t mb_zero_work_bytes(const mb_comm *comm, const mb_flat *flat, const mb_zero_options *o)
 {
-    const int64_t el = flat->exact != NULL ? 8 : 4;
+    const int64_t el = flat->is_exact ? 8 : 4;
 
     return mb_comm_work_bytes(comm, flat->count * el) +
            sizeof(double) *
-               (size_t)(flat->count / MB_GRAIN + o->n_votes + o->max_micro * columns(o));
+               (size_t)(2 * flat->count / MB_GRAIN + o->n_votes + o->max_micro * (columns(o) + 3));
+}
+
+/* Arrays that were made without a stage in mind are whole. */
+static void own_ranges(mb_zero *z)
+{
+    mb_flat *f = z->flat;
+
+    if (f->own_param != NULL)
+        return;
+    mb_flat_shard(f, z->o.stage, z->comm->rank, z->comm->size);
+    f->is_exact = f->exact != NULL;
+    f->own_param = f->param + f->own_from;
+    f->own_grad = f->grad + f->own_from;
+    f->own_exact = f->exact != NULL ? f->exact + f->own_from : NULL;
+}
+
+/* What lives where the gradients live: states, norm partials, what exact_add saw. */
+static mb_status allocate_beside(mb_zero *z)
+{
+    const size_t state = (size_t)z->state_count * sizeof(float),
+                 partial = (size_t)(z->flat->count / MB_GRAIN + 1) * sizeof(double),
+                 seen = 3 * (size_t)z->o.max_micro * sizeof(float);
+    void *p;
+
+    MB_TRY(mb_device_arena(z->ex->device, "optimizer state",
+                           (size_t)z->kind->n_states * (state + 128) + partial + seen + 4096,
+                           &z->memory));
+    for (int i = 0; i < z->kind->n_states; i++) {
+        MB_TRY(mb_arena_take(z->memory, state, &p));
+        z->state[i] = p;
+    }
+    MB_TRY(mb_arena_take(z->memory, partial, &p));
+    z->partial_there = p;
+    MB_TRY(mb_arena_take(z->memory, seen, &p));
+    z->seen = p;
+    return MB_OK;
 }
 
 static mb_status allocate(mb_zero *z)
 {
-    const int64_t el = z->flat->exact != NULL ? 8 : 4, n = z->flat->count;
+    const int64_t el = z->flat->is_exact ? 8 : 4, n = z->flat->count;
     const int size = z->comm->size, rank = z->comm->rank;
 
     MB_TRY(MB_NEW_ARRAY(&z->bounds, size + 1));
@@ -87,14 +126,14 @@ static mb_status allocate(mb_zero *z)
         z->grains[r] = z->bounds[r] / MB_GRAIN;
     z->state_from = z->o.stage == 0 ? 0 : z->bounds[rank];
     z->state_count = z->o.stage == 0 ? n : z->bounds[rank + 1] - z->bounds[rank];
-    for (int i = 0; i < z->kind->n_states; i++)
-        MB_TRY(mb_pages((size_t)z->state_count * sizeof(float), "optimizer state",
-                        (void **)&z->state[i]));
+    MB_TRY(allocate_beside(z));
     MB_TRY(MB_NEW_ARRAY(&z->partial, n / MB_GRAIN + 1));
+    MB_TRY(MB_NEW_ARRAY(&z->seen_here, 3 * z->o.max_micro));
     MB_TRY(MB_NEW_ARRAY(&z->table, z->o.n_votes + z->o.max_micro * columns(&z->o)));
     MB_TRY(MB_NEW_ARRAY(&z->sum, z->o.n_metrics));
     z->work_bytes = mb_comm_work_bytes(z->comm, n * el);
-    return mb_alloc(z->work_bytes, "staging of the gradient reduction", &z->work);
+    MB_TRY(mb_alloc(z->work_bytes, "staging of the gradient reduction", &z->work));
+    return mb_shard_new(z->comm, z->ex, z->flat, z->work, z->work_bytes, &z->shard);
 }
 
 mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_kind *kind,
@@ -102,8 +141,10 @@ mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_
 {
     mb_zero *z = NULL;
 
-    MB_REQUIRE(options->stage == 0 || options->stage == 1, MB_EARG,
-               "zero_stage must be 0 or 1, not %d", options->stage);
+    MB_REQUIRE(options->stage >= 0 && options->stage <= 3, MB_EARG,
+               "zero_stage must be 0 to 3, not %d", options->stage);
+    MB_REQUIRE(options->stage < 2 || (flat->n_units > 0 && flat->stage == options->stage), MB_EBUG,
+               "zero: stage %d of parameters laid out for stage %d", options->stage, flat->stage);
     MB_REQUIRE(options->n_metrics >= MB_ZERO_METRICS_MIN && options->n_votes >= 0 &&
                    options->max_micro > 0 && kind->n_states <= MB_OPTIM_STATES_MAX,
                MB_EBUG, "zero: %d metrics, %d votes, %lld micro-batches, %d states",
@@ -115,12 +156,14 @@ mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_
     z->kind = kind;
     z->hyper = *hyper;
     z->o = *options;
-    const mb_status st = allocate(z);
+    own_ranges(z);
+    mb_status st = allocate(z);
+    if (st == MB_OK)
+        st = mb_zero_begin(z, 1);
     if (st != MB_OK) {
         mb_zero_free(z);
         return st;
     }
-    mb_zero_begin(z, 1);
     *out = z;
     return MB_OK;
 }
@@ -129,8 +172,9 @@ void mb_zero_free(mb_zero *z)
 {
     if (z == NULL)
         return;
-    for (int i = 0; i < MB_OPTIM_STATES_MAX; i++)
-        mb_pages_free(z->state[i], (size_t)z->state_count * sizeof(float));
+    mb_shard_free(z->shard);
+    mb_arena_free(z->memory);
+    mb_free(z->seen_here);
     mb_free(z->bounds);
     mb_free(z->grains);
     mb_free(z->partial);
@@ -140,33 +184,81 @@ void mb_zero_free(mb_zero *z)
     mb_free(z);
 }
 
-void mb_zero_begin(mb_zero *z, int64_t n_micro)
+static mb_comm *host(const mb_zero *z)
 {
+    return mb_comm_host(z->comm);
+}
+
+mb_status mb_zero_begin(mb_zero *z, int64_t n_micro)
+{
+    mb_tensor seen = mb_tensor_1d(z->seen, MB_DTYPE_F32, 3 * z->o.max_micro);
+
     MB_ASSERT(n_micro > 0 && n_micro <= z->o.max_micro);
     z->n_micro = n_micro;
+    z->rounds = 0;
     if (!z->again)
         z->shift = shift_for(z->history.max_abs);
     memset(z->table, 0, sizeof(double) * (size_t)(z->o.n_votes + z->o.max_micro * columns(&z->o)));
+    return z->flat->is_exact ? MB_RUN(z->ex, fill, &seen, 0.0f) : MB_OK;
+}
+
+/* How exact_add counts; what it sees goes to place `index`. */
+static mb_shard_exact exact_of(const mb_zero *z, int64_t index)
+{
+    return (mb_shard_exact){.shift = z->shift,
+                            .limit = ldexp(1.0, SUM_BITS - ceil_log2((double)z->n_micro)),
+                            .seen = mb_tensor_1d(z->seen + 3 * index, MB_DTYPE_F32, 3)};
+}
+
+mb_status mb_zero_enter(mb_zero *z, int64_t index, bool last)
+{
+    const mb_shard_exact e = exact_of(z, index);
+
+    MB_ASSERT(index >= 0 && index < z->n_micro);
+    z->rounds++;
+    return mb_shard_begin(z->shard, z->flat->is_exact ? &e : NULL, last);
 }
 
 mb_status mb_zero_micro(mb_zero *z, int64_t index, const double *metric)
 {
-    double *row = row_of(z, index);
-
     MB_ASSERT(index >= 0 && index < z->n_micro);
-    memcpy(row + N_NOTES, metric, sizeof(double) * (size_t)z->o.n_metrics);
-    if (z->flat->exact == NULL)
+    memcpy(row_of(z, index) + N_NOTES, metric, sizeof(double) * (size_t)z->o.n_metrics);
+    if (mb_shard_moves_gradients(z->shard))
+        return mb_shard_end(z->shard);
+    if (!z->flat->is_exact)
         return MB_OK;
 
-    float seen[3] = {0};
-    const double limit = ldexp(1.0, SUM_BITS - ceil_log2((double)z->n_micro));
+    mb_shard_exact e = exact_of(z, index);
     mb_tensor acc = mb_tensor_1d(z->flat->exact, MB_DTYPE_I64, z->flat->count);
     mb_tensor grad = mb_tensor_1d(z->flat->grad, MB_DTYPE_F32, z->flat->count);
-    mb_tensor out = mb_tensor_1d(seen, MB_DTYPE_F32, 3);
-    MB_TRY(MB_RUN(z->ex, exact_add, &acc, &grad, z->shift, limit, &out));
-    row[MAX_ABS] = (double)seen[0];
-    row[NOT_FINITE] = seen[1] != 0.0f;
-    row[TOO_LARGE] = seen[2] != 0.0f;
+    return MB_RUN(z->ex, exact_add, &acc, &grad, e.shift, e.limit, &e.seen);
+}
+
+/* Rounds that this rank has no micro-batch for. */
+static mb_status idle_rounds(mb_zero *z)
+{
+    const int64_t rounds = (z->n_micro + z->comm->size - 1) / z->comm->size;
+    const mb_shard_exact e = exact_of(z, z->o.max_micro - 1); /* zeros show nothing there */
+
+    for (; z->flat->stage >= 2 && z->rounds < rounds; z->rounds++)
+        MB_TRY(mb_shard_idle(z->shard, z->flat->is_exact ? &e : NULL));
+    return MB_OK;
+}
+
+/* What exact_add saw goes into the table, of this rank's micro-batches; the others' rows stay zero. */
+static mb_status note_seen(mb_zero *z)
+{
+    const mb_tensor seen = mb_tensor_1d(z->seen, MB_DTYPE_F32, 3 * z->o.max_micro);
+
+    if (!z->flat->is_exact)
+        return MB_OK;
+    MB_TRY(mb_device_read(z->ex->device, z->seen_here, &seen));
+    for (int64_t m = 0; m < z->n_micro; m++) {
+        const float *saw = z->seen_here + 3 * m;
+        row_of(z, m)[MAX_ABS] = (double)saw[0];
+        row_of(z, m)[NOT_FINITE] = saw[1] != 0.0f;
+        row_of(z, m)[TOO_LARGE] = saw[2] != 0.0f;
+    }
     return MB_OK;
 }
 
@@ -197,57 +289,75 @@ static struct verdict judge(mb_zero *z, mb_zero_result *out)
     return v;
 }
 
-static void clear_sums(mb_zero *z)
+static mb_status clear_sums(mb_zero *z)
 {
-    const int64_t n = z->flat->count / MB_GRAIN;
+    const mb_flat *f = z->flat;
+    const bool whole = f->exact != NULL;
+    mb_tensor sums = mb_tensor_1d(whole ? (float *)f->exact : (float *)f->own_exact, MB_DTYPE_F32,
+                                  2 * (whole ? f->count : f->own_to - f->own_from));
 
-    if (z->flat->exact == NULL)
-        return;
-#pragma omp parallel for num_threads(z->ex->threads)
-    for (int64_t g = 0; g < n; g++)
-        memset(z->flat->exact + g * MB_GRAIN, 0, MB_GRAIN * sizeof(int64_t));
+    return f->is_exact && mb_tensor_count(&sums) > 0 ? MB_RUN(z->ex, fill, &sums, 0.0f) : MB_OK;
 }
 
 static mb_status clear_gradients(mb_zero *z)
 {
-    mb_tensor grad = mb_tensor_1d(z->flat->grad, MB_DTYPE_F32, z->flat->count);
+    const mb_flat *f = z->flat;
+    const bool whole = f->grad != NULL;
+    mb_tensor grad = mb_tensor_1d(whole ? f->grad : f->own_grad, MB_DTYPE_F32,
+                                  whole ? f->count : f->own_to - f->own_from);
 
-    return MB_RUN(z->ex, fill, &grad, 0.0f);
+    return mb_tensor_count(&grad) > 0 ? MB_RUN(z->ex, fill, &grad, 0.0f) : MB_OK;
 }
 
-/* The own range of flat->grad becomes the sum over all micro-batches. */
+/* A collective over device memory between what computed its input and what uses its result. */
+static mb_status gather_all(mb_zero *z, void *buf, mb_dtype d)
+{
+    MB_TRY(mb_comm_after(z->comm, MB_STREAM_COMPUTE));
+    MB_TRY(z->comm->ops->all_gather(z->comm, buf, z->bounds, d));
+    return mb_comm_before(z->comm, MB_STREAM_COMPUTE);
+}
+
+static mb_status reduce_all(mb_zero *z, void *buf, mb_dtype d)
+{
+    MB_TRY(mb_comm_after(z->comm, MB_STREAM_COMPUTE));
+    MB_TRY(z->comm->ops->reduce_scatter(z->comm, buf, z->bounds, d, z->work, z->work_bytes));
+    return mb_comm_before(z->comm, MB_STREAM_COMPUTE);
+}
+
+/* The own range of gradients becomes the sum over all micro-batches. */
 static mb_status reduce(mb_zero *z)
 {
-    const int64_t from = z->bounds[z->comm->rank], to = z->bounds[z->comm->rank + 1];
-    const mb_comm_ops *ops = z->comm->ops;
+    const mb_flat *f = z->flat;
+    const int64_t n = f->own_to - f->own_from;
 
-    if (z->flat->exact == NULL)
-        return ops->reduce_scatter(z->comm, z->flat->grad, z->bounds, MB_DTYPE_F32, z->work,
-                                   z->work_bytes);
-    MB_TRY(ops->reduce_scatter(z->comm, z->flat->exact, z->bounds, MB_DTYPE_I64, z->work,
-                               z->work_bytes));
-    mb_tensor grad = mb_tensor_1d(z->flat->grad + from, MB_DTYPE_F32, to - from);
-    mb_tensor acc = mb_tensor_1d(z->flat->exact + from, MB_DTYPE_I64, to - from);
-    if (to > from)
+    if (!mb_shard_moves_gradients(z->shard))
+        MB_TRY(f->is_exact ? reduce_all(z, f->exact, MB_DTYPE_I64)
+                           : reduce_all(z, f->grad, MB_DTYPE_F32));
+    if (!f->is_exact)
+        return MB_OK;
+    mb_tensor grad = mb_tensor_1d(f->own_grad, MB_DTYPE_F32, n);
+    mb_tensor acc = mb_tensor_1d(f->own_exact, MB_DTYPE_I64, n);
+    if (n > 0)
         MB_TRY(MB_RUN(z->ex, exact_take, &grad, &acc, ldexp(1.0, -z->shift)));
-    if (z->comm->size > 1)
-        clear_sums(z);
-    return MB_OK;
+    return z->comm->size > 1 ? clear_sums(z) : MB_OK;
 }
 
 /* The sum of all squared gradients: per grain by its owner, then over grains in their order. */
 static mb_status sum_of_squares(mb_zero *z, double *out)
 {
-    const int64_t from = z->bounds[z->comm->rank], to = z->bounds[z->comm->rank + 1];
-    const int64_t grains = z->flat->count / MB_GRAIN;
-    mb_tensor grad = mb_tensor_1d(z->flat->grad + from, MB_DTYPE_F32, to - from);
-    mb_tensor part =
-        mb_tensor_1d(z->partial + from / MB_GRAIN, MB_DTYPE_F64, (to - from) / MB_GRAIN);
+    const mb_flat *f = z->flat;
+    const int64_t first = f->own_from / MB_GRAIN, n = f->own_to - f->own_from;
+    const int64_t grains = f->count / MB_GRAIN;
+    mb_tensor grad = mb_tensor_1d(f->own_grad, MB_DTYPE_F32, n);
+    mb_tensor part = mb_tensor_1d(z->partial_there + first, MB_DTYPE_F64, n / MB_GRAIN);
     double total = 0;
 
-    if (to > from)
+    if (n > 0) {
         MB_TRY(MB_RUN(z->ex, grain_sumsq, &part, &grad));
-    MB_TRY(z->comm->ops->all_gather(z->comm, z->partial, z->grains, MB_DTYPE_F64));
+        MB_TRY(mb_comm_wait(z->comm, MB_STREAM_COMPUTE));
+        MB_TRY(mb_device_read(z->ex->device, z->partial + first, &part));
+    }
+    MB_TRY(host(z)->ops->all_gather(host(z), z->partial, z->grains, MB_DTYPE_F64));
     for (int64_t g = 0; g < grains; g++)
         total += z->partial[g];
     *out = total;
@@ -258,6 +368,8 @@ static mb_status sum_of_squares(mb_zero *z, double *out)
 static mb_status update(mb_zero *z, double lr, float grad_scale)
 {
     const int64_t lo = z->state_from, hi = z->state_from + z->state_count;
+    float *const param = z->o.stage == 0 ? z->flat->param : z->flat->own_param;
+    float *const grad = z->o.stage == 0 ? z->flat->grad : z->flat->own_grad;
 
     for (int s = 0; s < z->flat->n_segments; s++) {
         const mb_flat_segment *seg = &z->flat->segment[s];
@@ -269,10 +381,10 @@ static mb_status update(mb_zero *z, double lr, float grad_scale)
             continue;
         for (int i = 0; i < z->kind->n_states; i++)
             state[i] = mb_tensor_1d(z->state[i] + (from - lo), MB_DTYPE_F32, to - from);
-        mb_tensor param = mb_tensor_1d(z->flat->param + from, MB_DTYPE_F32, to - from);
-        const mb_tensor grad = mb_tensor_1d(z->flat->grad + from, MB_DTYPE_F32, to - from);
+        mb_tensor p = mb_tensor_1d(param + (from - lo), MB_DTYPE_F32, to - from);
+        const mb_tensor g = mb_tensor_1d(grad + (from - lo), MB_DTYPE_F32, to - from);
         MB_TRY(z->kind->update(z->ex, &z->hyper, z->history.applied + 1, lr, seg->decay, grad_scale,
-                               &param, state, &grad));
+                               &p, state, &g));
     }
     return MB_OK;
 }
@@ -286,7 +398,7 @@ static mb_status skip(mb_zero *z, mb_zero_result *out)
     h->skipped++;
     h->skipped_row++;
     z->again = false;
-    clear_sums(z);
+    MB_TRY(clear_sums(z));
     MB_TRY(clear_gradients(z));
     if (h->skipped_row < MB_ZERO_SKIPS_MAX)
         return MB_OK;
@@ -313,8 +425,18 @@ static mb_status repeat(mb_zero *z, double max_abs, mb_zero_result *out)
     z->again = true;
     z->shift = shift_for(max_abs);
     z->history.repeated++;
-    clear_sums(z);
+    MB_TRY(clear_sums(z));
     return clear_gradients(z);
+}
+
+/* Owners have updated theirs: everyone gets them, now or when a layer needs them. */
+static mb_status new_parameters(mb_zero *z)
+{
+    if (z->o.stage == 0)
+        return MB_OK;
+    mb_shard_changed(z->shard);
+    return mb_shard_moves_parameters(z->shard) ? MB_OK
+                                               : gather_all(z, z->flat->param, MB_DTYPE_F32);
 }
 
 static mb_status apply(mb_zero *z, const mb_zero_args *args, double max_abs, mb_zero_result *out)
@@ -331,10 +453,9 @@ static mb_status apply(mb_zero *z, const mb_zero_args *args, double max_abs, mb_
         scale *= clip < 1.0 ? clip : 1.0;
     }
     if (z->o.stage == 0)
-        MB_TRY(z->comm->ops->all_gather(z->comm, z->flat->grad, z->bounds, MB_DTYPE_F32));
+        MB_TRY(gather_all(z, z->flat->grad, MB_DTYPE_F32));
     MB_TRY(update(z, args->lr, (float)scale));
-    if (z->o.stage != 0)
-        MB_TRY(z->comm->ops->all_gather(z->comm, z->flat->param, z->bounds, MB_DTYPE_F32));
+    MB_TRY(new_parameters(z));
     z->history.applied++;
     z->history.skipped_row = 0;
     z->history.max_abs = max_abs;
@@ -347,10 +468,15 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_z
 {
     const int64_t n = z->o.n_votes + z->n_micro * columns(&z->o);
 
+    MB_TRY(idle_rounds(z));
+    if (mb_shard_moves_gradients(z->shard))
+        MB_TRY(mb_shard_reduced(z->shard));
+    MB_TRY(mb_comm_wait(z->comm, MB_STREAM_COMPUTE));
+    MB_TRY(note_seen(z));
     if (z->o.n_votes > 0)
         memcpy(z->table, votes, sizeof(double) * (size_t)z->o.n_votes);
     /* Sums, but each number of a micro-batch has one owner and zeros elsewhere. */
-    MB_TRY(z->comm->ops->all_reduce(z->comm, z->table, n, MB_DTYPE_F64, MB_SUM));
+    MB_TRY(host(z)->ops->all_reduce(host(z), z->table, n, MB_DTYPE_F64, MB_SUM));
     if (z->o.n_votes > 0)
         memcpy(votes, z->table, sizeof(double) * (size_t)z->o.n_votes);
 
@@ -369,12 +495,19 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_z
 
 mb_status mb_zero_spread(mb_zero *z)
 {
-    const mb_comm_ops *ops = z->comm->ops;
-
-    MB_TRY(ops->all_gather(z->comm, z->flat->param, z->bounds, MB_DTYPE_F32));
+    mb_shard_changed(z->shard);
+    if (z->o.stage < 3)
+        MB_TRY(gather_all(z, z->flat->param, MB_DTYPE_F32));
+    if (mb_shard_moves_parameters(z->shard))
+        MB_TRY(mb_shard_settle(z->shard));
     for (int i = 0; z->o.stage == 0 && i < z->kind->n_states; i++)
-        MB_TRY(ops->all_gather(z->comm, z->state[i], z->bounds, MB_DTYPE_F32));
-    return MB_OK;
+        MB_TRY(gather_all(z, z->state[i], MB_DTYPE_F32));
+    return mb_comm_wait(z->comm, MB_STREAM_COMPUTE);
+}
+
+mb_shard *mb_zero_shard(mb_zero *z)
+{
+    return z->shard;
 }
 
 mb_zero_history *mb_zero_history_of(mb_zero *z)
@@ -388,9 +521,16 @@ void mb_zero_own(const mb_zero *z, int64_t *from, int64_t *to)
     *to = z->bounds[z->comm->rank + 1];
 }
 
-float *mb_zero_own_state(mb_zero *z, int i)
+float *mb_zero_own_set(mb_zero *z, int set)
 {
-    return z->state[i] + (z->bounds[z->comm->rank] - z->state_from);
+    if (set == 0)
+        return z->flat->own_param;
+    return z->state[set - 1] + (z->flat->own_from - z->state_from);
+}
+
+mb_device *mb_zero_device(const mb_zero *z)
+{
+    return z->ex->device;
 }
 
 const mb_optim_kind *mb_zero_kind(const mb_zero *z)
@@ -416,13 +556,18 @@ int mb_zero_shift(const mb_zero *z)
 int64_t mb_zero_step_bytes(const mb_zero *z, int64_t n_micro)
 {
     const int size = z->comm->size, rank = z->comm->rank, right = (rank + 1) % size;
-    const int64_t el = z->flat->exact != NULL ? 8 : 4, n = z->flat->count;
+    const int64_t el = z->flat->is_exact ? 8 : 4, n = z->flat->count;
     const int64_t table = z->o.n_votes + n_micro * columns(&z->o);
+    int64_t bytes;
 
     if (size == 1)
         return 0;
-    return mb_comm_mpi_all_reduce_bytes(rank, size, table, MB_DTYPE_F64) +
-           el * (n - (z->bounds[rank + 1] - z->bounds[rank])) +
-           8 * (n / MB_GRAIN - (z->grains[right + 1] - z->grains[right])) +
-           4 * (n - (z->bounds[right + 1] - z->bounds[right]));
+    bytes = mb_comm_mpi_all_reduce_bytes(rank, size, table, MB_DTYPE_F64) +
+            8 * (n / MB_GRAIN - (z->grains[right + 1] - z->grains[right]));
+    bytes += mb_shard_round_bytes(z->shard, (n_micro + size - 1) / size);
+    if (!mb_shard_moves_gradients(z->shard))
+        bytes += el * (n - (z->bounds[rank + 1] - z->bounds[rank]));
+    if (!mb_shard_moves_parameters(z->shard))
+        bytes += 4 * (n - (z->bounds[right + 1] - z->bounds[right]));
+    return bytes;
 }

@@ -2,13 +2,15 @@
  *
  * ZeRO (Rajbhandari et al., arXiv:1910.02054). Rank r owns a range of the flat parameters, cut at
  * grains (mb_flat_bounds). Stage 1: only the owner has optimizer state for a range and updates it;
- * then everyone gets the new parameters. Stage 0: everyone has all the state, gets the summed
- * gradients and updates everything. Both give the same bits. The master copy of a parameter is its
- * place in flat->param.
+ * then everyone gets the new parameters. Stage 2: only the owner keeps gradients, too. Stage 3: only
+ * the owner keeps parameters. Stage 0: everyone has all the state, gets the summed gradients and
+ * updates everything. All give the same bits. How numbers move within a step is dist/shard.h's.
  *
+ *     mb_tape_on_edges(tape, mb_shard_edge, mb_zero_shard(z));
  *     mb_zero_begin(z, M);                             // M micro-batches in this step, all ranks
  *     for each micro-batch i of this rank:
- *         forward, backward into flat->grad            // of the summed loss
+ *         MB_TRY(mb_zero_enter(z, i, last));
+ *         forward, backward                            // of the summed loss
  *         MB_TRY(mb_zero_micro(z, i, metrics));        // metrics: summed loss, trained tokens, ...
  *     MB_TRY(mb_zero_step(z, &args, votes, &result));  // on MB_ZERO_REPEAT: the loop once more
  *
@@ -23,18 +25,20 @@
  * N(r) elements (mb_zero_step_bytes; e = 8 exact, 4 otherwise):
  *
  *     (n-1) 8 (votes + M (3 + metrics))   flags, metrics (up to 64 KiB; see comm_mpi.h)
- *     e (N - N(rank))                     gradients to their owners
+ *     e (N - N(rank))                     gradients to their owners; stages 2 and 3: in each of R rounds
  *     8 (G - N(right)/4096)               norm partials
- *     4 (N - N(right))                    parameters (stage 0: gradients)
+ *     4 (N - N(right))                    parameters (stage 0: gradients); stage 3: per layer and
+ *                                         round twice, less what is still in a window
  *
- * Nothing is allocated after mb_zero_new. All functions but mb_zero_begin, mb_zero_micro and the
- * accessors are collective.
+ * where R = ceil(M / n), and N counts real parameters only where units move one by one.
+ *
+ * Nothing is allocated after mb_zero_new. All functions but mb_zero_begin and the accessors are
+ * collective; mb_zero_enter and mb_zero_micro only at stages 2 and 3.
  */
 #ifndef MB_DIST_ZERO_H
 #define MB_DIST_ZERO_H
 
-#include "core/comm.h"
-#include "core/flat.h"
+#include "dist/shard.h"
 #include "optim/optimizer.h"
 
 enum { MB_ZERO_LOSS, MB_ZERO_TOKENS, MB_ZERO_METRICS_MIN }; /* the first two metrics */
@@ -43,7 +47,7 @@ enum { MB_ZERO_SKIPS_MAX = 3 };                             /* in a row; then th
 typedef struct mb_zero mb_zero;
 
 typedef struct mb_zero_options {
-    int stage;         /* 0 or 1 */
+    int stage;         /* 0 to 3; above 1 the flat order has units and is sharded alike */
     int n_metrics;     /* per micro-batch, at least MB_ZERO_METRICS_MIN */
     int n_votes;       /* per rank, summed over ranks with the flags; may be 0 */
     int64_t max_micro; /* most micro-batches of a global step */
@@ -81,9 +85,11 @@ mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_
 void mb_zero_free(mb_zero *z); /* NULL is allowed */
 
 /* Starts (or starts again) a step of n_micro micro-batches over all ranks. */
-void mb_zero_begin(mb_zero *z, int64_t n_micro);
-/* flat->grad has received micro-batch `index` of the global step; `metric` holds n_metrics numbers.
- * With exact reduction flat->grad is zero afterwards. Local. */
+mb_status mb_zero_begin(mb_zero *z, int64_t n_micro) MB_MUST_USE;
+/* Before the forward of micro-batch `index`; `last`: this rank's last one of the step. */
+mb_status mb_zero_enter(mb_zero *z, int64_t index, bool last) MB_MUST_USE;
+/* The gradients of micro-batch `index` of the global step are complete; `metric` holds n_metrics
+ * numbers. With exact reduction the gradients are zero afterwards. */
 mb_status mb_zero_micro(mb_zero *z, int64_t index, const double *metric) MB_MUST_USE;
 /* Ends the step. votes: n_votes numbers of this rank, on return their sums over ranks. Gradients are
  * zero afterwards whatever the outcome. MB_ENUM when too many steps in a row were not finite,
@@ -94,12 +100,15 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes,
 /* After a load filled this rank's own ranges: parameters (and at stage 0 states) to all ranks.
  * Collective. */
 mb_status mb_zero_spread(mb_zero *z) MB_MUST_USE;
+/* What follows a step's layers. */
+mb_shard *mb_zero_shard(mb_zero *z);
 
 mb_zero_history *mb_zero_history_of(mb_zero *z);
 /* This rank's own range of the flat parameters, in elements. */
 void mb_zero_own(const mb_zero *z, int64_t *from, int64_t *to);
-/* State i of the own range: to - from numbers. */
-float *mb_zero_own_state(mb_zero *z, int i);
+/* Set 0: the parameters of the own range; 1 + i: state i of it. to - from numbers of the device. */
+float *mb_zero_own_set(mb_zero *z, int set);
+mb_device *mb_zero_device(const mb_zero *z); /* NULL: host memory */
 const mb_optim_kind *mb_zero_kind(const mb_zero *z);
 mb_flat *mb_zero_flat(mb_zero *z);
 mb_comm *mb_zero_comm(mb_zero *z);

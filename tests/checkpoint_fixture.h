@@ -112,7 +112,7 @@ static void run_fill(run *r, int salt)
         r->flat.param[i] = value_of(0, i, salt);
     for (int s = 0; s < 2; s++)
         for (int64_t i = from; i < to && i < used(r); i++)
-            mb_zero_own_state(r->zero, s)[i - from] = value_of(1 + s, i, salt);
+            mb_zero_own_set(r->zero, 1 + s)[i - from] = value_of(1 + s, i, salt);
     *mb_zero_history_of(r->zero) = (mb_zero_history){.applied = 1000 + salt,
                                                      .max_abs = 0.5 + salt,
                                                      .skipped = 3,
@@ -130,7 +130,7 @@ static void run_check(run *r, int salt)
         assert_true(r->flat.param[i] == (i < used(r) ? value_of(0, i, salt) : 0.0f));
     for (int s = 0; s < 2; s++)
         for (int64_t i = from; i < to && i < used(r); i++)
-            assert_true(mb_zero_own_state(r->zero, s)[i - from] == value_of(1 + s, i, salt));
+            assert_true(mb_zero_own_set(r->zero, 1 + s)[i - from] == value_of(1 + s, i, salt));
     assert_true(h->applied == 1000 + salt && h->max_abs == 0.5 + salt && h->skipped == 3 &&
                 h->skipped_row == 1 && h->repeated == 2);
 }
@@ -143,7 +143,7 @@ static void run_wipe(run *r)
     mb_zero_own(r->zero, &from, &to);
     memset(r->flat.param, 0, (size_t)r->flat.count * 4);
     for (int s = 0; s < 2; s++)
-        memset(mb_zero_own_state(r->zero, s), 0, (size_t)(to - from) * 4);
+        memset(mb_zero_own_set(r->zero, 1 + s), 0, (size_t)(to - from) * 4);
     memset(mb_zero_history_of(r->zero), 0, sizeof(mb_zero_history));
 }
 

@@ -169,6 +169,30 @@ mb_status mb_cpu_exact_add(mb_exec *ex, mb_tensor *acc, mb_tensor *g, int shift,
     return MB_OK;
 }
 
+MB_CPU_CLONES static void merge_span(int64_t *restrict acc, const int64_t *restrict x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        acc[i] += x[i];
+}
+
+mb_status mb_cpu_exact_merge(mb_exec *ex, mb_tensor *acc, const mb_tensor *x)
+{
+    const mb_spans sp = mb_spans_of(2, (const mb_tensor *const[]){acc, x});
+    int64_t *sum = acc->data;
+    const int64_t *more = x->data;
+
+    MB_ASSERT(sp.merged && acc->dtype == MB_DTYPE_I64 && x->dtype == MB_DTYPE_I64);
+    const int team = mb_team(ex, sp.cols);
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t k = 0; k < sp.count; k++) {
+        const mb_span at = mb_span_at(&sp, k);
+
+        merge_span(sum + at.col, more + at.col, at.n);
+    }
+    return MB_OK;
+}
+
 MB_CPU_CLONES static void take_span(float *restrict g, int64_t *restrict acc, double factor,
                                     int64_t n)
 {

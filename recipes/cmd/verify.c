@@ -251,15 +251,18 @@ static mb_status compare_logits(struct verify *v, const mb_tensor *logits, const
 }
 
 /* A weight or gradient where the host can read it, good until the next call. */
-static mb_status here(struct verify *v, const mb_tensor *t, mb_tensor *out)
+static mb_status here(struct verify *v, const mb_weight *w, bool gradient, mb_tensor *out)
 {
+    const mb_tensor *t = gradient ? &w->grad : &w->value;
+
     *out = *t;
     if (mb_device_is_host(v->device))
         return MB_OK;
     MB_TRY(mb_grow((void **)&v->copy, &v->copy_capacity, (size_t)mb_tensor_count(t),
                    sizeof *v->copy, "a copy of a weight"));
     out->data = v->copy;
-    return mb_weight_read(v->e->model, t, v->copy);
+    return gradient ? mb_weight_read_grad(v->e->model, w, v->copy)
+                    : mb_weight_read(v->e->model, w, 0, mb_tensor_count(t), v->copy);
 }
 
 static void disk_name(const struct verify *v, const mb_weight *w, char *out, size_t size)
@@ -296,7 +299,7 @@ static mb_status compare_gradients(struct verify *v)
         if (!w->trained)
             continue;
         MB_TRY(golden_of(v, "grad", w, &ref, name, sizeof name));
-        MB_TRY(here(v, &w->grad, &mine));
+        MB_TRY(here(v, w, true, &mine));
         note(&v->kind[GRADIENTS], name,
              difference(mb_f32(&mine), mb_f32(&ref), mb_tensor_count(&ref)),
              1e-4 * largest(&ref) + 1e-6);
@@ -338,7 +341,7 @@ static mb_status compare_parameters(struct verify *v)
             continue;
         MB_TRY(golden_of(v, "param", w, &ref, name, sizeof name));
         MB_TRY(golden_of(v, "grad", w, &grad, name, sizeof name));
-        MB_TRY(here(v, &w->value, &mine));
+        MB_TRY(here(v, w, false, &mine));
         note(&v->kind[PARAMETERS], name, settled_difference(&mine, &ref, &grad), 1e-5);
     }
     return MB_OK;
@@ -368,7 +371,7 @@ static mb_status compare_adapter(struct verify *v, const char *dir)
             st = MB_RAISE(MB_EMODEL, "%s: tensor '%s' has another shape than the adapter's", path,
                           name);
         if (st == MB_OK)
-            st = here(v, &w->value, &mine);
+            st = here(v, w, false, &mine);
         if (st == MB_OK)
             note(&v->kind[ADAPTER], name, settled_difference(&mine, &ref, &grad), 2e-4);
     }

@@ -87,7 +87,7 @@ static mb_status load_one(const mb_model *m, mb_tensor_file *f, const char *path
                mb_tensor_shape(&value, b, sizeof b));
     (*used)++;
     const size_t mark = mb_arena_used(scratch);
-    if (!mb_device_is_host(m->device))
+    if (!mb_weight_is_here(m, w))
         MB_TRY(mb_arena_take(scratch, (size_t)mb_tensor_bytes(&value), &value.data));
     MB_TRY(mb_load_f32(f, at, ex, scratch, &value));
     if (value.data != w->value.data)
@@ -146,16 +146,16 @@ done:
     return st;
 }
 
-static mb_status append(const mb_model *m, mb_safetensors_writer *w, const mb_tensor *t)
+static mb_status append(const mb_model *m, mb_safetensors_writer *w, const mb_weight *v)
 {
-    const int64_t bytes = mb_tensor_bytes(t);
+    const int64_t bytes = mb_tensor_bytes(&v->value);
     void *copy = NULL;
     mb_status st;
 
-    if (mb_device_is_host(m->device))
-        return mb_safetensors_append(w, t->data, bytes);
+    if (mb_weight_is_here(m, v))
+        return mb_safetensors_append(w, v->value.data, bytes);
     MB_TRY(mb_alloc((size_t)bytes, "an adapter's copy", &copy));
-    st = mb_weight_read(m, t, copy);
+    st = mb_weight_read(m, v, 0, mb_tensor_count(&v->value), copy);
     if (st == MB_OK)
         st = mb_safetensors_append(w, copy, bytes);
     mb_free(copy);
@@ -175,7 +175,7 @@ static mb_status write_all(const mb_model *m, mb_safetensors_writer *w)
     }
     for (int i = 0; i < m->n_weights; i++)
         if (m->weight[i].trained)
-            MB_TRY(append(m, w, &m->weight[i].value));
+            MB_TRY(append(m, w, &m->weight[i]));
     return mb_safetensors_finish(w);
 }
 

@@ -20,20 +20,21 @@ static bool written(const mb_weight *w)
     return w->row != NULL; /* adapters have no row */
 }
 
-static mb_status append_cast(mb_safetensors_writer *w, const mb_export *e, const mb_tensor *t,
+static mb_status append_cast(mb_safetensors_writer *w, const mb_export *e, const mb_weight *v,
                              void *work)
 {
+    const mb_tensor *t = &v->value;
     const int64_t n = mb_tensor_count(t);
-    const bool host = mb_device_is_host(e->model->device);
+    const bool here = mb_weight_is_here(e->model, v);
 
-    if (e->dtype == MB_DTYPE_F32 && host)
+    if (e->dtype == MB_DTYPE_F32 && here)
         return mb_safetensors_append(w, t->data, mb_tensor_bytes(t));
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t k = n - from < CHUNK ? n - from : CHUNK;
         mb_tensor in = mb_tensor_1d(mb_f32(t) + from, MB_DTYPE_F32, k);
         mb_tensor out = mb_tensor_1d(work, e->dtype, k);
-        if (!host) {
-            MB_TRY(mb_weight_read(e->model, &in, (float *)work + CHUNK));
+        if (!here) {
+            MB_TRY(mb_weight_read(e->model, v, from, k, (float *)work + CHUNK));
             in.data = (float *)work + CHUNK;
         }
         MB_TRY(MB_RUN(e->ex, cast, &out, &in));
@@ -52,7 +53,7 @@ static mb_status write_all(const mb_export *e, mb_safetensors_writer *w, void *w
                                           m->weight[i].value.dim));
     for (int i = 0; i < m->n_weights; i++)
         if (written(&m->weight[i]))
-            MB_TRY(append_cast(w, e, &m->weight[i].value, work));
+            MB_TRY(append_cast(w, e, &m->weight[i], work));
     return mb_safetensors_finish(w);
 }
 

@@ -41,6 +41,8 @@ mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out
     if (!mb_device_is_host(e->device))
         MB_TRY_GOTO(mb_feed_new(e->device, &e->feed), st, fail);
     MB_TRY_GOTO(mb_model_layout(m, &e->flat), st, fail);
+    if (o->size > 0)
+        mb_flat_shard(&e->flat, o->zero_stage, o->rank, o->size);
     MB_TRY_GOTO(measure_run(e, o->exact, &e->run_bytes), st, fail);
     MB_TRY_GOTO(mb_device_arena(e->device, "run", e->run_bytes + 4096, &e->run), st, fail);
     MB_TRY_GOTO(mb_model_bind(m, e->device, e->run, &e->flat, o->exact), st, fail);
@@ -65,6 +67,7 @@ void mb_engine_free(mb_engine *e)
     mb_arena_free(e->run);
     mb_feed_free(e->feed);
     mb_free(e->flat.segment);
+    mb_free(e->flat.unit);
     mb_model_free(e->model);
     mb_free(e);
 }

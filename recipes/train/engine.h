@@ -22,6 +22,8 @@ typedef struct mb_engine_options {
     mb_device *device;     /* borrowed; NULL: host memory, kernels of the CPU */
     int threads;           /* of the host */
     bool exact;            /* room for the exact accumulator */
+    int zero_stage;        /* what this rank keeps of the flat order (core/flat.h) ... */
+    int rank, size;        /* ... of these ranks; size 0: all of it */
     bool recompute;        /* gradient checkpointing */
     int64_t max_positions; /* longest sequence; 0: the model's */
 } mb_engine_options;

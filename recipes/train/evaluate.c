@@ -28,6 +28,19 @@ static int64_t count_right(const mb_batch *b, const mb_tensor *logits)
     return right;
 }
 
+/* Before a forward: parameters that are spread over ranks are gathered as it goes. */
+static mb_status look(mb_job *j, bool idle)
+{
+    return j->zero != NULL ? mb_shard_look(mb_zero_shard(j->zero), idle) : MB_OK;
+}
+
+/* Forwards of other ranks in which this one has no part but its parameters. */
+static mb_status idle(mb_job *j)
+{
+    MB_TRY(look(j, true));
+    return j->task->accuracy ? look(j, true) : MB_OK;
+}
+
 static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, double *sums)
 {
     const mb_store *store = j->data->eval_store != NULL ? j->data->eval_store : j->data->store;
@@ -38,22 +51,28 @@ static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, double *sums)
     mb_step_micro(s, m, &micro);
     /* the evaluation of a masked-lm always masks the same tokens */
     MB_TRY(mb_collate(&j->data->collate, store, &micro, UINT32_MAX, b));
+    MB_TRY(look(j, false));
     MB_TRY(mb_engine_micro(j->engine, b, false, &r));
     sums[LOSS] = r.loss;
     sums[WEIGHT] = r.weight;
     if (j->task->accuracy) {
         const mb_tensor rows = mb_tensor_1d(b->target_row, MB_DTYPE_I32, b->n_targets);
         mb_tensor logits;
+        MB_TRY(look(j, false));
         MB_TRY(mb_engine_logits(j->engine, b, &rows, &logits));
         sums[RIGHT] = (double)count_right(b, &logits);
     }
     return MB_OK;
 }
 
-static mb_status some_micros(mb_job *j, double *sums, const mb_step *s, int64_t from, int64_t to)
+/* Micro-batches [from, to), in a round in which some rank has `most`. */
+static mb_status some_micros(mb_job *j, double *sums, const mb_step *s, int64_t from, int64_t to,
+                             int64_t most)
 {
     for (int64_t m = from; m < to; m++)
         MB_TRY(run_micro(j, s, m, sums + m * SUMS));
+    for (int64_t m = to; m < from + most; m++)
+        MB_TRY(idle(j));
     return MB_OK;
 }
 
@@ -61,14 +80,17 @@ static mb_status some_micros(mb_job *j, double *sums, const mb_step *s, int64_t 
  * longer than what a batch system grants between its signal and the end. */
 static mb_status all_micros(mb_job *j, double *sums, const mb_step *s, bool *given_up)
 {
-    const int64_t rounds = (s->n_micro / j->comm->size + 1 + ROUND - 1) / ROUND;
+    const int64_t share = (s->n_micro + j->comm->size - 1) / j->comm->size; /* the most of a rank */
+    const int64_t rounds = (share + ROUND - 1) / ROUND;
     int64_t from, to;
 
     mb_micro_range(s->n_micro, j->comm->rank, j->comm->size, &from, &to);
     for (int64_t r = 0; r < rounds && !*given_up; r++) {
         const int64_t end = from + ROUND < to ? from + ROUND : to;
         double stop;
-        MB_TRY(mb_comm_agree(j->comm, some_micros(j, sums, s, from, end)));
+        const int64_t left = share - r * ROUND;
+        MB_TRY(mb_comm_agree(j->comm,
+                             some_micros(j, sums, s, from, end, left < ROUND ? left : ROUND)));
         from = end;
         stop = j->use == MB_JOB_TRAIN && mb_stop_poll() != MB_STOP_NO ? 1.0 : 0.0;
         MB_TRY(j->comm->ops->all_reduce(j->comm, &stop, 1, MB_DTYPE_F64, MB_MAX));

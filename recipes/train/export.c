@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/alloc.h"
 #include "core/log.h"
 #include "core/path.h"
 #include "recipes/export/model.h"
@@ -224,8 +225,28 @@ static mb_status best_or_last(mb_job *j)
     return mb_checkpoint_load(path, j->zero);
 }
 
+/* Rank 0 can read every parameter: at stage 3 out of a copy in host memory. */
+static mb_status collect(mb_job *j)
+{
+    mb_flat *f = &j->engine->flat;
+
+    if (f->stage < 3)
+        return mb_shard_settle(mb_zero_shard(j->zero));
+    MB_TRY(mb_comm_agree(j->comm, mb_pages((size_t)f->count * sizeof(float),
+                                           "the parameters of all ranks", (void **)&f->host)));
+    return mb_shard_collect(mb_zero_shard(j->zero));
+}
+
 mb_status mb_job_export(mb_job *j)
 {
+    mb_flat *f = &j->engine->flat;
+    mb_status st;
+
     MB_TRY(best_or_last(j));
-    return mb_comm_agree(j->comm, j->comm->rank == 0 ? write_final(j) : MB_OK);
+    MB_TRY(collect(j));
+    st = mb_comm_agree(j->comm, j->comm->rank == 0 ? write_final(j) : MB_OK);
+    if (f->host != NULL)
+        mb_pages_free(f->host, (size_t)f->count * sizeof(float));
+    f->host = NULL;
+    return st;
 }

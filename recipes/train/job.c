@@ -14,6 +14,7 @@
 #include "core/memory.h"
 #include "core/path.h"
 #include "core/rng.h"
+#include "dist/comm_nccl.h"
 #include "recipes/export/adapter.h"
 
 void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads,
@@ -178,12 +179,49 @@ done:
     return st;
 }
 
+/* The device steps run on, the same kind on all ranks, and what moves its numbers between them. */
+static mb_status open_device(mb_job *j)
+{
+    static const mb_device_kind kinds[] = {[MB_RUN_ON_AUTO] = MB_DEVICE_AUTO,
+                                           [MB_RUN_ON_CPU] = MB_DEVICE_CPU,
+                                           [MB_RUN_ON_CUDA] = MB_DEVICE_CUDA};
+    const mb_device_kind wanted = kinds[j->recipe->device];
+    int32_t cuda;
+
+    MB_TRY(mb_comm_agree(
+        j->comm, mb_device_open(wanted, j->launch->local_rank, j->launch->threads, &j->device)));
+    cuda = j->device->kind == MB_DEVICE_CUDA;
+    MB_TRY(j->comm->ops->all_reduce(j->comm, &cuda, 1, MB_DTYPE_I32, MB_MIN));
+    if (!cuda && j->device->kind == MB_DEVICE_CUDA) {
+        mb_log_warn("another rank has no GPU: this one's is not used");
+        mb_device_close(j->device);
+        j->device = NULL;
+        MB_TRY(mb_device_cpu(j->launch->threads, &j->device));
+    }
+    if (cuda)
+        mb_log_info("computing on %s (%s)", j->device->name, j->device->class_);
+    j->data_comm = j->comm;
+    return cuda ? mb_comm_nccl_new(j->comm, j->device, j->recipe->comm_timeout, "dp", &j->data_comm)
+                : MB_OK;
+}
+
+int64_t mb_job_bytes_sent(const mb_job *j)
+{
+    return j->comm->bytes_sent + (j->data_comm != j->comm ? j->data_comm->bytes_sent : 0);
+}
+
 static mb_status open_model(mb_job *j)
 {
     const mb_recipe *r = j->recipe;
     mb_session_options o;
 
     mb_job_session_options(r, j->task, j->launch->threads, &o);
+    o.engine.device = j->device;
+    if (j->use == MB_JOB_TRAIN || j->use == MB_JOB_PLAN) {
+        o.engine.zero_stage = (int)r->zero_stage;
+        o.engine.rank = j->comm->rank;
+        o.engine.size = j->comm->size;
+    }
     o.quiet = j->comm->rank != 0;
     if (j->use == MB_JOB_EVAL)
         o.trained = MB_TRAINED_NOTHING;
@@ -216,8 +254,10 @@ static mb_status open_optimizer(mb_job *j)
                                .n_votes = MB_VOTES,
                                .max_micro = mb_sampler_max_micro(j->data->train)};
 
-    return mb_zero_new(j->comm, &j->engine->ex, &j->engine->flat, mb_optim_find(r->optim), &hyper,
-                       &o, &j->zero);
+    MB_TRY(mb_zero_new(j->data_comm, &j->engine->ex, &j->engine->flat, mb_optim_find(r->optim),
+                       &hyper, &o, &j->zero));
+    mb_tape_on_edges(j->engine->tape, mb_shard_edge, mb_zero_shard(j->zero));
+    return MB_OK;
 }
 
 static mb_status open_sinks(mb_job *j)
@@ -418,6 +458,8 @@ static mb_status open_for(mb_job *j)
     mb_model_config c;
 
     MB_TRY(compare_hardware(j));
+    if (j->use != MB_JOB_EXPORT)
+        MB_TRY(open_device(j));
     MB_TRY(mb_comm_agree(j->comm, read_config(j, &c)));
     return open[j->use](j, &c);
 }
@@ -431,7 +473,7 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
     j->recipe = r;
     j->use = use;
     j->launch = launch;
-    j->comm = launch->world;
+    j->comm = j->data_comm = launch->world;
     j->task = mb_task_find(r->task);
     j->save_aside = r->save_async != MB_NO;
     j->at.best = NAN;
@@ -459,6 +501,9 @@ void mb_job_close(mb_job *j)
     mb_checkpoints_close(j->checkpoints);
     mb_zero_free(j->zero);
     mb_engine_free(j->engine);
+    if (j->data_comm != j->comm)
+        mb_comm_free(j->data_comm);
+    mb_device_close(j->device);
     mb_data_free(j->data);
     mb_json_free(j->config);
     mb_free(j->resumed_from);

@@ -58,6 +58,8 @@ typedef struct mb_job {
     mb_data *data;
     mb_json_doc *config; /* the base model's config.json */
     int64_t base_labels; /* classes that the base tells apart; 0: it is no classifier */
+    mb_device *device;   /* where steps run */
+    mb_comm *data_comm;  /* of gradients and parameters: the device's, or comm */
     mb_engine *engine;
     mb_session_options session; /* what it was opened with */
     mb_zero *zero;
@@ -112,10 +114,14 @@ mb_status mb_job_metric_exists(const mb_job *j) MB_MUST_USE;
 mb_status mb_job_saved(mb_job *j, mb_save_outcome outcome) MB_MUST_USE;
 mb_status mb_job_base_digest(mb_job *j) MB_MUST_USE;
 
+/* Payload bytes that left this rank, on all communicators. */
+int64_t mb_job_bytes_sent(const mb_job *j);
+
 /* plan.c: bytes per rank, by what they are for. */
 typedef struct mb_memory_plan {
     int64_t weights, gradients, exact, optimizer, activations, workspace, communication,
         checkpoints, data, total;
+    int64_t on_device; /* of total; 0 where the device's memory is the host's */
 } mb_memory_plan;
 void mb_job_memory(const mb_job *j, mb_memory_plan *out);
 /* MB_ENOMEM, with both numbers and what to change, when the plan exceeds what the machine has for

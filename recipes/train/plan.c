@@ -22,6 +22,18 @@ static int64_t checkpoint_bytes(const mb_job *j)
     return (int64_t)bytes;
 }
 
+/* Whole, or the own range and a window of each kind. */
+static int64_t gradient_elements(const mb_flat *f)
+{
+    int64_t n = f->own_to - f->own_from;
+
+    if (f->stage < 2)
+        return f->count;
+    for (int w = 0; w < MB_FLAT_WINDOWS; w++)
+        n += mb_flat_window_count(f, w);
+    return n;
+}
+
 void mb_job_memory(const mb_job *j, mb_memory_plan *p)
 {
     const mb_flat *f = &j->engine->flat;
@@ -30,11 +42,10 @@ void mb_job_memory(const mb_job *j, mb_memory_plan *p)
                                .n_metrics = MB_METRICS_PER_MICRO,
                                .n_votes = MB_VOTES,
                                .max_micro = mb_sampler_max_micro(j->data->train)};
-    const int64_t trained = f->count;
 
     *p = (mb_memory_plan){0};
-    p->gradients = trained * (int64_t)sizeof(float);
-    p->exact = f->exact != NULL ? trained * (int64_t)sizeof(int64_t) : 0;
+    p->gradients = gradient_elements(f) * (int64_t)sizeof(float);
+    p->exact = f->is_exact ? gradient_elements(f) * (int64_t)sizeof(int64_t) : 0;
     p->weights = (int64_t)j->engine->run_bytes - p->gradients - p->exact;
     p->optimizer = (int64_t)mb_zero_state_bytes(f, kind, z.stage, j->comm->rank, j->comm->size);
     p->communication = (int64_t)mb_zero_work_bytes(j->comm, f, &z);
@@ -44,11 +55,35 @@ void mb_job_memory(const mb_job *j, mb_memory_plan *p)
     p->data = j->data_bytes;
     p->total = p->weights + p->gradients + p->exact + p->optimizer + p->activations + p->workspace +
                p->communication + p->checkpoints + p->data;
+    if (mb_device_is_host(j->device))
+        return;
+    p->communication += (int64_t)mb_feed_bytes(j->engine->batch_bytes); /* pinned */
+    p->activations += (int64_t)mb_feed_bytes(j->engine->batch_bytes);
+    p->total += 2 * (int64_t)mb_feed_bytes(j->engine->batch_bytes);
+    p->on_device =
+        p->weights + p->gradients + p->exact + p->optimizer + p->activations + p->workspace;
 }
 
 static double mib(int64_t bytes)
 {
     return (double)bytes / 1048576.0;
+}
+
+static mb_status fits_on_device(const mb_job *j, const mb_memory_plan *p)
+{
+    int64_t available, all;
+
+    if (p->on_device == 0)
+        return MB_OK;
+    MB_TRY(j->device->ops->memory(j->device, &available, &all));
+    MB_REQUIRE(p->on_device <= available, MB_ENOMEM,
+               "this run needs %.0f MiB on each GPU, %.0f of %.0f MiB of %s are free: try "
+               "gradient_checkpointing=true, a smaller per_device_train_batch_size or max_length, "
+               "zero_stage=%d%s",
+               mib(p->on_device), mib(available), mib(all), j->device->name,
+               j->recipe->zero_stage < 2 ? 2 : 3,
+               j->recipe->finetuning_type == MB_FINETUNING_LORA ? "" : ", or finetuning_type=lora");
+    return MB_OK;
 }
 
 mb_status mb_job_fits(mb_job *j)
@@ -59,17 +94,18 @@ mb_status mb_job_fits(mb_job *j)
     mb_job_memory(j, &p);
     MB_TRY(mb_memory_limits("", &limit));
     const int64_t have = limit.available / j->launch->local_size;
-    if (p.total > have && j->save_aside && j->recipe->save_async == MB_AUTO) {
+    if (p.total - p.on_device > have && j->save_aside && j->recipe->save_async == MB_AUTO) {
         j->save_aside = false;
         mb_job_memory(j, &p);
         mb_log_info("no memory for a copy of the state: steps wait while a checkpoint is written");
     }
+    MB_TRY(fits_on_device(j, &p));
     MB_REQUIRE(
-        p.total <= have, MB_ENOMEM,
+        p.total - p.on_device <= have, MB_ENOMEM,
         "this run needs %.0f MiB on each rank, %.0f MiB are there (%d %s on this machine): try "
         "gradient_checkpointing=true, a smaller per_device_train_batch_size or max_length%s, "
         "or fewer ranks here",
-        mib(p.total), mib(have), j->launch->local_size,
+        mib(p.total - p.on_device), mib(have), j->launch->local_size,
         j->launch->local_size == 1 ? "rank" : "ranks",
         j->recipe->finetuning_type == MB_FINETUNING_LORA ? "" : ", finetuning_type=lora");
     return MB_OK;

@@ -15,7 +15,7 @@
 #include "core/memory.h"
 #include "recipes/train/job.h"
 
-static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m)
+static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, bool last)
 {
     double metric[MB_METRICS_PER_MICRO];
     mb_micro_result r;
@@ -24,6 +24,7 @@ static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m)
     mb_step_micro(s, m, &micro);
     MB_TRY(
         mb_collate(&j->data->collate, j->data->store, &micro, (uint32_t)s->step, j->data->batch));
+    MB_TRY(mb_zero_enter(j->zero, m, last));
     MB_TRY(mb_engine_micro(j->engine, j->data->batch, true, &r));
     metric[MB_ZERO_LOSS] = r.loss;
     metric[MB_ZERO_TOKENS] = r.weight;
@@ -37,10 +38,10 @@ static mb_status run_micros(mb_job *j, const mb_step *s)
 {
     int64_t from, to;
 
-    mb_zero_begin(j->zero, s->n_micro);
+    MB_TRY(mb_zero_begin(j->zero, s->n_micro));
     mb_micro_range(s->n_micro, j->comm->rank, j->comm->size, &from, &to);
     for (int64_t m = from; m < to; m++)
-        MB_TRY(run_micro(j, s, m));
+        MB_TRY(run_micro(j, s, m, m + 1 == to));
     return MB_OK;
 }
 
@@ -338,7 +339,7 @@ static mb_status finish(mb_job *j)
     mb_metrics_add(&m, "num_skipped_steps", (double)mb_zero_history_of(j->zero)->skipped);
     mb_metrics_add(&m, "num_repeated_steps", (double)mb_zero_history_of(j->zero)->repeated);
     mb_metrics_add(&m, "num_step_allocations", (double)j->step_allocations);
-    mb_metrics_add(&m, "num_bytes_sent", (double)j->comm->bytes_sent);
+    mb_metrics_add(&m, "num_bytes_sent", (double)mb_job_bytes_sent(j));
     mb_metrics_add(&m, "num_library_bytes", (double)j->library_bytes);
     mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
     mb_metrics_add(&m, "num_planned_bytes", (double)plan.total);

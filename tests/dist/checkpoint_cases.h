@@ -137,7 +137,7 @@ static void one_rank_that_fails_stops_the_save_everywhere(void **state)
     run_fill(&r, 1);
     mb_zero_own(r.zero, &from, &to);
     if (launch.rank == launch.size - 1)
-        mb_zero_own_state(r.zero, 0)[5] = INFINITY;
+        mb_zero_own_set(r.zero, 1 + 0)[5] = INFINITY;
     OK(mb_checkpoints_begin(c, r.zero, &info, -1, true));
     OK(mb_checkpoints_wait(c, &outcome));
     assert_int_equal(outcome, MB_SAVE_FAILED);

@@ -139,7 +139,7 @@ static mb_status attempt(problem *p, int step, double *votes, mb_zero_result *r)
 {
     const mb_zero_args args = {.lr = 1e-2f, .max_grad_norm = p->max_norm};
 
-    mb_zero_begin(p->zero, MICROS);
+    OK(mb_zero_begin(p->zero, MICROS));
     for (int m = MICROS - 1; m >= 0; m--) {
         double metric[METRICS];
         if (m % p->comm->size != p->comm->rank)
@@ -170,7 +170,7 @@ static void finish(problem *p)
     mb_zero_own(p->zero, &from, &to);
     for (int i = 0; i < 2; i++) {
         p->state[i] = zeros(p->flat.count, 4);
-        memcpy(p->state[i] + from, mb_zero_own_state(p->zero, i), (size_t)(to - from) * 4);
+        memcpy(p->state[i] + from, mb_zero_own_set(p->zero, 1 + i), (size_t)(to - from) * 4);
         OK(p->comm->ops->all_gather(p->comm, p->state[i], bounds, MB_DTYPE_F32));
     }
     free(bounds);
@@ -371,7 +371,7 @@ static void no_trained_token_is_an_error(void **state)
     const double metric[METRICS] = {0};
 
     problem_new(&p, launch.world, true, 1, 100);
-    mb_zero_begin(p.zero, 1);
+    OK(mb_zero_begin(p.zero, 1));
     if (launch.rank == 0)
         OK(mb_zero_micro(p.zero, 0, metric));
     assert_int_equal(mb_zero_step(p.zero, &args, votes, &r), MB_EDATA);

@@ -33,7 +33,7 @@ static mb_status save(mb_launch *l, mb_flat *flat, const char *folder)
     mb_zero_own(z, &from, &to);
     for (int s = 0; s < 2; s++)
         for (int64_t i = from; i < to; i++)
-            mb_zero_own_state(z, s)[i - from] = (float)i + 0.25f * (float)(s + 1);
+            mb_zero_own_set(z, 1 + s)[i - from] = (float)i + 0.25f * (float)(s + 1);
     MB_TRY(mb_checkpoints_open(l->world, &co, &c));
     MB_TRY(mb_checkpoints_begin(c, z, &info, -1, true));
     MB_TRY(mb_checkpoints_wait(c, &outcome));

@@ -350,7 +350,7 @@ static void values_that_are_not_finite_are_not_published(void **state)
 
     run_new(&r, mb_comm_self(), 1);
     run_fill(&r, 1);
-    mb_zero_own_state(r.zero, 1)[12345] = NAN;
+    mb_zero_own_set(r.zero, 1 + 1)[12345] = NAN;
     OK(mb_checkpoints_begin(c, r.zero, &info, -1, false));
     OK(mb_checkpoints_wait(c, &outcome));
     assert_int_equal(outcome, MB_SAVE_FAILED);
