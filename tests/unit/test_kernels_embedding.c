@@ -51,6 +51,53 @@ static void table_gradient_adds_rows_in_order(void **state)
     }
 }
 
+/* Runs of one id that are longer than what a device adds in one go, and just as long; a table whose
+ * ids take several digits of a sort. */
+static void frequent_ids_get_all_their_rows(void **state)
+{
+    enum { ROWS = 1500, WIDE = 70000 };
+    static double want[2 * 12];
+    mb_exec ex = exec_with(2);
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const int64_t cols = i % 2 == 0 ? 12 : 7;
+        mb_tensor dy = random_matrix(ROWS, cols, 0, 1.0f), ids = indices(ROWS);
+        mb_tensor dw = matrix(WIDE, cols, 0), again = matrix(WIDE, cols, 0);
+
+        memset(want, 0, sizeof want);
+        memset(dw.data, 0, (size_t)mb_tensor_bytes(&dw));
+        memset(again.data, 0, (size_t)mb_tensor_bytes(&again));
+        for (int64_t r = 0; r < ROWS; r++) {
+            /* most rows 7 or, 64 of them, 65536 + 7: the same low digit; others once, some never */
+            const int32_t id = r % 23 == 22 && r < 64 * 23 ? 65543
+                               : r % 5 == 4                ? (int32_t)(WIDE - 1 - r)
+                               : r % 11 == 3               ? -1
+                                                           : 7;
+
+            mb_i32(&ids)[r] = id;
+            for (int64_t c = 0; c < cols; c++)
+                want[(id == 7 ? 0 : 12) + c] += id == 7 || id == 65543 ? mb_row(&dy, r)[c] : 0.0;
+        }
+        RUN(&ex, embedding_bwd, &dw, &ids, &dy);
+        for (int64_t c = 0; c < cols; c++) {
+            check_near(mb_row(&dw, 7)[c], want[c], 1e-4);
+            check_near(mb_row(&dw, 65543)[c], want[12 + c], 1e-5);
+            assert_true(mb_row(&dw, 8)[c] == 0.0f);
+        }
+        for (int64_t r = 0; r < ROWS; r++)
+            if (mb_i32(&ids)[r] > 65543)
+                assert_memory_equal(mb_row(&dw, mb_i32(&ids)[r]), mb_row(&dy, r), 4 * (size_t)cols);
+        /* what an id gets does not depend on the rows of others */
+        for (int64_t r = 0; r < ROWS; r++)
+            if (mb_i32(&ids)[r] != 7)
+                mb_i32(&ids)[r] = i / 2 == 0 ? 3 : -1;
+        RUN(&ex, embedding_bwd, &again, &ids, &dy);
+        assert_memory_equal(mb_row(&again, 7), mb_row(&dw, 7), 4 * (size_t)cols);
+        mb_arena_reset(memory);
+    }
+}
+
 static void gather_and_scatter_skip_negative_indices(void **state)
 {
     (void)state;
@@ -83,6 +130,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         KERNEL_TEST(rows_are_looked_up),
         KERNEL_TEST(table_gradient_adds_rows_in_order),
+        KERNEL_TEST(frequent_ids_get_all_their_rows),
         KERNEL_TEST(gather_and_scatter_skip_negative_indices),
     };
 
