@@ -36,7 +36,10 @@ static mb_status find(void *library, const char *path, const char *name, void *o
 
 static void version_text(int version, char *text, size_t size)
 {
-    snprintf(text, size, "%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
+    const int major = version < 10000 ? version / 1000 : version / 10000; /* up to 2.8: 2708 */
+
+    snprintf(text, size, "%d.%d.%d", major, version / 100 % (version < 10000 ? 10 : 100),
+             version % 100);
 }
 
 /* Once per process: a library that was found stays. */
@@ -63,7 +66,7 @@ static mb_status load(void)
     MB_REQUIRE(nccl.GetVersion(&version) == MB_NCCL_SUCCESS, MB_ENOTSUP,
                "%s does not tell its version", path);
     char text[32];
-    version_text(version < 10000 ? version * 10 : version, text, sizeof text);
+    version_text(version, text, sizeof text);
     MB_REQUIRE(version >= MB_NCCL_VERSION_MIN && version < 30000, MB_ENOTSUP,
                "%s is NCCL %s; mbuyu needs 2.18 or a later 2", path, text);
     nccl.version = version;

@@ -2,7 +2,7 @@
  *
  * NCCL is loaded at run time, so that one program runs with and without it and with whatever version
  * a machine has. These are our own declarations of what has been the same since 2.18;
- * tests/unit/test_nccl_abi.c compares them with nccl.h where there is one.
+ * tests/dist/test_nccl_real.np2.c compares them with nccl.h where there is one.
  */
 #ifndef MB_DIST_NCCL_ABI_H
 #define MB_DIST_NCCL_ABI_H

@@ -1,0 +1,50 @@
+/* dist/mesh.h - which ranks share parameters, and which hold copies of them.
+ *
+ * All ranks train the same model on other data. With hybrid sharding (Zhao et al., arXiv:2304.11277,
+ * section 3.2) they stand in a grid; here 8 ranks on two nodes, shards of 4:
+ *
+ *                         dp inner: share one copy of the parameters
+ *     node 0              0   1   2   3
+ *     node 1              4   5   6   7
+ *
+ *     dp outer: 0 4, 1 5, 2 6, 3 7: hold the same part, each of another copy
+ *
+ * Gradients are reduce-scattered inside, where links are fast, and the parts that result summed
+ * outside; parameters are gathered inside. Without hybrid sharding dp_inner is everybody and dp_outer
+ * oneself.
+ *
+ *     MB_TRY(mb_mesh_new(launch.world, device, &options, &mesh));
+ *     ... mesh->dp, mesh->dp_inner, mesh->dp_outer ...
+ *     mb_mesh_free(mesh);
+ *
+ * Ranks are ordered by node first, whatever order the launcher gave them, so that shards of a size
+ * that divides a node's ranks stay inside nodes.
+ */
+#ifndef MB_DIST_MESH_H
+#define MB_DIST_MESH_H
+
+#include "core/comm.h"
+
+enum { MB_SHARD_ALL = 0, MB_SHARD_NODE = -1 };
+
+typedef struct mb_mesh_options {
+    int shard_size; /* ranks that share parameters; MB_SHARD_ALL: all, MB_SHARD_NODE: a node's */
+    double timeout; /* seconds, of NCCL's communicators (dist/comm_nccl.h) */
+} mb_mesh_options;
+
+/* Communicators for the memory of the device, over NCCL where that is a GPU's; mb_comm_host gives
+ * each one's twin for host memory. */
+typedef struct mb_mesh {
+    mb_comm *dp;       /* all ranks, ordered as in world */
+    mb_comm *dp_inner; /* rank: which part of the parameters is mine; size: into how many */
+    mb_comm *dp_outer; /* rank: which copy I belong to; size: how many */
+    mb_comm *owned[5]; /* what mb_mesh_free frees, in this order; NULL where two are the same */
+} mb_mesh;
+
+/* `world` (for host memory) and `device` (NULL: host memory) are borrowed and outlive *out, which
+ * the caller owns. MB_EARG when the ranks cannot be divided so. Collective. */
+mb_status mb_mesh_new(mb_comm *world, mb_device *device, const mb_mesh_options *options,
+                      mb_mesh **out) MB_MUST_USE;
+void mb_mesh_free(mb_mesh *m); /* NULL is allowed; collective */
+
+#endif
