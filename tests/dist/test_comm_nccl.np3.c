@@ -331,10 +331,20 @@ static void assert_given_up(mb_comm *c, twin *t, const char *part)
     mb_status_clear();
 }
 
+/* What the real NCCL answers by hanging or worse. */
+static void only_emulated(void)
+{
+    const char *library = getenv("MBUYU_NCCL_LIBRARY");
+
+    if (library == NULL || strstr(library, "emu") == NULL)
+        skip();
+}
+
 static void calls_that_differ_are_found(void **state)
 {
     const char *const parts[] = {"AllReduce of", "number 2", "AllGather"};
 
+    only_emulated();
     for (int k = 0; k < 3; k++) {
         mb_comm *c;
         twin t = twin_new(MB_DTYPE_F32, 96);
@@ -363,6 +373,22 @@ static void calls_that_differ_are_found(void **state)
         OK(mb_comm_nccl_new(host, device, 20.0, "dp", &dp));
         twin_free(&t);
     }
+}
+
+static void host_memory_is_refused(void **state)
+{
+    mb_comm *c;
+    float here[4] = {0};
+
+    only_emulated();
+    OK(mb_comm_nccl_new(host, device, 20.0, "host", &c));
+    assert_int_equal(c->ops->all_reduce(c, here, 4, MB_DTYPE_F32, MB_SUM), MB_EPEER);
+    assert_non_null(strstr(mb_status_sentence(), "is host memory"));
+    mb_status_clear();
+    mb_comm_free(c);
+    mb_comm_free(dp);
+    OK(host->ops->barrier(host));
+    OK(mb_comm_nccl_new(host, device, 20.0, "dp", &dp));
 }
 
 static void a_rank_that_does_not_come_is_waited_for_with_a_limit(void **state)
@@ -435,6 +461,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_type_that_nccl_does_not_add_is_a_defect),
         cmocka_unit_test(many_seeds_give_the_same),
         cmocka_unit_test(calls_that_differ_are_found),
+        cmocka_unit_test(host_memory_is_refused),
         cmocka_unit_test(a_rank_that_does_not_come_is_waited_for_with_a_limit),
     };
 

@@ -8,7 +8,8 @@
  *
  * Stricter than the real one, which would hang or return numbers: before data moves, ranks compare
  * what they called; a communicator belongs to one stream; nothing may be queued while a call is in
- * progress, before a communicator is joined or after its end; it ends only when nothing is queued.
+ * progress, before a communicator is joined or after its end, nor in host memory; it ends only when
+ * nothing is queued.
  * All of these are asynchronous errors or results with a sentence in ncclGetLastError. Every third
  * call of a communicator that does not block is "in progress" for a while.
  */
@@ -22,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <vector>
 
 extern "C" {
@@ -594,6 +596,17 @@ mb_nccl_result usable(mb_nccl_comm *c, const char *call)
     return MB_NCCL_SUCCESS;
 }
 
+/* Device memory cannot be read here, between the emulator's operations. */
+bool is_host_memory(const void *p)
+{
+    static int ends[2] = {-1, -1};
+    char c;
+
+    if (ends[0] < 0 && pipe(ends) != 0)
+        return false;
+    return write(ends[1], p, 1) == 1 && read(ends[0], &c, 1) == 1;
+}
+
 mb_nccl_result queue(kind k, const void *from, void *to, size_t n, mb_nccl_type type, mb_nccl_op op,
                      int root, int peer, mb_nccl_comm *c, void *stream)
 {
@@ -613,6 +626,9 @@ mb_nccl_result queue(kind k, const void *from, void *to, size_t n, mb_nccl_type 
                kind_names[k], n);
     if ((from == nullptr && k != RECV) || (to == nullptr && k != SEND))
         REFUSE(MB_NCCL_INVALID_ARGUMENT, "nccl%s: no buffer", kind_names[k]);
+    for (const void *p : {from, static_cast<const void *>(to)})
+        if (p != nullptr && is_host_memory(p))
+            REFUSE(MB_NCCL_INVALID_ARGUMENT, "nccl%s: %p is host memory", kind_names[k], p);
     if (stream == nullptr || (c->stream != nullptr && c->stream != stream))
         REFUSE(MB_NCCL_INVALID_USAGE, "nccl%s on another stream than before", kind_names[k]);
     if (enqueue() == nullptr)
