@@ -128,6 +128,18 @@ MB_DEVICE void mb_syncwarp()
     __syncwarp();
 }
 
+/* ---- atomics on integers, whose order cannot matter ------------------------------------------ */
+
+MB_DEVICE void mb_atomic_max(uint32_t *at, uint32_t v)
+{
+    atomicMax(at, v);
+}
+
+MB_DEVICE void mb_atomic_or(uint32_t *at, uint32_t v)
+{
+    atomicOr(at, v);
+}
+
 /* ---- shared memory filled asynchronously, 16 bytes at a time (before sm_80: at once) -------- */
 
 /* 16 bytes from global to shared memory, both aligned to 16; zeros when !there. Visible to this
