@@ -1,4 +1,4 @@
-/* core/cpu/layernorm.c - LayerNorm (Ba, Kiros & Hinton, arXiv:1607.06450).
+/* core/cpu/layernorm.c - LayerNorm (Ba, Kiros & Hinton, arXiv:1607.06450), also of a sum.
  *
  *     h = (x - mean) * rstd,  y = w*h + b,  rstd = 1/sqrt(var + eps), var over D (not D-1)
  *     dx = rstd * (w*dy - mean(w*dy) - h * mean(w*dy*h)),  dw += sum dy*h,  db += sum dy
@@ -28,6 +28,13 @@ MB_CPU_CLONES static float sum_deviations(const float *x, float mean, int64_t n)
     for (int l = 0; i + l < n; l++)
         lane[l] += (x[i + l] - mean) * (x[i + l] - mean);
     return mb_fold_lanes(lane);
+}
+
+MB_CPU_CLONES static void add_rows(float *sum, const float *a, const float *b, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        sum[i] = a[i] + b[i];
 }
 
 MB_CPU_CLONES static void normalise(float *y, const float *x, const float *w, const float *b,
@@ -146,6 +153,25 @@ static const float *values(const mb_tensor *t)
     return t == NULL ? NULL : mb_f32(t);
 }
 
+/* One row; mean and rstd may be NULL. */
+static void row_forward(float *y, float *mean, float *rstd, const float *x, const float *w,
+                        const float *b, float eps, int64_t n)
+{
+    const float m = row_sum(x, n) / (float)n;
+    const float s = 1.0f / sqrtf(sum_deviations(x, m, n) / (float)n + eps);
+
+    if (mean != NULL)
+        *mean = m;
+    if (rstd != NULL)
+        *rstd = s;
+    normalise(y, x, w, b, m, s, n);
+}
+
+static float *value_at(const mb_tensor *t, int64_t r)
+{
+    return t == NULL ? NULL : mb_f32(t) + r;
+}
+
 mb_status mb_cpu_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *mean, mb_tensor *rstd,
                                const mb_tensor *x, const mb_tensor *w, const mb_tensor *b,
                                float eps)
@@ -157,16 +183,29 @@ mb_status mb_cpu_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *mean, mb_te
     const int team = mb_team(ex, rows * n);
 
 #pragma omp parallel for num_threads(team) schedule(static)
-    for (int64_t r = 0; r < rows; r++) {
-        const float *row = mb_row(x, r);
-        const float m = row_sum(row, n) / (float)n;
-        const float s = 1.0f / sqrtf(sum_deviations(row, m, n) / (float)n + eps);
+    for (int64_t r = 0; r < rows; r++)
+        row_forward(mb_row(y, r), value_at(mean, r), value_at(rstd, r), mb_row(x, r), values(w),
+                    values(b), eps, n);
+    return MB_OK;
+}
 
-        if (mean != NULL)
-            mb_f32(mean)[r] = m;
-        if (rstd != NULL)
-            mb_f32(rstd)[r] = s;
-        normalise(mb_row(y, r), row, values(w), values(b), m, s, n);
+mb_status mb_cpu_add_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *mean,
+                                   mb_tensor *rstd, const mb_tensor *a, const mb_tensor *b,
+                                   const mb_tensor *w, const mb_tensor *bias, float eps)
+{
+    const int64_t rows = mb_rows(a), n = mb_cols(a);
+
+    MB_ASSERT(mb_rows(y) == rows && mb_cols(y) == n && mb_rows(sum) == rows && mb_cols(sum) == n);
+    MB_ASSERT(mb_rows(b) == rows && mb_cols(b) == n);
+    MB_ASSERT((w == NULL || mb_tensor_count(w) == n) &&
+              (bias == NULL || mb_tensor_count(bias) == n));
+    const int team = mb_team(ex, rows * n);
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        add_rows(mb_row(sum, r), mb_row(a, r), mb_row(b, r), n);
+        row_forward(mb_row(y, r), value_at(mean, r), value_at(rstd, r), mb_row(sum, r), values(w),
+                    values(bias), eps, n);
     }
     return MB_OK;
 }

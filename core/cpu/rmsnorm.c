@@ -1,4 +1,4 @@
-/* core/cpu/rmsnorm.c - RMSNorm (Zhang & Sennrich, arXiv:1910.07467).
+/* core/cpu/rmsnorm.c - RMSNorm (Zhang & Sennrich, arXiv:1910.07467), also of a sum.
  *
  *     y = w * x * rstd,  rstd = 1/sqrt(mean(x^2) + eps)
  *     dx = rstd * (w*dy - x * rstd^2 * mean(w*dy*x)),  dw += sum over rows of dy * x * rstd
@@ -24,6 +24,13 @@ MB_CPU_CLONES static float sum_products(const float *w, const float *dy, const f
     for (int l = 0; i + l < n; l++)
         lane[l] += w[i + l] * dy[i + l] * x[i + l];
     return mb_fold_lanes(lane);
+}
+
+MB_CPU_CLONES static void add_rows(float *sum, const float *a, const float *b, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        sum[i] = a[i] + b[i];
 }
 
 MB_CPU_CLONES static void normalise(float *y, const float *x, const float *w, float rstd, int64_t n)
@@ -68,6 +75,29 @@ mb_status mb_cpu_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *rstd, const m
         const float *row = mb_row(x, r);
         const float s = 1.0f / sqrtf(sum_squares(row, n) / (float)n + eps);
 
+        if (rstd != NULL)
+            mb_f32(rstd)[r] = s;
+        normalise(mb_row(y, r), row, mb_f32(w), s, n);
+    }
+    return MB_OK;
+}
+
+mb_status mb_cpu_add_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *rstd,
+                                 const mb_tensor *a, const mb_tensor *b, const mb_tensor *w,
+                                 float eps)
+{
+    const int64_t rows = mb_rows(a), n = mb_cols(a);
+
+    MB_ASSERT(mb_rows(y) == rows && mb_cols(y) == n && mb_rows(sum) == rows && mb_cols(sum) == n);
+    MB_ASSERT(mb_rows(b) == rows && mb_cols(b) == n && mb_tensor_count(w) == n);
+    const int team = mb_team(ex, rows * n);
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        float *row = mb_row(sum, r);
+
+        add_rows(row, mb_row(a, r), mb_row(b, r), n);
+        const float s = 1.0f / sqrtf(sum_squares(row, n) / (float)n + eps);
         if (rstd != NULL)
             mb_f32(rstd)[r] = s;
         normalise(mb_row(y, r), row, mb_f32(w), s, n);

@@ -13,15 +13,15 @@ namespace {
 
 /* `none` where there is no such weight. */
 template <typename T>
-MB_DEVICE void read_weight(float (&to)[norm_piece<T>::LENGTH], const T *w, float none, int c, int n,
+MB_DEVICE void read_weight(float (&to)[piece<T>::LENGTH], const T *w, float none, int c, int n,
                            bool vector)
 {
-    norm_piece<T> p = {};
+    piece<T> p = {};
 
     if (w != nullptr)
-        p = norm_read(w + c, n - c, vector);
+        p = read_piece(w + c, n - c, vector);
     MB_UNROLL
-    for (int i = 0; i < norm_piece<T>::LENGTH; i++)
+    for (int i = 0; i < piece<T>::LENGTH; i++)
         to[i] = w != nullptr ? p.at(i) : none;
 }
 
@@ -31,12 +31,12 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS : FORWARD_MOST) void layern
     mb_mat<T> y, mb_mat<T> sum, float *mean, float *rstd, mb_mat<T> a, mb_mat<T> b, const T *w,
     const T *bias, float eps, bool vector)
 {
-    constexpr int W = norm_piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
+    constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, part, 64);
     const norm_team<R> team = {part};
     const int64_t r = (int64_t)blockIdx.x * team.count() + team.index();
     const int n = (int)a.cols, first = team.rank() * W, step = team.size() * W;
-    norm_piece<T> x[PIECES];
+    piece<T> x[PIECES];
     float total = 0.0f, squares = 0.0f;
 
     if (r >= a.rows) /* only whole warps */
@@ -44,7 +44,7 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS : FORWARD_MOST) void layern
     for (int at = first, once = 1; R == LONG ? at < n : once; at += PIECES * step, once = 0) {
         norm_read_tile(x, a.row(r), at, step, n, vector);
         if (FUSED) {
-            norm_piece<T> other[PIECES];
+            piece<T> other[PIECES];
 
             norm_read_tile(other, b.row(r), at, step, n, vector);
             norm_add_tile(sum.row(r), x, other, at, step, n, vector);
@@ -90,7 +90,7 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS : FORWARD_MOST) void layern
             MB_UNROLL
             for (int i = 0; i < W; i++)
                 f[i] = (x[k].at(i) - m) * s * weight[i] + shift[i];
-            norm_write(y.row(r) + c, norm_pack<T>(f), n - c, vector);
+            write_piece(y.row(r) + c, pack_piece<T>(f), n - c, vector);
         }
     }
 }
@@ -103,21 +103,21 @@ struct row_stats {
 
 /* dx (+)= rstd * (w * dy - g_mean - (x - mean) * slope) */
 template <typename T, int PIECES>
-MB_DEVICE void layernorm_dx(T *dx, const norm_piece<T> (&dy)[PIECES],
-                            const norm_piece<T> (&x)[PIECES], const T *w, const row_stats &k,
-                            bool acc, int at, int step, int n, bool vector)
+MB_DEVICE void layernorm_dx(T *dx, const piece<T> (&dy)[PIECES], const piece<T> (&x)[PIECES],
+                            const T *w, const row_stats &k, bool acc, int at, int step, int n,
+                            bool vector)
 {
-    constexpr int W = norm_piece<T>::LENGTH;
+    constexpr int W = piece<T>::LENGTH;
 
     MB_UNROLL
     for (int p = 0; p < PIECES; p++) {
         const int c = at + p * step;
-        norm_piece<T> old = {};
+        piece<T> old = {};
         float f[W], weight[W];
 
         read_weight<T>(weight, w, 1.0f, c, n, vector);
         if (acc)
-            old = norm_read(dx + c, n - c, vector);
+            old = read_piece(dx + c, n - c, vector);
         MB_UNROLL
         for (int i = 0; i < W; i++) {
             const float d =
@@ -125,7 +125,7 @@ MB_DEVICE void layernorm_dx(T *dx, const norm_piece<T> (&dy)[PIECES],
 
             f[i] = acc ? old.at(i) + d : d;
         }
-        norm_write(dx + c, norm_pack<T>(f), n - c, vector);
+        write_piece(dx + c, pack_piece<T>(f), n - c, vector);
     }
 }
 
@@ -135,7 +135,7 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST) void laye
     mb_mat<T> dx, float *pw, float *pb, mb_mat<T> dy, mb_mat<T> x, const T *w, const float *mean,
     const float *rstd, int64_t per, bool acc, bool vector)
 {
-    constexpr int W = norm_piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
+    constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, shared, R == NARROW ? BACKWARD_WARPS * NARROW_COLS : 64);
     const norm_team<R> team = {shared};
     const int n = (int)x.cols, first = team.rank() * W, step = team.size() * W;
@@ -143,7 +143,7 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST) void laye
     const int64_t end = begin + per < x.rows ? begin + per : x.rows;
     float *out_w = pw == nullptr ? nullptr : pw + (int64_t)blockIdx.x * n;
     float *out_b = pb == nullptr ? nullptr : pb + (int64_t)blockIdx.x * n;
-    norm_piece<T> px[PIECES], pdy[PIECES];
+    piece<T> px[PIECES], pdy[PIECES];
     float dw[PIECES][W] = {}, db[PIECES][W] = {};
 
     for (int64_t r = begin + team.index(); r < end; r += team.count()) {
@@ -210,7 +210,7 @@ mb_status forward(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *mean, mb
 {
     const int64_t rows = mb_rows(a), n = mb_cols(a);
     const mb_tensor *const all[] = {y, sum, a, b, w, bias};
-    const bool vector = norm_vectors<T>(all);
+    const bool vector = whole_pieces<T>(all);
     const mb_mat<T> ym = mb_mat_of<T>(y), sm = mb_mat_of<T>(sum), am = mb_mat_of<T>(a);
     const mb_mat<T> bm = mb_mat_of<T>(b);
     float *const m = norm_f32(mean), *const s = norm_f32(rstd);
@@ -241,7 +241,7 @@ mb_status backward(mb_exec *ex, mb_tensor *dx, float *pw, float *pb, const mb_te
 {
     const int64_t rows = mb_rows(x), n = mb_cols(x);
     const mb_tensor *const all[] = {dx, dy, x, w};
-    const bool vector = norm_vectors<T>(all);
+    const bool vector = whole_pieces<T>(all);
     const mb_mat<T> dxm = mb_mat_of<T>(dx), dym = mb_mat_of<T>(dy), xm = mb_mat_of<T>(x);
     const int block = norm_block(n, BACKWARD_MOST);
     const int64_t teams = n <= NARROW_COLS ? BACKWARD_WARPS : 1;

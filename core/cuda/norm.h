@@ -12,9 +12,7 @@
 #ifndef MB_CORE_CUDA_NORM_H
 #define MB_CORE_CUDA_NORM_H
 
-#include <string.h>
-
-#include "core/cuda/cuda.h"
+#include "core/cuda/piece.h"
 
 namespace {
 
@@ -30,80 +28,6 @@ enum {
     PARTIALS = 256,      /* blocks whose sums over rows a second launch adds, at most */
     PARTIAL_WARPS = 8
 };
-
-/* 16 bytes of a row, kept as words: 16-bit elements take half a register each. */
-template <typename T> struct norm_piece {
-    static constexpr int LENGTH = 16 / (int)sizeof(T);
-    static constexpr int BITS = 8 * (int)sizeof(T), PER_WORD = 32 / BITS;
-    uint32_t word[4];
-
-    MB_DEVICE float at(int i) const
-    {
-        const uint32_t bits = word[i / PER_WORD] >> i % PER_WORD * BITS;
-        T v;
-
-        memcpy(&v, &bits, sizeof v);
-        return mb_to_f32(v);
-    }
-    /* Element i, which is zero so far. */
-    MB_DEVICE void put(int i, T v)
-    {
-        uint32_t bits = 0;
-
-        memcpy(&bits, &v, sizeof v);
-        word[i / PER_WORD] |= bits << i % PER_WORD * BITS;
-    }
-};
-
-/* `left` elements from here to the end of the row; zeros behind it. */
-template <typename T> MB_DEVICE norm_piece<T> norm_read(const T *from, int left, bool vector)
-{
-    constexpr int W = norm_piece<T>::LENGTH;
-    norm_piece<T> p = {};
-
-    if (vector) {
-        if (left > 0) {
-            const mb_vec<T, W> v = *reinterpret_cast<const mb_vec<T, W> *>(from);
-
-            memcpy(p.word, &v, sizeof v);
-        }
-    } else {
-        MB_UNROLL
-        for (int i = 0; i < W; i++)
-            if (i < left)
-                p.put(i, from[i]);
-    }
-    return p;
-}
-
-template <typename T>
-MB_DEVICE void norm_write(T *to, const norm_piece<T> &p, int left, bool vector)
-{
-    constexpr int W = norm_piece<T>::LENGTH;
-    mb_vec<T, W> v;
-
-    memcpy(&v, p.word, sizeof v);
-    if (vector) {
-        if (left > 0)
-            *reinterpret_cast<mb_vec<T, W> *>(to) = v;
-    } else {
-        MB_UNROLL
-        for (int i = 0; i < W; i++)
-            if (i < left)
-                to[i] = v.at[i];
-    }
-}
-
-/* The piece of these values. */
-template <typename T, int W> MB_DEVICE norm_piece<T> norm_pack(const float (&f)[W])
-{
-    norm_piece<T> p = {};
-
-    MB_UNROLL
-    for (int i = 0; i < W; i++)
-        p.put(i, mb_from_f32<T>(f[i]));
-    return p;
-}
 
 /* The threads that share a row. */
 template <norm_rows R> struct norm_team {
@@ -154,34 +78,33 @@ template <norm_rows R> struct norm_team {
 };
 
 template <typename T, norm_rows R>
-constexpr int norm_pieces = (R == NARROW ? NARROW_COLS / 32 : WIDE_VALUES) / norm_piece<T>::LENGTH;
+constexpr int norm_pieces = (R == NARROW ? NARROW_COLS / 32 : WIDE_VALUES) / piece<T>::LENGTH;
 
 /* One tile of a row: this thread's piece k begins at column first + k * step. */
 template <typename T, int PIECES>
-MB_DEVICE void norm_read_tile(norm_piece<T> (&x)[PIECES], const T *row, int first, int step, int n,
+MB_DEVICE void norm_read_tile(piece<T> (&x)[PIECES], const T *row, int first, int step, int n,
                               bool vector)
 {
     MB_UNROLL
     for (int k = 0; k < PIECES; k++)
-        x[k] = norm_read(row + first + k * step, n - first - k * step, vector);
+        x[k] = read_piece(row + first + k * step, n - first - k * step, vector);
 }
 
 /* sum = x = x + other, rounded to T. */
 template <typename T, int PIECES>
-MB_DEVICE void norm_add_tile(T *sum, norm_piece<T> (&x)[PIECES],
-                             const norm_piece<T> (&other)[PIECES], int first, int step, int n,
-                             bool vector)
+MB_DEVICE void norm_add_tile(T *sum, piece<T> (&x)[PIECES], const piece<T> (&other)[PIECES],
+                             int first, int step, int n, bool vector)
 {
     MB_UNROLL
     for (int k = 0; k < PIECES; k++) {
         const int c = first + k * step;
-        float f[norm_piece<T>::LENGTH];
+        float f[piece<T>::LENGTH];
 
         MB_UNROLL
-        for (int i = 0; i < norm_piece<T>::LENGTH; i++)
+        for (int i = 0; i < piece<T>::LENGTH; i++)
             f[i] = x[k].at(i) + other[k].at(i);
-        x[k] = norm_pack<T>(f);
-        norm_write(sum + c, x[k], n - c, vector);
+        x[k] = pack_piece<T>(f);
+        write_piece(sum + c, x[k], n - c, vector);
     }
 }
 
@@ -285,12 +208,6 @@ inline bool norm_vector_fits(const mb_tensor *t, int64_t n, mb_dtype dtype)
 inline float *norm_f32(const mb_tensor *t)
 {
     return t == nullptr ? nullptr : mb_f32(t);
-}
-
-/* Whether pieces of all of these move as vectors. */
-template <typename T, int N> bool norm_vectors(const mb_tensor *const (&t)[N])
-{
-    return mb_vec_width<T>(N, t, norm_piece<T>::LENGTH) == norm_piece<T>::LENGTH;
 }
 
 } // namespace

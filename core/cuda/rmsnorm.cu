@@ -19,12 +19,12 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS
                                                                  mb_mat<T> b, const T *w, float eps,
                                                                  bool vector)
 {
-    constexpr int W = norm_piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
+    constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, part, 64);
     const norm_team<R> team = {part};
     const int64_t r = (int64_t)blockIdx.x * team.count() + team.index();
     const int n = (int)a.cols, first = team.rank() * W, step = team.size() * W;
-    norm_piece<T> x[PIECES];
+    piece<T> x[PIECES];
     float squares = 0.0f;
 
     if (r >= a.rows) /* only whole warps */
@@ -32,7 +32,7 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS
     for (int at = first, once = 1; R == LONG ? at < n : once; at += PIECES * step, once = 0) {
         norm_read_tile(x, a.row(r), at, step, n, vector);
         if (FUSED) {
-            norm_piece<T> other[PIECES];
+            piece<T> other[PIECES];
 
             norm_read_tile(other, b.row(r), at, step, n, vector);
             norm_add_tile(sum.row(r), x, other, at, step, n, vector);
@@ -54,39 +54,39 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS
         MB_UNROLL
         for (int k = 0; k < PIECES; k++) {
             const int c = at + k * step;
-            const norm_piece<T> weight = norm_read(w + c, n - c, vector);
+            const piece<T> weight = read_piece(w + c, n - c, vector);
             float f[W];
 
             MB_UNROLL
             for (int i = 0; i < W; i++)
                 f[i] = weight.at(i) * (x[k].at(i) * s);
-            norm_write(y.row(r) + c, norm_pack<T>(f), n - c, vector);
+            write_piece(y.row(r) + c, pack_piece<T>(f), n - c, vector);
         }
     }
 }
 
 /* dx (+)= s * (w * dy) - slope * x */
 template <typename T, int PIECES>
-MB_DEVICE void rmsnorm_dx(T *dx, const norm_piece<T> (&dy)[PIECES],
-                          const norm_piece<T> (&x)[PIECES], const T *w, float s, float slope,
-                          bool acc, int at, int step, int n, bool vector)
+MB_DEVICE void rmsnorm_dx(T *dx, const piece<T> (&dy)[PIECES], const piece<T> (&x)[PIECES],
+                          const T *w, float s, float slope, bool acc, int at, int step, int n,
+                          bool vector)
 {
     MB_UNROLL
     for (int k = 0; k < PIECES; k++) {
         const int c = at + k * step;
-        const norm_piece<T> weight = norm_read(w + c, n - c, vector);
-        norm_piece<T> old = {};
-        float f[norm_piece<T>::LENGTH];
+        const piece<T> weight = read_piece(w + c, n - c, vector);
+        piece<T> old = {};
+        float f[piece<T>::LENGTH];
 
         if (acc)
-            old = norm_read(dx + c, n - c, vector);
+            old = read_piece(dx + c, n - c, vector);
         MB_UNROLL
-        for (int i = 0; i < norm_piece<T>::LENGTH; i++) {
+        for (int i = 0; i < piece<T>::LENGTH; i++) {
             const float d = s * (weight.at(i) * dy[k].at(i)) - slope * x[k].at(i);
 
             f[i] = acc ? old.at(i) + d : d;
         }
-        norm_write(dx + c, norm_pack<T>(f), n - c, vector);
+        write_piece(dx + c, pack_piece<T>(f), n - c, vector);
     }
 }
 
@@ -96,14 +96,14 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST) void rmsn
     mb_mat<T> dx, float *partial, mb_mat<T> dy, mb_mat<T> x, const T *w, const float *rstd,
     int64_t per, bool acc, bool vector)
 {
-    constexpr int W = norm_piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
+    constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, shared, R == NARROW ? BACKWARD_WARPS * NARROW_COLS : 64);
     const norm_team<R> team = {shared};
     const int n = (int)x.cols, first = team.rank() * W, step = team.size() * W;
     const int64_t begin = (int64_t)blockIdx.x * per;
     const int64_t end = begin + per < x.rows ? begin + per : x.rows;
     float *out = partial == nullptr ? nullptr : partial + (int64_t)blockIdx.x * n;
-    norm_piece<T> px[PIECES], pdy[PIECES];
+    piece<T> px[PIECES], pdy[PIECES];
     float dw[PIECES][W] = {};
 
     for (int64_t r = begin + team.index(); r < end; r += team.count()) {
@@ -116,7 +116,7 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST) void rmsn
             MB_UNROLL
             for (int k = 0; k < PIECES; k++) {
                 const int c = at + k * step;
-                const norm_piece<T> weight = norm_read(w + c, n - c, vector);
+                const piece<T> weight = read_piece(w + c, n - c, vector);
 
                 MB_UNROLL
                 for (int i = 0; i < W; i++) {
@@ -151,7 +151,7 @@ mb_status forward(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *rstd, co
 {
     const int64_t rows = mb_rows(a), n = mb_cols(a);
     const mb_tensor *const all[] = {y, sum, a, b, w};
-    const bool vector = norm_vectors<T>(all);
+    const bool vector = whole_pieces<T>(all);
     const mb_mat<T> ym = mb_mat_of<T>(y), sm = mb_mat_of<T>(sum), am = mb_mat_of<T>(a);
     const mb_mat<T> bm = mb_mat_of<T>(b);
     const T *weight = static_cast<const T *>(w->data);
@@ -180,7 +180,7 @@ mb_status backward(mb_exec *ex, mb_tensor *dx, float *partial, const mb_tensor *
 {
     const int64_t rows = mb_rows(x), n = mb_cols(x);
     const mb_tensor *const all[] = {dx, dy, x, w};
-    const bool vector = norm_vectors<T>(all);
+    const bool vector = whole_pieces<T>(all);
     const mb_mat<T> dxm = mb_mat_of<T>(dx), dym = mb_mat_of<T>(dy), xm = mb_mat_of<T>(x);
     const T *weight = static_cast<const T *>(w->data);
     const int block = norm_block(n, BACKWARD_MOST);

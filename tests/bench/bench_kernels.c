@@ -41,6 +41,15 @@ static mb_status layer_bwd(struct bench *b)
     return MB_RUN(&b->ex, layernorm_bwd, &b->dx, &b->dw, &b->dw, &b->dy, &b->x, &b->w, &b->row2,
                   &b->row, true);
 }
+static mb_status add_rms(struct bench *b)
+{
+    return MB_RUN(&b->ex, add_rmsnorm_fwd, &b->y, &b->dx, &b->row, &b->x, &b->dy, &b->w, 1e-5f);
+}
+static mb_status add_layer(struct bench *b)
+{
+    return MB_RUN(&b->ex, add_layernorm_fwd, &b->y, &b->dx, &b->row2, &b->row, &b->x, &b->dy, &b->w,
+                  &b->w, 1e-5f);
+}
 static mb_status rope(struct bench *b)
 {
     return MB_RUN(&b->ex, rope, &b->y, &b->x, &b->cosine, &b->sine, &b->index, 64, false, false);
@@ -199,6 +208,8 @@ static const struct {
     {"rmsnorm_bwd acc", rms_bwd, 4 * W},
     {"layernorm_fwd", layer_fwd, 2 * W},
     {"layernorm_bwd acc", layer_bwd, 4 * W},
+    {"add_rmsnorm_fwd", add_rms, 4 * W},
+    {"add_layernorm_fwd", add_layer, 4 * W},
     {"rope", rope, 2 * W},
     {"add", add, 3 * W},
     {"bias_bwd", bias, W},

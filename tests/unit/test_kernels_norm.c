@@ -161,6 +161,59 @@ static void absent_weights_and_gradients_are_left_out(void **state)
     assert_memory_equal(q.dw.data, q.dw0.data, 65 * 4);
 }
 
+/* `add`, then the norm, in one pass: the same bits, wherever the sum goes. */
+static void a_norm_after_an_addition_gives_the_bits_of_both(void **state)
+{
+    (void)state;
+    FOR_EACH_SHAPE
+    {
+        mb_exec ex = exec_with(team_sizes[i_ % 3]);
+        struct problem p = problem_of(rows, cols, gap, acc), q = problem_of(rows, cols, gap, acc);
+        mb_tensor sum = matrix(rows, cols, gap), fused = acc ? q.x : matrix(rows, cols, gap);
+
+        RUN(&ex, add, &sum, &q.x, &p.dy);
+        mb_tensor a = copy_of(&q.x);
+        if (!acc) /* else the sum takes the place of a */
+            q.x = a;
+        RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &sum, &p.w, eps);
+        RUN(&ex, add_rmsnorm_fwd, &q.y, &fused, &q.rstd, &q.x, &p.dy, &p.w, eps);
+        check_same(&q.y, &p.y), check_same(&fused, &sum), check_same(&q.rstd, &p.rstd);
+        check_gaps(&q.y), check_gaps(&fused);
+
+        mb_tensor sum2 = matrix(rows, cols, gap);
+        RUN(&ex, layernorm_fwd, &p.y, &p.mean, &p.rstd, &sum, &p.w, &p.b, eps);
+        RUN(&ex, add_layernorm_fwd, &q.y, &sum2, &q.mean, &q.rstd, &a, &p.dy, &p.w, &p.b, eps);
+        check_same(&q.y, &p.y), check_same(&sum2, &sum);
+        check_same(&q.mean, &p.mean), check_same(&q.rstd, &p.rstd);
+        RUN(&ex, layernorm_fwd, &p.y, NULL, NULL, &sum, NULL, NULL, eps);
+        RUN(&ex, add_layernorm_fwd, &q.y, &a, NULL, NULL, &a, &p.dy, NULL, NULL, eps);
+        check_same(&q.y, &p.y), check_same(&a, &sum);
+        check_gaps(&q.y), check_gaps(&a);
+    }
+}
+
+/* Widths on both sides of every border between ways of sharing a row out. */
+static void rows_of_any_width_agree_with_f64(void **state)
+{
+    static const int64_t widths[] = {1023, 1024, 1025, 2048, 2056, 4096, 8192, 8200, 16384, 16400};
+
+    (void)state;
+    for (int i = 0; i < COUNT(widths); i++) {
+        mb_exec ex = exec_with(2);
+        struct problem p = problem_of(11, widths[i], 0, i % 2 == 1);
+
+        RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, eps);
+        RUN(&ex, rmsnorm_bwd, &p.dx, &p.dw, &p.dy, &p.x, &p.w, &p.rstd, i % 2 == 1);
+        check(&p, false, i % 2 == 1);
+        p = problem_of(11, widths[i], 0, i % 2 == 1);
+        RUN(&ex, layernorm_fwd, &p.y, &p.mean, &p.rstd, &p.x, &p.w, &p.b, eps);
+        RUN(&ex, layernorm_bwd, &p.dx, &p.dw, &p.db, &p.dy, &p.x, &p.w, &p.mean, &p.rstd,
+            i % 2 == 1);
+        check(&p, true, i % 2 == 1);
+        mb_arena_reset(memory);
+    }
+}
+
 static void a_row_does_not_depend_on_its_place(void **state)
 {
     mb_exec ex = exec_with(2);
@@ -207,6 +260,8 @@ int main(void)
         KERNEL_TEST(layernorm_agrees_with_f64),
         KERNEL_TEST(layernorm_of_a_constant_row_is_the_bias),
         KERNEL_TEST(absent_weights_and_gradients_are_left_out),
+        KERNEL_TEST(a_norm_after_an_addition_gives_the_bits_of_both),
+        KERNEL_TEST(rows_of_any_width_agree_with_f64),
         KERNEL_TEST(a_row_does_not_depend_on_its_place),
         KERNEL_TEST(threads_do_not_change_bits),
     };
