@@ -102,7 +102,6 @@ MB_GLOBAL MB_BOUNDS(MOST) void xent_kernel(mb_mat<T> logits, float *logprob, con
 
     const float outer = weight * k.grad_scale * k.scale;
     const float factor = (float)((double)outer / all);
-    const float inverse = k.softcap > 0.0f ? 1.0f / k.softcap : 0.0f;
     for (int at = first; at < n; at += AHEAD * step) {
         read_ahead(x, row, at, step, n, vector);
         MB_UNROLL
@@ -112,7 +111,8 @@ MB_GLOBAL MB_BOUNDS(MOST) void xent_kernel(mb_mat<T> logits, float *logprob, con
 
             MB_UNROLL
             for (int i = 0; i < W; i++) {
-                const float s = score(x[u].at(i), k), t = s * inverse;
+                const float s = score(x[u].at(i), k);
+                const float t = k.softcap > 0.0f ? s / k.softcap : 0.0f; /* s may be -inf */
                 const float e = expf(s - top) * factor;
 
                 f[i] = (c + i == label ? e - outer : e) * (1.0f - t * t);

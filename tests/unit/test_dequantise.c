@@ -91,6 +91,37 @@ static void rows_spans_and_threads_give_the_same_bits(void **state)
     }
 }
 
+static void values_for_16_bits_are_rounded_once(void **state)
+{
+    const mb_dtype to[] = {MB_DTYPE_BF16, MB_DTYPE_F16};
+    const char *device = getenv("MB_TEST_DEVICE");
+
+    (void)state;
+    if (device == NULL || strcmp(device, "cuda") != 0) {
+        print_message("the CPU has f32 only\n");
+        skip();
+    }
+    for (int k = 0; k < COUNT(to); k++) {
+        FILE *f = fopen(MB_TEST_DATA "/dequantise.bin", "rb");
+        mb_exec ex = exec_with(1);
+
+        assert_non_null(f);
+        for (int i = 0; i < COUNT(types); i++) {
+            const struct sample s = sample_of(f, types[i]);
+            const int64_t n = mb_tensor_count(&s.raw);
+            const float *want = mb_f32(&s.values);
+            mb_tensor y = mb_tensor_1d(take(2 * n), to[k], n);
+
+            RUN(&ex, dequantise, &y, &s.raw);
+            for (int64_t e = 0; e < n; e++)
+                if (!isnan(want[e]))
+                    assert_int_equal(((uint16_t *)y.data)[e],
+                                     k == 0 ? mb_f32_to_bf16(want[e]) : mb_f32_to_f16(want[e]));
+        }
+        fclose(f);
+    }
+}
+
 static void ordinary_types_are_cast(void **state)
 {
     mb_exec ex = exec_with(1);
@@ -112,6 +143,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         KERNEL_TEST(every_type_gives_the_bits_of_the_gguf_package),
         KERNEL_TEST(rows_spans_and_threads_give_the_same_bits),
+        KERNEL_TEST(values_for_16_bits_are_rounded_once),
         KERNEL_TEST(ordinary_types_are_cast),
     };
 

@@ -125,6 +125,27 @@ static void neither_place_nor_threads_nor_scale_change_bits(void **state)
     }
 }
 
+/* Whatever runs this test gives the CPU's bits: correctly rounded, in the same order, not contracted. */
+static void bits_are_those_of_the_cpu(void **state)
+{
+    mb_exec cpu = mb_cpu_exec(scratch, 1), ex = exec_with(1);
+
+    (void)state;
+    for (int k = 0; k < COUNT(golden); k++) {
+        const int64_t n = 5003;
+        const mb_adamw a = step_of(&golden[k], 3, 0.37f);
+        mb_tensor p = random_vector(n, 0.0f, 1.0f), m = random_vector(n, 0.0f, 0.1f);
+        mb_tensor v = random_vector(n, 0.0f, 0.1f), grad = random_vector(n, 0.0f, 1.0f);
+
+        for (int64_t i = 0; i < n; i++)
+            mb_f32(&v)[i] *= mb_f32(&v)[i];
+        mb_tensor p1 = copy_of(&p), m1 = copy_of(&m), v1 = copy_of(&v);
+        RUN(&cpu, adamw, &p, &m, &v, &grad, &a);
+        RUN(&ex, adamw, &p1, &m1, &v1, &grad, &a);
+        check_same(&p1, &p), check_same(&m1, &m), check_same(&v1, &v);
+    }
+}
+
 static void nothing_to_update_is_fine(void **state)
 {
     mb_exec ex = exec_with(2);
@@ -139,6 +160,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         KERNEL_TEST(twenty_steps_agree_with_pytorch),
         KERNEL_TEST(neither_place_nor_threads_nor_scale_change_bits),
+        KERNEL_TEST(bits_are_those_of_the_cpu),
         KERNEL_TEST(nothing_to_update_is_fine),
     };
 

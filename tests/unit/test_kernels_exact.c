@@ -134,6 +134,42 @@ static void absmax_sees_the_largest_finite_value(void **state)
     }
 }
 
+/* Whatever runs this test gives the CPU's bits: the 16 lanes of a grain, rounding, maxima, flags. */
+static void bits_are_those_of_the_cpu(void **state)
+{
+    const int64_t n = 3 * MB_GRAIN + 1003;
+    mb_exec ex[] = {mb_cpu_exec(scratch, 1), exec_with(1)};
+    mb_tensor x = random_vector(n, 0.0f, 1.0f);
+    mb_tensor sum[2][2], acc[2], g[2], taken[2], out[2], most[2];
+
+    (void)state;
+    for (int64_t i = 0; i < n; i++)
+        mb_f32(&x)[i] *= expf(20.0f * next_normal());
+    mb_f32(&x)[17] = 1e-45f, mb_f32(&x)[18] = -0.0f, mb_f32(&x)[19] = INFINITY;
+    for (int k = 0; k < 2; k++) {
+        /* addresses that are not those of whole vectors, too */
+        for (int64_t off = 0; off < 2; off++) {
+            mb_tensor from = mb_tensor_1d(mb_f32(&x) + 20 + off, MB_DTYPE_F32, n - 20 - off);
+
+            sum[k][off] = mb_tensor_1d(take(8 * 4), MB_DTYPE_F64, 4);
+            RUN(&ex[k], grain_sumsq, &sum[k][off], &from);
+            assert_memory_equal(sum[k][off].data, sum[0][off].data, 32);
+        }
+        acc[k] = integers(n), g[k] = copy_of(&x), out[k] = zeros(3), most[k] = zeros(2);
+        taken[k] = vector(n);
+        RUN(&ex[k], absmax, &most[k], &x);
+        RUN(&ex[k], exact_add, &acc[k], &g[k], 30, 0x1p61, &out[k]);
+        g[k] = copy_of(&x);
+        RUN(&ex[k], exact_add, &acc[k], &g[k], 29, 0x1p60, &out[k]);
+    }
+    assert_memory_equal(acc[1].data, acc[0].data, 8 * (size_t)n);
+    for (int k = 0; k < 2; k++)
+        RUN(&ex[k], exact_take, &taken[k], &acc[k], 0x1.123456789p-30);
+    check_same(&taken[1], &taken[0]), check_same(&g[1], &g[0]);
+    check_same(&out[1], &out[0]), check_same(&most[1], &most[0]);
+    assert_true(mb_f32(&out[0])[1] == 1.0f && mb_f32(&out[0])[2] == 1.0f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -142,6 +178,7 @@ int main(void)
         KERNEL_TEST(rounding_is_to_even),
         KERNEL_TEST(bad_values_add_nothing_and_raise_flags),
         KERNEL_TEST(absmax_sees_the_largest_finite_value),
+        KERNEL_TEST(bits_are_those_of_the_cpu),
     };
 
     return cmocka_run_group_tests_name("kernels: exact", tests, NULL, kernel_teardown);

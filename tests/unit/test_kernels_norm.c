@@ -192,6 +192,63 @@ static void a_norm_after_an_addition_gives_the_bits_of_both(void **state)
     }
 }
 
+/* Of f32 values; bf16 or f16 with `gap` elements between rows. */
+static mb_tensor rounded(const mb_tensor *x, mb_dtype type, int64_t gap)
+{
+    const int64_t rows = mb_rows(x), cols = mb_cols(x);
+    mb_tensor whole = mb_tensor_2d(take(2 * rows * (cols + gap)), type, rows, cols + gap);
+    mb_tensor t = mb_tensor_columns(&whole, 0, cols);
+
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c++)
+            ((uint16_t *)t.data)[r * (cols + gap) + c] = type == MB_DTYPE_BF16
+                                                             ? mb_f32_to_bf16(mb_row(x, r)[c])
+                                                             : mb_f32_to_f16(mb_row(x, r)[c]);
+    return t;
+}
+
+static void check_same_16(const mb_tensor *a, const mb_tensor *b)
+{
+    for (int64_t r = 0; r < mb_rows(a); r++)
+        assert_memory_equal((uint16_t *)a->data + r * mb_row_stride(a),
+                            (uint16_t *)b->data + r * mb_row_stride(b), 2 * (size_t)mb_cols(a));
+}
+
+static void in_16_bits_a_norm_after_an_addition_gives_the_bits_of_both(void **state)
+{
+    static const int64_t widths[] = {7, 64, 1024, 1030, 2048, 8200, 16400};
+    const char *device = getenv("MB_TEST_DEVICE");
+
+    (void)state;
+    if (device == NULL || strcmp(device, "cuda") != 0) {
+        print_message("the CPU has f32 only\n");
+        skip();
+    }
+    for (int i = 0; i < COUNT(widths) * 4; i++) {
+        const mb_dtype type = i % 2 == 0 ? MB_DTYPE_BF16 : MB_DTYPE_F16;
+        const int64_t n = widths[i / 4], gap = i / 2 % 2 * 3;
+        mb_exec ex = mb_mirror_exec(scratch);
+        struct problem p = problem_of(5, n, 0, false);
+        mb_tensor a = rounded(&p.x, type, gap), b = rounded(&p.dy, type, 0);
+        mb_tensor w = rounded(&p.w, type, 0), bias = rounded(&p.b, type, 0);
+        mb_tensor y[2], sum[2], mean[2] = {p.mean, vector(5)}, rstd[2] = {p.rstd, vector(5)};
+
+        w = mb_tensor_1d(w.data, type, n), bias = mb_tensor_1d(bias.data, type, n);
+        for (int k = 0; k < 2; k++)
+            y[k] = rounded(&p.x, type, gap), sum[k] = rounded(&p.x, type, gap);
+        RUN(&ex, add, &sum[0], &a, &b);
+        RUN(&ex, rmsnorm_fwd, &y[0], &rstd[0], &sum[0], &w, eps);
+        RUN(&ex, add_rmsnorm_fwd, &y[1], &sum[1], &rstd[1], &a, &b, &w, eps);
+        check_same_16(&y[0], &y[1]), check_same_16(&sum[0], &sum[1]);
+        check_same(&rstd[0], &rstd[1]);
+        RUN(&ex, layernorm_fwd, &y[0], &mean[0], &rstd[0], &sum[0], &w, &bias, eps);
+        RUN(&ex, add_layernorm_fwd, &y[1], &sum[1], &mean[1], &rstd[1], &a, &b, &w, &bias, eps);
+        check_same_16(&y[0], &y[1]), check_same_16(&sum[0], &sum[1]);
+        check_same(&rstd[0], &rstd[1]), check_same(&mean[0], &mean[1]);
+        mb_arena_reset(memory);
+    }
+}
+
 /* Widths on both sides of every border between ways of sharing a row out. */
 static void rows_of_any_width_agree_with_f64(void **state)
 {
@@ -261,6 +318,7 @@ int main(void)
         KERNEL_TEST(layernorm_of_a_constant_row_is_the_bias),
         KERNEL_TEST(absent_weights_and_gradients_are_left_out),
         KERNEL_TEST(a_norm_after_an_addition_gives_the_bits_of_both),
+        KERNEL_TEST(in_16_bits_a_norm_after_an_addition_gives_the_bits_of_both),
         KERNEL_TEST(rows_of_any_width_agree_with_f64),
         KERNEL_TEST(a_row_does_not_depend_on_its_place),
         KERNEL_TEST(threads_do_not_change_bits),
