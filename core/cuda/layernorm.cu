@@ -27,9 +27,10 @@ MB_DEVICE void read_weight(float (&to)[piece<T>::LENGTH], const T *w, float none
 
 /* x = a, or, when fused, sum = x = a + b, rounded as `add` would. */
 template <typename T, norm_rows R, bool FUSED>
-MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS : FORWARD_MOST) void layernorm_fwd(
-    mb_mat<T> y, mb_mat<T> sum, float *mean, float *rstd, mb_mat<T> a, mb_mat<T> b, const T *w,
-    const T *bias, float eps, bool vector)
+MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS : FORWARD_MOST,
+                    1) void layernorm_fwd(mb_mat<T> y, mb_mat<T> sum, float *mean, float *rstd,
+                                          mb_mat<T> a, mb_mat<T> b, const T *w, const T *bias,
+                                          float eps, bool vector)
 {
     constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, part, 64);
@@ -131,9 +132,10 @@ MB_DEVICE void layernorm_dx(T *dx, const piece<T> (&dy)[PIECES], const piece<T> 
 
 /* Block i has the rows from i * per on. pw, pb: a row for each block, or NULL; dx.data may be NULL. */
 template <typename T, norm_rows R>
-MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST) void layernorm_bwd(
-    mb_mat<T> dx, float *pw, float *pb, mb_mat<T> dy, mb_mat<T> x, const T *w, const float *mean,
-    const float *rstd, int64_t per, bool acc, bool vector)
+MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST,
+                    1) void layernorm_bwd(mb_mat<T> dx, float *pw, float *pb, mb_mat<T> dy,
+                                          mb_mat<T> x, const T *w, const float *mean,
+                                          const float *rstd, int64_t per, bool acc, bool vector)
 {
     constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, shared, R == NARROW ? BACKWARD_WARPS * NARROW_COLS : 64);

@@ -13,11 +13,9 @@ namespace {
 
 /* x = a, or, when fused, sum = x = a + b, rounded as `add` would. */
 template <typename T, norm_rows R, bool FUSED>
-MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS
-                                : FORWARD_MOST) void rmsnorm_fwd(mb_mat<T> y, mb_mat<T> sum,
-                                                                 float *rstd, mb_mat<T> a,
-                                                                 mb_mat<T> b, const T *w, float eps,
-                                                                 bool vector)
+MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS : FORWARD_MOST,
+                    1) void rmsnorm_fwd(mb_mat<T> y, mb_mat<T> sum, float *rstd, mb_mat<T> a,
+                                        mb_mat<T> b, const T *w, float eps, bool vector)
 {
     constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, part, 64);
@@ -92,9 +90,10 @@ MB_DEVICE void rmsnorm_dx(T *dx, const piece<T> (&dy)[PIECES], const piece<T> (&
 
 /* Block i has the rows from i * per on. partial: a row for each block, or NULL; dx.data may be NULL. */
 template <typename T, norm_rows R>
-MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST) void rmsnorm_bwd(
-    mb_mat<T> dx, float *partial, mb_mat<T> dy, mb_mat<T> x, const T *w, const float *rstd,
-    int64_t per, bool acc, bool vector)
+MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST,
+                    1) void rmsnorm_bwd(mb_mat<T> dx, float *partial, mb_mat<T> dy, mb_mat<T> x,
+                                        const T *w, const float *rstd, int64_t per, bool acc,
+                                        bool vector)
 {
     constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, shared, R == NARROW ? BACKWARD_WARPS * NARROW_COLS : 64);
