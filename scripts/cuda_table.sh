@@ -16,8 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly golden=tests/golden/cuda_kernels.txt SLACK=8
 # files whose kernels are most of a step
-readonly hot='attention attention_bwd rmsnorm layernorm rope activation elementwise softmax_xent
-              embedding dropout adamw bias'
+readonly hot=' attention attention_bwd rmsnorm layernorm rope activation elementwise softmax_xent embedding dropout adamw '
 
 write=0
 [ "${1:-}" = --write ] && write=1 && shift
@@ -78,6 +77,7 @@ for file in core/cuda/*.cu; do
         jobs+=("$file" "$arch")
     done
 done
+# shellcheck disable=SC2016
 printf '%s\n' "${jobs[@]}" | xargs -n 2 -P "${MB_JOBS:-2}" bash -c 'compile "$1" "$2"' -
 
 version=$("$nvcc" --version | sed -nE 's/.*, (V[0-9.]+).*/\1/p')
@@ -93,7 +93,7 @@ if [ "$write" -eq 1 ]; then
     cp "$work/table" "$golden"
 fi
 
-awk -F '\t' -v slack="$SLACK" -v hot=" $(echo $hot) " -v version="nvcc $version;" '
+awk -F '\t' -v slack="$SLACK" -v hot="$hot" -v version="nvcc $version;" '
     BEGIN { complaints = 0 }
     function complain(text) {
         print text
