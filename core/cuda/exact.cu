@@ -125,6 +125,15 @@ MB_GLOBAL MB_BOUNDS(BLOCK) void add_kernel(int64_t *acc, float *g, int64_t n, do
     report(out, s, part);
 }
 
+/* A block adds a span. */
+MB_GLOBAL MB_BOUNDS(BLOCK) void merge_kernel(int64_t *acc, const int64_t *x, int64_t n)
+{
+    const int64_t from = (int64_t)blockIdx.x * SPAN, end = from + SPAN;
+
+    for (int64_t i = from + threadIdx.x; i < end && i < n; i += BLOCK)
+        acc[i] += x[i];
+}
+
 MB_GLOBAL MB_BOUNDS(BLOCK) void take_kernel(float *g, int64_t *acc, int64_t n, double factor,
                                             bool vector)
 {
@@ -237,6 +246,17 @@ extern "C" mb_status mb_cuda_exact_add(mb_exec *ex, mb_tensor *acc, mb_tensor *g
     MB_LAUNCH(ex, add_kernel, mb_div_up(n, SPAN), BLOCK, 0, static_cast<int64_t *>(acc->data),
               mb_f32(g), n, ldexp(1.0, shift), most, static_cast<uint32_t *>(out->data),
               aligned(acc, 16) && aligned(g, 16));
+    return MB_OK;
+}
+
+extern "C" mb_status mb_cuda_exact_merge(mb_exec *ex, mb_tensor *acc, const mb_tensor *x)
+{
+    const int64_t n = mb_tensor_count(acc);
+
+    MB_REQUIRE(flat(acc, MB_DTYPE_I64, n) && flat(x, MB_DTYPE_I64, n), MB_EBUG,
+               "exact_merge: shapes or types do not fit");
+    MB_LAUNCH(ex, merge_kernel, mb_div_up(n, SPAN), BLOCK, 0, static_cast<int64_t *>(acc->data),
+              static_cast<const int64_t *>(x->data), n);
     return MB_OK;
 }
 

@@ -51,6 +51,7 @@ static const struct rule {
     [MB_SHADOW_dequantise] = {.roles = NULL},
     [MB_SHADOW_grain_sumsq] = {.roles = NULL},
     [MB_SHADOW_exact_add] = {.roles = NULL},
+    [MB_SHADOW_exact_merge] = {.roles = NULL},
     [MB_SHADOW_exact_take] = {.roles = NULL},
     [MB_SHADOW_absmax] = {.roles = NULL},
     [MB_SHADOW_adamw] = {.roles = NULL},

@@ -170,6 +170,22 @@ static void bits_are_those_of_the_cpu(void **state)
     assert_true(mb_f32(&out[0])[1] == 1.0f && mb_f32(&out[0])[2] == 1.0f);
 }
 
+static void merged_sums_are_those_of_all_parts(void **state)
+{
+    const int64_t n = 5003;
+    mb_exec ex = exec_with(3);
+    mb_tensor a = integers(n), b = integers(n), whole = integers(n), out = zeros(3);
+
+    (void)state;
+    for (int part = 0; part < 2; part++) {
+        mb_tensor g = random_vector(n, 0.0f, 1.0f), same = copy_of(&g);
+        RUN(&ex, exact_add, part == 0 ? &a : &b, &g, 40, 0x1p61, &out);
+        RUN(&ex, exact_add, &whole, &same, 40, 0x1p61, &out);
+    }
+    RUN(&ex, exact_merge, &a, &b);
+    assert_memory_equal(a.data, whole.data, 8 * (size_t)n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -179,6 +195,7 @@ int main(void)
         KERNEL_TEST(bad_values_add_nothing_and_raise_flags),
         KERNEL_TEST(absmax_sees_the_largest_finite_value),
         KERNEL_TEST(bits_are_those_of_the_cpu),
+        KERNEL_TEST(merged_sums_are_those_of_all_parts),
     };
 
     return cmocka_run_group_tests_name("kernels: exact", tests, NULL, kernel_teardown);
