@@ -176,7 +176,8 @@ mb_status mb_shard_settle(mb_shard *s)
 {
     for (int u = 0; u < s->flat->n_units && !s->windows_params; u++)
         MB_TRY(gather(s, u));
-    return mb_comm_before(s->comm, MB_STREAM_COMPUTE);
+    MB_TRY(mb_comm_before(s->comm, MB_STREAM_COMPUTE));
+    return mb_comm_wait(s->comm, MB_STREAM_COMPUTE);
 }
 
 mb_status mb_shard_collect(mb_shard *s)

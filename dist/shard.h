@@ -67,7 +67,7 @@ mb_status mb_shard_edge(void *ctx, int64_t layer, mb_layer_edge edge);
 mb_status mb_shard_reduced(mb_shard *s) MB_MUST_USE;
 /* The owners have new parameters. */
 void mb_shard_changed(mb_shard *s);
-/* All parameters are in flat->param on this rank (stages 0 to 2). Collective. */
+/* All parameters are in flat->param on this rank (stages 0 to 2). Waits. Collective. */
 mb_status mb_shard_settle(mb_shard *s) MB_MUST_USE;
 /* Stage 3: all parameters into host memory at flat->host, which has room, unit by unit. Collective. */
 mb_status mb_shard_collect(mb_shard *s) MB_MUST_USE;

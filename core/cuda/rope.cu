@@ -15,12 +15,12 @@ enum { HEADS = 4 }; /* per thread */
 struct angles {
     mb_mat<const float> cosine, sine;
     const int32_t *position;
-    float sign;
 };
 
 struct layout {
     int head_dim, half, heads;
-    int units; /* threads per head */
+    int units;  /* threads per head */
+    float sign; /* -1: backwards */
 };
 
 template <int N, typename T> MB_DEVICE void put(T *to, float (&what)[N], bool acc)
@@ -71,7 +71,7 @@ MB_GLOBAL void MB_BOUNDS(MB_EACH_BLOCK)
             mb_load<N>(s, an.sine.row(angle) + pair);
             MB_UNROLL
             for (int k = 0; k < N; k++)
-                s[k] *= an.sign;
+                s[k] *= l.sign;
             MB_UNROLL_BY(2)
             for (int h = from; h < to; h++) {
                 const int64_t at = (int64_t)h * l.head_dim + pair;
@@ -110,9 +110,10 @@ mb_status mb_cuda_rope(mb_exec *ex, mb_tensor *y, const mb_tensor *x, const mb_t
 {
     const int64_t rows = mb_rows(x), n = mb_cols(x), half = mb_cols(cos_table);
     const mb_tensor *const t[] = {y, x}, *const tables[] = {cos_table, sin_table};
-    const layout l = {(int)head_dim, (int)half, head_dim > 0 ? (int)(n / head_dim) : 0, 0};
+    const layout l = {(int)head_dim, (int)half, head_dim > 0 ? (int)(n / head_dim) : 0, 0,
+                      inverse ? -1.0f : 1.0f};
     const angles an = {mb_mat_of<const float>(cos_table), mb_mat_of<const float>(sin_table),
-                       mb_i32(positions), inverse ? -1.0f : 1.0f};
+                       mb_i32(positions)};
 
     MB_REQUIRE(n < INT32_MAX && head_dim > 0 && n % head_dim == 0 && half > 0 &&
                    2 * half <= head_dim,

@@ -9,6 +9,7 @@ enum { SLOTS = 4, ALIGN = 64 };
 
 struct mb_feed {
     mb_device *device;
+    mb_comm *comm;        /* NULL: nobody to watch */
     char *pinned, *there; /* SLOTS * slot_bytes each */
     size_t slot_bytes;
     int slot;    /* of the last batch */
@@ -67,6 +68,11 @@ mb_status mb_feed_new(mb_device *d, mb_feed **out)
     MB_TRY(MB_NEW(out));
     (*out)->device = d;
     return MB_OK;
+}
+
+void mb_feed_watch(mb_feed *f, mb_comm *c)
+{
+    f->comm = c;
 }
 
 static void release(mb_feed *f)
@@ -145,7 +151,8 @@ mb_status mb_feed_send(mb_feed *f, const mb_batch *b, mb_batch *out)
     f->slot = (f->slot + 1) % SLOTS;
     f->used = 0;
     if (f->slot == 0) /* everything that read the slots is done */
-        MB_TRY(f->device->ops->wait(f->device, MB_STREAM_COMPUTE));
+        MB_TRY(f->comm != NULL ? mb_comm_wait(f->comm, MB_STREAM_COMPUTE)
+                               : f->device->ops->wait(f->device, MB_STREAM_COMPUTE));
     *out = *b;
     out->host = b;
     for (int i = 0; i < N_ARRAYS; i++) {
@@ -171,5 +178,7 @@ mb_status mb_feed_read(mb_feed *f, const mb_tensor *t, float **out)
     MB_TRY(mb_grow((void **)&f->result, &f->result_capacity, (size_t)mb_tensor_count(t),
                    sizeof *f->result, "results from the device"));
     *out = f->result;
+    if (f->comm != NULL)
+        MB_TRY(mb_comm_wait(f->comm, MB_STREAM_COMPUTE));
     return mb_device_read(f->device, f->result, t);
 }

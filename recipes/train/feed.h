@@ -8,13 +8,17 @@
 #define MB_RECIPES_TRAIN_FEED_H
 
 #include "autograd/batch.h"
-#include "core/device.h"
+#include "core/comm.h"
 
 typedef struct mb_feed mb_feed;
 
 /* d is borrowed; the caller owns *out. */
 mb_status mb_feed_new(mb_device *d, mb_feed **out) MB_MUST_USE;
 void mb_feed_free(mb_feed *f); /* NULL is allowed */
+
+/* Reading waits for what other ranks of `c` (borrowed) have a part in, and must notice when one is
+ * lost. */
+void mb_feed_watch(mb_feed *f, mb_comm *c);
 
 /* Bytes that a batch with b's capacities and `tokens` tokens takes. */
 size_t mb_feed_batch_bytes(const mb_batch *b, int64_t tokens);

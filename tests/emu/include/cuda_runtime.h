@@ -191,6 +191,13 @@ template <typename... P> struct mb_emu_call {
     }
 };
 
+/* Bytes between the members of a struct may hold what was there before, an address of the host even. */
+template <typename P> void mb_emu_clear_padding(P &p)
+{
+    if constexpr (std::is_class<P>::value)
+        __builtin_clear_padding(&p);
+}
+
 /* kernel<<<grid, block, smem, stream>>>(args...) */
 template <typename... P, typename... A>
 cudaError_t mb_emu_launch(mb_emu_site site, cudaStream_t stream, int64_t grid, int block,
@@ -206,7 +213,8 @@ cudaError_t mb_emu_launch(mb_emu_site site, cudaStream_t stream, int64_t grid, i
         return cudaSuccess;
     call *c = new call{kernel, std::tuple<P...>(static_cast<P>(args)...)};
     return std::apply(
-        [&](const P &...p) {
+        [&](P &...p) {
+            (mb_emu_clear_padding(p), ...);
             const mb_emu_argument list[] = {
                 {&p, sizeof(P),
                  std::is_pointer<P>::value ? 'p' : (std::is_class<P>::value ? 's' : 'n')}...,
