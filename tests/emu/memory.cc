@@ -383,11 +383,12 @@ void emu_check_red_zones(const char *after)
                         (long long)(RED_ZONE - low), a.bytes);
         const size_t odd = a.bytes % 2;
         if (odd && *end != RED >> 8)
-            mb_emu_fail("%s: written right after an allocation of %zu bytes", after, a.bytes);
+            mb_emu_fail("%s: written at byte 0 after the end of an allocation of %zu bytes", after,
+                        a.bytes);
         const size_t size = (size_t)(last - end) - odd, high = emu_unlike(end + odd, size, RED);
         if (high < size)
-            mb_emu_fail("%s: written %zu bytes after the end of an allocation of %zu bytes", after,
-                        high + odd, a.bytes);
+            mb_emu_fail("%s: written at byte %zu after the end of an allocation of %zu bytes",
+                        after, high + odd, a.bytes);
     }
 }
 
