@@ -22,6 +22,9 @@
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -59,6 +62,9 @@ struct fiber {
 #endif
     unsigned char *stack;
     int thread;
+    state is; /* of the thread, and where it waits */
+    int line;
+    const char *file;
     void *asan;
     /* cp.async: the copies asked for, and how many of them each closed group ends at */
     std::vector<copy> copies;
@@ -70,13 +76,6 @@ struct warp {
     const mb_emu_op *first; /* to arrive */
     mb_emu_op *op[32];
     fiber *lane[32];
-};
-
-/* What is known of each thread, for messages. */
-struct place {
-    state is;
-    const char *file;
-    int line;
 };
 
 struct {
@@ -91,7 +90,7 @@ struct {
     fiber fibers[MAX_THREADS];
     fiber host;
     warp warps[32];
-    place places[MAX_THREADS];
+    fiber *of[MAX_THREADS];      /* the fiber of each thread that has not returned */
     fiber *waiting[MAX_THREADS]; /* at the barrier */
     int n_waiting;
     int copy_mode;
@@ -222,37 +221,42 @@ fiber *take_idle()
     return f;
 }
 
+state state_of(int thread)
+{
+    return b.of[thread] == nullptr ? RETURNED : b.of[thread]->is;
+}
+
 /* Ends the process: not everybody comes to where some wait. */
 [[noreturn]] void divergent()
 {
     int waits = -1, other = -1;
 
     for (int t = 0; t < b.threads && waits < 0; t++)
-        if (b.places[t].is == AT_WARP)
+        if (state_of(t) == AT_WARP)
             waits = t;
     if (waits >= 0) {
         for (int t = waits / 32 * 32; t < waits / 32 * 32 + 32 && other < 0; t++)
-            if (b.places[t].is != AT_WARP)
+            if (state_of(t) != AT_WARP)
                 other = t;
     } else {
         for (int t = 0; t < b.threads; t++) {
-            if (b.places[t].is == AT_BARRIER && waits < 0)
+            if (state_of(t) == AT_BARRIER && waits < 0)
                 waits = t;
-            if (b.places[t].is != AT_BARRIER && other < 0)
+            if (state_of(t) != AT_BARRIER && other < 0)
                 other = t;
         }
     }
     if (waits < 0 || other < 0)
         mb_emu_fail("nobody can go on");
-    const place &w = b.places[waits], &o = b.places[other];
+    const fiber *w = b.of[waits], *o = b.of[other];
     char elsewhere[256];
-    if (o.is == RETURNED)
+    if (o == nullptr)
         snprintf(elsewhere, sizeof elsewhere, "thread %d has returned", other);
     else
-        snprintf(elsewhere, sizeof elsewhere, "thread %d waits at %s:%d", other, o.file, o.line);
+        snprintf(elsewhere, sizeof elsewhere, "thread %d waits at %s:%d", other, o->file, o->line);
     mb_emu_thread_index.x = (unsigned)waits;
-    mb_emu_fail("%s:%d: divergent %s: thread %d waits there, %s", w.file, w.line,
-                w.is == AT_WARP ? "warp function" : "__syncthreads", waits, elsewhere);
+    mb_emu_fail("%s:%d: divergent %s: thread %d waits there, %s", w->file, w->line,
+                w->is == AT_WARP ? "warp function" : "__syncthreads", waits, elsewhere);
 }
 
 /* The current thread waits; somebody else goes on. */
@@ -287,14 +291,15 @@ void thread_run(fiber *f)
 
     f->thread = b.warp_order[i >> 5] + b.lane_order[i & 31];
     mb_emu_thread_index.x = (unsigned)f->thread;
-    b.places[f->thread].is = STARTED;
+    b.of[f->thread] = f;
+    f->is = STARTED;
     b.launch->thread(b.launch->call);
     if (!f->copies.empty()) {
         land(f, f->copies.size());
         f->copies.clear();
         f->groups.clear();
     }
-    b.places[f->thread].is = RETURNED;
+    b.of[f->thread] = nullptr;
     b.returned++;
 }
 
@@ -427,41 +432,55 @@ void ldmatrix(warp *w, bool transposed)
     }
 }
 
-template <typename T> float half_of(uint32_t pair, int high)
+typedef float row8 __attribute__((vector_size(32)));
+
+template <typename T> void widen(float *to, const uint16_t *from, int n)
 {
-    T h;
-    h.u = (uint16_t)(pair >> (16 * high));
-    return mb_to_f32(h);
+    for (int i = 0; i < n; i++)
+        to[i] = mb_to_f32(T{from[i]});
 }
 
+#if defined(__F16C__)
+template <> void widen<mb_f16>(float *to, const uint16_t *from, int n)
+{
+    for (int i = 0; i < n; i += 8)
+        _mm256_storeu_ps(
+            to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i))));
+}
+#endif
+
+/* Products are exact in f32; they are added to c in the order of k. */
 template <typename T> void mma(warp *w)
 {
-    float a[16][16], m[16][8], c[16][8];
+    alignas(32) uint16_t a16[16][16], b16[16][8];
+    alignas(32) float a[16][16], m[16][8], c[16][8];
 
     for (int i = 0; i < 32; i++) {
         const mb_emu_op *op = w->op[i];
         const int g = i / 4, t = 2 * (i % 4);
+        memcpy(&a16[g][t], &op->a[0], 4);
+        memcpy(&a16[g + 8][t], &op->a[1], 4);
+        memcpy(&a16[g][t + 8], &op->a[2], 4);
+        memcpy(&a16[g + 8][t + 8], &op->a[3], 4);
         for (int h = 0; h < 2; h++) {
-            a[g][t + h] = half_of<T>(op->a[0], h);
-            a[g + 8][t + h] = half_of<T>(op->a[1], h);
-            a[g][t + 8 + h] = half_of<T>(op->a[2], h);
-            a[g + 8][t + 8 + h] = half_of<T>(op->a[3], h);
-            m[t + h][g] = half_of<T>(op->b[0], h);
-            m[t + 8 + h][g] = half_of<T>(op->b[1], h);
-            c[g][t + h] = op->c[h];
-            c[g + 8][t + h] = op->c[2 + h];
+            b16[t + 8 * h][g] = (uint16_t)op->b[h];
+            b16[t + 8 * h + 1][g] = (uint16_t)(op->b[h] >> 16);
         }
+        memcpy(&c[g][t], &op->c[0], 8);
+        memcpy(&c[g + 8][t], &op->c[2], 8);
     }
-    for (int r = 0; r < 16; r++)
+    widen<T>(&a[0][0], &a16[0][0], 256);
+    widen<T>(&m[0][0], &b16[0][0], 128);
+    for (int r = 0; r < 16; r++) {
+        row8 sum = *reinterpret_cast<const row8 *>(c[r]);
         for (int k = 0; k < 16; k++)
-            for (int n = 0; n < 8; n++)
-                c[r][n] += a[r][k] * m[k][n];
+            sum += a[r][k] * *reinterpret_cast<const row8 *>(m[k]);
+        *reinterpret_cast<row8 *>(c[r]) = sum;
+    }
     for (int i = 0; i < 32; i++) {
         const int g = i / 4, t = 2 * (i % 4);
-        for (int h = 0; h < 2; h++) {
-            w->op[i]->c[h] = c[g][t + h];
-            w->op[i]->c[2 + h] = c[g + 8][t + h];
-        }
+        memcpy(&w->op[i]->c[0], &c[g][t], 8);
+        memcpy(&w->op[i]->c[2], &c[g + 8][t], 8);
     }
 }
 
@@ -509,7 +528,9 @@ void mb_emu_collective(mb_emu_op *op)
     w->op[lane] = op;
     w->lane[lane] = f;
     if (++w->arrived < 32) {
-        b.places[f->thread] = {AT_WARP, op->file, op->line};
+        f->is = AT_WARP;
+        f->file = op->file;
+        f->line = op->line;
         give_way();
         return;
     }
@@ -541,7 +562,7 @@ void mb_emu_collective(mb_emu_op *op)
         fiber *g = w->lane[i ^ turn];
         if (g == f)
             continue;
-        b.places[g->thread].is = STARTED;
+        g->is = STARTED;
         b.ready[b.n_ready++] = g;
     }
 }
@@ -551,19 +572,21 @@ void mb_emu_barrier(const char *file, int line)
     fiber *f = b.current;
 
     if (b.n_waiting > 0) {
-        const place &first = b.places[b.waiting[0]->thread];
-        if (first.line != line || (first.file != file && strcmp(first.file, file) != 0))
+        const fiber *first = b.waiting[0];
+        if (first->line != line || (first->file != file && strcmp(first->file, file) != 0))
             mb_emu_fail("%s:%d: divergent __syncthreads: thread %d waits at %s:%d", file, line,
-                        b.waiting[0]->thread, first.file, first.line);
+                        first->thread, first->file, first->line);
     }
     if (b.n_waiting + 1 < b.threads) {
-        b.places[f->thread] = {AT_BARRIER, file, line};
+        f->is = AT_BARRIER;
+        f->file = file;
+        f->line = line;
         b.waiting[b.n_waiting++] = f;
         give_way();
         return;
     }
     for (int i = 0; i < b.n_waiting; i++) {
-        b.places[b.waiting[i]->thread].is = STARTED;
+        b.waiting[i]->is = STARTED;
         b.ready[b.n_ready++] = b.waiting[i];
     }
     b.n_waiting = 0;

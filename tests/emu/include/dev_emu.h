@@ -12,6 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 #include <type_traits>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 #define MB_GLOBAL
 #define MB_DEVICE inline
@@ -89,11 +92,15 @@ inline float mb_to_f32(mb_bf16 x)
 
 inline float mb_to_f32(mb_f16 x)
 {
+#if defined(__F16C__)
+    return _cvtsh_ss(x.u);
+#else
     const uint32_t sign = (x.u & 0x8000u) << 16, rest = (x.u & 0x7fffu) << 13;
 
     if ((x.u & 0x7c00u) == 0x7c00u) /* infinite or NaN */
         return mb_from_bits(sign | 0x7f800000u | rest);
     return mb_from_bits(sign | mb_bits(mb_from_bits(rest) * 0x1p112f)); /* exact, subnormals too */
+#endif
 }
 
 template <typename T> T mb_from_f32(float f);
@@ -118,6 +125,9 @@ template <> inline mb_f16 mb_from_f32<mb_f16>(float f)
 
     if (size > 0x7f800000u)
         return {0x7fff};
+#if defined(__F16C__)
+    return {_cvtss_sh(f, 0)};
+#endif
     if (size >= 0x477ff000u) /* 65520 and more */
         return {(uint16_t)(sign | 0x7c00u)};
     if (size < 0x38800000u) /* below 2^-14: the last place of 0.5 is 2^-24, that of a subnormal */
