@@ -107,7 +107,7 @@ void ended(const char *name, const char *says, const std::function<bool()> &prog
             return;
         }
     const size_t from = text.find(": ");
-    text = text.substr(from + 2, text.find('\n') - from - 2);
+    text = text.substr(from + 2, text.find('\n', from) - from - 2);
     verdict(true, name, text.c_str());
 }
 
