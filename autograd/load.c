@@ -126,7 +126,8 @@ static mb_status host_value(const mb_model *m, const mb_weight *w, mb_arena *scr
     *out = w->value;
     if (mb_weight_is_here(m, w))
         return MB_OK;
-    return mb_arena_take(scratch, (size_t)mb_tensor_bytes(&w->value), &out->data);
+    out->dtype = MB_DTYPE_F32;
+    return mb_arena_take(scratch, (size_t)mb_tensor_bytes(out), &out->data);
 }
 
 static mb_status store(const mb_model *m, const mb_weight *w, const mb_tensor *value)
@@ -254,9 +255,9 @@ static size_t largest_weight(const mb_model *m)
     int64_t most = 0;
 
     for (int i = 0; i < m->n_weights; i++)
-        if (mb_tensor_bytes(&m->weight[i].value) > most)
-            most = mb_tensor_bytes(&m->weight[i].value);
-    return (size_t)most;
+        if (mb_tensor_count(&m->weight[i].value) > most)
+            most = mb_tensor_count(&m->weight[i].value);
+    return (size_t)most * sizeof(float);
 }
 
 mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exec *ex,

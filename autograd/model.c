@@ -134,6 +134,7 @@ mb_status mb_model_new(const mb_model_config *c, mb_model **out)
     m->open_layer = -1;
     m->dropout_scale = 1.0f;
     m->max_positions = c->positions;
+    m->dtype = MB_DTYPE_F32;
     m->capacity = count_rows(c);
     MB_TRY_GOTO(mb_arena_new("weight names", NAMES_BYTES, &m->strings), st, fail);
     MB_TRY_GOTO(MB_NEW_ARRAY(&m->weight, m->capacity), st, fail);
@@ -324,7 +325,7 @@ static mb_tensor kept(const mb_model *m, const mb_weight *w, int64_t *from)
     const int64_t n = mb_tensor_count(&w->value);
 
     *from = 0;
-    if (!w->trained || f->stage < 3)
+    if (!w->trained || !mb_flat_master_apart(f))
         return w->value;
     const int64_t a = w->offset > f->own_from ? w->offset : f->own_from;
     const int64_t b = w->offset + n < f->own_to ? w->offset + n : f->own_to;
@@ -333,12 +334,37 @@ static mb_tensor kept(const mb_model *m, const mb_weight *w, int64_t *from)
                         a < b ? b - a : 0);
 }
 
+/* f32 numbers into a place of another type. */
+static mb_status write_rounded(const mb_model *m, const mb_tensor *t, const float *from)
+{
+    const int64_t n = mb_tensor_count(t);
+    uint16_t *rounded = NULL;
+    mb_status st;
+
+    if (t->dtype == MB_DTYPE_F32)
+        return mb_device_write(m->device, t, from);
+    MB_TRY(MB_NEW_ARRAY(&rounded, n));
+    for (int64_t i = 0; i < n; i++)
+        rounded[i] = t->dtype == MB_DTYPE_BF16 ? mb_f32_to_bf16(from[i]) : mb_f32_to_f16(from[i]);
+    st = mb_device_write(m->device, t, rounded);
+    mb_free(rounded);
+    return st;
+}
+
+/* Whole parameters beside a master copy. */
+static bool has_rounded(const mb_model *m, const mb_weight *w)
+{
+    return w->trained && m->flat->dtype != MB_DTYPE_F32 && m->flat->stage < 3;
+}
+
 mb_status mb_weight_write(const mb_model *m, const mb_weight *w, const float *from)
 {
     int64_t at;
     const mb_tensor t = kept(m, w, &at);
 
-    return mb_tensor_count(&t) > 0 ? mb_device_write(m->device, &t, from + at) : MB_OK;
+    if (mb_tensor_count(&t) > 0)
+        MB_TRY(write_rounded(m, &t, from + at));
+    return has_rounded(m, w) ? write_rounded(m, &w->value, from) : MB_OK;
 }
 
 mb_status mb_weight_zero(const mb_model *m, const mb_weight *w)
@@ -346,21 +372,44 @@ mb_status mb_weight_zero(const mb_model *m, const mb_weight *w)
     int64_t at;
     const mb_tensor t = kept(m, w, &at);
 
-    return mb_tensor_count(&t) > 0 ? mb_device_zero(m->device, &t) : MB_OK;
+    if (mb_tensor_count(&t) > 0)
+        MB_TRY(mb_device_zero(m->device, &t));
+    return has_rounded(m, w) ? mb_device_zero(m->device, &w->value) : MB_OK;
 }
 
 bool mb_weight_is_here(const mb_model *m, const mb_weight *w)
 {
-    return mb_device_is_host(m->device) && (!w->trained || m->flat->stage < 3);
+    return mb_device_is_host(m->device) && w->value.dtype == MB_DTYPE_F32 &&
+           (!w->trained || m->flat->stage < 3);
+}
+
+/* What the device holds in 16 bits as f32: exact. */
+static mb_status read_widened(const mb_model *m, const mb_tensor *t, float *to)
+{
+    const int64_t n = mb_tensor_count(t);
+    uint16_t *narrow = (uint16_t *)to + n; /* the upper half: read before it is written */
+
+    if (t->dtype == MB_DTYPE_F32)
+        return mb_device_read(m->device, to, t);
+    MB_TRY(mb_device_read(m->device, narrow, t));
+    for (int64_t i = 0; i < n; i++)
+        to[i] = t->dtype == MB_DTYPE_BF16 ? mb_bf16_to_f32(narrow[i]) : mb_f16_to_f32(narrow[i]);
+    return MB_OK;
 }
 
 mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, int64_t n, float *to)
 {
     const mb_flat *f = m->flat;
-    const mb_tensor t = mb_tensor_1d(mb_f32(&w->value) + from, MB_DTYPE_F32, n);
+    const mb_dtype d = w->value.dtype;
+    const mb_tensor t = mb_tensor_1d(mb_element(w->value.data, d, from), d, n);
 
-    if (!w->trained || f->stage < 3)
-        return mb_device_read(m->device, to, &t);
+    if (!w->trained || !mb_flat_master_apart(f))
+        return read_widened(m, &t, to);
+    if (f->own_from <= w->offset + from && w->offset + from + n <= f->own_to) {
+        const mb_tensor own =
+            mb_tensor_1d(f->own_param + (w->offset + from - f->own_from), MB_DTYPE_F32, n);
+        return mb_device_read(m->device, to, &own);
+    }
     MB_REQUIRE(f->host != NULL, MB_EBUG, "%s is spread over ranks and was not collected", w->name);
     memcpy(to, f->host + w->offset + from, (size_t)n * sizeof(float));
     return MB_OK;
@@ -381,24 +430,28 @@ static mb_status take_elements(mb_arena *run, int64_t n, size_t size, void **out
 static mb_status bind_flat(mb_arena *run, mb_flat *f, bool exact)
 {
     const int64_t own = f->own_to - f->own_from;
+    const size_t size = (size_t)mb_dtype_bytes(f->dtype, 1);
     const bool grads = f->stage < 2, params = f->stage < 3; /* whole */
+    const bool half = f->dtype != MB_DTYPE_F32;
     void *p, *g, *s = NULL;
 
     f->is_exact = exact;
-    MB_TRY(take_elements(run, params ? f->count : own, sizeof(float), &p));
+    if (params && half)
+        MB_TRY(take_elements(run, f->count, size, &f->half));
+    MB_TRY(take_elements(run, params && !half ? f->count : own, sizeof(float), &p));
     MB_TRY(take_elements(run, grads ? f->count : own, sizeof(float), &g));
     if (exact)
         MB_TRY(take_elements(run, grads ? f->count : own, sizeof(int64_t), &s));
-    f->param = params ? p : NULL;
+    f->param = params && !half ? p : NULL;
     f->grad = grads ? g : NULL;
     f->exact = exact && grads ? s : NULL;
-    f->own_param = params ? (float *)p + f->own_from : p;
+    f->own_param = f->param != NULL ? (float *)p + f->own_from : p;
     f->own_grad = grads ? (float *)g + f->own_from : g;
     f->own_exact = !exact ? NULL : grads ? (int64_t *)s + f->own_from : s;
     for (int w = 0; w < MB_FLAT_WINDOWS; w++) {
         const int64_t n = mb_flat_window_count(f, w);
         if (!params)
-            MB_TRY(take_elements(run, n, sizeof(float), (void **)&f->param_window[w]));
+            MB_TRY(take_elements(run, n, size, &f->param_window[w]));
         if (!grads)
             MB_TRY(take_elements(run, n, sizeof(float), (void **)&f->grad_window[w]));
         if (!grads && exact)
@@ -412,8 +465,16 @@ static void bind_trained(mb_weight *w, const mb_flat *f)
     const int window = mb_flat_window_of((int)w->layer + 1);
     const int64_t at = f->stage < 2 ? 0 : mb_flat_window_at(f, w->layer, w->offset);
 
-    w->value.data = f->stage < 3 ? f->param + w->offset : f->param_window[window] + at;
+    w->value.data = f->stage < 3 ? mb_element(mb_flat_values(f), f->dtype, w->offset)
+                                 : mb_element(f->param_window[window], f->dtype, at);
     w->grad.data = f->stage < 2 ? f->grad + w->offset : f->grad_window[window] + at;
+}
+
+void mb_model_compute_in(mb_model *m, mb_dtype dtype)
+{
+    for (int i = 0; i < m->n_weights; i++)
+        m->weight[i].value.dtype = dtype;
+    m->dtype = dtype;
 }
 
 mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *flat, bool exact)
@@ -422,6 +483,7 @@ mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *
 
     m->device = device;
     m->flat = flat;
+    flat->dtype = m->dtype;
     MB_TRY(bind_flat(run, flat, exact));
     for (int i = 0; i < m->n_weights; i++) {
         mb_weight *w = &m->weight[i];
@@ -434,4 +496,15 @@ mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *
         }
     }
     return bind_rope(m, run);
+}
+
+mb_status mb_flat_round(mb_exec *ex, mb_flat *f)
+{
+    const int64_t n = f->own_to - f->own_from;
+
+    if (f->half == NULL || n == 0)
+        return MB_OK;
+    mb_tensor to = mb_tensor_1d(mb_element(f->half, f->dtype, f->own_from), f->dtype, n);
+    const mb_tensor master = mb_tensor_1d(f->own_param, MB_DTYPE_F32, n);
+    return MB_RUN(ex, cast, &to, &master);
 }

@@ -89,8 +89,8 @@ struct mb_weight {
     const char *name; /* full Hugging Face name, or PEFT's on disk for adapters; the model's */
     const mb_weight_row *row;
     int64_t layer;              /* -1: outside the layers */
-    mb_tensor value;            /* f32; data NULL until bound */
-    mb_tensor grad;             /* data NULL when frozen */
+    mb_tensor value;            /* data NULL until bound */
+    mb_tensor grad;             /* f32; data NULL when frozen */
     bool trained, decay, fresh; /* fresh: initialised here, not read from a file */
     int64_t offset;             /* in the flat order, -1 when frozen */
     mb_weight *lora_a, *lora_b; /* adapter on this matrix, NULL: none */
@@ -133,6 +133,7 @@ struct mb_model {
     mb_tensor rope_cos, rope_sin;
     mb_device *device; /* where values and gradients are, NULL: host memory; borrowed, as is flat */
     const mb_flat *flat; /* of the trained weights */
+    mb_dtype dtype;      /* what weights and activations are computed in */
     int64_t open_layer;  /* weights of a layer may be used only while it is open; -1 */
     float dropout_scale; /* 1: the checkpoint's dropouts apply in training; 0: off */
     mb_arena *strings;   /* names */
@@ -160,6 +161,9 @@ mb_status mb_model_append(mb_model *m, const char *name, int ndim, const int64_t
 /* The flat order over what is marked trained, and its units, whole on every rank (mb_flat_shard says
  * otherwise). Memory comes with bind; the caller frees flat->segment and flat->unit. */
 mb_status mb_model_layout(mb_model *m, mb_flat *flat) MB_MUST_USE;
+/* Weights and activations in F32, BF16 or F16; arithmetic, statistics and gradients of weights are f32
+ * in any case. Between layout and bind. */
+void mb_model_compute_in(mb_model *m, mb_dtype dtype);
 /* Takes memory for weights (frozen ones one by one, trained ones as the flat order's stage says),
  * gradients, the exact accumulator when `exact`, and rotary tables. `run` is an arena of `device`
  * (NULL: host memory), which is borrowed, as is flat. */
@@ -176,6 +180,9 @@ mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, in
 mb_status mb_weight_read_grad(const mb_model *m, const mb_weight *w, float *to) MB_MUST_USE;
 /* Can the host use w->value as it is? */
 bool mb_weight_is_here(const mb_model *m, const mb_weight *w);
+
+/* The own range of whole 16-bit parameters from its master copy; nothing for f32 and at stage 3. */
+mb_status mb_flat_round(mb_exec *ex, mb_flat *f) MB_MUST_USE;
 
 int64_t mb_model_parameters(const mb_model *m, bool trained_only);
 

@@ -316,7 +316,7 @@ mb_status mb_tape_grad(mb_tape *t, mb_var *v, mb_tensor **grad, bool *acc)
         MB_TRY(view_grad(t, v));
     } else if (v->grad.data == NULL) {
         *acc = false;
-        MB_TRY(tensor_in_buffer(t, MB_DTYPE_F32, v->value.ndim, v->value.dim, &v->grad_buffer,
+        MB_TRY(tensor_in_buffer(t, v->value.dtype, v->value.ndim, v->value.dim, &v->grad_buffer,
                                 &v->grad));
     }
     touch(t, v->grad_buffer);

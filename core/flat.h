@@ -45,8 +45,10 @@ typedef struct mb_flat {
     int64_t count; /* elements, a multiple of MB_GRAIN */
     int n_segments;
     mb_flat_segment *segment;
+    mb_dtype dtype; /* what the model computes in: F32, BF16, F16 */
     /* Whole, NULL where the stage has windows instead. */
-    float *param;   /* count; what the model computes with (f32) */
+    float *param;   /* count; what the model computes with, when that is f32 */
+    void *half;     /* the same when it is not: rounded from own_param */
     float *grad;    /* count; of the summed loss of the micro-batches so far */
     int64_t *exact; /* count with `reduction: exact`, else NULL */
 
@@ -55,13 +57,32 @@ typedef struct mb_flat {
     bool is_exact;
     int stage;
     int64_t own_from, own_to; /* this rank's range, set by mb_flat_shard */
-    /* Of the own range: inside the whole arrays, or by themselves. */
+    /* Of the own range: inside the whole arrays, or by themselves. own_param is the master copy. */
     float *own_param, *own_grad;
     int64_t *own_exact;
-    float *param_window[MB_FLAT_WINDOWS], *grad_window[MB_FLAT_WINDOWS];
+    void *param_window[MB_FLAT_WINDOWS]; /* of dtype */
+    float *grad_window[MB_FLAT_WINDOWS];
     int64_t *exact_window[MB_FLAT_WINDOWS];
-    float *host; /* stage 3, while all parameters are needed at once: a copy in host memory */
+    float *host; /* while all master copies are needed at once: in host memory */
 } mb_flat;
+
+/* Element i of an array of d. */
+static inline void *mb_element(void *array, mb_dtype d, int64_t i)
+{
+    return (char *)array + i * mb_dtype_bytes(d, 1);
+}
+
+/* What the model computes with, whole; NULL at stage 3. */
+static inline void *mb_flat_values(const mb_flat *f)
+{
+    return f->dtype == MB_DTYPE_F32 ? f->param : f->half;
+}
+
+/* Is the master copy by itself, spread over ranks, beside or instead of whole parameters? */
+static inline bool mb_flat_master_apart(const mb_flat *f)
+{
+    return f->stage == 3 || f->dtype != MB_DTYPE_F32;
+}
 
 /* bounds[0..size]: the element ranges of all ranks, grain aligned. */
 void mb_flat_bounds(const mb_flat *f, int size, int64_t *bounds);

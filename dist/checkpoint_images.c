@@ -27,6 +27,8 @@ static mb_status put_state(mb_h5 *f, const mb_checkpoint_info *info, const mb_la
     MB_TRY(mb_h5_set_ints(f, "/optim", "skipped", 0, &h->skipped));
     MB_TRY(mb_h5_set_ints(f, "/optim", "skipped_row", 0, &h->skipped_row));
     MB_TRY(mb_h5_set_ints(f, "/optim", "repeated", 0, &h->repeated));
+    MB_TRY(mb_h5_set_real(f, "/optim", "loss_scale", h->loss_scale));
+    MB_TRY(mb_h5_set_ints(f, "/optim", "unscaled", 0, &h->unscaled));
     return mb_h5_set_real(f, "/optim", "max_abs", h->max_abs);
 }
 

@@ -119,6 +119,8 @@ static mb_status get_state(mb_h5 *f, mb_checkpoint_info *out)
     MB_TRY(mb_h5_get_ints(f, "/optim", "skipped", 0, &h->skipped));
     MB_TRY(mb_h5_get_ints(f, "/optim", "skipped_row", 0, &h->skipped_row));
     MB_TRY(mb_h5_get_ints(f, "/optim", "repeated", 0, &h->repeated));
+    MB_TRY(mb_h5_get_real(f, "/optim", "loss_scale", &h->loss_scale));
+    MB_TRY(mb_h5_get_ints(f, "/optim", "unscaled", 0, &h->unscaled));
     return mb_h5_get_real(f, "/optim", "max_abs", &h->max_abs);
 }
 

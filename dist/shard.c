@@ -110,17 +110,20 @@ static mb_status fill(mb_shard *s, float *at, int64_t n)
 /* ---- parameters --------------------------------------------------------------------------- */
 
 /* The own parts of a unit into its window. */
-static mb_status place_own(mb_shard *s, const mb_flat_unit *u, float *window)
+static mb_status place_own(mb_shard *s, const mb_flat_unit *u, void *window)
 {
+    const mb_dtype d = s->flat->dtype;
+
     for (int i = 0; i < u->n_ranges; i++) {
         int64_t from, to;
         if (!own_part(s, u, i, &from, &to))
             continue;
         const mb_tensor own =
             mb_tensor_1d(s->flat->own_param + (from - s->flat->own_from), MB_DTYPE_F32, to - from);
-        mb_tensor place = mb_tensor_1d(window + u->range[i].at + (from - u->range[i].from),
-                                       MB_DTYPE_F32, to - from);
-        MB_TRY(MB_RUN(s->ex, copy, &place, &own));
+        const int64_t at = u->range[i].at + (from - u->range[i].from);
+        mb_tensor place = mb_tensor_1d(mb_element(window, d, at), d, to - from);
+        MB_TRY(d == MB_DTYPE_F32 ? MB_RUN(s->ex, copy, &place, &own)
+                                 : MB_RUN(s->ex, cast, &place, &own));
     }
     return MB_OK;
 }
@@ -143,10 +146,11 @@ static mb_status gather(mb_shard *s, int unit)
     MB_TRY(mb_comm_after(s->comm, MB_STREAM_COMPUTE));
     MB_TRY(mb_comm_group_begin(s->comm));
     for (int i = 0; i < u->n_ranges; i++) {
-        float *buf = s->windows_params ? s->flat->param_window[w] + u->range[i].at
-                                       : s->flat->param + u->range[i].from;
+        const mb_dtype d = s->flat->dtype;
+        void *buf = s->windows_params ? mb_element(s->flat->param_window[w], d, u->range[i].at)
+                                      : mb_element(mb_flat_values(s->flat), d, u->range[i].from);
         const int64_t *at = owners(s, u->range[i].from, u->range[i].to);
-        MB_TRY(s->comm->ops->all_gather(s->comm, buf, at, MB_DTYPE_F32));
+        MB_TRY(s->comm->ops->all_gather(s->comm, buf, at, d));
     }
     return mb_comm_group_end(s->comm);
 }
@@ -178,26 +182,6 @@ mb_status mb_shard_settle(mb_shard *s)
         MB_TRY(gather(s, u));
     MB_TRY(mb_comm_before(s->comm, MB_STREAM_COMPUTE));
     return mb_comm_wait(s->comm, MB_STREAM_COMPUTE);
-}
-
-mb_status mb_shard_collect(mb_shard *s)
-{
-    mb_flat *f = s->flat;
-
-    MB_ASSERT(s->windows_params && f->host != NULL);
-    for (int n = 0; n < f->n_units; n++) {
-        const mb_flat_unit *u = &f->unit[n];
-        const float *window = f->param_window[mb_flat_window_of(n)];
-        MB_TRY(gather(s, n));
-        MB_TRY(mb_comm_before(s->comm, MB_STREAM_COMPUTE));
-        MB_TRY(mb_comm_wait(s->comm, MB_STREAM_COMPUTE));
-        for (int i = 0; i < u->n_ranges; i++) {
-            const mb_tensor t = mb_tensor_1d((void *)(uintptr_t)(window + u->range[i].at),
-                                             MB_DTYPE_F32, u->range[i].to - u->range[i].from);
-            MB_TRY(mb_device_read(s->ex->device, f->host + u->range[i].from, &t));
-        }
-    }
-    return MB_OK;
 }
 
 /* ---- gradients ---------------------------------------------------------------------------- */
@@ -413,7 +397,7 @@ static int64_t gatherings(const mb_shard *s, int unit, int64_t rounds)
 int64_t mb_shard_round_bytes(const mb_shard *s, int64_t rounds)
 {
     const int rank = s->comm->rank, right = (rank + 1) % s->comm->size;
-    const int64_t el = s->flat->is_exact ? 8 : 4;
+    const int64_t el = s->flat->is_exact ? 8 : 4, value = mb_dtype_bytes(s->flat->dtype, 1);
     int64_t bytes = 0;
 
     for (int n = 0; n < s->flat->n_units && s->comm->size > 1; n++) {
@@ -422,7 +406,7 @@ int64_t mb_shard_round_bytes(const mb_shard *s, int64_t rounds)
             bytes += rounds * el * (u->count - owned(s, u, rank));
         if (s->overlap)
             bytes += el * (u->count - owned(s, u, rank));
-        bytes += gatherings(s, n, rounds) * 4 * (u->count - owned(s, u, right));
+        bytes += gatherings(s, n, rounds) * value * (u->count - owned(s, u, right));
     }
     return bytes;
 }

@@ -27,6 +27,7 @@
 #ifndef MB_DIST_SHARD_H
 #define MB_DIST_SHARD_H
 
+#include "autograd/model.h"
 #include "autograd/tape.h"
 #include "core/comm.h"
 #include "core/flat.h"
@@ -67,11 +68,8 @@ mb_status mb_shard_edge(void *ctx, int64_t layer, mb_layer_edge edge);
 mb_status mb_shard_reduced(mb_shard *s) MB_MUST_USE;
 /* The owners have new parameters. */
 void mb_shard_changed(mb_shard *s);
-/* All parameters are in flat->param on this rank (stages 0 to 2). Waits. Collective. */
+/* All parameters are in mb_flat_values on this rank (stages 0 to 2). Waits. Collective. */
 mb_status mb_shard_settle(mb_shard *s) MB_MUST_USE;
-/* Stage 3: all parameters into host memory at flat->host, which has room, unit by unit. Collective. */
-mb_status mb_shard_collect(mb_shard *s) MB_MUST_USE;
-
 /* Payload bytes this rank sends in `rounds` rounds that start with no parameter gathered, by the
  * formulas of dist/zero.h. */
 int64_t mb_shard_round_bytes(const mb_shard *s, int64_t rounds);

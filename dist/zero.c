@@ -10,6 +10,7 @@
 
 /* What the exact path notes of each micro-batch, in front of the caller's metrics. */
 enum { NOT_FINITE, TOO_LARGE, MAX_ABS, N_NOTES };
+enum { SCALE_START = 65536, SCALE_MOST = 1 << 24, SCALE_GROWS_AFTER = 2000 };
 enum { SHIFT_START = 36, SHIFT_TARGET = 40, SUM_BITS = 62 };
 
 struct mb_zero {
@@ -143,6 +144,9 @@ mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_
 
     MB_REQUIRE(options->stage >= 0 && options->stage <= 3, MB_EARG,
                "zero_stage must be 0 to 3, not %d", options->stage);
+    MB_REQUIRE(
+        options->stage > 0 || flat->dtype == MB_DTYPE_F32, MB_ENOTSUP,
+        "zero_stage 0 keeps all state on all ranks and computes in float32; use zero_stage 1");
     MB_REQUIRE(options->stage < 2 || (flat->n_units > 0 && flat->stage == options->stage), MB_EBUG,
                "zero: stage %d of parameters laid out for stage %d", options->stage, flat->stage);
     MB_REQUIRE(options->n_metrics >= MB_ZERO_METRICS_MIN && options->n_votes >= 0 &&
@@ -389,6 +393,35 @@ static mb_status update(mb_zero *z, double lr, float grad_scale)
     return MB_OK;
 }
 
+double mb_zero_loss_scale(const mb_zero *z)
+{
+    if (!z->o.scale_loss)
+        return 1.0;
+    return z->history.loss_scale > 0.0 ? z->history.loss_scale : SCALE_START;
+}
+
+/* A gradient that overflowed asks for a smaller scale. */
+static bool scale_down(mb_zero *z)
+{
+    const double scale = mb_zero_loss_scale(z);
+
+    if (scale <= 1.0)
+        return false;
+    z->history.loss_scale = scale / 2.0;
+    z->history.unscaled = 0;
+    return true;
+}
+
+static void scale_up(mb_zero *z)
+{
+    const double scale = mb_zero_loss_scale(z);
+
+    if (!z->o.scale_loss || ++z->history.unscaled < SCALE_GROWS_AFTER || scale >= SCALE_MOST)
+        return;
+    z->history.loss_scale = 2.0 * scale;
+    z->history.unscaled = 0;
+}
+
 static mb_status skip(mb_zero *z, mb_zero_result *out)
 {
     mb_zero_history *h = &z->history;
@@ -396,7 +429,7 @@ static mb_status skip(mb_zero *z, mb_zero_result *out)
     out->outcome = MB_ZERO_SKIPPED;
     out->grad_norm = (double)NAN;
     h->skipped++;
-    h->skipped_row++;
+    h->skipped_row += !scale_down(z);
     z->again = false;
     MB_TRY(clear_sums(z));
     MB_TRY(clear_gradients(z));
@@ -435,19 +468,22 @@ static mb_status new_parameters(mb_zero *z)
     if (z->o.stage == 0)
         return MB_OK;
     mb_shard_changed(z->shard);
-    return mb_shard_moves_parameters(z->shard) ? MB_OK
-                                               : gather_all(z, z->flat->param, MB_DTYPE_F32);
+    MB_TRY(mb_flat_round(z->ex, z->flat));
+    return mb_shard_moves_parameters(z->shard)
+               ? MB_OK
+               : gather_all(z, mb_flat_values(z->flat), z->flat->dtype);
 }
 
 static mb_status apply(mb_zero *z, const mb_zero_args *args, double max_abs, mb_zero_result *out)
 {
-    double total = 0, scale = 1.0 / out->divisor;
+    const double loss_scale = mb_zero_loss_scale(z);
+    double total = 0, scale = 1.0 / (out->divisor * loss_scale);
 
     MB_TRY(reduce(z));
     MB_TRY(sum_of_squares(z, &total));
     if (!isfinite(total)) /* every rank added the same numbers */
         return skip(z, out);
-    out->grad_norm = sqrt(total) / out->divisor;
+    out->grad_norm = sqrt(total) / (out->divisor * loss_scale);
     if (args->max_grad_norm > 0) { /* as torch.nn.utils.clip_grad_norm_ */
         const double clip = args->max_grad_norm / (out->grad_norm + 1e-6);
         scale *= clip < 1.0 ? clip : 1.0;
@@ -456,6 +492,7 @@ static mb_status apply(mb_zero *z, const mb_zero_args *args, double max_abs, mb_
         MB_TRY(gather_all(z, z->flat->grad, MB_DTYPE_F32));
     MB_TRY(update(z, args->lr, (float)scale));
     MB_TRY(new_parameters(z));
+    scale_up(z);
     z->history.applied++;
     z->history.skipped_row = 0;
     z->history.max_abs = max_abs;
@@ -496,13 +533,45 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_z
 mb_status mb_zero_spread(mb_zero *z)
 {
     mb_shard_changed(z->shard);
+    MB_TRY(mb_flat_round(z->ex, z->flat));
     if (z->o.stage < 3)
-        MB_TRY(gather_all(z, z->flat->param, MB_DTYPE_F32));
+        MB_TRY(gather_all(z, mb_flat_values(z->flat), z->flat->dtype));
     if (mb_shard_moves_parameters(z->shard))
         MB_TRY(mb_shard_settle(z->shard));
     for (int i = 0; z->o.stage == 0 && i < z->kind->n_states; i++)
         MB_TRY(gather_all(z, z->state[i], MB_DTYPE_F32));
     return mb_comm_wait(z->comm, MB_STREAM_COMPUTE);
+}
+
+/* Another rank's master copies to rank 0, which puts them in their place. */
+static mb_status send_own(mb_zero *z)
+{
+    const mb_flat *f = z->flat;
+    const int64_t n = f->own_to - f->own_from;
+    const mb_tensor own = mb_tensor_1d(f->own_param, MB_DTYPE_F32, n);
+    float *copy = NULL;
+    mb_status st;
+
+    MB_TRY(mb_pages((size_t)n * sizeof(float), "this rank's parameters", (void **)&copy));
+    st = mb_device_read(z->ex->device, copy, &own);
+    if (st == MB_OK)
+        st = host(z)->ops->send(host(z), copy, n * (int64_t)sizeof(float), 0);
+    mb_pages_free(copy, (size_t)n * sizeof(float));
+    return st;
+}
+
+mb_status mb_zero_collect(mb_zero *z, float *to)
+{
+    const mb_flat *f = z->flat;
+    const mb_tensor own = mb_tensor_1d(f->own_param, MB_DTYPE_F32, f->own_to - f->own_from);
+
+    if (z->comm->rank != 0)
+        return send_own(z);
+    MB_TRY(mb_device_read(z->ex->device, to, &own));
+    for (int r = 1; r < z->comm->size; r++)
+        MB_TRY(host(z)->ops->recv(host(z), to + z->bounds[r],
+                                  (z->bounds[r + 1] - z->bounds[r]) * (int64_t)sizeof(float), r));
+    return MB_OK;
 }
 
 mb_shard *mb_zero_shard(mb_zero *z)
@@ -568,6 +637,7 @@ int64_t mb_zero_step_bytes(const mb_zero *z, int64_t n_micro)
     if (!mb_shard_moves_gradients(z->shard))
         bytes += el * (n - (z->bounds[rank + 1] - z->bounds[rank]));
     if (!mb_shard_moves_parameters(z->shard))
-        bytes += 4 * (n - (z->bounds[right + 1] - z->bounds[right]));
+        bytes +=
+            mb_dtype_bytes(z->flat->dtype, 1) * (n - (z->bounds[right + 1] - z->bounds[right]));
     return bytes;
 }

@@ -27,8 +27,8 @@
  *     (n-1) 8 (votes + M (3 + metrics))   flags, metrics (up to 64 KiB; see comm_mpi.h)
  *     e (N - N(rank))                     gradients to their owners; stages 2 and 3: in each of R rounds
  *     8 (G - N(right)/4096)               norm partials
- *     4 (N - N(right))                    parameters (stage 0: gradients); stage 3: per layer and
- *                                         round twice, less what is still in a window
+ *     p (N - N(right))                    parameters of p = 4 or 2 bytes (stage 0: gradients); stage
+ *                                         3: per layer and round twice, less what is in a window
  *
  * where R = ceil(M / n), and N counts real parameters only where units move one by one.
  *
@@ -51,6 +51,7 @@ typedef struct mb_zero_options {
     int n_metrics;     /* per micro-batch, at least MB_ZERO_METRICS_MIN */
     int n_votes;       /* per rank, summed over ranks with the flags; may be 0 */
     int64_t max_micro; /* most micro-batches of a global step */
+    bool scale_loss;   /* f16: gradients are those of the loss times mb_zero_loss_scale */
 } mb_zero_options;
 
 typedef struct mb_zero_args {
@@ -76,6 +77,8 @@ typedef struct mb_zero_history {
     double max_abs;      /* largest |g| of any micro-batch of the last applied step; 0: none */
     int64_t skipped_row; /* skipped steps since the last applied one */
     int64_t skipped, repeated; /* in all */
+    double loss_scale;         /* f16; 0: not yet chosen */
+    int64_t unscaled;          /* applied steps since it was last changed */
 } mb_zero_history;
 
 /* comm, ex, flat and kind are borrowed and outlive *out, which the caller owns. */
@@ -100,10 +103,18 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes,
 /* After a load filled this rank's own ranges: parameters (and at stage 0 states) to all ranks.
  * Collective. */
 mb_status mb_zero_spread(mb_zero *z) MB_MUST_USE;
+/* All master copies into `to` (flat->count numbers of host memory) of rank 0, NULL elsewhere.
+ * Collective. */
+mb_status mb_zero_collect(mb_zero *z, float *to) MB_MUST_USE;
 /* What follows a step's layers. */
 mb_shard *mb_zero_shard(mb_zero *z);
 
 mb_zero_history *mb_zero_history_of(mb_zero *z);
+/* What the loss of the step now running is to be multiplied by before its gradients are taken; a power
+ * of two, 1 without scale_loss. Halved when a gradient overflows (the step is skipped, which does not
+ * count towards MB_ZERO_SKIPS_MAX), doubled after 2000 steps that went well (Micikevicius et al.,
+ * arXiv:1710.03740). Norms, losses and updates are of the loss as it is. */
+double mb_zero_loss_scale(const mb_zero *z);
 /* This rank's own range of the flat parameters, in elements. */
 void mb_zero_own(const mb_zero *z, int64_t *from, int64_t *to);
 /* Set 0: the parameters of the own range; 1 + i: state i of it. to - from numbers of the device. */

@@ -21,7 +21,7 @@ mb_status mb_activate(mb_tape *t, mb_var *x, mb_activation f, mb_var **y)
     mb_call c = {.op = &mb_op_activate, .in = {x}, .needs_in = 1};
 
     MB_TRY(mb_tape_attr(t, &f, sizeof f, &c.attr));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, x->value.ndim, x->value.dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, x->value.dtype, x->value.ndim, x->value.dim, &c.out[0]));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];
     return MB_OK;

@@ -25,7 +25,7 @@ mb_status mb_add(mb_tape *t, mb_var *a, mb_var *b, mb_var **y)
     MB_REQUIRE(mb_tensor_same_shape(&a->value, &b->value), MB_ESHAPE, "add: %s and %s differ",
                mb_tensor_shape(&a->value, sa, sizeof sa),
                mb_tensor_shape(&b->value, sb, sizeof sb));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, a->value.ndim, a->value.dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, a->value.dtype, a->value.ndim, a->value.dim, &c.out[0]));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];
     return MB_OK;

@@ -51,7 +51,7 @@ mb_status mb_attend(mb_tape *t, mb_var *q, mb_var *k, mb_var *v, const mb_attent
     if (!mb_tape_is_training(t))
         a.dropout = 0.0f;
     MB_TRY(mb_tape_attr(t, &a, sizeof a, &c.attr));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, 2, q->value.dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, q->value.dtype, 2, q->value.dim, &c.out[0]));
     MB_TRY(mb_tape_saved(t, &c, LSE, MB_DTYPE_F32, 2, lse));
     MB_TRY(mb_tape_apply(t, &c));
     *o = c.out[0];

@@ -27,7 +27,7 @@ static mb_status backward(mb_tape *t, mb_call *c)
     const mb_tensor *logits = mb_in(c, 0);
     mb_tensor work, weight, ignored;
 
-    MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 2, logits->dim, &work));
+    MB_TRY(mb_tape_temporary(t, logits->dtype, 2, logits->dim, &work));
     MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 1, logits->dim, &weight));
     MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 1, logits->dim, &ignored));
     MB_TRY(MB_RUN(ex, copy, &work, logits));

@@ -25,7 +25,7 @@ mb_status mb_drop(mb_tape *t, mb_var *x, const mb_dropout *d, mb_var **y)
     if (d->p == 0.0f || !mb_tape_is_training(t))
         return MB_OK;
     MB_TRY(mb_tape_attr(t, d, sizeof *d, &c.attr));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, x->value.ndim, x->value.dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, x->value.dtype, x->value.ndim, x->value.dim, &c.out[0]));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];
     return MB_OK;

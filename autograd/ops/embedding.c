@@ -22,7 +22,7 @@ mb_status mb_embedding(mb_tape *t, const mb_tensor *ids, mb_var *w, mb_var **y)
     MB_REQUIRE(w->value.ndim == 2, MB_ESHAPE, "embedding: the table has %d dimensions, not 2",
                w->value.ndim);
     MB_TRY(mb_tape_attr(t, ids, sizeof *ids, &c.attr));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, 2, dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, w->value.dtype, 2, dim, &c.out[0]));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];
     return MB_OK;

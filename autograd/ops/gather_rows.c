@@ -19,7 +19,7 @@ mb_status mb_gather_rows(mb_tape *t, mb_var *x, const mb_tensor *index, mb_var *
     const int64_t dim[2] = {mb_tensor_count(index), mb_cols(&x->value)};
 
     MB_TRY(mb_tape_attr(t, index, sizeof *index, &c.attr));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, 2, dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, x->value.dtype, 2, dim, &c.out[0]));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];
     return MB_OK;

@@ -30,7 +30,7 @@ mb_status mb_glu(mb_tape *t, mb_var *gate, mb_var *up, mb_activation f, mb_var *
                "glu: gate has %lld columns, up %lld", (long long)mb_cols(&gate->value),
                (long long)mb_cols(&up->value));
     MB_TRY(mb_tape_attr(t, &f, sizeof f, &c.attr));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, 2, gate->value.dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, gate->value.dtype, 2, gate->value.dim, &c.out[0]));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];
     return MB_OK;

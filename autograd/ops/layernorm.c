@@ -35,7 +35,7 @@ mb_status mb_layernorm(mb_tape *t, mb_var *x, mb_var *w, mb_var *b, float eps, m
                (long long)mb_tensor_count(&w->value), (long long)mb_tensor_count(&b->value),
                (long long)mb_cols(&x->value));
     MB_TRY(mb_tape_attr(t, &eps, sizeof eps, &c.attr));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, 2, x->value.dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, x->value.dtype, 2, x->value.dim, &c.out[0]));
     MB_TRY(mb_tape_saved(t, &c, MEAN, MB_DTYPE_F32, 1, x->value.dim));
     MB_TRY(mb_tape_saved(t, &c, RSTD, MB_DTYPE_F32, 1, x->value.dim));
     MB_TRY(mb_tape_apply(t, &c));

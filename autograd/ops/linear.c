@@ -30,7 +30,7 @@ static mb_status forward(mb_tape *t, mb_call *c)
     if (c->in[A] == NULL)
         return MB_OK;
     if (drops(a)) {
-        MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 2, in->dim, &dropped));
+        MB_TRY(mb_tape_temporary(t, in->dtype, 2, in->dim, &dropped));
         MB_TRY(MB_RUN(ex, dropout, &dropped, in, &a->drop, false));
         in = &dropped;
     }
@@ -46,9 +46,9 @@ static mb_status adapter_backward(mb_tape *t, mb_call *c, bool dx_exists)
     const mb_tensor *dy = c->d_out[0], *in = mb_in(c, X);
     mb_tensor dh, wide = {0};
 
-    MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 2, c->saved[H].dim, &dh));
+    MB_TRY(mb_tape_temporary(t, in->dtype, 2, c->saved[H].dim, &dh));
     if (drops(a))
-        MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 2, in->dim, &wide));
+        MB_TRY(mb_tape_temporary(t, in->dtype, 2, in->dim, &wide));
     MB_TRY(MB_RUN(ex, gemm, &dh, dy, false, mb_in(c, B), false, a->lora_scale, 0.0f, NULL));
     if (c->d_in[B] != NULL)
         MB_TRY(MB_RUN(ex, gemm, c->d_in[B], dy, true, &c->saved[H], false, a->lora_scale,
@@ -129,9 +129,9 @@ mb_status mb_linear(mb_tape *t, mb_var *x, const mb_linear_args *a, mb_var **y)
         c.needs_in |= 1u << W;
     c.needs_in |= 1u << A | 1u << B;
     MB_TRY(mb_tape_attr(t, &args, sizeof args, &c.attr));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, 2, dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, x->value.dtype, 2, dim, &c.out[0]));
     if (a->lora_a != NULL)
-        MB_TRY(mb_tape_saved(t, &c, H, MB_DTYPE_F32, 2,
+        MB_TRY(mb_tape_saved(t, &c, H, x->value.dtype, 2,
                              (const int64_t[]){dim[0], a->lora_a->value.dim[0]}));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];

@@ -2,7 +2,7 @@
  *
  * For each chunk of at most 288 targets: gather their hidden rows, logits = h W^T + bias, then
  * softmax_xent turns the logits into log-probabilities and, in training, into d(loss)/d(logits) in
- * place, from which dW += dlogits^T h, dbias, and the hidden rows' gradient follow at once. So the
+ * place (in f32 whatever the model computes in; they are then rounded to its type), from which dW += dlogits^T h, dbias, and the hidden rows' gradient follow at once. So the
  * forward does the whole of the backward, logits are never whole, and rows without a target cost
  * nothing (the idea of cut cross-entropy, Wijmans et al. 2024, arXiv:2411.09009).
  */
@@ -13,6 +13,7 @@ enum { CHUNK = 288, PAD = 48 };
 
 struct work {
     mb_tensor h, dh, logits;            /* (CHUNK, D), (CHUNK, D), (CHUNK, V) */
+    mb_tensor dlogits;                  /* logits, or a copy of them in the model's type */
     mb_tensor *d_hidden, *d_w, *d_bias; /* NULL: not wanted */
 };
 
@@ -25,19 +26,22 @@ static mb_status chunk(mb_tape *t, mb_call *c, const struct work *w, int64_t fro
     const mb_tensor label = mb_tensor_1d((void *)(uintptr_t)(a->label + from), MB_DTYPE_I32, n);
     const mb_tensor weight = mb_tensor_1d((void *)(uintptr_t)(a->weight + from), MB_DTYPE_F32, n);
     mb_tensor h = mb_tensor_rows(&w->h, 0, n), logits = mb_tensor_rows(&w->logits, 0, n);
+    mb_tensor dlogits = mb_tensor_rows(&w->dlogits, 0, n);
     mb_tensor logprob = mb_tensor_rows(mb_out(c, 0), from, n);
 
     MB_TRY(MB_RUN(ex, gather_rows, &h, mb_in(c, HIDDEN), &index));
     MB_TRY(MB_RUN(ex, gemm, &logits, &h, false, mb_in(c, W), true, 1.0f, 0.0f, mb_in(c, BIAS)));
     MB_TRY(MB_RUN(ex, softmax_xent, &logits, &logprob, &label, &weight,
                   train ? a->grad_scale : 0.0f, a->softcap, a->logit_scale));
+    if (train && dlogits.dtype != MB_DTYPE_F32)
+        MB_TRY(MB_RUN(ex, cast, &dlogits, &logits));
     if (w->d_w != NULL)
-        MB_TRY(MB_RUN(ex, gemm, w->d_w, &logits, true, &h, false, 1.0f, 1.0f, NULL));
+        MB_TRY(MB_RUN(ex, gemm, w->d_w, &dlogits, true, &h, false, 1.0f, 1.0f, NULL));
     if (w->d_bias != NULL)
-        MB_TRY(MB_RUN(ex, bias_bwd, w->d_bias, &logits));
+        MB_TRY(MB_RUN(ex, bias_bwd, w->d_bias, &dlogits));
     if (w->d_hidden != NULL) {
         mb_tensor dh = mb_tensor_rows(&w->dh, 0, n);
-        MB_TRY(MB_RUN(ex, gemm, &dh, &logits, false, mb_in(c, W), false, 1.0f, 0.0f, NULL));
+        MB_TRY(MB_RUN(ex, gemm, &dh, &dlogits, false, mb_in(c, W), false, 1.0f, 0.0f, NULL));
         MB_TRY(MB_RUN(ex, scatter_rows, w->d_hidden, &dh, &index));
     }
     return MB_OK;
@@ -62,15 +66,19 @@ static mb_status forward(mb_tape *t, mb_call *c)
     const int64_t d = mb_cols(mb_in(c, HIDDEN)), v = mb_in(c, W)->dim[0];
     const int64_t most = a->capacity < CHUNK ? a->capacity : CHUNK;
     const bool planning = mb_tape_exec(t)->planning;
+    const mb_dtype dtype = mb_in(c, HIDDEN)->dtype;
     struct work w = {0};
 
-    MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 2, (const int64_t[]){most, d}, &w.h));
+    MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){most, d}, &w.h));
     MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 2, (const int64_t[]){most, v}, &w.logits));
+    w.dlogits = w.logits;
+    if (dtype != MB_DTYPE_F32 && mb_tape_is_training(t))
+        MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){most, v}, &w.dlogits));
     MB_TRY(want(t, c->in[HIDDEN], true, &w.d_hidden));
     MB_TRY(want(t, c->in[W], true, &w.d_w));
     MB_TRY(want(t, c->in[BIAS], true, &w.d_bias));
     if (w.d_hidden != NULL)
-        MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 2, (const int64_t[]){most, d}, &w.dh));
+        MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){most, d}, &w.dh));
     if (planning) { /* every size a last chunk may have */
         for (int64_t n = PAD; n <= most; n += PAD)
             MB_TRY(chunk(t, c, &w, 0, n));

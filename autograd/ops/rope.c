@@ -42,7 +42,7 @@ mb_status mb_rope(mb_tape *t, mb_var *x, const mb_tensor *cos_table, const mb_te
                "rope: width %lld, head size %lld, %lld angles", (long long)mb_cols(&x->value),
                (long long)head_dim, (long long)mb_cols(cos_table));
     MB_TRY(mb_tape_attr(t, &a, sizeof a, &c.attr));
-    MB_TRY(mb_tape_value(t, MB_DTYPE_F32, 2, x->value.dim, &c.out[0]));
+    MB_TRY(mb_tape_value(t, x->value.dtype, 2, x->value.dim, &c.out[0]));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];
     return MB_OK;

@@ -13,6 +13,9 @@
  *     parameters 1e-5 after three steps, where the stored gradient exceeds 1e-4: below that Adam
  *                turns rounding noise into whole steps
  *     adapter    2e-4 after ten steps, likewise; logits of the merged one 1e-4 * max(1, max|ref|)
+ *
+ * In 16 bits (--dtype, on GPUs) values are rounded to 2^-8 (bf16) or 2^-11 (f16) of themselves at each
+ * op, and the bounds are wider: see `bounds`.
  */
 #include <math.h>
 #include <stdio.h>
@@ -28,6 +31,15 @@
 #include "recipes/data/collate.h"
 #include "recipes/export/adapter.h"
 #include "recipes/train/session.h"
+
+/* By what the model computes in. Logits and gradients: shares of the largest number compared with. */
+static const struct bounds {
+    double logits, loss, gradients, floor, losses, parameters, adapter;
+} bounds[] = {
+    [MB_DTYPE_F32] = {1e-4, 1e-5, 1e-4, 1e-6, 2e-4, 1e-5, 2e-4},
+    [MB_DTYPE_F16] = {4e-3, 1e-3, 1e-2, 1e-5, 1e-2, 1e-3, 1e-2},
+    [MB_DTYPE_BF16] = {3e-2, 1e-2, 5e-2, 1e-4, 5e-2, 5e-3, 2e-2},
+};
 
 enum { STEPS = 10, PARAMETERS_AFTER = 3 };
 
@@ -46,6 +58,7 @@ struct verify {
     mb_tensor_file *golden;
     const char *golden_path, *model_path, *adapter;
     mb_device_kind device_kind;
+    mb_dtype dtype;
     mb_device *device;
     mb_engine *e;
     mb_arena *memory; /* what golden tensors are read into */
@@ -231,7 +244,7 @@ static mb_status compare_logits(struct verify *v, const mb_tensor *logits, const
     const bool whole = c->head == MB_HEAD_SEQUENCE;
     const int64_t dim[] = {v->rows, whole ? width : v->columns, width};
     const mb_tensor wanted = mb_tensor_of(NULL, MB_DTYPE_F32, whole ? 2 : 3, dim);
-    const double allowed = 1e-4 * fmax(1.0, largest(ref));
+    const double allowed = bounds[v->dtype].logits * fmax(1.0, largest(ref));
     char where[64], a[96], b[96];
 
     MB_REQUIRE(mb_tensor_same_shape(ref, &wanted), MB_EMODEL,
@@ -258,6 +271,7 @@ static mb_status here(struct verify *v, const mb_weight *w, bool gradient, mb_te
     *out = *t;
     if (mb_device_is_host(v->device))
         return MB_OK;
+    out->dtype = MB_DTYPE_F32;
     MB_TRY(mb_grow((void **)&v->copy, &v->copy_capacity, (size_t)mb_tensor_count(t),
                    sizeof *v->copy, "a copy of a weight"));
     out->data = v->copy;
@@ -302,7 +316,7 @@ static mb_status compare_gradients(struct verify *v)
         MB_TRY(here(v, w, true, &mine));
         note(&v->kind[GRADIENTS], name,
              difference(mb_f32(&mine), mb_f32(&ref), mb_tensor_count(&ref)),
-             1e-4 * largest(&ref) + 1e-6);
+             bounds[v->dtype].gradients * largest(&ref) + bounds[v->dtype].floor);
         n++;
     }
     for (int64_t i = 0; i < mb_tensor_file_count(v->golden); i++)
@@ -342,7 +356,8 @@ static mb_status compare_parameters(struct verify *v)
         MB_TRY(golden_of(v, "param", w, &ref, name, sizeof name));
         MB_TRY(golden_of(v, "grad", w, &grad, name, sizeof name));
         MB_TRY(here(v, w, false, &mine));
-        note(&v->kind[PARAMETERS], name, settled_difference(&mine, &ref, &grad), 1e-5);
+        note(&v->kind[PARAMETERS], name, settled_difference(&mine, &ref, &grad),
+             bounds[v->dtype].parameters);
     }
     return MB_OK;
 }
@@ -373,7 +388,8 @@ static mb_status compare_adapter(struct verify *v, const char *dir)
         if (st == MB_OK)
             st = here(v, w, false, &mine);
         if (st == MB_OK)
-            note(&v->kind[ADAPTER], name, settled_difference(&mine, &ref, &grad), 2e-4);
+            note(&v->kind[ADAPTER], name, settled_difference(&mine, &ref, &grad),
+                 bounds[v->dtype].adapter);
     }
 done:
     mb_tensor_file_close(after);
@@ -429,7 +445,8 @@ static mb_status first_pass(struct verify *v)
     MB_TRY(read_golden(v, "out.loss", MB_DTYPE_F32, &loss));
     MB_REQUIRE(mb_tensor_count(&loss) == 1, MB_EMODEL, "%s: out.loss has %lld entries, not 1",
                v->golden_path, (long long)mb_tensor_count(&loss));
-    note(&v->kind[LOSS], "loss", fabs(r.loss / r.weight - (double)mb_f32(&loss)[0]), 1e-5);
+    note(&v->kind[LOSS], "loss", fabs(r.loss / r.weight - (double)mb_f32(&loss)[0]),
+         bounds[v->dtype].loss);
     MB_TRY(compare_gradients(v));
     MB_TRY(mb_engine_logits(v->e, v->batch, NULL, &logits));
     MB_TRY(read_golden(v, "out.logits", MB_DTYPE_F32, &ref));
@@ -440,12 +457,13 @@ static mb_status update(struct verify *v, mb_tensor *state, int64_t t, float gra
 {
     static const mb_optim_hyper hyper = {
         .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f};
-    const mb_flat *f = &v->e->flat;
-    mb_tensor param = mb_tensor_1d(f->param, MB_DTYPE_F32, f->count);
+    mb_flat *f = &v->e->flat;
+    mb_tensor param = mb_tensor_1d(f->own_param, MB_DTYPE_F32, f->count);
     const mb_tensor grad = mb_tensor_1d(f->grad, MB_DTYPE_F32, f->count);
 
-    return mb_optim_find("adamw")->update(&v->e->ex, &hyper, t, 1e-3f, true, grad_scale, &param,
-                                          state, &grad);
+    MB_TRY(mb_optim_find("adamw")->update(&v->e->ex, &hyper, t, 1e-3f, true, grad_scale, &param,
+                                          state, &grad));
+    return mb_flat_round(&v->e->ex, f);
 }
 
 static mb_status ten_steps(struct verify *v, mb_tensor *state)
@@ -463,7 +481,8 @@ static mb_status ten_steps(struct verify *v, mb_tensor *state)
         MB_TRY(mb_engine_zero_grad(v->e));
         MB_TRY(mb_engine_micro(v->e, v->batch, true, &r));
         snprintf(where, sizeof where, "step %d", s);
-        note(&v->kind[LOSSES], where, fabs(r.loss / r.weight - (double)mb_f32(&losses)[s]), 2e-4);
+        note(&v->kind[LOSSES], where, fabs(r.loss / r.weight - (double)mb_f32(&losses)[s]),
+             bounds[v->dtype].losses);
         MB_TRY(update(v, state, s + 1, (float)(1.0 / r.weight)));
         if (s + 1 == PARAMETERS_AFTER)
             MB_TRY(compare_parameters(v));
@@ -497,8 +516,8 @@ static mb_status report(const struct verify *v)
     const bool host = mb_device_is_host(v->device);
     bool good = true;
 
-    printf("%s (%s, %s%s)\n", v->model_path, v->e->model->family->name, host ? "gemm " : "",
-           host ? mb_cpu_gemm_provider() : v->device->class_);
+    printf("%s (%s, %s, %s%s)\n", v->model_path, v->e->model->family->name, mb_dtype_name(v->dtype),
+           host ? "gemm " : "", host ? mb_cpu_gemm_provider() : v->device->class_);
     for (int i = 0; i < KINDS; i++) {
         const struct kind *k = &v->kind[i];
         if (k->compared == 0)
@@ -544,12 +563,29 @@ static mb_status open_all(struct verify *v)
     MB_TRY(mb_cpu_init());
     MB_TRY(mb_device_open(v->device_kind, 0, mb_default_threads(), &v->device));
     o.engine.device = v->device;
+    o.engine.dtype = v->dtype;
+    MB_REQUIRE(v->dtype == MB_DTYPE_F32 || !mb_device_is_host(v->device), MB_ENOTSUP,
+               "--dtype %s is for GPUs", mb_dtype_name(v->dtype));
     MB_TRY(mb_model_config_doc(v->model_path, &doc));
     o.head = mb_model_config_head(doc, MB_HEAD_CAUSAL_LM);
     mb_json_free(doc);
     MB_TRY(mb_tensor_file_open(v->golden_path, &v->golden));
     MB_TRY(mb_arena_new("reference numbers", golden_bytes(v->golden), &v->memory));
     return mb_session_open(&o, &v->e, NULL);
+}
+
+static mb_status dtype_of(const char *name, mb_dtype *out)
+{
+    static const char *const names[] = {
+        [MB_DTYPE_F32] = "f32", [MB_DTYPE_F16] = "f16", [MB_DTYPE_BF16] = "bf16"};
+
+    for (int i = 0; i <= MB_DTYPE_BF16; i++) {
+        if (strcmp(names[i], name) != 0)
+            continue;
+        *out = (mb_dtype)i;
+        return MB_OK;
+    }
+    return MB_RAISE(MB_EARG, "--dtype is f32, bf16 or f16, not '%s'", name);
 }
 
 mb_status mb_cmd_verify(int argc, char **argv)
@@ -569,6 +605,8 @@ mb_status mb_cmd_verify(int argc, char **argv)
             v.adapter = argv[++i];
         else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
             MB_TRY(mb_device_kind_of(argv[++i], &v.device_kind));
+        else if (strcmp(argv[i], "--dtype") == 0 && i + 1 < argc)
+            MB_TRY(dtype_of(argv[++i], &v.dtype));
         else if (v.model_path == NULL)
             v.model_path = argv[i];
         else
@@ -576,7 +614,7 @@ mb_status mb_cmd_verify(int argc, char **argv)
     }
     MB_REQUIRE(v.golden_path != NULL, MB_EARG,
                "usage: mbuyu verify MODEL_DIR golden.safetensors [--adapter DIR] [--device "
-               "auto|cpu|cuda]");
+               "auto|cpu|cuda] [--dtype f32|bf16|f16]");
     MB_TRY(mb_path_join(adapter, sizeof adapter, v.model_path, "adapter-before"));
     if (v.adapter == NULL && mb_path_is_dir(adapter))
         v.adapter = adapter;

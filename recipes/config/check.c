@@ -14,9 +14,8 @@
 
 static mb_status check_model(const mb_recipe *r)
 {
-    REJECT_IF(r->bf16 == MB_YES, "bf16",
-              "%s is not available in this version, which computes in float32; write bf16: auto",
-              "bf16: true");
+    REJECT_IF(r->bf16 == MB_YES && r->fp16 == MB_YES, "fp16",
+              "%s contradicts bf16: true: a run computes in one of them", "fp16: true");
     REJECT_IF(r->finetuning_type == MB_FINETUNING_FREEZE && r->freeze_trainable_layers == 0 &&
                   r->trainable_parameters.n == 0,
               "finetuning_type", "finetuning_type: freeze trains nothing: %s",

@@ -87,6 +87,7 @@ static mb_status load_one(const mb_model *m, mb_tensor_file *f, const char *path
                mb_tensor_shape(&value, b, sizeof b));
     (*used)++;
     const size_t mark = mb_arena_used(scratch);
+    value.dtype = MB_DTYPE_F32;
     if (!mb_weight_is_here(m, w))
         MB_TRY(mb_arena_take(scratch, (size_t)mb_tensor_bytes(&value), &value.data));
     MB_TRY(mb_load_f32(f, at, ex, scratch, &value));
@@ -138,7 +139,7 @@ mb_status mb_adapter_load(mb_model *m, const char *dir, mb_exec *ex)
         if (mb_tensor_file_info(f, i)->bytes > most)
             most = mb_tensor_file_info(f, i)->bytes;
     /* the file's bytes, and the numbers before they go to a device */
-    MB_TRY_GOTO(mb_arena_new("loading", 3 * (size_t)most + 8192, &scratch), st, done);
+    MB_TRY_GOTO(mb_arena_new("loading", 5 * (size_t)most + 8192, &scratch), st, done);
     st = load_all(m, f, path, ex, scratch);
 done:
     mb_arena_free(scratch);
@@ -148,7 +149,7 @@ done:
 
 static mb_status append(const mb_model *m, mb_safetensors_writer *w, const mb_weight *v)
 {
-    const int64_t bytes = mb_tensor_bytes(&v->value);
+    const int64_t bytes = mb_tensor_count(&v->value) * (int64_t)sizeof(float);
     void *copy = NULL;
     mb_status st;
 

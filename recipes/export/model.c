@@ -31,7 +31,7 @@ static mb_status append_cast(mb_safetensors_writer *w, const mb_export *e, const
         return mb_safetensors_append(w, t->data, mb_tensor_bytes(t));
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t k = n - from < CHUNK ? n - from : CHUNK;
-        mb_tensor in = mb_tensor_1d(mb_f32(t) + from, MB_DTYPE_F32, k);
+        mb_tensor in = mb_tensor_1d(here ? mb_f32(t) + from : NULL, MB_DTYPE_F32, k);
         mb_tensor out = mb_tensor_1d(work, e->dtype, k);
         if (!here) {
             MB_TRY(mb_weight_read(e->model, v, from, k, (float *)work + CHUNK));

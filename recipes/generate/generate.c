@@ -22,7 +22,8 @@ struct place {
 struct mb_generator {
     mb_engine *engine;
     int64_t n_seq, capacity, chunk, vocab;
-    mb_arena *memory; /* of the cache and the places' ids */
+    mb_arena *memory; /* of the cache, the device's */
+    int32_t *ids;     /* of the places */
     mb_kv_cache cache;
     mb_batch *batch;
     struct place *place;
@@ -56,8 +57,8 @@ int64_t mb_generator_vocab(const mb_generator *g)
 
 /* ---- memory ------------------------------------------------------------------------------- */
 
-/* Everything whose size is n_seq * capacity; from a counting arena: only measures. */
-static mb_status take_memory(mb_generator *g, mb_arena *a)
+/* Keys and values; from a counting arena: only measures. */
+static mb_status take_cache(mb_generator *g, mb_arena *a)
 {
     const mb_model_config *c = &g->engine->model->config;
     const int64_t rows = g->n_seq * g->capacity, cols = c->kv_heads * c->head_dim;
@@ -66,13 +67,18 @@ static mb_status take_memory(mb_generator *g, mb_arena *a)
     for (int64_t l = 0; l < 2 * c->layers; l++) {
         mb_tensor *t = l < c->layers ? &g->cache.k[l] : &g->cache.v[l - c->layers];
 
-        MB_TRY(mb_arena_take(a, (size_t)(rows * cols) * sizeof(float), &p));
-        *t = mb_tensor_2d(p, MB_DTYPE_F32, rows, cols);
+        *t = mb_tensor_2d(NULL, g->engine->model->dtype, rows, cols);
+        MB_TRY(mb_arena_take(a, (size_t)mb_tensor_bytes(t), &p));
+        t->data = p;
     }
-    for (int64_t s = 0; s < g->n_seq; s++) {
-        MB_TRY(mb_arena_take(a, (size_t)g->capacity * sizeof(int32_t), &p));
-        g->place[s].id = p;
-    }
+    return MB_OK;
+}
+
+static mb_status take_places(mb_generator *g)
+{
+    MB_TRY(MB_NEW_ARRAY(&g->ids, g->n_seq * g->capacity));
+    for (int64_t s = 0; s < g->n_seq; s++)
+        g->place[s].id = g->ids + s * g->capacity;
     return MB_OK;
 }
 
@@ -87,12 +93,13 @@ static mb_status make_cache(mb_generator *g)
     MB_TRY(MB_NEW_ARRAY(&g->cache.k, layers));
     MB_TRY(MB_NEW_ARRAY(&g->cache.v, layers));
     MB_TRY(mb_arena_new("keys and values", SIZE_MAX, &counting));
-    st = take_memory(g, counting);
+    st = take_cache(g, counting);
     bytes = mb_arena_peak(counting);
     mb_arena_free(counting);
     MB_TRY(st);
-    MB_TRY(mb_arena_new("keys and values", bytes + 4096, &g->memory));
-    return take_memory(g, g->memory);
+    MB_TRY(mb_device_arena(g->engine->device, "keys and values", bytes + 4096, &g->memory));
+    MB_TRY(take_cache(g, g->memory));
+    return take_places(g);
 }
 
 static mb_status make_places(mb_generator *g, const mb_tokenizer *tok)
@@ -163,6 +170,7 @@ void mb_generator_free(mb_generator *g)
     mb_free(g->cache.k);
     mb_free(g->cache.v);
     mb_arena_free(g->memory);
+    mb_free(g->ids);
     mb_picker_free(g->picker);
     mb_batch_free(g->batch);
     mb_free(g);

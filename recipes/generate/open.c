@@ -8,6 +8,7 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/path.h"
+#include "recipes/train/device.h"
 #include "recipes/train/session.h"
 
 enum { MOST_CONFIG_BYTES = 1 << 24 };
@@ -128,15 +129,17 @@ mb_status mb_writer_open(const mb_recipe *r, mb_writer *w)
 mb_status mb_writer_load(mb_writer *w, int64_t n_seq, int64_t capacity)
 {
     const mb_recipe *r = w->recipe;
-    const mb_session_options session = {
-        .path = w->model,
-        .adapter_path = w->adapter,
-        .head = MB_HEAD_CAUSAL_LM,
-        .quiet = true,
-        .engine = {.threads = r->threads > 0 ? (int)r->threads : mb_default_threads(),
-                   .max_positions = capacity}};
+    const int threads = r->threads > 0 ? (int)r->threads : mb_default_threads();
+    mb_session_options session = {.path = w->model,
+                                  .adapter_path = w->adapter,
+                                  .head = MB_HEAD_CAUSAL_LM,
+                                  .quiet = true,
+                                  .engine = {.threads = threads, .max_positions = capacity}};
     const mb_generator_options o = {.n_seq = n_seq, .capacity = capacity};
 
+    MB_TRY(mb_recipe_open_device(r, 0, threads, &w->device));
+    MB_TRY(mb_recipe_dtype(r, w->device, &session.engine.dtype));
+    session.engine.device = w->device;
     MB_TRY(mb_session_open(&session, &w->engine, NULL));
     return mb_generator_new(w->engine, w->tokenizer, &o, &w->generator);
 }
@@ -145,6 +148,7 @@ void mb_writer_close(mb_writer *w)
 {
     mb_generator_free(w->generator);
     mb_engine_free(w->engine);
+    mb_device_close(w->device);
     mb_ids_release(&w->end);
     mb_renderer_free(w->renderer);
     mb_tokenizer_free(w->tokenizer);

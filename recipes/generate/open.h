@@ -26,6 +26,7 @@ typedef struct mb_writer {
     mb_renderer *renderer;
     int64_t positions; /* the model's */
     mb_ids end;        /* tokens that end an answer */
+    mb_device *device;
     mb_engine *engine; /* after mb_writer_load */
     mb_generator *generator;
     mb_json_doc *adapter_config; /* of a model path that is an adapter folder */

@@ -33,6 +33,7 @@ mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out
     }
     e->model = m;
     e->recompute = o->recompute;
+    e->grad_scale = 1.0f;
     if (o->max_positions > 0 && o->max_positions < m->max_positions)
         m->max_positions = o->max_positions;
     e->device = o->device;
@@ -41,6 +42,7 @@ mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out
     if (!mb_device_is_host(e->device))
         MB_TRY_GOTO(mb_feed_new(e->device, &e->feed), st, fail);
     MB_TRY_GOTO(mb_model_layout(m, &e->flat), st, fail);
+    mb_model_compute_in(m, o->dtype);
     if (o->size > 0)
         mb_flat_shard(&e->flat, o->zero_stage, o->rank, o->size);
     MB_TRY_GOTO(measure_run(e, o->exact, &e->run_bytes), st, fail);
@@ -96,7 +98,7 @@ static mb_status head_args(mb_engine *e, mb_tape *t, const mb_batch *b, const mb
                         .row = b->target_row,
                         .label = b->target_label,
                         .weight = b->target_weight,
-                        .grad_scale = 1.0f,
+                        .grad_scale = e->grad_scale,
                         .softcap = o->softcap,
                         .logit_scale = o->logit_scale};
     MB_TRY(mb_weight_var(t, e->model, o->head_w, &a->w));
@@ -143,6 +145,7 @@ static mb_status receive(mb_engine *e, mb_tensor *t)
         return MB_OK;
     MB_TRY(mb_feed_read(e->feed, t, &here));
     t->data = here;
+    t->dtype = MB_DTYPE_F32;
     return MB_OK;
 }
 

@@ -21,6 +21,7 @@
 typedef struct mb_engine_options {
     mb_device *device;     /* borrowed; NULL: host memory, kernels of the CPU */
     int threads;           /* of the host */
+    mb_dtype dtype;        /* what is computed in: F32, BF16, F16 */
     bool exact;            /* room for the exact accumulator */
     int zero_stage;        /* what this rank keeps of the flat order (core/flat.h) ... */
     int rank, size;        /* ... of these ranks; size 0: all of it */
@@ -45,6 +46,7 @@ typedef struct mb_engine {
     mb_feed *feed; /* NULL: host memory */
     mb_tape *tape;
     bool recompute;
+    float grad_scale; /* gradients are those of the loss times this: 1, or the scale of f16 */
     size_t run_bytes, step_bytes, scratch_bytes, batch_bytes; /* as planned */
     mb_engine_class *class_plan;
     int n_classes;

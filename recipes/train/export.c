@@ -225,16 +225,18 @@ static mb_status best_or_last(mb_job *j)
     return mb_checkpoint_load(path, j->zero);
 }
 
-/* Rank 0 can read every parameter: at stage 3 out of a copy in host memory. */
+/* Rank 0 can read every parameter: its master copy, out of host memory where those are spread. */
 static mb_status collect(mb_job *j)
 {
     mb_flat *f = &j->engine->flat;
 
-    if (f->stage < 3)
+    if (!mb_flat_master_apart(f))
         return mb_shard_settle(mb_zero_shard(j->zero));
-    MB_TRY(mb_comm_agree(j->comm, mb_pages((size_t)f->count * sizeof(float),
-                                           "the parameters of all ranks", (void **)&f->host)));
-    return mb_shard_collect(mb_zero_shard(j->zero));
+    MB_TRY(mb_comm_agree(j->comm, j->comm->rank != 0
+                                      ? MB_OK
+                                      : mb_pages((size_t)f->count * sizeof(float), "all parameters",
+                                                 (void **)&f->host)));
+    return mb_comm_agree(j->comm, mb_zero_collect(j->zero, f->host));
 }
 
 mb_status mb_job_export(mb_job *j)

@@ -34,7 +34,7 @@ mb_status mb_feed_send(mb_feed *f, const mb_batch *b, mb_batch *out) MB_MUST_USE
 /* The same for a list of numbers, in the slot of the last batch. */
 mb_status mb_feed_send_list(mb_feed *f, const mb_tensor *list, mb_tensor *out) MB_MUST_USE;
 
-/* f32 numbers of a contiguous device tensor in host memory, good until the next call. Waits. */
+/* The numbers of a contiguous device tensor (F32, BF16, F16) as f32 in host memory, good until the next call. Waits. */
 mb_status mb_feed_read(mb_feed *f, const mb_tensor *t, float **out) MB_MUST_USE;
 
 #endif

@@ -16,6 +16,7 @@
 #include "core/rng.h"
 #include "dist/comm_nccl.h"
 #include "recipes/export/adapter.h"
+#include "recipes/train/device.h"
 
 void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads,
                             mb_session_options *o)
@@ -182,14 +183,10 @@ done:
 /* The device steps run on, the same kind on all ranks, and what moves its numbers between them. */
 static mb_status open_device(mb_job *j)
 {
-    static const mb_device_kind kinds[] = {[MB_RUN_ON_AUTO] = MB_DEVICE_AUTO,
-                                           [MB_RUN_ON_CPU] = MB_DEVICE_CPU,
-                                           [MB_RUN_ON_CUDA] = MB_DEVICE_CUDA};
-    const mb_device_kind wanted = kinds[j->recipe->device];
     int32_t cuda;
 
-    MB_TRY(mb_comm_agree(
-        j->comm, mb_device_open(wanted, j->launch->local_rank, j->launch->threads, &j->device)));
+    MB_TRY(mb_comm_agree(j->comm, mb_recipe_open_device(j->recipe, j->launch->local_rank,
+                                                        j->launch->threads, &j->device)));
     cuda = j->device->kind == MB_DEVICE_CUDA;
     MB_TRY(j->comm->ops->all_reduce(j->comm, &cuda, 1, MB_DTYPE_I32, MB_MIN));
     if (!cuda && j->device->kind == MB_DEVICE_CUDA) {
@@ -198,8 +195,10 @@ static mb_status open_device(mb_job *j)
         j->device = NULL;
         MB_TRY(mb_device_cpu(j->launch->threads, &j->device));
     }
+    MB_TRY(mb_comm_agree(j->comm, mb_recipe_dtype(j->recipe, j->device, &j->dtype)));
     if (cuda)
-        mb_log_info("computing on %s (%s)", j->device->name, j->device->class_);
+        mb_log_info("computing in %s on %s (%s)", mb_dtype_name(j->dtype), j->device->name,
+                    j->device->class_);
     j->data_comm = j->comm;
     return cuda ? mb_comm_nccl_new(j->comm, j->device, j->recipe->comm_timeout, "dp", &j->data_comm)
                 : MB_OK;
@@ -217,6 +216,7 @@ static mb_status open_model(mb_job *j)
 
     mb_job_session_options(r, j->task, j->launch->threads, &o);
     o.engine.device = j->device;
+    o.engine.dtype = j->dtype;
     if (j->use == MB_JOB_TRAIN || j->use == MB_JOB_PLAN) {
         o.engine.zero_stage = (int)r->zero_stage;
         o.engine.rank = j->comm->rank;
@@ -252,7 +252,8 @@ static mb_status open_optimizer(mb_job *j)
     const mb_zero_options o = {.stage = (int)r->zero_stage,
                                .n_metrics = MB_METRICS_PER_MICRO,
                                .n_votes = MB_VOTES,
-                               .max_micro = mb_sampler_max_micro(j->data->train)};
+                               .max_micro = mb_sampler_max_micro(j->data->train),
+                               .scale_loss = j->dtype == MB_DTYPE_F16};
 
     MB_TRY(mb_zero_new(j->data_comm, &j->engine->ex, &j->engine->flat, mb_optim_find(r->optim),
                        &hyper, &o, &j->zero));

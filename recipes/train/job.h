@@ -59,6 +59,7 @@ typedef struct mb_job {
     mb_json_doc *config; /* the base model's config.json */
     int64_t base_labels; /* classes that the base tells apart; 0: it is no classifier */
     mb_device *device;   /* where steps run */
+    mb_dtype dtype;      /* what they compute in */
     mb_comm *data_comm;  /* of gradients and parameters: the device's, or comm */
     mb_engine *engine;
     mb_session_options session; /* what it was opened with */

@@ -25,6 +25,7 @@ static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, bool last)
     MB_TRY(
         mb_collate(&j->data->collate, j->data->store, &micro, (uint32_t)s->step, j->data->batch));
     MB_TRY(mb_zero_enter(j->zero, m, last));
+    j->engine->grad_scale = (float)mb_zero_loss_scale(j->zero);
     MB_TRY(mb_engine_micro(j->engine, j->data->batch, true, &r));
     metric[MB_ZERO_LOSS] = r.loss;
     metric[MB_ZERO_TOKENS] = r.weight;

@@ -395,7 +395,7 @@ static const struct {
     {"fp16: true\n", "", {"t.yaml:1:1: ", "fp16 is not available", "float32"}},
     {"load_in_4bit: true\n", "", {"load_in_4bit is not available"}},
     {"evals_per_epoch: 4\n", "", {"evals_per_epoch", "write eval_steps"}},
-    {"bf16: true\n", "", {"t.yaml:1:1: ", "bf16: true is not available"}},
+    {"bf16: true\nfp16: true\n", "", {"t.yaml:2:1: ", "fp16: true contradicts bf16: true"}},
     {"warmup_steps: 5\nwarmup_ratio: 0.1\n", "", {"t.yaml:2:1: ", "warmup_steps (t.yaml:1:1)"}},
     {"global_batch_size: 10\nper_device_train_batch_size: 4\n",
      "",
