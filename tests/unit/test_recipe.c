@@ -392,7 +392,6 @@ static const struct {
      {"t.yaml:2:1: ", "both mean per_device_train_batch_size"}},
     {"", "lr=1 learning_rate=2", {"command line: ", "both mean learning_rate"}},
     {"batch_size: 4\n", "", {"per_device_train_batch_size", "global_batch_size", "two meanings"}},
-    {"fp16: true\n", "", {"t.yaml:1:1: ", "fp16 is not available", "float32"}},
     {"load_in_4bit: true\n", "", {"load_in_4bit is not available"}},
     {"evals_per_epoch: 4\n", "", {"evals_per_epoch", "write eval_steps"}},
     {"bf16: true\nfp16: true\n", "", {"t.yaml:2:1: ", "fp16: true contradicts bf16: true"}},
