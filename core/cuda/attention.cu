@@ -51,7 +51,7 @@ MB_DEVICE float quad_sum(float x)
 }
 
 template <typename T, int HD, int MT, int BK>
-MB_GLOBAL void MB_BOUNDS(ATT_TC)
+MB_GLOBAL void MB_BOUNDS(ATT_TC, 1)
     forward_16(att_args a, att_mat<T> o, float *lse, int64_t lse_stride, att_mat<const T> q,
                att_mat<const T> k, att_mat<const T> v)
 {
@@ -88,12 +88,15 @@ MB_GLOBAL void MB_BOUNDS(ATT_TC)
     for (int j = tiles_k.lo; j < tiles_k.hi; j++) {
         const int k0 = j * BK;
         float s[MT][NK][4];
+        uint32_t keep[MT]; /* a bit for each score */
 
         mb_cp_wait<0>();
         __syncthreads(); /* K is here, and nobody reads the V before */
         att_load<T, HD, BK, ATT_TC>(sv, v.at(seq.k_start + k0, kv, a.hd), v.stride, v.vec,
                                     seq.k_len - k0, a.hd);
         mb_cp_commit();
+        if (a.dropout > 0.0f)
+            att_keep_tile<BK>(keep, a, key, seq, p.from, p.rows, row, k0);
         att_clear(s);
         att_mma_nt<T, HD, MT, BK>(s, sq, row, sk);
         mb_cp_wait<0>();
@@ -103,77 +106,39 @@ MB_GLOBAL void MB_BOUNDS(ATT_TC)
                                         seq.k_len - k0 - BK, a.hd);
         mb_cp_commit();
 
-        const bool all = att_all_seen(a, seq, p.from, p.rows, k0, BK);
+        att_scores<false>(s, a, p.head, pos0, k0 + 2 * t);
+        if (!att_all_seen(a, seq, p.from, p.rows, k0, BK))
+            att_mask<false>(s, a, seq.k_len, pos0, k0 + 2 * t, -INFINITY);
         MB_UNROLL
-        for (int i = 0; i < MT; i++) {
-            const int pos[2] = {pos0 + i * 16, pos0 + i * 16 + 8};
+        for (int i = 0; i < MT; i++)
+            MB_UNROLL
+        for (int h = 0; h < 2; h++) {
+            float top = m[i][h];
 
             MB_UNROLL
             for (int n = 0; n < NK; n++)
-                MB_UNROLL
-            for (int e = 0; e < 4; e++)
-                s[i][n][e] =
-                    att_score(a, s[i][n][e], p.head, pos[e / 2], k0 + n * 8 + 2 * t + e % 2);
-            if (!all) {
-                const att_span see[2] = {att_keys(a, seq.k_len, pos[0]),
-                                         att_keys(a, seq.k_len, pos[1])};
+                top = fmaxf(top, fmaxf(s[i][n][2 * h], s[i][n][2 * h + 1]));
+            top = quad_max(top);
+            const float base = top == -INFINITY ? 0.0f : top;
+            const float rescale = mb_exp2(m[i][h] - base);
 
+            m[i][h] = top;
+            l[i][h] *= rescale;
+            MB_UNROLL
+            for (int n = 0; n < NK; n++)
                 MB_UNROLL
-                for (int n = 0; n < NK; n++)
-                    MB_UNROLL
-                for (int e = 0; e < 4; e++) {
-                    const int kp = k0 + n * 8 + 2 * t + e % 2;
-
-                    if (kp < see[e / 2].lo || kp >= see[e / 2].hi)
-                        s[i][n][e] = -INFINITY;
-                }
+            for (int e = 2 * h; e < 2 * h + 2; e++) {
+                s[i][n][e] = mb_exp2(s[i][n][e] - base);
+                l[i][h] += s[i][n][e];
             }
             MB_UNROLL
-            for (int h = 0; h < 2; h++) {
-                float top = m[i][h];
-
-                MB_UNROLL
-                for (int n = 0; n < NK; n++)
-                    top = fmaxf(top, fmaxf(s[i][n][2 * h], s[i][n][2 * h + 1]));
-                top = quad_max(top);
-                const float base = top == -INFINITY ? 0.0f : top;
-                const float rescale = mb_exp2(m[i][h] - base);
-
-                m[i][h] = top;
-                l[i][h] *= rescale;
-                MB_UNROLL
-                for (int n = 0; n < NK; n++)
-                    MB_UNROLL
-                for (int e = 2 * h; e < 2 * h + 2; e++) {
-                    s[i][n][e] = mb_exp2(s[i][n][e] - base);
-                    l[i][h] += s[i][n][e];
-                }
-                MB_UNROLL
-                for (int n = 0; n < HD / 8; n++) {
-                    acc[i][n][2 * h] *= rescale;
-                    acc[i][n][2 * h + 1] *= rescale;
-                }
-            }
-            if (a.dropout > 0.0f) {
-                int ordinal[2];
-
-                MB_UNROLL
-                for (int h = 0; h < 2; h++) {
-                    const int r = att_least(row + i * 16 + g + h * 8, p.rows - 1);
-
-                    ordinal[h] = a.ordinal[seq.q_start + p.from + r];
-                }
-                MB_UNROLL
-                for (int n = 0; n < NK; n++) {
-                    float keep[4];
-
-                    att_keep_rows(keep, a, key, ordinal, pos, k0 + n * 8);
-                    MB_UNROLL
-                    for (int e = 0; e < 4; e++)
-                        s[i][n][e] *= keep[e];
-                }
+            for (int n = 0; n < HD / 8; n++) {
+                acc[i][n][2 * h] *= rescale;
+                acc[i][n][2 * h + 1] *= rescale;
             }
         }
+        if (a.dropout > 0.0f)
+            att_drop(s, a, keep);
         att_mma_nn<T, HD, MT, BK>(acc, s, sv);
     }
 
@@ -203,7 +168,7 @@ MB_GLOBAL void MB_BOUNDS(ATT_TC)
 /* ---- f32 ------------------------------------------------------------------------------------ */
 
 template <int HD, int BQ, int BK>
-MB_GLOBAL void MB_BOUNDS(ATT_F32)
+MB_GLOBAL void MB_BOUNDS(ATT_F32, 1)
     forward_f32(att_args a, att_mat<float> o, float *lse, int64_t lse_stride,
                 att_mat<const float> q, att_mat<const float> k, att_mat<const float> v)
 {

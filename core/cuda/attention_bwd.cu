@@ -43,7 +43,7 @@ MB_GLOBAL void MB_BOUNDS(DELTA_THREADS)
     float sum = 0.0f;
 
     if (row < rows) {
-        const T *x = o.at(row, head, hd), *y = d_o.at(row, head, hd);
+        const T *x = o.at((int)row, head, hd), *y = d_o.at((int)row, head, hd);
 
         for (int c = lane * 8; c < hd; c += DELTA_LANES * 8)
             MB_UNROLL
@@ -82,12 +82,12 @@ struct place {
     int head, from, rows;
 };
 
-MB_DEVICE place key_place(const att_args &a, int tile)
+MB_DEVICE place key_place(const att_args &a, int tile, int block)
 {
-    const int kv_heads = a.heads / a.group, i = (int)(blockIdx.x / (unsigned)kv_heads);
+    const int i = block / a.kv_heads;
     place p;
 
-    p.head = (int)(blockIdx.x % (unsigned)kv_heads);
+    p.head = block % a.kv_heads;
     p.seq = att_sequence(a, i % a.n_seq);
     p.from = i / a.n_seq * tile; /* the first keys are seen by most when causal */
     p.rows = att_least(tile, p.seq.k_len - p.from);
@@ -108,32 +108,37 @@ MB_DEVICE place query_place(const att_args &a, int tile)
 
 /* A tile of queries that streams by, of the heads that share a key head one after the other. */
 struct stop {
-    int head, q0, rows;
-    int64_t row;
+    int head, q0;
 };
 
-MB_DEVICE stop stop_of(const att_args &a, const place &p, const att_span &tiles, int i, int tile)
+/* The next; queries [ends.lo, ends.hi), in whole tiles, are to be visited. */
+MB_DEVICE stop stop_after(const att_span &ends, const stop &s, int tile)
 {
-    const int n = tiles.hi - tiles.lo;
-    stop s;
+    const int q0 = s.q0 + tile;
 
-    s.head = p.head * a.group + i / n;
-    s.q0 = (tiles.lo + i % n) * tile;
-    s.rows = att_least(tile, p.seq.q_len - s.q0);
-    s.row = p.seq.q_start + s.q0;
-    return s;
+    if (q0 < ends.hi)
+        return {s.head, q0};
+    return {s.head + 1, ends.lo};
 }
 
-/* Scores (dots) and dP -> dropped probabilities and gradients of the scores. */
-template <typename T>
+/* Scores (dots) and dP -> dropped probabilities and gradients of the scores, of one element (f32). */
 MB_DEVICE void softmax_backward(const att_args &a, float &s, float &dp, float lse, float delta,
                                 float keep, bool seen, int head, int q_pos, int k_pos)
 {
     const float score = att_score(a, s, head, q_pos, k_pos);
-    const float p = att_exp<T>(score - lse);
+    const float p = expf(score - lse);
 
     dp = seen ? p * (dp * keep - delta) * att_slope(a, score) : 0.0f;
     s = seen ? p * keep : 0.0f;
+}
+
+/* The same of one element (16-bit) when dP is dropped already and P is not yet. */
+MB_DEVICE void softmax_backward_2(const att_args &a, float &s, float &dp, float lse, float delta)
+{
+    const float p = mb_exp2(s - lse);
+
+    dp = p * (dp - delta) * att_slope(a, s);
+    s = p;
 }
 
 /* lse in the scores' units and D of a query row; one that is not there has no probabilities. */
@@ -149,123 +154,147 @@ MB_DEVICE void row_numbers(const att_args &a, const tensors<T> &t, int head, int
 
 enum { DK = 1, DV = 2 };
 
+/* What thread i < 2 BQ fetches of a stop: lse of its row i, or D of row i - BQ. */
+template <int BQ, typename T>
+MB_DEVICE float row_number(const att_args &a, const tensors<T> &t, const att_seq &seq,
+                           const stop &s)
+{
+    const int i = (int)threadIdx.x, r = s.q0 + i % BQ;
+    const bool there = r < seq.q_len;
+
+    if (i < BQ)
+        return there ? t.lse[s.head * t.lse_stride + seq.q_start + r] * a.unit : INFINITY;
+    return there ? t.delta[s.head * t.delta_stride + seq.q_start + r] : 0.0f;
+}
+
 template <typename T, int HD, int MT, int BQ, int WHAT>
-MB_GLOBAL void MB_BOUNDS(ATT_TC)
+MB_GLOBAL void MB_BOUNDS(ATT_TC, 1)
     keys_16(att_args a, att_mat<T> dk, att_mat<T> dv, tensors<T> t, bool acc)
 {
     constexpr int BK = 16 * MT * ATT_WARPS, NQ = BQ / 8;
     constexpr int WIDE_K = WHAT & DK ? HD : 8, WIDE_V = WHAT & DV ? HD : 8;
     MB_SMEM(att_line, tiles);
     T *sk = reinterpret_cast<T *>(tiles), *sq = sk + BK * HD, *sdo = sq + 2 * BQ * HD;
-    float *slse = reinterpret_cast<float *>(sdo + BQ * HD), *sdelta = slse + 2 * BQ;
-    T *sv = reinterpret_cast<T *>(sdelta + 2 * BQ); /* only for dK */
-    const place p = key_place(a, BK);
+    float *numbers = reinterpret_cast<float *>(sdo + BQ * HD); /* twice BQ of lse, BQ of D */
+    int *ends = reinterpret_cast<int *>(numbers + 4 * BQ);     /* of the queries to visit */
+    T *sv = reinterpret_cast<T *>(ends + 4);                   /* only for dK */
+    const place p = key_place(a, BK, (int)blockIdx.x);
 
     if (p.rows <= 0)
         return;
     const att_seq &seq = p.seq;
-    const int row = mb_warp() * 16 * MT, g = mb_lane() / 4, c2 = mb_lane() % 4 * 2;
+    const int row = mb_warp() * 16 * MT;
     const att_span visit = att_query_tiles(a, seq, p.from, p.from + p.rows, BQ);
     const int stops = (visit.hi - visit.lo) * a.group;
     float sum_k[MT][WIDE_K / 8][4], sum_v[MT][WIDE_V / 8][4];
-    float next_lse = 0.0f, next_delta = 0.0f;
+
+    stop here = {p.head * a.group, visit.lo * BQ};
 
     att_clear(sum_k);
     att_clear(sum_v);
     if (stops > 0) {
-        const stop s = stop_of(a, p, visit, 0, BQ);
-
         att_load<T, HD, BK, ATT_TC>(sk, t.k.at(seq.k_start + p.from, p.head, a.hd), t.k.stride,
                                     t.k.vec, p.rows, a.hd);
         if (WHAT & DK)
             att_load<T, HD, BK, ATT_TC>(sv, t.v.at(seq.k_start + p.from, p.head, a.hd), t.v.stride,
                                         t.v.vec, p.rows, a.hd);
-        att_load<T, HD, BQ, ATT_TC>(sq, t.q.at(s.row, s.head, a.hd), t.q.stride, t.q.vec, s.rows,
-                                    a.hd);
+        att_load<T, HD, BQ, ATT_TC>(sq, t.q.at(seq.q_start + here.q0, here.head, a.hd), t.q.stride,
+                                    t.q.vec, seq.q_len - here.q0, a.hd);
         mb_cp_commit();
-        att_load<T, HD, BQ, ATT_TC>(sdo, t.d_o.at(s.row, s.head, a.hd), t.d_o.stride, t.d_o.vec,
-                                    s.rows, a.hd);
+        att_load<T, HD, BQ, ATT_TC>(sdo, t.d_o.at(seq.q_start + here.q0, here.head, a.hd),
+                                    t.d_o.stride, t.d_o.vec, seq.q_len - here.q0, a.hd);
         mb_cp_commit();
-        if (threadIdx.x < BQ)
-            row_numbers(a, t, s.head, s.row + threadIdx.x, (int)threadIdx.x < s.rows,
-                        slse[threadIdx.x], sdelta[threadIdx.x]);
+        if (threadIdx.x < 2 * BQ)
+            numbers[threadIdx.x] = row_number<BQ>(a, t, seq, here);
+        if (threadIdx.x < 2)
+            ends[threadIdx.x] = threadIdx.x == 0 ? visit.lo * BQ : visit.hi * BQ;
     }
     for (int i = 0; i < stops; i++) {
-        const stop here = stop_of(a, p, visit, i, BQ);
-        const stop next = stop_of(a, p, visit, i + 1 < stops ? i + 1 : i, BQ);
         const T *q = sq + i % 2 * BQ * HD;
-        const float *lse = slse + i % 2 * BQ, *delta = sdelta + i % 2 * BQ;
+        const float *lse = numbers + i % 2 * 2 * BQ, *delta = lse + BQ;
         float s[MT][NQ][4], dp[MT][NQ][4];
+        uint32_t keep[MT]; /* a bit for each score */
+        float number = 0.0f;
 
         mb_cp_wait<1>();
         __syncthreads(); /* Q is here, and nobody reads the one before */
+        const stop next = stop_after({ends[0], ends[1]}, here, BQ);
         if (i + 1 < stops) {
             att_load<T, HD, BQ, ATT_TC>(sq + (i + 1) % 2 * BQ * HD,
-                                        t.q.at(next.row, next.head, a.hd), t.q.stride, t.q.vec,
-                                        next.rows, a.hd);
-            if (threadIdx.x < BQ)
-                row_numbers(a, t, next.head, next.row + threadIdx.x, (int)threadIdx.x < next.rows,
-                            next_lse, next_delta);
+                                        t.q.at(seq.q_start + next.q0, next.head, a.hd), t.q.stride,
+                                        t.q.vec, seq.q_len - next.q0, a.hd);
+            if (threadIdx.x < 2 * BQ)
+                number = row_number<BQ>(a, t, seq, next);
         }
         mb_cp_commit();
+        if (a.dropout > 0.0f) {
+            const uint64_t key = mb_rng_key(a.seed, a.site, (uint64_t)mb_opaque(here.head));
+
+            MB_UNROLL
+            for (int m = 0; m < MT; m++)
+                keep[m] = 0;
+            MB_ROLLED
+            for (int n = 0; n < NQ; n++) {
+                const int r = n * 8 + mb_opaque(mb_lane()) % 4 * 2, last = seq.q_len - here.q0 - 1;
+                const int pos[2] = {seq.offset + here.q0 + r, seq.offset + here.q0 + r + 1};
+                const int ordinal[2] = {a.ordinal[seq.q_start + here.q0 + att_least(r, last)],
+                                        a.ordinal[seq.q_start + here.q0 + att_least(r + 1, last)]};
+
+                MB_UNROLL
+                for (int m = 0; m < MT; m++)
+                    keep[m] |= att_keep_columns(a, key, ordinal, pos, p.from + row + m * 16)
+                               << 4 * n;
+            }
+        }
         att_clear(s);
         att_mma_nt<T, HD, MT, BQ>(s, sk, row, q);
+        if (i + 1 < stops && threadIdx.x < 2 * BQ)
+            numbers[(i + 1) % 2 * 2 * BQ + threadIdx.x] = number;
         mb_cp_wait<1>();
         __syncthreads(); /* dO is here */
         att_clear(dp);
         if (WHAT & DK)
             att_mma_nt<T, HD, MT, BQ>(dp, sv, row, sdo);
 
-        const bool all = att_all_seen(a, seq, here.q0, here.rows, p.from, BK);
-        const uint64_t key = mb_rng_key(a.seed, a.site, (uint64_t)here.head);
-        MB_UNROLL
-        for (int n = 0; n < NQ; n++) {
-            const int r = n * 8 + c2; /* the lane's first query */
-            const int pos[2] = {seq.offset + here.q0 + r, seq.offset + here.q0 + r + 1};
-            const float l[2] = {lse[r], lse[r + 1]}, d[2] = {delta[r], delta[r + 1]};
-            att_span see[2] = {{0, 0}, {0, 0}};
-            int ordinal[2] = {0, 0};
+        const int lane = mb_opaque(mb_lane()), q1 = lane % 4 * 2; /* its first query */
+        const int pos = seq.offset + here.q0 + q1, k0 = p.from + row + lane / 4;
 
+        if (a.dropout > 0.0f)
+            att_drop(dp, a, keep);
+        att_scores<true>(s, a, here.head, pos, k0);
+        MB_UNROLL
+        for (int n = 0; n < NQ; n++)
             MB_UNROLL
-            for (int h = 0; h < 2; h++) {
-                if (!all)
-                    see[h] = att_keys(a, seq.k_len, pos[h]);
-                if (a.dropout > 0.0f)
-                    ordinal[h] = a.ordinal[here.row + att_least(r + h, here.rows - 1)];
-            }
+        for (int h = 0; h < 2; h++) {
+            const float l = lse[n * 8 + q1 + h], d = delta[n * 8 + q1 + h];
+
             MB_UNROLL
             for (int m = 0; m < MT; m++) {
-                const int k0 = p.from + row + m * 16;
-                float keep[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-
-                if (a.dropout > 0.0f)
-                    att_keep_columns(keep, a, key, ordinal, pos, k0);
-                MB_UNROLL
-                for (int e = 0; e < 4; e++) {
-                    const int kp = k0 + g + e / 2 * 8, h = e % 2;
-
-                    softmax_backward<T>(a, s[m][n][e], dp[m][n][e], l[h], d[h], keep[e],
-                                        all || (kp >= see[h].lo && kp < see[h].hi), here.head,
-                                        pos[h], kp);
-                }
+                softmax_backward_2(a, s[m][n][h], dp[m][n][h], l, d);
+                softmax_backward_2(a, s[m][n][h + 2], dp[m][n][h + 2], l, d);
             }
         }
+        if (!att_all_seen(a, seq, here.q0, att_least(BQ, seq.q_len - here.q0), p.from, BK)) {
+            att_mask<true>(s, a, seq.k_len, pos, k0, 0.0f);
+            att_mask<true>(dp, a, seq.k_len, pos, k0, 0.0f);
+        }
+        if (a.dropout > 0.0f)
+            att_drop(s, a, keep);
         if constexpr ((WHAT & DV) != 0)
             att_mma_nn<T, HD, MT, BQ>(sum_v, s, sdo);
         __syncthreads(); /* nobody reads this dO */
         if (i + 1 < stops) {
-            att_load<T, HD, BQ, ATT_TC>(sdo, t.d_o.at(next.row, next.head, a.hd), t.d_o.stride,
-                                        t.d_o.vec, next.rows, a.hd);
-            if (threadIdx.x < BQ) {
-                slse[(i + 1) % 2 * BQ + threadIdx.x] = next_lse;
-                sdelta[(i + 1) % 2 * BQ + threadIdx.x] = next_delta;
-            }
+            att_load<T, HD, BQ, ATT_TC>(sdo, t.d_o.at(seq.q_start + next.q0, next.head, a.hd),
+                                        t.d_o.stride, t.d_o.vec, seq.q_len - next.q0, a.hd);
         }
         mb_cp_commit();
         if constexpr ((WHAT & DK) != 0)
             att_mma_nn<T, HD, MT, BQ>(sum_k, dp, q);
+        here = next;
     }
     mb_cp_wait<0>();
+    const place end =
+        key_place(a, BK, mb_opaque((int)blockIdx.x)); /* p again: no registers in the loop */
     if constexpr ((WHAT & DK) != 0) {
         MB_UNROLL
         for (int m = 0; m < MT; m++)
@@ -275,19 +304,19 @@ MB_GLOBAL void MB_BOUNDS(ATT_TC)
         for (int e = 0; e < 4; e++)
             sum_k[m][n][e] *= a.scale;
         if (dk.data != nullptr)
-            att_store<T, HD, MT>(sum_k, sv, row, dk.at(seq.k_start + p.from, p.head, a.hd),
-                                 dk.stride, dk.vec, p.rows, a.hd, acc);
+            att_store<T, HD, MT>(sum_k, sv, row, dk.at(end.seq.k_start + end.from, end.head, a.hd),
+                                 dk.stride, dk.vec, end.rows, a.hd, acc);
     }
     if constexpr ((WHAT & DV) != 0)
         if (dv.data != nullptr)
-            att_store<T, HD, MT>(sum_v, sk, row, dv.at(seq.k_start + p.from, p.head, a.hd),
-                                 dv.stride, dv.vec, p.rows, a.hd, acc);
+            att_store<T, HD, MT>(sum_v, sk, row, dv.at(end.seq.k_start + end.from, end.head, a.hd),
+                                 dv.stride, dv.vec, end.rows, a.hd, acc);
 }
 
 /* ---- 16-bit: dQ ----------------------------------------------------------------------------- */
 
 template <typename T, int HD, int MT, int BK>
-MB_GLOBAL void MB_BOUNDS(ATT_TC) queries_16(att_args a, att_mat<T> dq, tensors<T> t, bool acc)
+MB_GLOBAL void MB_BOUNDS(ATT_TC, 1) queries_16(att_args a, att_mat<T> dq, tensors<T> t, bool acc)
 {
     constexpr int BQ = 16 * MT * ATT_WARPS, NK = BK / 8;
     MB_SMEM(att_line, tiles);
@@ -300,14 +329,15 @@ MB_GLOBAL void MB_BOUNDS(ATT_TC) queries_16(att_args a, att_mat<T> dq, tensors<T
     const att_seq &seq = p.seq;
     const int kv = p.head / a.group, row = mb_warp() * 16 * MT;
     const int g = mb_lane() / 4, c2 = mb_lane() % 4 * 2;
-    const int64_t row0 = seq.q_start + p.from;
+    const int row0 = seq.q_start + p.from;
     const att_span visit = att_key_tiles(a, seq, p.from, p.from + p.rows, BK);
+    const int pos0 = seq.offset + p.from + row + g; /* of row g of the warp */
     const uint64_t key = mb_rng_key(a.seed, a.site, (uint64_t)p.head);
     float sum[MT][HD / 8][4], lse[MT][2], delta[MT][2];
 
     att_clear(sum);
     if (visit.lo < visit.hi) {
-        const int64_t k_row = seq.k_start + visit.lo * BK;
+        const int k_row = seq.k_start + visit.lo * BK;
 
         att_load<T, HD, BQ, ATT_TC>(sq, t.q.at(row0, p.head, a.hd), t.q.stride, t.q.vec, p.rows,
                                     a.hd);
@@ -332,6 +362,7 @@ MB_GLOBAL void MB_BOUNDS(ATT_TC) queries_16(att_args a, att_mat<T> dq, tensors<T
         const int k0 = j * BK, stage = (j - visit.lo) % 2;
         const T *k = sk + stage * BK * HD;
         float s[MT][NK][4], dp[MT][NK][4];
+        uint32_t keep[MT]; /* a bit for each score */
 
         mb_cp_wait<1>();
         __syncthreads(); /* K is here, and nobody reads the one before */
@@ -340,6 +371,8 @@ MB_GLOBAL void MB_BOUNDS(ATT_TC) queries_16(att_args a, att_mat<T> dq, tensors<T
                                         t.k.at(seq.k_start + k0 + BK, kv, a.hd), t.k.stride,
                                         t.k.vec, seq.k_len - k0 - BK, a.hd);
         mb_cp_commit();
+        if (a.dropout > 0.0f)
+            att_keep_tile<BK>(keep, a, key, seq, p.from, p.rows, row, k0);
         att_clear(s);
         att_mma_nt<T, HD, MT, BK>(s, sq, row, k);
         mb_cp_wait<1>();
@@ -352,37 +385,18 @@ MB_GLOBAL void MB_BOUNDS(ATT_TC) queries_16(att_args a, att_mat<T> dq, tensors<T
                                         t.v.vec, seq.k_len - k0 - BK, a.hd);
         mb_cp_commit();
 
-        const bool all = att_all_seen(a, seq, p.from, p.rows, k0, BK);
+        if (a.dropout > 0.0f)
+            att_drop(dp, a, keep);
+        att_scores<false>(s, a, p.head, pos0, k0 + c2);
         MB_UNROLL
-        for (int m = 0; m < MT; m++) {
-            const int r = row + m * 16 + g;
-            const int pos[2] = {seq.offset + p.from + r, seq.offset + p.from + r + 8};
-            att_span see[2] = {{0, 0}, {0, 0}};
-            int ordinal[2] = {0, 0};
-
+        for (int m = 0; m < MT; m++)
             MB_UNROLL
-            for (int h = 0; h < 2; h++) {
-                if (!all)
-                    see[h] = att_keys(a, seq.k_len, pos[h]);
-                if (a.dropout > 0.0f)
-                    ordinal[h] = a.ordinal[row0 + att_least(r + h * 8, p.rows - 1)];
-            }
+        for (int n = 0; n < NK; n++)
             MB_UNROLL
-            for (int n = 0; n < NK; n++) {
-                float keep[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-
-                if (a.dropout > 0.0f)
-                    att_keep_rows(keep, a, key, ordinal, pos, k0 + n * 8);
-                MB_UNROLL
-                for (int e = 0; e < 4; e++) {
-                    const int kp = k0 + n * 8 + c2 + e % 2, h = e / 2;
-
-                    softmax_backward<T>(a, s[m][n][e], dp[m][n][e], lse[m][h], delta[m][h], keep[e],
-                                        all || (kp >= see[h].lo && kp < see[h].hi), p.head, pos[h],
-                                        kp);
-                }
-            }
-        }
+        for (int e = 0; e < 4; e++)
+            softmax_backward_2(a, s[m][n][e], dp[m][n][e], lse[m][e / 2], delta[m][e / 2]);
+        if (!att_all_seen(a, seq, p.from, p.rows, k0, BK))
+            att_mask<false>(dp, a, seq.k_len, pos0, k0 + c2, 0.0f);
         att_mma_nn<T, HD, MT, BK>(sum, dp, k);
     }
     mb_cp_wait<0>();
@@ -401,7 +415,7 @@ MB_GLOBAL void MB_BOUNDS(ATT_TC) queries_16(att_args a, att_mat<T> dq, tensors<T
 
 /* Threads (y, x): keys y RK + j, queries x + 16 i. */
 template <int HD, int BK, int BQ>
-MB_GLOBAL void MB_BOUNDS(ATT_F32)
+MB_GLOBAL void MB_BOUNDS(ATT_F32, 1)
     keys_f32(att_args a, att_mat<float> dk, att_mat<float> dv, tensors<float> t, bool acc)
 {
     constexpr int RK = BK / 16, RQ = BQ / 16;
@@ -409,7 +423,7 @@ MB_GLOBAL void MB_BOUNDS(ATT_F32)
     float *sk = reinterpret_cast<float *>(tiles), *sv = sk + BK * (HD + 4);
     float *sq = sv + BK * (HD + 4), *sdo = sq + BQ * (HD + 4);
     float *sp = sdo + BQ * (HD + 4), *sds = sp + BQ * (BK + 4);
-    const place p = key_place(a, BK);
+    const place p = key_place(a, BK, (int)blockIdx.x);
 
     if (p.rows <= 0)
         return;
@@ -418,21 +432,21 @@ MB_GLOBAL void MB_BOUNDS(ATT_F32)
     const att_span visit = att_query_tiles(a, seq, p.from, p.from + p.rows, BQ);
     const int stops = (visit.hi - visit.lo) * a.group;
     float sum_k[RK][HD / 16] = {}, sum_v[RK][HD / 16] = {};
+    stop here = {p.head * a.group, visit.lo * BQ};
 
     att_load<float, HD, BK, ATT_F32>(sk, t.k.at(seq.k_start + p.from, p.head, a.hd), t.k.stride,
                                      t.k.vec, p.rows, a.hd);
     att_load<float, HD, BK, ATT_F32>(sv, t.v.at(seq.k_start + p.from, p.head, a.hd), t.v.stride,
                                      t.v.vec, p.rows, a.hd);
     for (int i = 0; i < stops; i++) {
-        const stop here = stop_of(a, p, visit, i, BQ);
         const uint64_t key = mb_rng_key(a.seed, a.site, (uint64_t)here.head);
         float s[RK][RQ], dp[RK][RQ];
 
         __syncthreads(); /* nobody reads what was here before */
-        att_load<float, HD, BQ, ATT_F32>(sq, t.q.at(here.row, here.head, a.hd), t.q.stride, t.q.vec,
-                                         here.rows, a.hd);
-        att_load<float, HD, BQ, ATT_F32>(sdo, t.d_o.at(here.row, here.head, a.hd), t.d_o.stride,
-                                         t.d_o.vec, here.rows, a.hd);
+        att_load<float, HD, BQ, ATT_F32>(sq, t.q.at(seq.q_start + here.q0, here.head, a.hd),
+                                         t.q.stride, t.q.vec, seq.q_len - here.q0, a.hd);
+        att_load<float, HD, BQ, ATT_F32>(sdo, t.d_o.at(seq.q_start + here.q0, here.head, a.hd),
+                                         t.d_o.stride, t.d_o.vec, seq.q_len - here.q0, a.hd);
         mb_cp_commit();
         mb_cp_wait<0>();
         __syncthreads();
@@ -444,18 +458,21 @@ MB_GLOBAL void MB_BOUNDS(ATT_F32)
             const att_span see = att_keys(a, seq.k_len, pos);
             float lse, delta, column[RK];
 
-            row_numbers(a, t, here.head, here.row + r, r < here.rows, lse, delta);
+            row_numbers(a, t, here.head, seq.q_start + here.q0 + r, r < seq.q_len - here.q0, lse,
+                        delta);
             MB_UNROLL
             for (int j = 0; j < RK; j++) {
                 const int kp = p.from + y * RK + j;
                 const float keep =
                     a.dropout > 0.0f
-                        ? att_keep_one(a, key, a.ordinal[here.row + att_least(r, here.rows - 1)],
+                        ? att_keep_one(a, key,
+                                       a.ordinal[seq.q_start + here.q0 +
+                                                 att_least(r, seq.q_len - here.q0 - 1)],
                                        pos, kp)
                         : 1.0f;
 
-                softmax_backward<float>(a, s[j][n], dp[j][n], lse, delta, keep,
-                                        kp >= see.lo && kp < see.hi, here.head, pos, kp);
+                softmax_backward(a, s[j][n], dp[j][n], lse, delta, keep,
+                                 kp >= see.lo && kp < see.hi, here.head, pos, kp);
                 column[j] = s[j][n];
             }
             mb_store(sp + r * (BK + 4) + y * RK, column);
@@ -467,6 +484,7 @@ MB_GLOBAL void MB_BOUNDS(ATT_F32)
         __syncthreads();
         att_add<HD, RK, BQ>(sum_v, sp, sdo);
         att_add<HD, RK, BQ>(sum_k, sds, sq);
+        here = stop_after({visit.lo * BQ, visit.hi * BQ}, here, BQ);
     }
     mb_cp_wait<0>();
     if (dk.data != nullptr)
@@ -479,7 +497,7 @@ MB_GLOBAL void MB_BOUNDS(ATT_F32)
 
 /* Threads (y, x): queries y RQ + i, keys x + 16 j. */
 template <int HD, int BQ, int BK>
-MB_GLOBAL void MB_BOUNDS(ATT_F32)
+MB_GLOBAL void MB_BOUNDS(ATT_F32, 1)
     queries_f32(att_args a, att_mat<float> dq, tensors<float> t, bool acc)
 {
     constexpr int RQ = BQ / 16, RK = BK / 16;
@@ -493,7 +511,7 @@ MB_GLOBAL void MB_BOUNDS(ATT_F32)
     const att_seq &seq = p.seq;
     const int kv = p.head / a.group;
     const int x = (int)threadIdx.x & 15, y = (int)threadIdx.x >> 4;
-    const int64_t row0 = seq.q_start + p.from;
+    const int row0 = seq.q_start + p.from;
     const att_span visit = att_key_tiles(a, seq, p.from, p.from + p.rows, BK);
     const uint64_t key = mb_rng_key(a.seed, a.site, (uint64_t)p.head);
     float sum[RQ][HD / 16] = {}, lse[RQ], delta[RQ];
@@ -536,8 +554,8 @@ MB_GLOBAL void MB_BOUNDS(ATT_F32)
                 const float keep =
                     a.dropout > 0.0f ? att_keep_one(a, key, ordinal[i], pos, kp) : 1.0f;
 
-                softmax_backward<float>(a, s[i][n], dp[i][n], lse[i], delta[i], keep,
-                                        kp >= see.lo && kp < see.hi, p.head, pos, kp);
+                softmax_backward(a, s[i][n], dp[i][n], lse[i], delta[i], keep,
+                                 kp >= see.lo && kp < see.hi, p.head, pos, kp);
                 column[i] = dp[i][n];
             }
             mb_store(sds + (x + 16 * n) * (BQ + 4) + y * RQ, column);
@@ -583,8 +601,8 @@ mb_status launch_keys_16(const mb_exec *ex, const call *c)
     const att_args a = att_args_of<T>(c->at, BK);
 
     MB_LAUNCH(ex, (keys_16<T, HD, MT, BQ, WHAT>), a.blocks * c->at->n_seq * c->at->kv_heads, ATT_TC,
-              ((WHAT & DK ? 2 : 1) * BK + 3 * BQ) * HD * sizeof(T) + 4 * BQ * sizeof(float), a,
-              att_mat_of<T>(c->dk, hd), att_mat_of<T>(c->dv, hd), tensors_of<T>(c), c->acc);
+              ((WHAT & DK ? 2 : 1) * BK + 3 * BQ) * HD * sizeof(T) + (4 * BQ + 4) * sizeof(float),
+              a, att_mat_of<T>(c->dk, hd), att_mat_of<T>(c->dv, hd), tensors_of<T>(c), c->acc);
     return MB_OK;
 }
 
@@ -635,7 +653,7 @@ template <typename T> mb_status keys(const mb_exec *ex, const call *c)
                            : launch_keys_f32<256, 16, 16>(ex, c);
     else if (hd <= 128)
         return hd <= 32   ? launch_keys_16<T, 32, 2, 32, DK | DV>(ex, c)
-               : hd <= 64 ? launch_keys_16<T, 64, 2, 32, DK | DV>(ex, c)
+               : hd <= 64 ? launch_keys_16<T, 64, 1, 64, DK | DV>(ex, c)
                : hd <= 96 ? launch_keys_16<T, 96, 1, 32, DK | DV>(ex, c)
                           : launch_keys_16<T, 128, 1, 32, DK | DV>(ex, c);
     if constexpr (sizeof(T) == 2) {

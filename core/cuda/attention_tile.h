@@ -33,12 +33,12 @@ struct att_args {
     const int32_t *q_start, *q_len, *k_start, *k_len, *ordinal;
     uint64_t seed, site;
     uint32_t step;
-    int heads, group, hd, n_seq;
+    int heads, kv_heads, group, hd, n_seq;
     int blocks;          /* tiles of max_len: of queries or of keys, as the kernel wants */
     int causal, window;  /* window 0: none */
     float scale;         /* of dots */
     float unit, factor;  /* score = factor dot, */
-    float cap, in, out;  /* or cap tanh(in dot) when cap > 0; out: 1 / cap */
+    float cap, out;      /* or cap tanh(factor dot) when cap > 0; out: 1 / cap */
     float dropout, kept; /* kept: 1 / (1 - dropout) */
 };
 
@@ -47,9 +47,9 @@ template <typename T> struct att_mat {
     T *data;
     int64_t stride, vec;
 
-    MB_DEVICE T *at(int64_t row, int head, int hd) const
+    MB_DEVICE T *at(int row, int head, int hd) const
     {
-        return data + row * stride + (int64_t)head * hd;
+        return data + row * stride + head * hd;
     }
 };
 
@@ -71,6 +71,7 @@ template <typename T> static inline att_args att_args_of(const mb_attention *at,
     att_args a;
 
     a.heads = (int)at->heads;
+    a.kv_heads = (int)at->kv_heads;
     a.group = (int)(at->heads / at->kv_heads);
     a.hd = (int)at->head_dim;
     a.n_seq = (int)at->n_seq;
@@ -79,9 +80,8 @@ template <typename T> static inline att_args att_args_of(const mb_attention *at,
     a.causal = at->causal ? 1 : 0;
     a.scale = at->scale;
     a.unit = sizeof(T) == 4 ? 1.0f : 1.44269504088896341f;
-    a.factor = at->scale * a.unit;
     a.cap = at->softcap > 0.0f ? at->softcap * a.unit : 0.0f;
-    a.in = at->softcap > 0.0f ? at->scale / at->softcap : 0.0f;
+    a.factor = at->softcap > 0.0f ? at->scale / at->softcap : at->scale * a.unit;
     a.out = at->softcap > 0.0f ? 1.0f / a.cap : 0.0f;
     a.q_start = at->q_start;
     a.q_len = at->q_len;
@@ -126,8 +126,7 @@ static inline mb_status att_check(const char *kernel, const mb_tensor *q, const 
 
 /* Query i of the sequence sits at position offset + i of its keys. */
 struct att_seq {
-    int64_t q_start, k_start;
-    int q_len, k_len, offset;
+    int q_start, k_start, q_len, k_len, offset;
 };
 
 struct att_span {
@@ -210,9 +209,17 @@ MB_DEVICE bool att_all_seen(const att_args &a, const att_seq &q, int q0, int row
 
 /* The score of a query and a key from their dot product. A bias by position (head, q_pos, k_pos)
  * has its place here, added in units of a.unit, before the cap or after it. */
-MB_DEVICE float att_score(const att_args &a, float dot, int /*head*/, int /*q_pos*/, int /*k_pos*/)
+template <bool CAP>
+MB_DEVICE float att_score_as(const att_args &a, float dot, int /*head*/, int /*q_pos*/,
+                             int /*k_pos*/)
 {
-    return a.cap > 0.0f ? a.cap * tanhf(dot * a.in) : dot * a.factor;
+    return CAP ? a.cap * tanhf(dot * a.factor) : dot * a.factor;
+}
+
+MB_DEVICE float att_score(const att_args &a, float dot, int head, int q_pos, int k_pos)
+{
+    return a.cap > 0.0f ? att_score_as<true>(a, dot, head, q_pos, k_pos)
+                        : att_score_as<false>(a, dot, head, q_pos, k_pos);
 }
 
 /* d score / d (scale dot) of a capped score. */
@@ -232,65 +239,81 @@ template <typename T> MB_DEVICE float att_exp(float x)
         return mb_exp2(x);
 }
 
-MB_DEVICE float att_keep(const att_args &a, uint32_t word)
+MB_DEVICE bool att_keep(const att_args &a, uint32_t word)
 {
-    return mb_rng_unit(word) >= a.dropout ? a.kept : 0.0f;
+    return mb_rng_unit(word) >= a.dropout;
 }
 
-/* Of one (query, key). */
+/* The factor of one (query, key). */
 MB_DEVICE float att_keep_one(const att_args &a, uint64_t key, int ordinal, int q_pos, int k_pos)
 {
     const mb_rng_block b =
         mb_philox(key, (uint32_t)ordinal, a.step, (uint32_t)q_pos, (uint32_t)k_pos / 4);
     const int w = k_pos & 3;
+    const bool keep = att_keep(a, w == 0 ? b.w[0] : w == 1 ? b.w[1] : w == 2 ? b.w[2] : b.w[3]);
 
-    return att_keep(a, w == 0 ? b.w[0] : w == 1 ? b.w[1] : w == 2 ? b.w[2] : b.w[3]);
+    return keep ? a.kept : 0.0f;
 }
 
-/* Factors of an accumulator whose rows are queries (ordinal[], q_pos[]: of rows g and g + 8) and
- * whose columns are keys k8, .., k8 + 7. A Philox block is 4 keys of a query, so two lanes share
+/* Of an accumulator's 4 elements, as bits. Its rows are queries (ordinal[], q_pos[]: of rows g and
+ * g + 8) and its columns keys k8, .., k8 + 7. A Philox block is 4 keys of a query, so two lanes share
  * one: the even one makes that of row g, the odd one that of row g + 8. */
-MB_DEVICE void att_keep_rows(float (&keep)[4], const att_args &a, uint64_t key,
-                             const int (&ordinal)[2], const int (&q_pos)[2], int k8)
+MB_DEVICE uint32_t att_keep_rows(const att_args &a, uint64_t key, const int (&ordinal)[2],
+                                 const int (&q_pos)[2], int k8)
 {
     const bool odd = (mb_lane() & 1) != 0;
     const uint32_t k4 = (uint32_t)k8 / 4 + (uint32_t)(mb_lane() & 2) / 2;
     const mb_rng_block b = mb_philox(key, (uint32_t)(odd ? ordinal[1] : ordinal[0]), a.step,
                                      (uint32_t)(odd ? q_pos[1] : q_pos[0]), k4);
-    const uint32_t x = mb_shfl_xor(odd ? b.w[0] : b.w[2], 1);
-    const uint32_t y = mb_shfl_xor(odd ? b.w[1] : b.w[3], 1);
+    uint32_t mine = 0; /* of the block's words */
 
-    keep[0] = att_keep(a, odd ? x : b.w[0]);
-    keep[1] = att_keep(a, odd ? y : b.w[1]);
-    keep[2] = att_keep(a, odd ? b.w[2] : x);
-    keep[3] = att_keep(a, odd ? b.w[3] : y);
+    MB_UNROLL
+    for (int i = 0; i < 4; i++)
+        mine |= (uint32_t)att_keep(a, b.w[i]) << i;
+    const uint32_t other = mb_shfl_xor(mine, 1);
+    return odd ? other >> 2 | (mine & 12u) : (mine & 3u) | (other & 3u) << 2;
 }
 
-/* Factors of an accumulator whose rows are keys k8 + g and k8 + g + 8 and whose columns 2t, 2t + 1
- * are queries. Four lanes (g = 4i .. 4i + 3) need four blocks, one word of each: every lane makes
- * one, and the 4 x 4 words are transposed. */
-MB_DEVICE void att_keep_columns(float (&keep)[4], const att_args &a, uint64_t key,
-                                const int (&ordinal)[2], const int (&q_pos)[2], int k8)
+/* Of the warp's rows [row, row + 16 MT) of a tile of queries (from `from` on, `rows` of them) and N
+ * keys from k0 on: bit 4 n + e of keep[m]. */
+template <int N, int MT>
+MB_DEVICE void att_keep_tile(uint32_t (&keep)[MT], const att_args &a, uint64_t key,
+                             const att_seq &seq, int from, int rows, int row, int k0)
 {
-    const int g = mb_lane() / 4;
+    MB_UNROLL
+    for (int m = 0; m < MT; m++) {
+        const int r = row + m * 16 + mb_opaque(mb_lane()) / 4;
+        const int pos[2] = {seq.offset + from + r, seq.offset + from + r + 8};
+        const int ordinal[2] = {a.ordinal[seq.q_start + from + att_least(r, rows - 1)],
+                                a.ordinal[seq.q_start + from + att_least(r + 8, rows - 1)]};
+
+        keep[m] = 0;
+        MB_ROLLED
+        for (int n = 0; n < N / 8; n++)
+            keep[m] |= att_keep_rows(a, key, ordinal, pos, k0 + n * 8) << 4 * n;
+    }
+}
+
+/* The same when rows are keys k8 + g and k8 + g + 8 and columns 2t, 2t + 1 are queries. Four lanes
+ * (g = 4i .. 4i + 3) need four blocks, one word of each: every lane makes one, and the 4 x 4 bits
+ * are transposed. */
+MB_DEVICE uint32_t att_keep_columns(const att_args &a, uint64_t key, const int (&ordinal)[2],
+                                    const int (&q_pos)[2], int k8)
+{
+    const int g = mb_opaque(mb_lane()) / 4, word = g & 3;
     const bool b0 = (g & 1) != 0, b1 = (g & 2) != 0;
     const mb_rng_block b = mb_philox(key, (uint32_t)(b0 ? ordinal[1] : ordinal[0]), a.step,
                                      (uint32_t)(b0 ? q_pos[1] : q_pos[0]),
                                      (uint32_t)(k8 + (g & 4) + (b1 ? 8 : 0)) / 4);
-    uint32_t w0 = b.w[0], w1 = b.w[1], w2 = b.w[2], w3 = b.w[3];
+    uint32_t all = 0; /* bit 4 i + w: word w of lane i's block */
 
-    const uint32_t x = mb_shfl_xor(b0 ? w0 : w1, 4);
-    const uint32_t y = mb_shfl_xor(b0 ? w2 : w3, 4);
-    w0 = b0 ? x : w0;
-    w1 = b0 ? w1 : x;
-    w2 = b0 ? y : w2;
-    w3 = b0 ? w3 : y;
-    const uint32_t p = mb_shfl_xor(b1 ? w0 : w2, 8);
-    const uint32_t r = mb_shfl_xor(b1 ? w1 : w3, 8);
-    keep[0] = att_keep(a, b1 ? p : w0);
-    keep[1] = att_keep(a, b1 ? r : w1);
-    keep[2] = att_keep(a, b1 ? w2 : p);
-    keep[3] = att_keep(a, b1 ? w3 : r);
+    MB_UNROLL
+    for (int i = 0; i < 4; i++)
+        all |= (uint32_t)att_keep(a, b.w[i]) << (4 * word + i);
+    all |= mb_shfl_xor(all, 4);
+    all |= mb_shfl_xor(all, 8);
+    all >>= word;
+    return (all & 1u) | (all >> 3 & 2u) | (all >> 6 & 4u) | (all >> 9 & 8u);
 }
 
 /* ---- tiles in shared memory ----------------------------------------------------------------- */
@@ -316,17 +339,22 @@ template <typename T, int HD, int R, int THREADS>
 MB_DEVICE void att_load(T *tile, const T *from, int64_t ld, int64_t vec, int rows, int hd)
 {
     constexpr int N = 16 / (int)sizeof(T), PIECES = HD / N;
+    const int thread = mb_opaque((int)threadIdx.x);
     static_assert(R * PIECES % THREADS == 0 || R * PIECES < THREADS, "odd tile");
 
     if (vec != 0) {
-        for (int i = (int)threadIdx.x; i < R * PIECES; i += THREADS) {
-            const int r = i / PIECES, c = i % PIECES;
+        MB_UNROLL
+        for (int n = 0; n < (R * PIECES + THREADS - 1) / THREADS; n++) {
+            const int i = n * THREADS + thread, r = i / PIECES, c = i % PIECES;
             const bool there = r < rows && c * N < hd;
 
-            mb_cp_async(tile + att_piece<T, HD>(r, c), there ? from + r * ld + c * N : from, there);
+            if (R * PIECES % THREADS == 0 || i < R * PIECES)
+                mb_cp_async(tile + att_piece<T, HD>(r, c), there ? from + r * ld + c * N : from,
+                            there);
         }
     } else {
-        for (int i = (int)threadIdx.x; i < R * HD; i += THREADS) {
+        MB_ROLLED
+        for (int i = thread; i < R * HD; i += THREADS) {
             const int r = i / HD, c = i % HD;
 
             tile[att_piece<T, HD>(r, c / N) + c % N] =
@@ -341,7 +369,7 @@ MB_DEVICE void att_load(T *tile, const T *from, int64_t ld, int64_t vec, int row
 template <typename T, int HD, int MT, int N>
 MB_DEVICE void att_mma_nt(float (&c)[MT][N / 8][4], const T *a, int row, const T *b)
 {
-    const int lane = mb_lane();
+    const int lane = mb_opaque(mb_lane());
 
     MB_UNROLL
     for (int k = 0; k < HD / 16; k++) {
@@ -370,7 +398,7 @@ MB_DEVICE void att_mma_nt(float (&c)[MT][N / 8][4], const T *a, int row, const T
 template <typename T, int HD, int MT, int N>
 MB_DEVICE void att_mma_nn(float (&c)[MT][HD / 8][4], const float (&p)[MT][N / 8][4], const T *b)
 {
-    const int lane = mb_lane();
+    const int lane = mb_opaque(mb_lane());
 
     MB_UNROLL
     for (int k = 0; k < N / 16; k++) {
@@ -395,6 +423,74 @@ MB_DEVICE void att_mma_nn(float (&c)[MT][HD / 8][4], const float (&p)[MT][N / 8]
             }
         }
     }
+}
+
+/* A lane's elements of an accumulator of scores, (m, n, e), are of query q0 and key k0 moved by
+ *     rows are queries       q0 + 16 m + 8 (e / 2)    k0 + 8 n + e % 2
+ *     columns are queries    q0 + 8 n + e % 2         k0 + 16 m + 8 (e / 2)
+ * What depends on the call alone is asked once per tile, not per element. */
+template <bool CAP, bool COLUMNS, int MT, int N>
+MB_DEVICE void att_scores_as(float (&s)[MT][N][4], const att_args &a, int head, int q0, int k0)
+{
+    MB_UNROLL
+    for (int m = 0; m < MT; m++)
+        MB_UNROLL
+    for (int n = 0; n < N; n++)
+        MB_UNROLL
+    for (int e = 0; e < 4; e++) {
+        const int x = 16 * m + e / 2 * 8, y = 8 * n + e % 2;
+
+        s[m][n][e] =
+            att_score_as<CAP>(a, s[m][n][e], head, q0 + (COLUMNS ? y : x), k0 + (COLUMNS ? x : y));
+    }
+}
+
+/* Dots -> scores. */
+template <bool COLUMNS, int MT, int N>
+MB_DEVICE void att_scores(float (&s)[MT][N][4], const att_args &a, int head, int q0, int k0)
+{
+    if (a.cap > 0.0f)
+        att_scores_as<true, COLUMNS>(s, a, head, q0, k0);
+    else
+        att_scores_as<false, COLUMNS>(s, a, head, q0, k0);
+}
+
+/* What is not seen becomes `value`. */
+template <bool COLUMNS, int MT, int N>
+MB_DEVICE void att_mask(float (&s)[MT][N][4], const att_args &a, int k_len, int q0, int k0,
+                        float value)
+{
+    constexpr int OUTER = COLUMNS ? N : MT, INNER = COLUMNS ? MT : N;
+
+    MB_UNROLL
+    for (int i = 0; i < OUTER; i++)
+        MB_UNROLL
+    for (int h = 0; h < 2; h++) {
+        const att_span see = att_keys(a, k_len, q0 + (COLUMNS ? 8 * i + h : 16 * i + 8 * h));
+
+        MB_UNROLL
+        for (int j = 0; j < INNER; j++)
+            MB_UNROLL
+        for (int l = 0; l < 2; l++) {
+            const int k = k0 + (COLUMNS ? 16 * j + 8 * l : 8 * j + l);
+            float &x = COLUMNS ? s[j][i][2 * l + h] : s[i][j][2 * h + l];
+
+            x = k >= see.lo && k < see.hi ? x : value;
+        }
+    }
+}
+
+/* Elements whose bit is not set become 0, the others grow. */
+template <int MT, int N>
+MB_DEVICE void att_drop(float (&s)[MT][N][4], const att_args &a, const uint32_t (&keep)[MT])
+{
+    MB_UNROLL
+    for (int m = 0; m < MT; m++)
+        MB_UNROLL
+    for (int n = 0; n < N; n++)
+        MB_UNROLL
+    for (int e = 0; e < 4; e++)
+        s[m][n][e] *= (keep[m] >> (4 * n + e) & 1u) != 0 ? a.kept : 0.0f;
 }
 
 /* An accumulator that is zero. */

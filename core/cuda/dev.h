@@ -42,6 +42,7 @@ template <typename T, int N> struct alignas(sizeof(T) * N) mb_vec {
     extern __shared__ __align__(128) unsigned char mb_smem_[]; \
     type *name = reinterpret_cast<type *>(mb_smem_)
 #define MB_UNROLL _Pragma("unroll")
+#define MB_ROLLED _Pragma("unroll 1")
 
 /* ---- 16-bit floats: round to nearest even, NaN stays NaN ------------------------------------ */
 
@@ -238,6 +239,14 @@ MB_DEVICE float mb_exp2(float x)
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
+}
+
+/* x, of which the compiler knows nothing: what follows from it is not computed ahead of a loop, where
+ * that would cost registers. */
+MB_DEVICE int mb_opaque(int x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
 }
 
 /* The bits of a float and back. */

@@ -20,6 +20,7 @@
 #define MB_DEVICE inline
 #define MB_BOUNDS(...)
 #define MB_UNROLL
+#define MB_ROLLED
 #define MB_EMU_HIDDEN __attribute__((visibility("hidden")))
 
 /* ---- where am I ------------------------------------------------------------------------------ */
@@ -295,6 +296,11 @@ inline void mb_atomic_or(uint32_t *at, uint32_t v)
 inline float rsqrtf(float x)
 {
     return (float)(1.0 / sqrt((double)x));
+}
+
+inline int mb_opaque(int x)
+{
+    return x;
 }
 
 inline float mb_exp2(float x)
