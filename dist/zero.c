@@ -223,10 +223,15 @@ mb_status mb_zero_enter(mb_zero *z, int64_t index, bool last)
     return mb_shard_begin(z->shard, z->flat->is_exact ? &e : NULL, last);
 }
 
-mb_status mb_zero_micro(mb_zero *z, int64_t index, const double *metric)
+void mb_zero_note(mb_zero *z, int64_t index, const double *metric)
 {
     MB_ASSERT(index >= 0 && index < z->n_micro);
     memcpy(row_of(z, index) + N_NOTES, metric, sizeof(double) * (size_t)z->o.n_metrics);
+}
+
+mb_status mb_zero_micro(mb_zero *z, int64_t index)
+{
+    MB_ASSERT(index >= 0 && index < z->n_micro);
     if (mb_shard_moves_gradients(z->shard))
         return mb_shard_end(z->shard);
     if (!z->flat->is_exact)
@@ -375,10 +380,13 @@ static mb_status update(mb_zero *z, double lr, float grad_scale)
     float *const param = z->o.stage == 0 ? z->flat->param : z->flat->own_param;
     float *const grad = z->o.stage == 0 ? z->flat->grad : z->flat->own_grad;
 
-    for (int s = 0; s < z->flat->n_segments; s++) {
+    for (int s = 0, next; s < z->flat->n_segments; s = next) {
         const mb_flat_segment *seg = &z->flat->segment[s];
         const int64_t from = seg->offset > lo ? seg->offset : lo;
-        const int64_t end = seg->offset + seg->count, to = end < hi ? end : hi;
+        for (next = s + 1; next < z->flat->n_segments && seg[next - s].decay == seg->decay; next++)
+            ; /* neighbours that are treated alike are updated together */
+        const mb_flat_segment *final = &z->flat->segment[next - 1];
+        const int64_t end = final->offset + final->count, to = end < hi ? end : hi;
         mb_tensor state[MB_OPTIM_STATES_MAX];
 
         if (from >= to)

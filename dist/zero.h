@@ -11,7 +11,8 @@
  *     for each micro-batch i of this rank:
  *         MB_TRY(mb_zero_enter(z, i, last));
  *         forward, backward                            // of the summed loss
- *         MB_TRY(mb_zero_micro(z, i, metrics));        // metrics: summed loss, trained tokens, ...
+ *         MB_TRY(mb_zero_micro(z, i));
+ *         mb_zero_note(z, i, metrics);     // summed loss, trained tokens, ...; any time before the step
  *     MB_TRY(mb_zero_step(z, &args, votes, &result));  // on MB_ZERO_REPEAT: the loop once more
  *
  * Exact reduction (flat->exact not NULL): a micro-batch's gradient is added as integers, in units of
@@ -91,9 +92,11 @@ void mb_zero_free(mb_zero *z); /* NULL is allowed */
 mb_status mb_zero_begin(mb_zero *z, int64_t n_micro) MB_MUST_USE;
 /* Before the forward of micro-batch `index`; `last`: this rank's last one of the step. */
 mb_status mb_zero_enter(mb_zero *z, int64_t index, bool last) MB_MUST_USE;
-/* The gradients of micro-batch `index` of the global step are complete; `metric` holds n_metrics
- * numbers. With exact reduction the gradients are zero afterwards. */
-mb_status mb_zero_micro(mb_zero *z, int64_t index, const double *metric) MB_MUST_USE;
+/* The gradients of micro-batch `index` of the global step are complete, or will be when what is queued
+ * is done. With exact reduction they are zero afterwards. */
+mb_status mb_zero_micro(mb_zero *z, int64_t index) MB_MUST_USE;
+/* Its n_metrics numbers. */
+void mb_zero_note(mb_zero *z, int64_t index, const double *metric);
 /* Ends the step. votes: n_votes numbers of this rank, on return their sums over ranks. Gradients are
  * zero afterwards whatever the outcome. MB_ENUM when too many steps in a row were not finite,
  * MB_EDATA when the divisor is zero. Collective. */

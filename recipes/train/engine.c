@@ -68,6 +68,9 @@ void mb_engine_free(mb_engine *e)
     mb_arena_free(e->step);
     mb_arena_free(e->run);
     mb_feed_free(e->feed);
+    mb_free(e->queued);
+    mb_free(e->queued_weight);
+    mb_free(e->queued_targets);
     mb_free(e->flat.segment);
     mb_free(e->flat.unit);
     mb_model_free(e->model);
@@ -172,6 +175,57 @@ mb_status mb_engine_micro(mb_engine *e, const mb_batch *b, bool train, mb_micro_
     MB_TRY(run_step(e, e->tape, &e->ex, b, train, c != NULL ? &c->plan : NULL, &logprob));
     MB_TRY(receive(e, &logprob->value));
     sum_up(mine, mb_f32(&logprob->value), out);
+    return MB_OK;
+}
+
+mb_status mb_engine_reserve_queue(mb_engine *e, int64_t slots, int64_t targets)
+{
+    e->n_queued = slots;
+    e->queue_targets = targets;
+    MB_TRY(MB_NEW_ARRAY(&e->queued, slots));
+    if (e->feed == NULL)
+        return MB_OK;
+    MB_TRY(MB_NEW_ARRAY(&e->queued_targets, slots));
+    MB_TRY(MB_NEW_ARRAY(&e->queued_weight, slots * targets));
+    return mb_feed_reserve_results(e->feed, slots, targets);
+}
+
+mb_status mb_engine_queue(mb_engine *e, const mb_batch *b, int64_t slot)
+{
+    const mb_engine_class *c = find_class(e, b->tokens, true);
+    const mb_batch *mine = b;
+    mb_var *logprob;
+    mb_batch there;
+
+    MB_REQUIRE(slot < e->n_queued && b->n_targets <= e->queue_targets && c != NULL, MB_EBUG,
+               "no room or plan for micro-batch %lld of %lld tokens", (long long)slot,
+               (long long)b->tokens);
+    e->queue_waited = false;
+    MB_TRY(send(e, &b, &there));
+    MB_TRY(run_step(e, e->tape, &e->ex, b, true, &c->plan, &logprob));
+    if (e->feed == NULL) {
+        sum_up(mine, mb_f32(&logprob->value), &e->queued[slot]);
+        return MB_OK;
+    }
+    e->queued_targets[slot] = mine->n_targets;
+    memcpy(e->queued_weight + slot * e->queue_targets, mine->target_weight,
+           (size_t)mine->n_targets * sizeof(float));
+    const mb_tensor wanted = mb_tensor_1d(logprob->value.data, MB_DTYPE_F32, mine->n_targets);
+    return mine->n_targets > 0 ? mb_feed_fetch(e->feed, slot, &wanted) : MB_OK;
+}
+
+mb_status mb_engine_result(mb_engine *e, int64_t slot, mb_micro_result *out)
+{
+    if (e->feed != NULL) {
+        const mb_batch b = {.n_targets = e->queued_targets[slot],
+                            .target_weight = e->queued_weight + slot * e->queue_targets};
+        if (!e->queue_waited)
+            MB_TRY(mb_feed_wait(e->feed));
+        e->queue_waited = true;
+        sum_up(&b, mb_feed_result(e->feed, slot), &e->queued[slot]);
+    }
+    *out = e->queued[slot];
+    out->logprob = NULL;
     return MB_OK;
 }
 

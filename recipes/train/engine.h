@@ -36,6 +36,12 @@ typedef struct mb_engine_class {
     size_t scratch, calls;
 } mb_engine_class;
 
+typedef struct mb_micro_result {
+    double loss;          /* sum over targets of weight * -log p */
+    double weight;        /* sum of weights */
+    const float *logprob; /* (n_targets), borrowed until the next micro-step */
+} mb_micro_result;
+
 typedef struct mb_engine {
     mb_model *model;
     mb_flat flat;
@@ -51,14 +57,13 @@ typedef struct mb_engine {
     mb_engine_class *class_plan;
     int n_classes;
     mb_engine_class logits_plan; /* tokens 0: none */
+    mb_micro_result *queued;     /* host memory: results by slot */
+    float *queued_weight;        /* device: weights and ... */
+    int64_t *queued_targets;     /* ... number of targets by slot */
+    int64_t n_queued, queue_targets;
+    bool queue_waited;
     int64_t logits_rows;
 } mb_engine;
-
-typedef struct mb_micro_result {
-    double loss;          /* sum over targets of weight * -log p */
-    double weight;        /* sum of weights */
-    const float *logprob; /* (n_targets), borrowed until the next micro-step */
-} mb_micro_result;
 
 /* Takes the model (frees it also on failure). */
 mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out) MB_MUST_USE;
@@ -81,6 +86,14 @@ mb_status mb_engine_plan_logits(mb_engine *e, mb_batch *b, int64_t tokens,
 /* One micro-batch. train: gradients of the summed loss are added to flat.grad. */
 mb_status mb_engine_micro(mb_engine *e, const mb_batch *b, bool train,
                           mb_micro_result *out) MB_MUST_USE;
+
+/* The same for training without waiting for the result, which is asked for later by `slot`: a step
+ * runs all its micro-batches and then looks at them. mb_engine_reserve_queue makes room for `slots` of
+ * them with up to `targets` targets each. */
+mb_status mb_engine_reserve_queue(mb_engine *e, int64_t slots, int64_t targets) MB_MUST_USE;
+mb_status mb_engine_queue(mb_engine *e, const mb_batch *b, int64_t slot) MB_MUST_USE;
+/* Waits for what was queued; out->logprob is not kept. */
+mb_status mb_engine_result(mb_engine *e, int64_t slot, mb_micro_result *out) MB_MUST_USE;
 
 /* Forward without loss; *logits (rows, V or labels) of the feature rows listed in `rows` (i32), or of
  * all when NULL. Borrowed until the next step. */

@@ -5,15 +5,17 @@
 
 #include "core/alloc.h"
 
-enum { SLOTS = 4, ALIGN = 64 };
+enum { SLOTS = 32, ALIGN = 64 };
 
 struct mb_feed {
     mb_device *device;
     mb_comm *comm;        /* NULL: nobody to watch */
-    char *pinned, *there; /* SLOTS * slot_bytes each */
+    char *pinned, *there; /* SLOTS * slot_bytes; slot_bytes */
     size_t slot_bytes;
-    int slot;    /* of the last batch */
-    size_t used; /* of it */
+    int slot, unwaited; /* of the last batch; batches sent since the host last waited */
+    size_t used;        /* of the slot */
+    float *results;     /* pinned */
+    int64_t n_results, result_floats;
     float *result;
     size_t result_capacity;
 };
@@ -77,14 +79,24 @@ void mb_feed_watch(mb_feed *f, mb_comm *c)
 
 static void release(mb_feed *f)
 {
-    const size_t bytes = SLOTS * f->slot_bytes;
-
     if (f->pinned != NULL)
-        f->device->ops->free_host(f->device, f->pinned, bytes);
+        f->device->ops->free_host(f->device, f->pinned, SLOTS * f->slot_bytes);
     if (f->there != NULL)
-        f->device->ops->free(f->device, f->there, bytes);
+        f->device->ops->free(f->device, f->there, f->slot_bytes);
     f->pinned = f->there = NULL;
     f->slot_bytes = 0;
+}
+
+static size_t results_bytes(const mb_feed *f)
+{
+    return (size_t)(f->n_results * f->result_floats) * sizeof(float);
+}
+
+static void release_results(mb_feed *f)
+{
+    if (f->results != NULL)
+        f->device->ops->free_host(f->device, f->results, results_bytes(f));
+    f->results = NULL;
 }
 
 void mb_feed_free(mb_feed *f)
@@ -92,6 +104,7 @@ void mb_feed_free(mb_feed *f)
     if (f == NULL)
         return;
     release(f);
+    release_results(f);
     mb_free(f->result);
     mb_free(f);
 }
@@ -105,9 +118,9 @@ size_t mb_feed_batch_bytes(const mb_batch *b, int64_t tokens)
     return bytes;
 }
 
-size_t mb_feed_bytes(size_t bytes)
+size_t mb_feed_pinned_bytes(size_t bytes, int64_t results, int64_t floats)
 {
-    return SLOTS * aligned(bytes);
+    return SLOTS * aligned(bytes) + (size_t)(results * floats) * sizeof(float);
 }
 
 mb_status mb_feed_reserve(mb_feed *f, size_t bytes)
@@ -117,42 +130,61 @@ mb_status mb_feed_reserve(mb_feed *f, size_t bytes)
     if (aligned(bytes) <= f->slot_bytes)
         return MB_OK;
     release(f);
-    MB_TRY(f->device->ops->alloc_host(f->device, mb_feed_bytes(bytes), "batches", &p));
+    MB_TRY(f->device->ops->alloc_host(f->device, SLOTS * aligned(bytes), "batches", &p));
     f->pinned = p;
     f->slot_bytes = aligned(bytes);
-    MB_TRY(f->device->ops->alloc(f->device, mb_feed_bytes(bytes), "batches", &p));
+    MB_TRY(f->device->ops->alloc(f->device, aligned(bytes), "batches", &p));
     f->there = p;
     return MB_OK;
 }
 
-/* Puts n entries into the slot and queues their copy; *to is where they will be. */
+mb_status mb_feed_reserve_results(mb_feed *f, int64_t results, int64_t floats)
+{
+    void *p;
+
+    release_results(f);
+    f->n_results = results;
+    f->result_floats = floats;
+    MB_TRY(f->device->ops->alloc_host(f->device, results_bytes(f), "results", &p));
+    f->results = p;
+    return MB_OK;
+}
+
+/* Puts n entries into the slot; *to is where they will be. */
 static mb_status put(mb_feed *f, const void *from, size_t n, void **to)
 {
-    const size_t at = (size_t)f->slot * f->slot_bytes + f->used, bytes = n * ELEMENT;
+    const size_t bytes = n * ELEMENT;
 
     MB_REQUIRE(f->used + bytes <= f->slot_bytes, MB_EBUG,
                "a batch of more than %zu bytes goes to the device", f->slot_bytes);
-    memcpy(f->pinned + at, from, bytes);
-    *to = f->there + at;
+    memcpy(f->pinned + (size_t)f->slot * f->slot_bytes + f->used, from, bytes);
+    *to = f->there + f->used;
     f->used += aligned(bytes);
     return MB_OK;
 }
 
 static mb_status copy_over(mb_feed *f, size_t from)
 {
-    const size_t at = (size_t)f->slot * f->slot_bytes + from;
+    const char *here = f->pinned + (size_t)f->slot * f->slot_bytes;
 
-    return f->device->ops->copy(f->device, MB_STREAM_COMPUTE, f->there + at, f->pinned + at,
+    return f->device->ops->copy(f->device, MB_STREAM_COMPUTE, f->there + from, here + from,
                                 f->used - from);
+}
+
+mb_status mb_feed_wait(mb_feed *f)
+{
+    f->unwaited = 0;
+    return f->comm != NULL ? mb_comm_wait(f->comm, MB_STREAM_COMPUTE)
+                           : f->device->ops->wait(f->device, MB_STREAM_COMPUTE);
 }
 
 mb_status mb_feed_send(mb_feed *f, const mb_batch *b, mb_batch *out)
 {
+    if (f->unwaited == SLOTS)
+        MB_TRY(mb_feed_wait(f));
+    f->unwaited++;
     f->slot = (f->slot + 1) % SLOTS;
     f->used = 0;
-    if (f->slot == 0) /* everything that read the slots is done */
-        MB_TRY(f->comm != NULL ? mb_comm_wait(f->comm, MB_STREAM_COMPUTE)
-                               : f->device->ops->wait(f->device, MB_STREAM_COMPUTE));
     *out = *b;
     out->host = b;
     for (int i = 0; i < N_ARRAYS; i++) {
@@ -173,14 +205,28 @@ mb_status mb_feed_send_list(mb_feed *f, const mb_tensor *list, mb_tensor *out)
     return copy_over(f, from);
 }
 
+mb_status mb_feed_fetch(mb_feed *f, int64_t slot, const mb_tensor *t)
+{
+    MB_REQUIRE(slot < f->n_results && mb_tensor_count(t) <= f->result_floats &&
+                   t->dtype == MB_DTYPE_F32,
+               MB_EBUG, "no room for result %lld of %lld numbers", (long long)slot,
+               (long long)mb_tensor_count(t));
+    return f->device->ops->copy(f->device, MB_STREAM_COMPUTE, f->results + slot * f->result_floats,
+                                t->data, (size_t)mb_tensor_bytes(t));
+}
+
+const float *mb_feed_result(const mb_feed *f, int64_t slot)
+{
+    return f->results + slot * f->result_floats;
+}
+
 mb_status mb_feed_read(mb_feed *f, const mb_tensor *t, float **out)
 {
     MB_TRY(mb_grow((void **)&f->result, &f->result_capacity, (size_t)mb_tensor_count(t),
                    sizeof *f->result, "results from the device"));
     float *to = f->result;
     *out = f->result;
-    if (f->comm != NULL)
-        MB_TRY(mb_comm_wait(f->comm, MB_STREAM_COMPUTE));
+    MB_TRY(mb_feed_wait(f));
     if (t->dtype == MB_DTYPE_F32)
         return mb_device_read(f->device, to, t);
     const int64_t n = mb_tensor_count(t);

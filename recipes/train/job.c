@@ -257,6 +257,9 @@ static mb_status open_optimizer(mb_job *j)
 
     MB_TRY(mb_zero_new(j->data_comm, &j->engine->ex, &j->engine->flat, mb_optim_find(r->optim),
                        &hyper, &o, &j->zero));
+    const int64_t most = mb_sampler_max_micro(j->data->train);
+    MB_TRY(mb_engine_reserve_queue(j->engine, (most + j->comm->size - 1) / j->comm->size,
+                                   j->data->batch->max_targets));
     mb_tape_on_edges(j->engine->tape, mb_shard_edge, mb_zero_shard(j->zero));
     if (j->engine->feed != NULL)
         mb_feed_watch(j->engine->feed, j->data_comm);

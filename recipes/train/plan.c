@@ -57,9 +57,12 @@ void mb_job_memory(const mb_job *j, mb_memory_plan *p)
                p->communication + p->checkpoints + p->data;
     if (mb_device_is_host(j->device))
         return;
-    p->communication += (int64_t)mb_feed_bytes(j->engine->batch_bytes); /* pinned */
-    p->activations += (int64_t)mb_feed_bytes(j->engine->batch_bytes);
-    p->total += 2 * (int64_t)mb_feed_bytes(j->engine->batch_bytes);
+    const int64_t pinned = (int64_t)mb_feed_pinned_bytes(
+        j->engine->batch_bytes, (z.max_micro + j->comm->size - 1) / j->comm->size,
+        j->data->batch->max_targets);
+    p->communication += pinned;
+    p->activations += (int64_t)j->engine->batch_bytes;
+    p->total += pinned + (int64_t)j->engine->batch_bytes;
     p->on_device =
         p->weights + p->gradients + p->exact + p->optimizer + p->activations + p->workspace;
 }

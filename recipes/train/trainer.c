@@ -15,10 +15,8 @@
 #include "core/memory.h"
 #include "recipes/train/job.h"
 
-static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, bool last)
+static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, int64_t slot, bool last)
 {
-    double metric[MB_METRICS_PER_MICRO];
-    mb_micro_result r;
     mb_micro micro;
 
     mb_step_micro(s, m, &micro);
@@ -26,11 +24,24 @@ static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, bool last)
         mb_collate(&j->data->collate, j->data->store, &micro, (uint32_t)s->step, j->data->batch));
     MB_TRY(mb_zero_enter(j->zero, m, last));
     j->engine->grad_scale = (float)mb_zero_loss_scale(j->zero);
-    MB_TRY(mb_engine_micro(j->engine, j->data->batch, true, &r));
+    MB_TRY(mb_engine_queue(j->engine, j->data->batch, slot));
+    return mb_zero_micro(j->zero, m);
+}
+
+/* What came of it; the first to ask waits for all. */
+static mb_status note_micro(mb_job *j, const mb_step *s, int64_t m, int64_t slot)
+{
+    double metric[MB_METRICS_PER_MICRO];
+    mb_micro_result r;
+    mb_micro micro;
+
+    mb_step_micro(s, m, &micro);
+    MB_TRY(mb_engine_result(j->engine, slot, &r));
     metric[MB_ZERO_LOSS] = r.loss;
     metric[MB_ZERO_TOKENS] = r.weight;
     metric[MB_METRIC_SEEN] = (double)micro.tokens;
-    return mb_zero_micro(j->zero, m, metric);
+    mb_zero_note(j->zero, m, metric);
+    return MB_OK;
 }
 
 /* This rank's micro-batches. A failure here is this rank's alone and the others wait for it in the
@@ -42,7 +53,9 @@ static mb_status run_micros(mb_job *j, const mb_step *s)
     MB_TRY(mb_zero_begin(j->zero, s->n_micro));
     mb_micro_range(s->n_micro, j->comm->rank, j->comm->size, &from, &to);
     for (int64_t m = from; m < to; m++)
-        MB_TRY(run_micro(j, s, m, m + 1 == to));
+        MB_TRY(run_micro(j, s, m, m - from, m + 1 == to));
+    for (int64_t m = from; m < to; m++)
+        MB_TRY(note_micro(j, s, m, m - from));
     return MB_OK;
 }
 

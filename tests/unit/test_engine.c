@@ -613,7 +613,8 @@ static void one_step(mb_engine *e, mb_zero *z, const mb_batch *b)
 
     ok(mb_zero_begin(z, 1));
     ok(mb_engine_micro(e, b, true, &r));
-    ok(mb_zero_micro(z, 0, (const double[]){r.loss, r.weight}));
+    ok(mb_zero_micro(z, 0));
+    mb_zero_note(z, 0, (const double[]){r.loss, r.weight});
     ok(mb_zero_step(z, &args, NULL, &result));
     assert_int_equal(result.outcome, MB_ZERO_APPLIED);
 }
