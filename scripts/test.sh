@@ -12,6 +12,7 @@
 #
 #     MBUYU, MB_BUILD      the program, the build folder       MB_PEERS   the peers' python
 #     MB_MATERIALS         models and data                     MB_LONG    1 with --long
+#     MB_NEED_DEVICE       set: a test that finds no device, that is no emulator, fails
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -152,7 +153,7 @@ twin() {
 # --- the stages
 
 stage packages
-packages=("${build_packages[@]}" libcmocka-dev clang-format shellcheck git hdf5-tools
+packages=("${build_packages[@]}" g++ libcmocka-dev clang-format shellcheck git hdf5-tools
     python3 python3-pip python3-venv)
 need_packages "${packages[@]}"
 
@@ -173,7 +174,7 @@ build build-test -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMB_TESTS=ON
 
 stage tests
 check 'documents: tables of keys and verbs' scripts/make_reference_docs.sh --check
-count_ctest tests build-test
+MB_NEED_DEVICE=1 count_ctest tests build-test
 
 stage 'build with sanitizers'
 build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMB_TESTS=ON -DMB_SANITIZE=ON

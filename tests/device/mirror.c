@@ -58,11 +58,13 @@ static struct {
     char *workspace; /* device; guards on both sides */
     size_t workspace_capacity, workspace_bytes;
     mb_exec exec, cpu;
+    const mb_kernels *reference_table;
     mb_call_output output;
     char names[TENSORS + 1][24];
 } now;
 
 static mb_device *device;
+static bool bits; /* a test is about the device's own bits */
 
 /* ---- the device --------------------------------------------------------------------------- */
 
@@ -100,15 +102,28 @@ mb_device *mb_test_device(void)
     return device;
 }
 
+void mb_test_bits(bool on)
+{
+    bits = on;
+}
+
 mb_exec mb_test_exec(mb_arena *scratch, int threads)
 {
     const char *name = getenv("MB_TEST_DTYPE");
 
+    const char *rare = getenv("MB_TEST_LONG"), *is_long = getenv("MB_LONG");
+
+    if (rare != NULL && (is_long == NULL || strcmp(is_long, "1") != 0)) {
+        printf("skipped: this is for long runs, MB_LONG=1\n");
+        fflush(stdout);
+        _Exit(77);
+    }
     if (!mb_test_on_device())
         return mb_cpu_exec(scratch, threads);
     if (name == NULL || name[0] == '\0')
         return mb_mirror_exec(scratch);
-    return mb_shadow_exec(scratch, mb_shadow_dtype(name), MB_SHADOW_GIVES_CPU);
+    return mb_shadow_exec(scratch, mb_shadow_dtype(name),
+                          bits ? MB_SHADOW_GIVES_DEVICE : MB_SHADOW_GIVES_CPU);
 }
 
 /* ---- noting ------------------------------------------------------------------------------- */
@@ -242,6 +257,13 @@ static float round_to(float x, mb_dtype type)
     default:
         return x;
     }
+}
+
+void mb_call_round(mb_tensor *t)
+{
+    for (int64_t r = 0; r < mb_rows(t); r++)
+        for (int64_t c = 0; c < mb_cols(t); c++)
+            mb_row(t, r)[c] = round_to(mb_row(t, r)[c], now.type);
 }
 
 static void convert(char *to, const char *from, size_t n, mb_dtype type)
@@ -591,9 +613,16 @@ const mb_dropout *mb_there_dropout(const mb_dropout *d)
     return &now.dropout_there;
 }
 
+void mb_reference_table(const mb_kernels *table)
+{
+    now.reference_table = table;
+}
+
 mb_exec *mb_reference_exec(mb_exec *ex)
 {
     now.cpu = mb_cpu_exec(ex->scratch, ex->threads);
+    if (now.reference_table != NULL)
+        now.cpu.kernels = now.reference_table;
     return &now.cpu;
 }
 
@@ -646,5 +675,5 @@ static const mb_kernels mirrored = {
 mb_exec mb_mirror_exec(mb_arena *scratch)
 {
     mb_test_device();
-    return (mb_exec){.kernels = &mirrored, .scratch = scratch, .threads = 2};
+    return (mb_exec){.kernels = &mirrored, .scratch = scratch, .threads = 1};
 }

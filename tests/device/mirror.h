@@ -25,10 +25,15 @@
  *     MB_TEST_DTYPE    f32, bf16, f16: shadowed in that type (shadow.h), the test sees the CPU's
  *                      results
  *
+ *     MB_TEST_LONG     set: skipped unless MB_LONG is 1
+ *
  * When the device cannot be opened the process says so and ends with 77, which ctest takes for
  * skipped, or with 1 when MB_NEED_DEVICE is set. */
 mb_exec mb_test_exec(mb_arena *scratch, int threads);
 bool mb_test_on_device(void);
+/* For tests that compare a kernel's bits with each other, not with numbers: execs made from now on
+ * give the device's results when they shadow. */
+void mb_test_bits(bool on);
 
 /* For tests with cmocka: ends one that is about something only the CPU has. */
 #define ON_THE_CPU_ONLY(why)                             \
@@ -78,6 +83,8 @@ typedef struct mb_call_output {
     mb_tensor host, reference, there;
 } mb_call_output;
 const mb_call_output *mb_call_output_at(int i);
+/* Rounds a tensor of the reference to the call's type. */
+void mb_call_round(mb_tensor *t);
 const mb_attention *mb_call_attention(void); /* NULL: the kernel has none */
 
 /* ---- arguments by their types --------------------------------------------------------------- */
@@ -109,6 +116,7 @@ mb_tensor *mb_there_out(const mb_tensor *t);
 const mb_tensor *mb_there_in(const mb_tensor *t);
 const mb_attention *mb_there_attention(const mb_attention *at);
 const mb_dropout *mb_there_dropout(const mb_dropout *d);
+void mb_reference_table(const mb_kernels *table); /* borrowed; NULL: the CPU's */
 mb_exec *mb_reference_exec(mb_exec *ex);
 mb_tensor *mb_reference_out(const mb_tensor *t);
 const mb_tensor *mb_reference_in(const mb_tensor *t);

@@ -38,6 +38,7 @@ static inline int kernel_setup(void **state)
     }
     mb_arena_reset(memory);
     random_at = 0;
+    mb_test_bits(false);
     return 0;
 }
 
