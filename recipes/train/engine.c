@@ -67,6 +67,7 @@ void mb_engine_free(mb_engine *e)
     mb_arena_free(e->scratch);
     mb_arena_free(e->step);
     mb_arena_free(e->run);
+    mb_replay_free(e->replay);
     mb_feed_free(e->feed);
     mb_free(e->queued);
     mb_free(e->queued_weight);
@@ -190,11 +191,61 @@ mb_status mb_engine_reserve_queue(mb_engine *e, int64_t slots, int64_t targets)
     return mb_feed_reserve_results(e->feed, slots, targets);
 }
 
+/* Dropout draws with the number of the step, which kernels get by value. */
+static bool changes_from_step_to_step(const mb_model *m)
+{
+    const mb_model_config *c = &m->config;
+    const float most = c->drop_embed + c->drop_hidden + c->drop_attention + c->drop_classifier;
+
+    for (int i = 0; i < m->n_weights; i++)
+        if (m->weight[i].lora_a != NULL && m->weight[i].lora_dropout > 0.0f)
+            return true;
+    return most * m->dropout_scale > 0.0f;
+}
+
+mb_status mb_engine_replay(mb_engine *e)
+{
+    if (e->feed == NULL || e->replay != NULL || e->device->ops->graph_begin == NULL ||
+        changes_from_step_to_step(e->model))
+        return MB_OK;
+    return mb_replay_new(e->device, &e->replay);
+}
+
+/* As run_step, recorded or replayed where that is possible. What depends on the batch alone is taken at
+ * its bounds: more sequences, all of them empty, and targets of weight 0. */
+static mb_status run_queued(mb_engine *e, const mb_batch *b, const mb_engine_class *c,
+                            mb_tensor *logprob)
+{
+    mb_replay_way way = MB_REPLAY_EAGER;
+    mb_batch bounds = *b;
+    mb_replay_key key;
+    mb_var *out = NULL;
+    mb_status st;
+
+    bounds.n_seq = b->max_seq;
+    bounds.max_len = c->max_len;
+    bounds.n_targets = (b->n_targets + MB_ROW_PAD - 1) / MB_ROW_PAD * MB_ROW_PAD;
+    key = (mb_replay_key){
+        .tokens = b->tokens, .targets = bounds.n_targets, .grad_scale = e->grad_scale};
+    if (e->replay != NULL)
+        MB_TRY(mb_replay_try(e->replay, &key, &way, logprob));
+    if (way == MB_REPLAY_DONE)
+        return MB_OK;
+    if (way == MB_REPLAY_RECORD)
+        MB_TRY(mb_replay_begin(e->replay));
+    st = run_step(e, e->tape, &e->ex, e->replay != NULL ? &bounds : b, true, &c->plan, &out);
+    if (st == MB_OK)
+        *logprob = out->value;
+    if (way == MB_REPLAY_RECORD)
+        MB_TRY(mb_replay_end(e->replay, &key, logprob, st != MB_OK));
+    return st;
+}
+
 mb_status mb_engine_queue(mb_engine *e, const mb_batch *b, int64_t slot)
 {
     const mb_engine_class *c = find_class(e, b->tokens, true);
     const mb_batch *mine = b;
-    mb_var *logprob;
+    mb_tensor logprob;
     mb_batch there;
 
     MB_REQUIRE(slot < e->n_queued && b->n_targets <= e->queue_targets && c != NULL, MB_EBUG,
@@ -202,15 +253,15 @@ mb_status mb_engine_queue(mb_engine *e, const mb_batch *b, int64_t slot)
                (long long)b->tokens);
     e->queue_waited = false;
     MB_TRY(send(e, &b, &there));
-    MB_TRY(run_step(e, e->tape, &e->ex, b, true, &c->plan, &logprob));
+    MB_TRY(run_queued(e, b, c, &logprob));
     if (e->feed == NULL) {
-        sum_up(mine, mb_f32(&logprob->value), &e->queued[slot]);
+        sum_up(mine, mb_f32(&logprob), &e->queued[slot]);
         return MB_OK;
     }
     e->queued_targets[slot] = mine->n_targets;
     memcpy(e->queued_weight + slot * e->queue_targets, mine->target_weight,
            (size_t)mine->n_targets * sizeof(float));
-    const mb_tensor wanted = mb_tensor_1d(logprob->value.data, MB_DTYPE_F32, mine->n_targets);
+    const mb_tensor wanted = mb_tensor_1d(logprob.data, MB_DTYPE_F32, mine->n_targets);
     return mine->n_targets > 0 ? mb_feed_fetch(e->feed, slot, &wanted) : MB_OK;
 }
 
@@ -277,6 +328,7 @@ mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train)
         goto done;
     c = &e->class_plan[e->n_classes];
     *c = (mb_engine_class){.tokens = tokens,
+                           .max_len = b->max_len,
                            .train = train,
                            .scratch = mb_arena_peak(d.scratch),
                            .calls = mb_tape_calls_peak(t)};

@@ -17,6 +17,7 @@
 #include "autograd/lora.h"
 #include "autograd/model.h"
 #include "recipes/train/feed.h"
+#include "recipes/train/replay.h"
 
 typedef struct mb_engine_options {
     mb_device *device;     /* borrowed; NULL: host memory, kernels of the CPU */
@@ -30,7 +31,7 @@ typedef struct mb_engine_options {
 } mb_engine_options;
 
 typedef struct mb_engine_class {
-    int64_t tokens;
+    int64_t tokens, max_len;
     bool train;
     mb_tape_plan plan;
     size_t scratch, calls;
@@ -49,7 +50,8 @@ typedef struct mb_engine {
     mb_exec ex;   /* of the device: what steps run on */
     mb_exec host; /* of the host: for loading and saving */
     mb_arena *run, *step, *scratch;
-    mb_feed *feed; /* NULL: host memory */
+    mb_feed *feed;     /* NULL: host memory */
+    mb_replay *replay; /* NULL: kernels are always queued one by one */
     mb_tape *tape;
     bool recompute;
     float grad_scale; /* gradients are those of the loss times this: 1, or the scale of f16 */
@@ -91,6 +93,9 @@ mb_status mb_engine_micro(mb_engine *e, const mb_batch *b, bool train,
  * runs all its micro-batches and then looks at them. mb_engine_reserve_queue makes room for `slots` of
  * them with up to `targets` targets each. */
 mb_status mb_engine_reserve_queue(mb_engine *e, int64_t slots, int64_t targets) MB_MUST_USE;
+/* Queued micro-steps are recorded and replayed from now on, where the device can and nothing in them
+ * changes from step to step (dropout does). Only for steps in which nobody follows the tape's edges. */
+mb_status mb_engine_replay(mb_engine *e) MB_MUST_USE;
 mb_status mb_engine_queue(mb_engine *e, const mb_batch *b, int64_t slot) MB_MUST_USE;
 /* Waits for what was queued; out->logprob is not kept. */
 mb_status mb_engine_result(mb_engine *e, int64_t slot, mb_micro_result *out) MB_MUST_USE;

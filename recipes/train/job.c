@@ -260,6 +260,9 @@ static mb_status open_optimizer(mb_job *j)
     const int64_t most = mb_sampler_max_micro(j->data->train);
     MB_TRY(mb_engine_reserve_queue(j->engine, (most + j->comm->size - 1) / j->comm->size,
                                    j->data->batch->max_targets));
+    if (r->cuda_graphs && !mb_shard_moves_gradients(mb_zero_shard(j->zero)) &&
+        !mb_shard_moves_parameters(mb_zero_shard(j->zero)))
+        MB_TRY(mb_engine_replay(j->engine));
     mb_tape_on_edges(j->engine->tape, mb_shard_edge, mb_zero_shard(j->zero));
     if (j->engine->feed != NULL)
         mb_feed_watch(j->engine->feed, j->data_comm);

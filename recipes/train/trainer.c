@@ -353,6 +353,8 @@ static mb_status finish(mb_job *j)
     mb_metrics_add(&m, "num_skipped_steps", (double)mb_zero_history_of(j->zero)->skipped);
     mb_metrics_add(&m, "num_repeated_steps", (double)mb_zero_history_of(j->zero)->repeated);
     mb_metrics_add(&m, "num_step_allocations", (double)j->step_allocations);
+    if (j->engine->replay != NULL)
+        mb_metrics_add(&m, "num_replayed_micro_steps", (double)mb_replay_count(j->engine->replay));
     mb_metrics_add(&m, "num_bytes_sent", (double)mb_job_bytes_sent(j));
     mb_metrics_add(&m, "num_library_bytes", (double)j->library_bytes);
     mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
