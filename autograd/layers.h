@@ -27,6 +27,12 @@ mb_status mb_layer_rmsnorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_we
                            mb_var **y) MB_MUST_USE;
 mb_status mb_layer_layernorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
                              const mb_weight *bias, mb_var **y) MB_MUST_USE;
+/* sum = a + b and y = the norm of sum. */
+mb_status mb_layer_add_rmsnorm(mb_tape *t, const mb_model *m, mb_var *a, mb_var *b,
+                               const mb_weight *w, mb_var **sum, mb_var **y) MB_MUST_USE;
+mb_status mb_layer_add_layernorm(mb_tape *t, const mb_model *m, mb_var *a, mb_var *b,
+                                 const mb_weight *w, const mb_weight *bias, mb_var **sum,
+                                 mb_var **y) MB_MUST_USE;
 /* w[ids]; ids is (tokens). */
 mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,
                              const mb_weight *w, mb_var **y) MB_MUST_USE;

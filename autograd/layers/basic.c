@@ -86,6 +86,26 @@ mb_status mb_layer_layernorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_
     return mb_layernorm(t, x, wv, bv, m->config.norm_eps, y);
 }
 
+mb_status mb_layer_add_rmsnorm(mb_tape *t, const mb_model *m, mb_var *a, mb_var *b,
+                               const mb_weight *w, mb_var **sum, mb_var **y)
+{
+    mb_var *wv;
+
+    MB_TRY(mb_weight_var(t, m, w, &wv));
+    return mb_add_rmsnorm(t, a, b, wv, m->config.norm_eps, sum, y);
+}
+
+mb_status mb_layer_add_layernorm(mb_tape *t, const mb_model *m, mb_var *a, mb_var *b,
+                                 const mb_weight *w, const mb_weight *bias, mb_var **sum,
+                                 mb_var **y)
+{
+    mb_var *wv, *bv;
+
+    MB_TRY(mb_weight_var(t, m, w, &wv));
+    MB_TRY(mb_weight_var(t, m, bias, &bv));
+    return mb_add_layernorm(t, a, b, wv, bv, m->config.norm_eps, sum, y);
+}
+
 mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,
                              const mb_weight *w, mb_var **y)
 {

@@ -120,8 +120,7 @@ static mb_status attention(mb_tape *t, const mb_model *m, const mb_batch *b, int
     MB_TRY(mb_layer_attention(t, m, b, l, q, k, v, false, 0.0f, &h));
     MB_TRY(mb_layer_linear(t, m, b, h, w->o, w->o_bias, &h));
     MB_TRY(mb_layer_dropout(t, m, b, m->config.drop_hidden, mb_site(l, SITE_ATTN_OUT), h, &h));
-    MB_TRY(mb_add(t, h, x, &h));
-    return mb_layer_layernorm(t, m, h, w->attn_norm, w->attn_norm_bias, y);
+    return mb_layer_add_layernorm(t, m, h, x, w->attn_norm, w->attn_norm_bias, &h, y);
 }
 
 static mb_status layer(mb_tape *t, mb_model *m, const mb_batch *b, int64_t l, mb_var *x, mb_var **y)
@@ -134,8 +133,7 @@ static mb_status layer(mb_tape *t, mb_model *m, const mb_batch *b, int64_t l, mb
     MB_TRY(mb_activate(t, h, m->config.activation, &h));
     MB_TRY(mb_layer_linear(t, m, b, h, w->down, w->down_bias, &h)); /* (T,D) */
     MB_TRY(mb_layer_dropout(t, m, b, m->config.drop_hidden, mb_site(l, SITE_MLP_OUT), h, &h));
-    MB_TRY(mb_add(t, h, x, &h));
-    return mb_layer_layernorm(t, m, h, w->norm, w->norm_bias, y);
+    return mb_layer_add_layernorm(t, m, h, x, w->norm, w->norm_bias, &h, y);
 }
 
 static mb_status embed(mb_tape *t, mb_model *m, const mb_batch *b, mb_var **y)
@@ -147,8 +145,7 @@ static mb_status embed(mb_tape *t, mb_model *m, const mb_batch *b, mb_var **y)
     MB_TRY(mb_layer_embedding(t, m, b, b->segment, g->segment, &s));
     MB_TRY(mb_layer_embedding(t, m, b, b->position, g->position, &p));
     MB_TRY(mb_add(t, x, s, &x));
-    MB_TRY(mb_add(t, x, p, &x));
-    MB_TRY(mb_layer_layernorm(t, m, x, g->norm, g->norm_bias, &x));
+    MB_TRY(mb_layer_add_layernorm(t, m, x, p, g->norm, g->norm_bias, &p, &x));
     return mb_layer_dropout(t, m, b, m->config.drop_embed, mb_site(-1, SITE_EMBED), x, y);
 }
 

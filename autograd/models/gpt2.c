@@ -85,15 +85,13 @@ static mb_status attention(mb_tape *t, const mb_model *m, const mb_batch *b, int
     const struct layer *w = mb_model_layer(m, l);
     mb_var *h, *qkv, *part[3];
 
-    MB_TRY(mb_layer_layernorm(t, m, x, w->ln_1, w->ln_1_bias, &h));
-    MB_TRY(mb_layer_linear(t, m, b, h, w->c_attn, w->c_attn_bias, &qkv)); /* (T,3D) */
+    MB_TRY(mb_layer_linear(t, m, b, x, w->c_attn, w->c_attn_bias, &qkv)); /* (T,3D) */
     const int64_t d = mb_cols(&qkv->value) / 3;
     for (int i = 0; i < 3; i++)
         MB_TRY(mb_tape_columns(t, qkv, i * d, d, &part[i]));
     MB_TRY(mb_layer_attention(t, m, b, l, part[0], part[1], part[2], true, 0.0f, &h));
     MB_TRY(mb_layer_linear(t, m, b, h, w->c_proj, w->c_proj_bias, &h));
-    MB_TRY(mb_layer_dropout(t, m, b, m->config.drop_hidden, mb_site(l, SITE_ATTN_OUT), h, &h));
-    return mb_add(t, x, h, y);
+    return mb_layer_dropout(t, m, b, m->config.drop_hidden, mb_site(l, SITE_ATTN_OUT), h, y);
 }
 
 static mb_status layer(mb_tape *t, mb_model *m, const mb_batch *b, int64_t l, mb_var *x, mb_var **y)
@@ -101,8 +99,9 @@ static mb_status layer(mb_tape *t, mb_model *m, const mb_batch *b, int64_t l, mb
     const struct layer *w = mb_model_layer(m, l);
     mb_var *h;
 
-    MB_TRY(attention(t, m, b, l, x, &x));
-    MB_TRY(mb_layer_layernorm(t, m, x, w->ln_2, w->ln_2_bias, &h));
+    MB_TRY(mb_layer_layernorm(t, m, x, w->ln_1, w->ln_1_bias, &h));
+    MB_TRY(attention(t, m, b, l, h, &h));
+    MB_TRY(mb_layer_add_layernorm(t, m, x, h, w->ln_2, w->ln_2_bias, &x, &h));
     MB_TRY(mb_layer_linear(t, m, b, h, w->c_fc, w->c_fc_bias, &h)); /* (T,F) */
     MB_TRY(mb_activate(t, h, m->config.activation, &h));
     MB_TRY(mb_layer_linear(t, m, b, h, w->mlp_proj, w->mlp_proj_bias, &h)); /* (T,D) */

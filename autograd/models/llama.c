@@ -120,15 +120,13 @@ static mb_status attention(mb_tape *t, const mb_model *m, const mb_batch *b, int
     const struct layer *w = mb_model_layer(m, l);
     mb_var *h, *q, *k, *v;
 
-    MB_TRY(mb_layer_rmsnorm(t, m, x, w->attn_norm, &h));
-    MB_TRY(mb_layer_linear(t, m, b, h, w->q, w->q_bias, &q)); /* (T,H) */
-    MB_TRY(mb_layer_linear(t, m, b, h, w->k, w->k_bias, &k)); /* (T,K) */
-    MB_TRY(mb_layer_linear(t, m, b, h, w->v, w->v_bias, &v)); /* (T,K) */
+    MB_TRY(mb_layer_linear(t, m, b, x, w->q, w->q_bias, &q)); /* (T,H) */
+    MB_TRY(mb_layer_linear(t, m, b, x, w->k, w->k_bias, &k)); /* (T,K) */
+    MB_TRY(mb_layer_linear(t, m, b, x, w->v, w->v_bias, &v)); /* (T,K) */
     MB_TRY(mb_layer_rope(t, m, b, q, &q));
     MB_TRY(mb_layer_rope(t, m, b, k, &k));
     MB_TRY(mb_layer_attention(t, m, b, l, q, k, v, true, 0.0f, &h)); /* (T,H) */
-    MB_TRY(mb_layer_linear(t, m, b, h, w->o, w->o_bias, &h));        /* (T,D) */
-    return mb_add(t, x, h, y);
+    return mb_layer_linear(t, m, b, h, w->o, w->o_bias, y);          /* (T,D) */
 }
 
 static mb_status ffn(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t l, mb_var *x,
@@ -137,18 +135,22 @@ static mb_status ffn(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t l
     const struct layer *w = mb_model_layer(m, l);
     mb_var *h, *gate, *up;
 
-    MB_TRY(mb_layer_rmsnorm(t, m, x, w->ffn_norm, &h));
-    MB_TRY(mb_layer_linear(t, m, b, h, w->gate, w->gate_bias, &gate)); /* (T,F) */
-    MB_TRY(mb_layer_linear(t, m, b, h, w->up, w->up_bias, &up));       /* (T,F) */
+    MB_TRY(mb_layer_linear(t, m, b, x, w->gate, w->gate_bias, &gate)); /* (T,F) */
+    MB_TRY(mb_layer_linear(t, m, b, x, w->up, w->up_bias, &up));       /* (T,F) */
     MB_TRY(mb_glu(t, gate, up, m->config.activation, &h));
-    MB_TRY(mb_layer_linear(t, m, b, h, w->down, w->down_bias, &h)); /* (T,D) */
-    return mb_add(t, x, h, y);
+    return mb_layer_linear(t, m, b, h, w->down, w->down_bias, y); /* (T,D) */
 }
 
 static mb_status layer(mb_tape *t, mb_model *m, const mb_batch *b, int64_t l, mb_var *x, mb_var **y)
 {
-    MB_TRY(attention(t, m, b, l, x, &x));
-    return ffn(t, m, b, l, x, y);
+    const struct layer *w = mb_model_layer(m, l);
+    mb_var *h;
+
+    MB_TRY(mb_layer_rmsnorm(t, m, x, w->attn_norm, &h));
+    MB_TRY(attention(t, m, b, l, h, &h));
+    MB_TRY(mb_layer_add_rmsnorm(t, m, x, h, w->ffn_norm, &x, &h));
+    MB_TRY(ffn(t, m, b, l, h, &h));
+    return mb_add(t, x, h, y);
 }
 
 static mb_status forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *out)
