@@ -86,8 +86,8 @@ static const struct {
     int64_t rows, cols;
     enum use use;
 } cases[] = {
-    {1, 3, Y_ONLY},  {3, 7, Y_ONLY},  {70, 33, Y_ONLY},   {3, 7, SUM_ONLY}, {1, 3, BOTH},
-    {70, 33, BOTH},  {3, 7, A_AGAIN}, {3, 7, BOTH_AGAIN}, {3, 7, A_FIXED},  {3, 7, SAME_TWICE},
+    {1, 3, Y_ONLY}, {3, 7, Y_ONLY},  {70, 33, Y_ONLY},   {3, 7, SUM_ONLY}, {1, 3, BOTH},
+    {70, 33, BOTH}, {3, 7, A_AGAIN}, {3, 7, BOTH_AGAIN}, {3, 7, A_FIXED},  {3, 7, SAME_TWICE},
 };
 
 /* a, b, w and bias (NULL: none); *a is NULL when there is no case i. */
@@ -183,10 +183,8 @@ static mb_status rms_sample(mb_tape *t, int i, mb_var **y)
     return sample_use(t, i, a, b, sum, y);
 }
 
-const mb_op mb_op_add_rmsnorm = {.name = "add_rmsnorm",
-                                 .forward = rms_forward,
-                                 .backward = rms_backward,
-                                 .sample = rms_sample};
+const mb_op mb_op_add_rmsnorm = {
+    .name = "add_rmsnorm", .forward = rms_forward, .backward = rms_backward, .sample = rms_sample};
 
 /* ---- LayerNorm ---------------------------------------------------------------------------- */
 
