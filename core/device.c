@@ -151,12 +151,30 @@ static mb_status load_plugin(const mb_device_plugin_entry **out)
     return MB_OK;
 }
 
+/* MBUYU_GPU, so that ranks may share a GPU, or else `ordinal`. */
+static mb_status which_gpu(int ordinal, int *out)
+{
+    const char *s = getenv("MBUYU_GPU");
+    char *end;
+
+    *out = ordinal;
+    if (s == NULL || s[0] == '\0')
+        return MB_OK;
+    const long n = strtol(s, &end, 10);
+    MB_REQUIRE(*end == '\0' && n >= 0 && n < 1024, MB_EARG,
+               "MBUYU_GPU is '%.60s'; it is the number of a GPU, from 0", s);
+    *out = (int)n;
+    return MB_OK;
+}
+
 static mb_status open_cuda(int ordinal, mb_device **out)
 {
     const mb_device_plugin_entry *entry;
+    int gpu;
 
+    MB_TRY(which_gpu(ordinal, &gpu));
     MB_TRY(load_plugin(&entry));
-    return entry->open(ordinal, out);
+    return entry->open(gpu, out);
 }
 
 mb_status mb_device_kind_of(const char *name, mb_device_kind *out)
@@ -180,7 +198,7 @@ mb_status mb_device_open(mb_device_kind kind, int ordinal, int threads, mb_devic
     if (kind == MB_DEVICE_CPU)
         return mb_device_cpu(threads, out);
     st = open_cuda(ordinal, out);
-    if (st == MB_OK || kind == MB_DEVICE_CUDA)
+    if (st == MB_OK || st == MB_EARG || kind == MB_DEVICE_CUDA)
         return st;
     mb_log_debug("no GPU is used: %s", mb_status_sentence());
     mb_status_clear();

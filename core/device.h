@@ -82,7 +82,8 @@ struct mb_device {
 mb_status mb_device_cpu(int threads, mb_device **out) MB_MUST_USE;
 /* `kind`: AUTO takes CUDA when a usable GPU is there, else the CPU and says why in the log. CUDA
  * without a usable GPU is MB_ENOTSUP with the reason. `ordinal`: the GPU of this process, usually its
- * rank within the node; it wraps around nothing: more ranks than GPUs is an error. */
+ * rank within the node; it wraps around nothing: more ranks than GPUs is an error. MBUYU_GPU, when set,
+ * is taken instead: ranks may share one. */
 mb_status mb_device_open(mb_device_kind kind, int ordinal, int threads,
                          mb_device **out) MB_MUST_USE;
 void mb_device_close(mb_device *d); /* NULL is allowed */
