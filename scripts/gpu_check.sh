@@ -19,7 +19,7 @@
 # Runs in the source folder, where it builds what is not built (--build), or in the folder of
 # scripts/gpu_bundle.sh. --device-library: another back end than the one beside mbuyu, the emulator
 # for example, which needs no GPU; then times are not printed. --tiny: few cases and small
-# benchmarks, to try this script.
+# benchmarks, to try this script. MB_CHECK_DATA: other data than tests/data.
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -68,7 +68,7 @@ elif [ ! -x "$build/mbuyu" ] || [ ! -f "$build/tests/device_tests.txt" ]; then
     need_packages "${build_packages[@]}" libcmocka-dev
     build "$build" -DCMAKE_BUILD_TYPE=Release -DMB_TESTS=ON
 fi
-mbuyu=$build/mbuyu helpers=$build/tests data=$root/tests/data
+mbuyu=$build/mbuyu helpers=$build/tests data=${MB_CHECK_DATA:-$root/tests/data}
 [ -x "$mbuyu" ] || die "there is no $mbuyu"
 export MBUYU=$mbuyu MB_HELPERS=$helpers MB_TEST_DATA=$data
 export OMP_WAIT_POLICY=passive MBUYU_LOG=warn
