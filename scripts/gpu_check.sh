@@ -280,7 +280,7 @@ in_environment() { # in_environment "A=1 B=2" COMMAND...
 }
 
 device_tests() {
-    local name program variables case
+    local name program variables case type
     part '2. Tests on the device'
     table
     # the GPU is there: not finding it is a failure, not a reason to skip
@@ -298,7 +298,11 @@ device_tests() {
         case=${case%/}
         [ -d "$case" ] || continue
         [ "$tiny" -eq 0 ] || [ "$(basename "$case")" = lora-gpt2-conv1d ] || continue
-        try "verify $(basename "$case")" 120 "$mbuyu" verify "$case" "$case/golden.safetensors" --device cuda
+        for type in f32 bf16 f16; do
+            [ "$tiny" -eq 0 ] || [ "$type" != f16 ] || continue
+            try "verify $(basename "$case") in $type" 120 \
+                "$mbuyu" verify "$case" "$case/golden.safetensors" --device cuda --dtype "$type"
+        done
     done
     try 'three steps, Llama, all weights' 120 three_steps llama
     if [ "$tiny" -eq 0 ]; then

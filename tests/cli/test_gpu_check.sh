@@ -39,7 +39,7 @@ in_report() {
 check 0 --device-library "$emulator" --parts '2 5'
 in_report 'libmbuyu_emu.so, not a GPU'
 in_report '^\| kernels_norm \| ok \|'
-in_report '^\| verify lora-gpt2-conv1d \| ok \|'
+in_report '^\| verify lora-gpt2-conv1d in bf16 \| ok \|'
 in_report '^\| three steps, Llama, all weights \| ok \|'
 in_report '^\| checkpoint from CPU to GPU \| ok \|'
 in_report '^\| F1 \| .* \| ran \|'
@@ -55,7 +55,7 @@ printf '\x00\x00\x00\x3f' | dd bs=1 conv=notrunc status=none seek=2000 \
     of="$work/data/reference/lora-gpt2-conv1d/model.safetensors" ||
     fail 'the weight was not changed'
 MB_CHECK_DATA=$work/data check 1 --device-library "$emulator" --parts 2
-in_report '^\| verify lora-gpt2-conv1d \| FAILED'
+in_report '^\| verify lora-gpt2-conv1d in f32 \| FAILED'
 in_report '^\| checkpoint from CPU to GPU \| ok \|'
 
 # no GPU: nothing else is done
