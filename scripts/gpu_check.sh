@@ -216,8 +216,9 @@ what_is_here() {
     "$mbuyu" env >"$logs/env.log" 2>&1
     write '' '```' "$(cat "$logs/env.log")" '```'
     cat "$logs/env.log"
-    if [ "${#missing[@]}" -eq 0 ] && ! grep -qE '^cuda +[0-9]+ GPU' "$logs/env.log"; then
-        missing+=("a GPU that mbuyu can use: $(sed -nE 's/^cuda +//p' "$logs/env.log")")
+    if [ "${#missing[@]}" -eq 0 ] &&
+        ! timeout -k 10 120 "$helpers/bench_device" copy --tiny --rounds 1 >"$logs/open.log" 2>&1; then
+        missing+=("a GPU that mbuyu can use: $(tail -n 1 "$logs/open.log")")
     fi
 }
 

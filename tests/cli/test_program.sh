@@ -51,7 +51,7 @@ expect 0 '| 75 | state saved' '| 143 |' -- "$m" help exit-codes --markdown
 expect 0 '| `mbuyu config` |' -- "$m" help verbs --markdown
 expect 0 'mbuyu 0.' -- "$m" version
 expect 0 'mbuyu 0.' -- "$m" --version
-expect 0 'compiler' 'processor' 'gemm' 'memory' 'hdf5' 'cuda' 'nccl' -- "$m" env
+expect 0 'compiler' 'processor' 'gemm' 'memory' 'hdf5' 'cuda' -- "$m" env
 "$m" help keys | awk 'length > 100 || / $/ {bad = 1} END {exit bad}' || fail 'help wider than 100 columns'
 for verb in $("$m" help verbs --markdown | sed -n 's/^| `mbuyu \([a-z]*\)`.*/\1/p'); do
     expect 0 "Usage:" -- "$m" help "$verb"
