@@ -4,8 +4,10 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm.h"
 #include "core/cpu/init.h"
+#include "core/device.h"
 #include "core/memory.h"
 #include "dist/comm_mpi.h"
+#include "dist/comm_nccl.h"
 #include "dist/h5.h"
 #include "recipes/commands.h"
 
@@ -45,6 +47,7 @@ static mb_status print_memory(void)
 static mb_status print_all(const mb_launch *launch)
 {
     const bool mpi = mb_mpi_is_running();
+    char text[512];
 
     line("mbuyu", MB_VERSION);
 #if defined(__clang__)
@@ -58,7 +61,10 @@ static mb_status print_all(const mb_launch *launch)
     line("mpi", mpi ? mb_mpi_library() : "not started: there is no launcher such as mpirun");
     line("hdf5", mb_h5_library());
     line("ranks", launch->text);
-    line("cuda", "not built");
+    mb_device_probe(text, sizeof text);
+    line("cuda", text);
+    mb_nccl_probe(text, sizeof text);
+    line("nccl", text);
     return MB_OK;
 }
 
