@@ -176,8 +176,13 @@ stage tests
 check 'documents: tables of keys and verbs' scripts/make_reference_docs.sh --check
 MB_NEED_DEVICE=1 count_ctest tests build-test
 
+if [ "$long" -eq 1 ] && command -v nvcc >/dev/null; then
+    stage 'registers and spills of GPU kernels'
+    check 'cuda: no spills in hot kernels' scripts/cuda_table.sh
+fi
+
 stage 'build with sanitizers'
-build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMB_TESTS=ON -DMB_SANITIZE=ON
+build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMB_TESTS=ON -DMB_SANITIZE=ON -DMB_CUDA=OFF
 
 stage 'tests with sanitizers'
 export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
