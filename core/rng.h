@@ -46,8 +46,8 @@ MB_HOST_DEVICE static inline uint64_t mb_rng_key(uint64_t seed, uint64_t site, u
     return z ^ (z >> 31);
 }
 
-MB_HOST_DEVICE static inline mb_rng_block mb_philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
-                                     uint32_t c3)
+MB_HOST_DEVICE static inline mb_rng_block mb_philox(uint64_t key, uint32_t c0, uint32_t c1,
+                                                    uint32_t c2, uint32_t c3)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
 
