@@ -117,7 +117,10 @@ bad 4 'classif|Sequence' task=seq-classification datasets="$work/classes.jsonl"
 bad 4 'none/adapter_config.json|none' finetuning_type=lora adapter_path="$work/none"
 bad 4 "lora-gpt2-conv1d/adapter-before/adapter_config.json: .*no module of this llama model is called 'c_" finetuning_type=lora \
     adapter_path="$cases/lora-gpt2-conv1d/adapter-before"
-bad 2 "device: 'cuda' is not available" device=cuda
+bad 2 "device is the text 'tpu', expected auto, cpu or cuda" device=tpu
+MBUYU_CUDA_LIBRARY=$work/none.so bad 4 'none.so cannot be loaded' device=cuda
+bad 4 'bf16: true is for GPUs' device=cpu bf16=true
+bad 2 'zero_stage is the number 4' zero_stage=4
 
 # --- data
 bad 3 'there is no .*none.jsonl|none.jsonl' datasets="$work/none.jsonl"
