@@ -443,17 +443,18 @@ static mb_status same_recipe_everywhere(mb_comm *comm, const mb_recipe *r)
                                    : MB_RAISE(MB_EARG, "this rank has another recipe than rank 0"));
 }
 
-/* Bits are promised per class of processor; a mixture is worth a word. */
+/* Bits are promised per class of what computes; a mixture is worth a word. */
 static mb_status compare_hardware(const mb_job *j)
 {
+    const char *mine = mb_device_is_host(j->device) ? mb_cpu_class() : j->device->class_;
     char first[256] = "";
 
-    snprintf(first, sizeof first, "%s", mb_cpu_class());
+    snprintf(first, sizeof first, "%s", mine);
     MB_TRY(j->comm->ops->broadcast(j->comm, first, sizeof first, 0));
-    if (strcmp(first, mb_cpu_class()) != 0)
+    if (strcmp(first, mine) != 0)
         mb_log_warn("this rank computes on %s, rank 0 on %s: results agree within rounding, and "
                     "depend on which rank does what",
-                    mb_cpu_class(), first);
+                    mine, first);
     return MB_OK;
 }
 
@@ -466,9 +467,9 @@ static mb_status open_for(mb_job *j)
                                                                  [MB_JOB_EXPORT] = open_export};
     mb_model_config c;
 
-    MB_TRY(compare_hardware(j));
     if (j->use != MB_JOB_EXPORT)
         MB_TRY(open_device(j));
+    MB_TRY(compare_hardware(j));
     MB_TRY(mb_comm_agree(j->comm, read_config(j, &c)));
     return open[j->use](j, &c);
 }

@@ -75,17 +75,19 @@ static double mib(int64_t bytes)
 static mb_status fits_on_device(const mb_job *j, const mb_memory_plan *p)
 {
     int64_t available, all;
+    char stage[24] = "";
 
     if (p->on_device == 0)
         return MB_OK;
     MB_TRY(j->device->ops->memory(j->device, &available, &all));
-    MB_REQUIRE(p->on_device <= available, MB_ENOMEM,
-               "this run needs %.0f MiB on each GPU, %.0f of %.0f MiB of %s are free: try "
-               "gradient_checkpointing=true, a smaller per_device_train_batch_size or max_length, "
-               "zero_stage=%d%s",
-               mib(p->on_device), mib(available), mib(all), j->device->name,
-               j->recipe->zero_stage < 2 ? 2 : 3,
-               j->recipe->finetuning_type == MB_FINETUNING_LORA ? "" : ", or finetuning_type=lora");
+    if (j->comm->size > 1 && j->recipe->zero_stage < 3)
+        snprintf(stage, sizeof stage, ", zero_stage=%d", j->recipe->zero_stage < 2 ? 2 : 3);
+    MB_REQUIRE(
+        p->on_device <= available, MB_ENOMEM,
+        "this run needs %.0f MiB on each GPU, %.0f of %.0f MiB of %s are free: try "
+        "gradient_checkpointing=true, a smaller per_device_train_batch_size or max_length%s%s",
+        mib(p->on_device), mib(available), mib(all), j->device->name, stage,
+        j->recipe->finetuning_type == MB_FINETUNING_LORA ? "" : ", or finetuning_type=lora");
     return MB_OK;
 }
 

@@ -40,6 +40,12 @@ enum {
     N_REALS = sizeof reals / sizeof reals[0]
 };
 
+/* The class of what computes the steps: bits are promised within it. */
+static const char *hardware(const mb_job *j)
+{
+    return mb_device_is_host(j->device) ? mb_cpu_class() : j->device->class_;
+}
+
 static mb_status state_to_json(const mb_job *j, mb_json out)
 {
     for (int i = 0; i < N_INTEGERS; i++)
@@ -49,7 +55,7 @@ static mb_status state_to_json(const mb_job *j, mb_json out)
         MB_TRY(mb_json_set_real(out, reals[i].name,
                                 *(const double *)((const char *)&j->at + reals[i].offset)));
     MB_TRY(mb_json_set_string(out, "base_digest", j->base_digest));
-    MB_TRY(mb_json_set_string(out, "hardware", mb_cpu_class()));
+    MB_TRY(mb_json_set_string(out, "hardware", hardware(j)));
     MB_TRY(mb_json_set_string(out, "data_digest", j->data->store->digest));
     return mb_json_set_string(out, "version", MB_VERSION);
 }
@@ -156,17 +162,17 @@ static mb_status must_be_empty(const mb_job *j)
 
 static mb_status same_hardware(const mb_job *j, mb_json state, const char *path)
 {
-    const char *then;
+    const char *now = hardware(j), *then;
 
-    MB_TRY(mb_json_get_string(state, "hardware", mb_cpu_class(), &then));
-    if (strcmp(then, mb_cpu_class()) == 0)
+    MB_TRY(mb_json_get_string(state, "hardware", now, &then));
+    if (strcmp(then, now) == 0 || j->use == MB_JOB_EXPORT) /* which computes nothing */
         return MB_OK;
     MB_REQUIRE(!j->recipe->resume_strict, MB_EARG,
                "%s was saved on other hardware (%s; this is %s) and resume_strict is set", path,
-               then, mb_cpu_class());
+               then, now);
     mb_log_info("%s was saved on other hardware (%s; this is %s): the run goes on within rounding, "
                 "not to the same bits",
-                path, then, mb_cpu_class());
+                path, then, now);
     return MB_OK;
 }
 

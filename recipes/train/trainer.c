@@ -67,13 +67,19 @@ static mb_status one_step(mb_job *j, const mb_step *s, double *votes, mb_zero_re
         .max_grad_norm = j->recipe->max_grad_norm,
     };
 
+    int64_t sent;
+
     do {
+        sent = mb_job_bytes_sent(j);
         MB_TRY(run_micros(j, s));
         votes[MB_VOTE_STOP] = mb_stop_poll() != MB_STOP_NO ? 1.0 : 0.0;
         mb_checkpoints_vote(j->checkpoints, votes + MB_VOTE_SAVE);
         MB_TRY(mb_zero_step(j->zero, &args, votes, r));
     } while (r->outcome == MB_ZERO_REPEAT);
     j->step_allocations += mb_alloc_count() - allocations;
+    mb_log_debug("step %lld: %lld bytes sent, %lld by the formula", (long long)s->step + 1,
+                 (long long)(mb_job_bytes_sent(j) - sent),
+                 (long long)mb_zero_step_bytes(j->zero, s->n_micro));
     return MB_OK;
 }
 

@@ -5,6 +5,9 @@
 #     start                 a folder of our own, removed at the end
 #     train RANKS KEY=...   mbuyu train on that many ranks; its output goes to $work/log
 #     state CHECKPOINT      one line per tensor: sha256, elements, name; and the history
+#     curve OUT             loss and norm of every step and the evaluations, as printed
+#     same_run A B WHAT     weights, optimizer state (A/state, B/state) and curve of two runs
+#     with_dropouts NAME .. a reference model with other probabilities in its configuration
 #     finish                the test's exit status
 #
 # Ranks outnumber the processors here, so waiting ones must give way.
@@ -50,6 +53,37 @@ state() {
 # same A B WHAT: two files, byte for byte
 same() {
     cmp -s "$1" "$2" || fail "$3: $1 and $2 differ"
+}
+
+curve() {
+    grep -oE '"(loss|eval_loss|eval_accuracy)":[^,]*(,"grad_norm":[^,]*)?' "$1/logs/train.jsonl"
+}
+
+same_run() {
+    local file
+    for file in model.safetensors adapter_model.safetensors; do
+        [ -f "$1/final/$file" ] && same "$1/final/$file" "$2/final/$file" "$3: weights"
+    done
+    same "$1/state" "$2/state" "$3: optimizer state"
+    curve "$1" >"$work/a"
+    curve "$2" >"$work/b"
+    same "$work/a" "$work/b" "$3: losses"
+}
+
+with_dropouts() { # with_dropouts NAME KEY=P...: as $work/NAME
+    local name=$1 pair
+    shift
+    cp -r "$MB_TEST_DATA/reference/$name" "$work/$name"
+    for pair; do
+        sed -i -E "s/\"${pair%=*}\": *[0-9.a-z]+/\"${pair%=*}\": ${pair#*=}/" "$work/$name/config.json"
+        grep -q "\"${pair%=*}\": ${pair#*=}" "$work/$name/config.json" || fail "$name has no $pair"
+    done
+}
+
+# rows_of_classes FILE: the rows as texts of one of three classes
+rows_of_classes() {
+    sed -E 's/^\{"prompt": "(.)(.*)", "completion": ".*"\}$/{"text": "\1\2", "label": \1}/' "$rows" |
+        sed -E -e 's/"label": [a-l]\}/"label": 0}/' -e 's/"label": [A-Zm-z]\}/"label": 1}/' >"$1"
 }
 
 seconds() {

@@ -17,16 +17,6 @@ pairs=("datasets=[$rows]")
 
 # --- models: as in tests/data, and with dropouts where the configuration says them
 
-with_dropouts() { # with_dropouts NAME KEY=P...
-    local name=$1 pair
-    shift
-    cp -r "$MB_TEST_DATA/reference/$name" "$work/$name"
-    for pair; do
-        sed -i -E "s/\"${pair%=*}\": *[0-9.a-z]+/\"${pair%=*}\": ${pair#*=}/" "$work/$name/config.json"
-        grep -q "\"${pair%=*}\": ${pair#*=}" "$work/$name/config.json" || fail "$name has no $pair"
-    done
-}
-
 declare -A keys
 llama="model_name_or_path=$MB_TEST_DATA/reference/llama add_eos=true"
 keys[llama]="$llama"
@@ -40,14 +30,7 @@ with_dropouts gpt2 attn_pdrop=0.1 embd_pdrop=0.5 resid_pdrop=0.3
 with_dropouts bert-mlm hidden_dropout_prob=0.5 attention_probs_dropout_prob=0.2
 with_dropouts bert-cls hidden_dropout_prob=0.2 attention_probs_dropout_prob=0.5 classifier_dropout=0.3
 sed -E 's/^\{"prompt": (".*"), "completion": ".*"\}$/{"text": \1}/' "$rows" >"$work/text.jsonl"
-sed -E 's/^\{"prompt": "(.)(.*)", "completion": ".*"\}$/{"text": "\1\2", "label": \1}/' "$rows" |
-    sed -E -e 's/"label": [a-l]\}/"label": 0}/' -e 's/"label": [A-Zm-z]\}/"label": 1}/' \
-        >"$work/classes.jsonl"
-
-# curve OUT: loss and norm of every step, as printed
-curve() {
-    grep -o '"loss":[^,]*,"grad_norm":[^,]*' "$1/logs/train.jsonl"
-}
+rows_of_classes "$work/classes.jsonl"
 
 one() { # one NAME OUT RANKS KEY...
     local name=$1 out=$2 ranks=$3 set=() more
@@ -57,18 +40,6 @@ one() { # one NAME OUT RANKS KEY...
     must_train "$ranks" "${set[@]}" output_dir="$out" "$@"
     [ "$(curve "$out" | wc -l)" = 20 ] || fail "$out has not 20 steps"
     state "$out/checkpoint-000020" >"$out/state" || fail "$out: the checkpoint cannot be read"
-}
-
-# same_run A B WHAT: weights, optimizer state, history and curve
-same_run() {
-    local file
-    for file in model.safetensors adapter_model.safetensors; do
-        [ -f "$1/final/$file" ] && same "$1/final/$file" "$2/final/$file" "$3: weights"
-    done
-    same "$1/state" "$2/state" "$3: optimizer state"
-    curve "$1" >"$work/a"
-    curve "$2" >"$work/b"
-    same "$work/a" "$work/b" "$3: losses"
 }
 
 exact() { # exact NAME KEY...: every number of ranks, and two threads
