@@ -7,6 +7,7 @@
 #     state CHECKPOINT      one line per tensor: sha256, elements, name; and the history
 #     curve OUT             loss and norm of every step and the evaluations, as printed
 #     same_run A B WHAT     weights, optimizer state (A/state, B/state) and curve of two runs
+#     bytes_as_said R S W   of a run with MBUYU_LOG=debug: bytes each rank sent, and the formula's
 #     with_dropouts NAME .. a reference model with other probabilities in its configuration
 #     finish                the test's exit status
 #
@@ -68,6 +69,22 @@ same_run() {
     curve "$1" >"$work/a"
     curve "$2" >"$work/b"
     same "$work/a" "$work/b" "$3: losses"
+}
+
+# bytes_as_said RANKS STEPS WHAT: in $work/log, of each rank's steps but the first
+bytes_as_said() {
+    awk -v n="$1" -v steps="$2" '
+        / bytes sent, [0-9]+ by the formula$/ {
+            for (i = 1; i <= NF; i++) {
+                if ($i == "step") step = $(i + 1) + 0
+                if ($i == "sent,") { got = $(i - 2); said = $(i + 1) }
+            }
+            if (step == 1) next
+            seen++
+            if (got != said || got <= 0) { print; wrong++ }
+        }
+        END { exit wrong > 0 || seen != n * (steps - 1) }' "$work/log" >"$work/said" ||
+        fail "$3: bytes sent: $(cat "$work/said" "$work/log" | tail -n 5)"
 }
 
 with_dropouts() { # with_dropouts NAME KEY=P...: as $work/NAME

@@ -5,8 +5,9 @@
 #     reduction=exact: weights, optimizer state, losses and evaluations are the same bytes on any
 #         number of ranks, at any stage of ZeRO, recomputed or not, and whatever order the emulator
 #         runs blocks and streams in (MBUYU_EMU_SEED)
-#     otherwise, and against the CPU: losses within 1e-5
+#     otherwise, and against the CPU, both in float32: losses within 1e-5
 #     checkpoints go from CPU to GPU and back, on other ranks and at another stage
+#     the bytes every rank sends are what dist/zero.h says
 #     a wrong request is one sentence, its exit code, and nothing left behind
 #
 # MB_LONG=1: every model on 1, 2, 3, 4 ranks at stages 0 to 3, and more seeds.
@@ -21,10 +22,12 @@ common=("datasets=[$rows]" max_length=40 per_device_train_batch_size=1 global_ba
     learning_rate=1e-3 logging_steps=1 save_steps=2 val_set_size=5 eval_strategy=steps eval_steps=2
     report_to=jsonl)
 declare -A keys
-keys[llama]="model_name_or_path=$cases/llama add_eos=true"
-keys[lora]="${keys[llama]} finetuning_type=lora lora_r=4 lora_dropout=0.5"
+# in float32, in float16, and the others in what they get when they ask for nothing: bfloat16
+keys[llama]="model_name_or_path=$cases/llama add_eos=true bf16=false fp16=false"
+keys[llama16]="model_name_or_path=$cases/llama add_eos=true fp16=true"
+keys[lora]="model_name_or_path=$cases/llama add_eos=true finetuning_type=lora lora_r=4 lora_dropout=0.5"
 keys[gpt2]="model_name_or_path=$work/gpt2 add_eos=true"
-keys[deep]="model_name_or_path=$work/deep add_eos=true finetuning_type=freeze freeze_trainable_layers=4"
+keys[deep]="model_name_or_path=$work/deep add_eos=true finetuning_type=freeze freeze_trainable_layers=4 bf16=false fp16=false"
 keys[classes]="model_name_or_path=$work/bert-cls task=seq-classification num_labels=3 datasets=[$work/classes.jsonl]"
 with_dropouts gpt2 attn_pdrop=0.1 embd_pdrop=0.5 resid_pdrop=0.3
 with_dropouts bert-cls hidden_dropout_prob=0.2 attention_probs_dropout_prob=0.5 classifier_dropout=0.3
@@ -71,8 +74,9 @@ n=0
 for case in "$cases"/*/; do
     "$MBUYU" verify "$case" "$case/golden.safetensors" --device cuda >out 2>&1 ||
         fail "verify $(basename "$case"): $(cat out)"
-    [ "$(grep -cE '^ *(logits|loss|gradients|losses|parameters) *ok ' out)" = 5 ] &&
-        grep -q 'emulator' out || fail "verify $(basename "$case"): $(cat out)"
+    [ "$(grep -cE '^ *(logits|loss|gradients|losses|parameters) *ok ' out)" = 5 ] ||
+        fail "verify $(basename "$case"): $(cat out)"
+    grep -q 'emulator' out || fail "verify $(basename "$case") ran elsewhere: $(cat out)"
     n=$((n + 1))
 done
 [ $n = 9 ] || fail "$n reference cases, not 9"
@@ -82,7 +86,7 @@ printf 'verify: %d cases, %s s\n' $n "$(since "$begin")"
 
 runs=('llama 2 2' 'llama 4 3' 'lora 4 1' 'lora 2 3 gradient_checkpointing=true' 'gpt2 2 1' 'gpt2 3 3'
     'classes 2 2' 'classes 4 3' 'deep 3 3' 'deep 2 2 gradient_checkpointing=true'
-    'gpt2 1 1 MBUYU_EMU_SEED=7' 'llama 2 1 MBUYU_EMU_SEED=11')
+    'llama16 3 3' 'gpt2 1 1 MBUYU_EMU_SEED=7' 'llama 2 1 MBUYU_EMU_SEED=11')
 if [ "$long" = 1 ]; then
     for name in "${!keys[@]}"; do
         for ranks in 1 2 3 4; do
@@ -98,7 +102,7 @@ if [ "$long" = 1 ]; then
 fi
 
 begin=$(seconds)
-for name in llama lora gpt2 classes deep; do
+for name in llama llama16 lora gpt2 classes deep; do
     one "$name" "$name" 1 reduction=exact zero_stage=1
     [ "$(grep -c /optim/ "$name/state")" -gt 0 ] || fail "$name: no optimizer state"
 done
@@ -113,12 +117,35 @@ for run in "${runs[@]}"; do
 done
 printf 'exact: %d runs have the bits of one rank at stage 1, %s s\n' ${#runs[@]} "$(since "$begin")"
 
+# --- bytes sent
+
+begin=$(seconds)
+sends=('2 1 exact full' '3 2 exact lora' '4 3 default full' '2 3 exact lora')
+if [ "$long" = 1 ]; then
+    sends=()
+    for ranks in 2 3 4; do
+        for stage in 0 1 2 3; do
+            sends+=("$ranks $stage "{exact,default}' '{full,lora})
+        done
+    done
+fi
+for run in "${sends[@]}"; do
+    read -ra word <<<"$run"
+    MBUYU_LOG=debug must_train "${word[0]}" "${common[@]}" model_name_or_path=deep add_eos=true device=cuda \
+        global_batch_size=7 logging_steps=100 save_strategy=no eval_strategy=no zero_stage="${word[1]}" \
+        reduction="${word[2]}" finetuning_type="${word[3]}" output_dir=bytes overwrite_output_dir=true
+    bytes_as_said "${word[0]}" 4 "bytes sent, $run"
+done
+printf 'bytes sent: %d runs send what the formula says, %s s\n' ${#sends[@]} "$(since "$begin")"
+
 # --- default reduction, and the CPU: within rounding
 
 begin=$(seconds)
+keys[classes]+=' bf16=false fp16=false'
 for name in llama classes; do
     one "$name" "$name-cpu" 1 reduction=exact device=cpu
-    near "$name" "$name-cpu" 1e-5 "$name, exact, GPU and CPU"
+    [ $name = llama ] || one "$name" "$name-f32" 2 reduction=exact
+    near "$name$([ $name = llama ] || echo -f32)" "$name-cpu" 1e-5 "$name, exact, GPU and CPU"
     printf '%s: GPU and CPU %s apart, ' "$name" "$apart"
     one "$name" "$name-default-cpu" 2 reduction=default device=cpu
     one "$name" "$name-default" 1 reduction=default
@@ -136,15 +163,15 @@ printf 'default: %s s\n' "$(since "$begin")"
 # --- checkpoints between CPU and GPU, stopped half way; the run nobody disturbed is the other kind's
 
 begin=$(seconds)
-cross() { # cross FROM DEVICE RANKS STAGE OUT: goes on behind step 2 of a copy of FROM
-    local more
-    cp -r "$1" "$5"
-    rm -r "$5/checkpoint-000004" "$5/final"
-    read -ra more <<<"${keys[llama]}"
-    MBUYU_LOG=info must_train "$3" "${common[@]}" "${more[@]}" reduction=exact device="$2" zero_stage="$4" \
-        output_dir="$5" resume_from_checkpoint=auto
-    cat <(state "$5/checkpoint-000002") <(state "$5/checkpoint-000004") >"$5/state"
-    grep -q 'resuming from .*(step 2,' log || fail "$5: not resumed: $(cat log)"
+cross() { # cross FROM DEVICE RANKS STAGE OUT KEY...: goes on behind step 2 of a copy of FROM
+    local more dir=$5
+    cp -r "$1" "$dir"
+    rm -r "$dir/checkpoint-000004" "$dir/final"
+    read -ra more <<<"${keys[llama]} device=$2 zero_stage=$4"
+    MBUYU_LOG=info must_train "$3" "${common[@]}" "${more[@]}" reduction=exact output_dir="$dir" \
+        resume_from_checkpoint=auto "${@:6}"
+    cat <(state "$dir/checkpoint-000002") <(state "$dir/checkpoint-000004") >"$dir/state"
+    grep -q 'resuming from .*(step 2,' log || fail "$dir: not resumed: $(cat log)"
 }
 
 one llama cpu 2 reduction=exact zero_stage=3 device=cpu

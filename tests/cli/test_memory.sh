@@ -3,8 +3,9 @@
 #
 # Anonymous and shared memory, without what libraries had before anything was made, within 5 % of the
 # plan: as the trainer measures it after steps and in saves (num_peak_bytes), and as seen from outside, where
-# every rank's /proc/PID/status is read all the time. Steps ask for no memory. A model of 28 million
-# parameters with random weights; with MB_LONG=1 also SmolLM2 out of MB_MATERIALS.
+# every rank's /proc/PID/status is read all the time. Steps ask for no memory. ZeRO keeps what
+# core/flat.h says. A model of 28 million parameters with random weights; with MB_LONG=1 also SmolLM2
+# out of MB_MATERIALS.
 set -u
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -86,6 +87,36 @@ memory 'full' 1 "${full[@]}"
 memory 'full, exact' 2 "${full[@]}" reduction=exact save_async=false
 memory 'LoRA, recomputed' 1 "${full[@]}" finetuning_type=lora gradient_checkpointing=true
 memory 'full, recomputed, no checkpoints' 2 "${full[@]}" gradient_checkpointing=true save_strategy=no
+memory 'full, exact, stage 2' 2 "${full[@]}" reduction=exact zero_stage=2
+memory 'full, stage 3' 4 "${full[@]}" zero_stage=3 save_strategy=no
+memory 'LoRA, exact, stage 3' 2 "${full[@]}" finetuning_type=lora reduction=exact zero_stage=3
+
+# --- what ZeRO keeps of weights, gradients and exact sums: the own range and a window for what is
+# outside the layers and for two layers (core/flat.h), to the 0.1 MiB that is printed
+
+# sizes: of the model's f32 weights in MiB: all, outside the layers, of one layer
+read -r whole outside layer < <(awk 'BEGIN { e = 512; v = 16384; p = '"$(sed -nE 's/.*"n_positions": *([0-9]+).*/\1/p' model/config.json)"'
+    out = v * e + p * e + 2 * e; layer = 12 * e * e + 13 * e
+    printf "%.6f %.6f %.6f\n", (out + 6 * layer) / 2^18, out / 2^18, layer / 2^18 }')
+for n in 2 4; do
+    for stage in 1 2 3; do
+        "${mpi[@]}" -np $n "$MBUYU" plan "${full[@]}" reduction=exact zero_stage=$stage device=cpu >out.plan 2>log ||
+            fail "plan of stage $stage on $n ranks: $(cat log)"
+        awk -v n=$n -v stage=$stage -v whole="$whole" -v kept="$(awk "BEGIN { print $whole / $n + $outside + 2 * $layer }")" '
+            /^  weights/ { weights = $(NF - 1) }
+            /^  gradients/ { gradients = $(NF - 1) }
+            /^  exact acc/ { exact = $(NF - 1) }
+            /^  optimizer/ { optimizer = $(NF - 1) }
+            function near(x, y) { return x - y < 0.11 && y - x < 0.11 }
+            END {
+                printf "%d ranks, stage %d: weights %.1f MiB, gradients %.1f, exact %.1f, optimizer %.1f\n", n,
+                    stage, weights, gradients, exact, optimizer
+                exit !(near(weights, stage == 3 ? kept : whole) && near(gradients, stage > 1 ? kept : whole) &&
+                       near(exact, 2 * (stage > 1 ? kept : whole)) && near(optimizer, 2 * whole / n))
+            }' out.plan || fail "the plan of stage $stage on $n ranks: $(cat out.plan)"
+    done
+done
+
 smollm2=${MB_MATERIALS:-}/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 if [ "$long" = 1 ] && [ -f "$smollm2" ]; then
     memory 'SmolLM2, LoRA' 2 "${full[@]}" model_name_or_path="$smollm2" finetuning_type=lora

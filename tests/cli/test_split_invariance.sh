@@ -4,15 +4,16 @@
 # A global batch of 8 micro-batches of very unequal length, 20 steps, on 1, 2, 3, 4 and 8 ranks and
 # with 1 and 2 threads. With reduction=exact the exported weights, the optimizer's state and the
 # loss curve are the same bytes; by default the loss curves agree to 1e-5. So do ZeRO stages, kept
-# and recomputed activations, and (exact) the bytes sent are what dist/zero.h says.
-# MB_LONG=1: more models, packing, both providers of matrix products.
+# and recomputed activations. The bytes every rank sends are what dist/zero.h says, at every stage.
+# MB_LONG=1: more models, packing, every stage on every number of ranks, both providers of matrix
+# products.
 set -u
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 start
 
 common=(max_length=120 per_device_train_batch_size=2 global_batch_size=16 max_steps=20
-    learning_rate=1e-3 logging_steps=1 save_steps=20 report_to=jsonl)
+    learning_rate=1e-3 logging_steps=1 save_steps=20 report_to=jsonl device=cpu)
 pairs=("datasets=[$rows]")
 
 # --- models: as in tests/data, and with dropouts where the configuration says them
@@ -21,6 +22,8 @@ declare -A keys
 llama="model_name_or_path=$MB_TEST_DATA/reference/llama add_eos=true"
 keys[llama]="$llama"
 keys[lora]="$llama finetuning_type=lora lora_r=4 lora_dropout=0.5"
+keys[deep]="model_name_or_path=$work/deep add_eos=true per_device_train_batch_size=1 global_batch_size=8"
+keys[deep-freeze]="${keys[deep]} finetuning_type=freeze freeze_trainable_layers=4"
 keys[gpt2]="model_name_or_path=$work/gpt2 add_eos=true"
 keys[packed]="$llama packing=true per_device_train_batch_size=1 global_batch_size=8"
 keys[freeze]="$llama finetuning_type=freeze freeze_trainable_layers=1"
@@ -30,6 +33,9 @@ with_dropouts gpt2 attn_pdrop=0.1 embd_pdrop=0.5 resid_pdrop=0.3
 with_dropouts bert-mlm hidden_dropout_prob=0.5 attention_probs_dropout_prob=0.2
 with_dropouts bert-cls hidden_dropout_prob=0.2 attention_probs_dropout_prob=0.5 classifier_dropout=0.3
 sed -E 's/^\{"prompt": (".*"), "completion": ".*"\}$/{"text": \1}/' "$rows" >"$work/text.jsonl"
+cp -r "$MB_TEST_DATA/reference/llama" deep # layers enough to come and go at stage 3
+sed -i 's/"num_hidden_layers": 2/"num_hidden_layers": 5/' deep/config.json
+"$helpers/make_model" deep >made || fail 'no model of five layers'
 rows_of_classes "$work/classes.jsonl"
 
 one() { # one NAME OUT RANKS KEY...
@@ -69,14 +75,30 @@ for name in "${short[@]}"; do
 done
 cmp -s other-seed/state lora-1/state && fail 'another seed gave the same state'
 
-# --- other ways that must not matter
-for name in lora gpt2; do
-    one "$name" "$name-recomputed" 2 reduction=exact gradient_checkpointing=true
-    same_run "$name-1" "$name-recomputed" "$name, recomputed on 2 ranks"
-    one "$name" "$name-stage0" 3 reduction=exact zero_stage=0
-    same_run "$name-1" "$name-stage0" "$name, zero_stage 0 on 3 ranks"
+# --- other ways that must not matter: NAME RANKS STAGE [KEY]...
+one deep deep-1 1 reduction=exact
+ways=('lora 2 1 gradient_checkpointing=true' 'gpt2 2 1 gradient_checkpointing=true' 'lora 3 0' 'gpt2 3 0'
+    'llama 1 3' 'llama 2 2' 'llama 4 3' 'lora 3 3' 'lora 4 2' 'gpt2 2 3 gradient_checkpointing=true' 'gpt2 8 2'
+    'deep 3 3' 'deep 8 3 gradient_checkpointing=true' 'deep 4 2')
+if [ "$long" = 1 ]; then
+    one deep-freeze deep-freeze-1 1 reduction=exact
+    for name in "${short[@]}" deep deep-freeze; do
+        for n in 1 2 3 4 8; do
+            for stage in 0 2 3; do
+                ways+=("$name $n $stage")
+            done
+        done
+        ways+=("$name 3 3 gradient_checkpointing=true" "$name 2 2 gradient_checkpointing=true")
+    done
+fi
+begin=$(seconds)
+for way in "${ways[@]}"; do
+    read -ra word <<<"$way"
+    one "${word[0]}" "${way// /-}" "${word[1]}" reduction=exact zero_stage="${word[2]}" "${word[@]:3}" \
+        overwrite_output_dir=true
+    same_run "${word[0]}-1" "${way// /-}" "$way"
 done
-echo 'recomputed, zero_stage 0: the same bits'
+printf '%d runs at stages 0, 2, 3, or recomputed: the same bits, %s s\n' ${#ways[@]} "$(since "$begin")"
 
 # --- every rank keeps its share of the optimizer's state, and at most a grain more
 "$helpers/checkpoint_digest" llama-3/checkpoint-000020 --shares >shares
@@ -84,7 +106,27 @@ awk '{ rank[NR] = $2; total += $2 }
     END { for (i in rank) if (rank[i] > total / NR + 2 * 4096) exit 1; exit NR != 3 }' shares ||
     fail "shares of the optimizer's state: $(tr '\n' ';' <shares)"
 
-# --- bytes sent: the difference of 20 and 12 steps is 8 times the formula of dist/zero.h
+# --- bytes sent: what every rank counts in a step is what mb_zero_step_bytes says
+begin=$(seconds)
+checked=0 turn=0
+for n in 2 3 4; do
+    for stage in 0 1 2 3; do
+        for kind in full lora; do
+            for reduction in exact default; do
+                turn=$((turn + 1))
+                [ "$long" = 1 ] || [ $((turn % 4)) = $(((n + stage) % 4)) ] || continue
+                MBUYU_LOG=debug must_train $n "${common[@]}" "${pairs[@]}" model_name_or_path=deep add_eos=true \
+                    per_device_train_batch_size=1 global_batch_size=7 max_length=40 reduction=$reduction max_steps=4 \
+                    zero_stage=$stage finetuning_type=$kind save_strategy=no output_dir=bytes overwrite_output_dir=true
+                bytes_as_said $n 4 "$kind, $reduction, stage $stage on $n ranks"
+                checked=$((checked + 1))
+            done
+        done
+    done
+done
+printf 'bytes sent in %d runs at stages 0 to 3 on 2 to 4 ranks: exactly the formula, %s s\n' $checked "$(since "$begin")"
+
+# --- and by hand, at stage 1: the difference of 20 and 12 steps is 8 times the formula of dist/zero.h
 sent() {
     grep -o '"num_bytes_sent":[0-9]*' "$1/logs/train.jsonl" | cut -d: -f2
 }
@@ -110,12 +152,19 @@ for reduction in exact default; do
 done
 
 # --- without exact reduction: within rounding
+compare() { # compare OUT WHAT
+    paste -d, <(curve default-1) <(curve "$1") | tr ':' ',' | awk -F, -v what="$2" '
+        { d = ($2 - $6) / $2; d = d < 0 ? -d : d; if (d > worst) worst = d }
+        END { printf "default on %s: losses within %.1e of one rank\n", what, worst; exit worst > 1e-5 }' ||
+        fail "default reduction on $2"
+}
 for n in 1 2 3 4 8; do
     one llama "default-$n" "$n" reduction=default
-    paste -d, <(curve default-1) <(curve "default-$n") | tr ':' ',' | awk -F, -v n="$n" '
-        { d = ($2 - $6) / $2; d = d < 0 ? -d : d; if (d > worst) worst = d }
-        END { printf "default on %d ranks: losses within %.1e of one rank\n", n, worst; exit worst > 1e-5 }' ||
-        fail "default reduction on $n ranks"
+    compare "default-$n" "$n ranks"
+done
+for way in '2 2' '4 3'; do
+    one llama "default-${way/ /-}" "${way% *}" reduction=default zero_stage="${way#* }"
+    compare "default-${way/ /-}" "${way% *} ranks at stage ${way#* }"
 done
 
 # --- providers of matrix products: each gives its own bits on any ranks
