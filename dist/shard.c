@@ -283,11 +283,11 @@ static mb_status clear_window(mb_shard *s, int unit)
 /* Backward leaves a unit. What is waited for here was queued a layer ago. */
 static mb_status leave(mb_shard *s, int unit)
 {
+    if (!mb_shard_moves_gradients(s)) /* mb_zero_micro takes them, whole */
+        return MB_OK;
     MB_TRY(settle_unit(s, unit));
     if (s->overlap)
         return s->last ? reduce(s, unit) : MB_OK;
-    if (!s->windows_grads)
-        return MB_OK;
     MB_TRY(mb_comm_before(s->comm, MB_STREAM_COMPUTE));
     for (int w = 0; w < MB_FLAT_WINDOWS; w++)
         MB_TRY(take_in(s, w));
