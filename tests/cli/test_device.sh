@@ -14,6 +14,10 @@
 set -u
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+if [ ! -f "${MBUYU_CUDA_LIBRARY:-}" ]; then
+    echo 'left out: no emulator was built'
+    exit 77
+fi
 start
 begin=$(seconds)
 
@@ -24,7 +28,7 @@ common=("datasets=[$rows]" max_length=40 per_device_train_batch_size=1 global_ba
 declare -A keys
 # in float32, in float16, and the others in what they get when they ask for nothing: bfloat16
 keys[llama]="model_name_or_path=$cases/llama add_eos=true bf16=false fp16=false"
-keys[llama16]="model_name_or_path=$cases/llama add_eos=true fp16=true"
+keys[llama16]="model_name_or_path=$cases/llama add_eos=true fp16=true max_steps=8 eval_steps=4" # the scale is found first
 keys[lora]="model_name_or_path=$cases/llama add_eos=true finetuning_type=lora lora_r=4 lora_dropout=0.5"
 keys[gpt2]="model_name_or_path=$work/gpt2 add_eos=true"
 keys[deep]="model_name_or_path=$work/deep add_eos=true finetuning_type=freeze freeze_trainable_layers=4 bf16=false fp16=false"
