@@ -82,7 +82,7 @@ memory() {
 }
 
 full=(model_name_or_path=model "datasets=[$rows]" add_eos=true max_length=120
-    per_device_train_batch_size=4 global_batch_size=16 max_steps=5 save_steps=3)
+    per_device_train_batch_size=4 global_batch_size=16 max_steps=5 save_steps=3 device=cpu)
 memory 'full' 1 "${full[@]}"
 memory 'full, exact' 2 "${full[@]}" reduction=exact save_async=false
 memory 'LoRA, recomputed' 1 "${full[@]}" finetuning_type=lora gradient_checkpointing=true
@@ -100,7 +100,7 @@ read -r whole outside layer < <(awk 'BEGIN { e = 512; v = 16384; p = '"$(sed -nE
     printf "%.6f %.6f %.6f\n", (out + 6 * layer) / 2^18, out / 2^18, layer / 2^18 }')
 for n in 2 4; do
     for stage in 1 2 3; do
-        "${mpi[@]}" -np $n "$MBUYU" plan "${full[@]}" reduction=exact zero_stage=$stage device=cpu >out.plan 2>log ||
+        "${mpi[@]}" -np $n "$MBUYU" plan "${full[@]}" reduction=exact zero_stage=$stage >out.plan 2>log ||
             fail "plan of stage $stage on $n ranks: $(cat log)"
         awk -v n=$n -v stage=$stage -v whole="$whole" -v kept="$(awk "BEGIN { print $whole / $n + $outside + 2 * $layer }")" '
             /^  weights/ { weights = $(NF - 1) }
