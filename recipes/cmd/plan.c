@@ -36,7 +36,7 @@ static mb_status print(const mb_job *j)
     line("activations of a micro-batch", p.activations);
     line("workspace of kernels", p.workspace);
     line("communication", p.communication);
-    line("checkpoints, while one is written", p.checkpoints);
+    line("checkpoint or model being written", p.checkpoints);
     line("data", p.data);
     line("total", p.total);
     line("this machine has", limit.available);

@@ -6,20 +6,22 @@
 #include "recipes/train/job.h"
 
 /* While a checkpoint is written: a file of it, and the copy of the state that a save in the background
- * is made from. */
+ * is made from. Later, while rank 0 writes the model: all parameters that it does not have whole. */
 static int64_t checkpoint_bytes(const mb_job *j)
 {
     const mb_flat *f = &j->engine->flat;
     const mb_optim_kind *kind = mb_optim_find(j->recipe->optim);
     const mb_checkpoints_options o = {.output_dir = ""};
     const int rank = j->comm->rank, size = j->comm->size;
-    size_t bytes = mb_checkpoint_image_bytes(&o, f, rank, size);
+    int64_t whole = 0, saved = 0;
 
-    if (j->recipe->save_strategy == MB_SAVE_NO)
-        return 0;
-    if (j->save_aside)
-        bytes += mb_checkpoint_aside_bytes(f, kind, rank, size);
-    return (int64_t)bytes;
+    if (rank == 0 && mb_flat_master_apart(f))
+        whole = f->count * (int64_t)sizeof(float);
+    if (j->recipe->save_strategy != MB_SAVE_NO)
+        saved = (int64_t)mb_checkpoint_image_bytes(&o, f, rank, size);
+    if (j->recipe->save_strategy != MB_SAVE_NO && j->save_aside)
+        saved += (int64_t)mb_checkpoint_aside_bytes(f, kind, rank, size);
+    return saved > whole ? saved : whole;
 }
 
 /* Whole, or the own range and a window of each kind. */

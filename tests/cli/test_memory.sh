@@ -88,8 +88,7 @@ memory 'full, exact' 2 "${full[@]}" reduction=exact save_async=false
 memory 'LoRA, recomputed' 1 "${full[@]}" finetuning_type=lora gradient_checkpointing=true
 memory 'full, recomputed, no checkpoints' 2 "${full[@]}" gradient_checkpointing=true save_strategy=no
 memory 'full, exact, stage 2' 2 "${full[@]}" reduction=exact zero_stage=2
-memory 'full, stage 3' 4 "${full[@]}" zero_stage=3 save_strategy=no
-memory 'LoRA, exact, stage 3' 2 "${full[@]}" finetuning_type=lora reduction=exact zero_stage=3
+memory 'full, stage 3' 4 "${full[@]}" zero_stage=3
 
 # --- what ZeRO keeps of weights, gradients and exact sums: the own range and a window for what is
 # outside the layers and for two layers (core/flat.h), to the 0.1 MiB that is printed
