@@ -53,9 +53,15 @@ known_files() { # what the loader finds by itself
     ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null
 }
 
+outside() { # outside COMMAND...: without a bundle's libraries
+    LD_LIBRARY_PATH=${MB_OUTER_LIBRARY_PATH-${LD_LIBRARY_PATH:-}} "$@"
+}
+
 architectures=''
 if [ -f "$root/BUNDLE" ]; then
     architectures=$(sed -n 's/^architectures //p' "$root/BUNDLE")
+    # the machine's own Python and tools keep their libraries
+    export MB_OUTER_LIBRARY_PATH=${LD_LIBRARY_PATH:-}
     export LD_LIBRARY_PATH=$root/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} PATH=$root/mpi/bin:$PATH
     # the compiler's libraries only where there are none: CUDA's may want newer ones
     for library in libstdc++.so.6 libgcc_s.so.1; do
@@ -142,7 +148,7 @@ cuda_folders() {
     printf '%s\n' "${CUDA_HOME:-/usr/local/cuda}"/{lib64,targets/x86_64-linux/lib} \
         /usr/local/cuda*/{lib64,lib,targets/x86_64-linux/lib} /usr/local/nvidia/lib64 /opt/cuda/lib64
     while read -r python; do
-        "$python" -c 'import glob, sys
+        outside "$python" -c 'import glob, sys
 for path in sys.path:
     print("\n".join(sorted(glob.glob(path + "/nvidia/*/lib"))))' 2>/dev/null
     done < <(pythons)
@@ -187,7 +193,7 @@ what_is_here() {
         write "- **The device is $(basename "$device_library"), not a GPU.** Nothing here says how fast one is."
     else
         cuda_folders | awk '!seen[$0]++' >"$work/folders"
-        gpu=$(nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader 2>/dev/null) ||
+        gpu=$(outside nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader 2>/dev/null) ||
             gpu=$(cat /proc/driver/nvidia/gpus/*/information 2>/dev/null | sed -nE 's/^Model:[[:space:]]*//p')
         if [ -z "$gpu" ]; then
             missing+=('a GPU: neither nvidia-smi nor /proc/driver/nvidia knows one. A container needs to be started with it')

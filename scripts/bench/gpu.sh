@@ -68,10 +68,12 @@ wanted() {
 
 # --- PyTorch
 
+# it keeps its libraries where mbuyu comes with its own (scripts/gpu_check.sh in a bundle)
+outside=(env "LD_LIBRARY_PATH=${MB_OUTER_LIBRARY_PATH-${LD_LIBRARY_PATH:-}}")
 find_torch() {
     local python
     while read -r python; do
-        "$python" -c 'import torch, transformers; assert torch.cuda.is_available()' 2>/dev/null &&
+        "${outside[@]}" "$python" -c 'import torch, transformers; assert torch.cuda.is_available()' 2>/dev/null &&
             echo "$python" && return
     done < <([ -n "${MB_PEERS:-}" ] && echo "$MB_PEERS"; type -ap python3 python | awk '!seen[$0]++')
     return 1
@@ -81,7 +83,7 @@ peers=''
 if [ "$torch" -eq 1 ]; then
     peers=$(find_torch) || torch=0
 fi
-peer=("$peers" "$here/gpu_peer.py")
+peer=("${outside[@]}" "$peers" "$here/gpu_peer.py")
 
 # --- models and rows
 
