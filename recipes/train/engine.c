@@ -203,12 +203,10 @@ static bool changes_from_step_to_step(const mb_model *m)
     return most * m->dropout_scale > 0.0f;
 }
 
-/* Exact sums are counted at the end of each layer, by a shift and into a place that change from step to
- * step and from micro-batch to micro-batch. */
 mb_status mb_engine_replay(mb_engine *e)
 {
-    if (e->feed == NULL || e->flat.is_exact || e->replay != NULL ||
-        e->device->ops->graph_begin == NULL || changes_from_step_to_step(e->model))
+    if (e->feed == NULL || e->replay != NULL || e->device->ops->graph_begin == NULL ||
+        changes_from_step_to_step(e->model))
         return MB_OK;
     return mb_replay_new(e->device, &e->replay);
 }
