@@ -334,23 +334,6 @@ static mb_tensor kept(const mb_model *m, const mb_weight *w, int64_t *from)
                         a < b ? b - a : 0);
 }
 
-/* f32 numbers into a place of another type. */
-static mb_status write_rounded(const mb_model *m, const mb_tensor *t, const float *from)
-{
-    const int64_t n = mb_tensor_count(t);
-    uint16_t *rounded = NULL;
-    mb_status st;
-
-    if (t->dtype == MB_DTYPE_F32)
-        return mb_device_write(m->device, t, from);
-    MB_TRY(MB_NEW_ARRAY(&rounded, n));
-    for (int64_t i = 0; i < n; i++)
-        rounded[i] = t->dtype == MB_DTYPE_BF16 ? mb_f32_to_bf16(from[i]) : mb_f32_to_f16(from[i]);
-    st = mb_device_write(m->device, t, rounded);
-    mb_free(rounded);
-    return st;
-}
-
 /* Whole parameters beside a master copy. */
 static bool has_rounded(const mb_model *m, const mb_weight *w)
 {
@@ -363,8 +346,8 @@ mb_status mb_weight_write(const mb_model *m, const mb_weight *w, const float *fr
     const mb_tensor t = kept(m, w, &at);
 
     if (mb_tensor_count(&t) > 0)
-        MB_TRY(write_rounded(m, &t, from + at));
-    return has_rounded(m, w) ? write_rounded(m, &w->value, from) : MB_OK;
+        MB_TRY(mb_device_write_f32(m->device, &t, from + at));
+    return has_rounded(m, w) ? mb_device_write_f32(m->device, &w->value, from) : MB_OK;
 }
 
 mb_status mb_weight_zero(const mb_model *m, const mb_weight *w)
@@ -383,20 +366,6 @@ bool mb_weight_is_here(const mb_model *m, const mb_weight *w)
            (!w->trained || m->flat->stage < 3);
 }
 
-/* What the device holds in 16 bits as f32: exact. */
-static mb_status read_widened(const mb_model *m, const mb_tensor *t, float *to)
-{
-    const int64_t n = mb_tensor_count(t);
-    uint16_t *narrow = (uint16_t *)to + n; /* the upper half: read before it is written */
-
-    if (t->dtype == MB_DTYPE_F32)
-        return mb_device_read(m->device, to, t);
-    MB_TRY(mb_device_read(m->device, narrow, t));
-    for (int64_t i = 0; i < n; i++)
-        to[i] = t->dtype == MB_DTYPE_BF16 ? mb_bf16_to_f32(narrow[i]) : mb_f16_to_f32(narrow[i]);
-    return MB_OK;
-}
-
 mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, int64_t n, float *to)
 {
     const mb_flat *f = m->flat;
@@ -404,7 +373,7 @@ mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, in
     const mb_tensor t = mb_tensor_1d(mb_element(w->value.data, d, from), d, n);
 
     if (!w->trained || !mb_flat_master_apart(f))
-        return read_widened(m, &t, to);
+        return mb_device_read_f32(m->device, to, &t);
     if (f->own_from <= w->offset + from && w->offset + from + n <= f->own_to) {
         const mb_tensor own =
             mb_tensor_1d(f->own_param + (w->offset + from - f->own_from), MB_DTYPE_F32, n);

@@ -92,7 +92,7 @@ void mb_comm_free(mb_comm *c)
 
 static bool on_device(const mb_comm *c)
 {
-    return c->device != NULL && !c->device->host_memory;
+    return !mb_device_is_host(c->device);
 }
 
 mb_status mb_comm_after(mb_comm *c, mb_stream s)

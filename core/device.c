@@ -289,3 +289,32 @@ mb_status mb_device_zero(mb_device *d, const mb_tensor *t)
     MB_TRY(d->ops->zero(d, MB_STREAM_COMPUTE, t->data, bytes));
     return d->ops->wait(d, MB_STREAM_COMPUTE);
 }
+
+mb_status mb_device_write_f32(mb_device *d, const mb_tensor *to, const float *from)
+{
+    const int64_t n = mb_tensor_count(to);
+    uint16_t *rounded = NULL;
+    mb_status st;
+
+    if (to->dtype == MB_DTYPE_F32)
+        return mb_device_write(d, to, from);
+    MB_TRY(MB_NEW_ARRAY(&rounded, n));
+    for (int64_t i = 0; i < n; i++)
+        rounded[i] = to->dtype == MB_DTYPE_BF16 ? mb_f32_to_bf16(from[i]) : mb_f32_to_f16(from[i]);
+    st = mb_device_write(d, to, rounded);
+    mb_free(rounded);
+    return st;
+}
+
+mb_status mb_device_read_f32(mb_device *d, float *to, const mb_tensor *from)
+{
+    const int64_t n = mb_tensor_count(from);
+    uint16_t *narrow = (uint16_t *)to + n; /* the upper half: read before it is written */
+
+    if (from->dtype == MB_DTYPE_F32)
+        return mb_device_read(d, to, from);
+    MB_TRY(mb_device_read(d, narrow, from));
+    for (int64_t i = 0; i < n; i++)
+        to[i] = from->dtype == MB_DTYPE_BF16 ? mb_bf16_to_f32(narrow[i]) : mb_f16_to_f32(narrow[i]);
+    return MB_OK;
+}

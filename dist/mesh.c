@@ -63,7 +63,7 @@ static mb_status put(struct building *b, int slot, mb_comm *host, const char *na
     if (host != mb_comm_self())
         host->name = name;
     *out = host;
-    if (b->device != NULL && !b->device->host_memory)
+    if (!mb_device_is_host(b->device))
         st = mb_comm_nccl_new(host, b->device, b->timeout, name, out);
     if (st == MB_OK && *out != host)
         b->mesh->owned[slot] = *out;

@@ -224,15 +224,7 @@ mb_status mb_feed_read(mb_feed *f, const mb_tensor *t, float **out)
 {
     MB_TRY(mb_grow((void **)&f->result, &f->result_capacity, (size_t)mb_tensor_count(t),
                    sizeof *f->result, "results from the device"));
-    float *to = f->result;
     *out = f->result;
     MB_TRY(mb_feed_wait(f));
-    if (t->dtype == MB_DTYPE_F32)
-        return mb_device_read(f->device, to, t);
-    const int64_t n = mb_tensor_count(t);
-    const uint16_t *narrow = (uint16_t *)to + n; /* the upper half: read before it is written */
-    MB_TRY(mb_device_read(f->device, (uint16_t *)to + n, t));
-    for (int64_t i = 0; i < n; i++)
-        to[i] = t->dtype == MB_DTYPE_BF16 ? mb_bf16_to_f32(narrow[i]) : mb_f16_to_f32(narrow[i]);
-    return MB_OK;
+    return mb_device_read_f32(f->device, f->result, t);
 }
