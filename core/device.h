@@ -56,12 +56,6 @@ typedef struct mb_device_ops {
     mb_status (*graph_end)(mb_device *d, void **graph);
     mb_status (*graph_launch)(mb_device *d, void *graph);
     void (*graph_free)(mb_device *d, void *graph);
-    /* How it computes where a library leaves the choice, i.e. the algorithm of each shape of matrix
-     * product met so far; NULL on devices where nothing is chosen. Given to every rank and stored
-     * with a checkpoint, because another choice gives other bits. *bytes goes to mb_free. Setting
-     * the choices of another class is no error and has no effect. */
-    mb_status (*choices_get)(mb_device *d, void **bytes, size_t *n);
-    mb_status (*choices_set)(mb_device *d, const void *bytes, size_t n);
     void (*close)(mb_device *d);
 } mb_device_ops;
 

@@ -4,13 +4,16 @@
 #include "core/alloc.h"
 #include "core/kernels.h"
 
+int64_t mb_flat_bound(const mb_flat *f, int size, int rank)
+{
+    MB_ASSERT(f->count % MB_GRAIN == 0);
+    return f->count / MB_GRAIN * rank / size * MB_GRAIN;
+}
+
 void mb_flat_bounds(const mb_flat *f, int size, int64_t *bounds)
 {
-    const int64_t grains = f->count / MB_GRAIN;
-
-    MB_ASSERT(f->count % MB_GRAIN == 0);
     for (int r = 0; r <= size; r++)
-        bounds[r] = grains * r / size * MB_GRAIN;
+        bounds[r] = mb_flat_bound(f, size, r);
 }
 
 /* A segment of the unit that starts where its last range ends makes that longer. */
@@ -43,11 +46,9 @@ mb_status mb_flat_make_units(mb_flat *f, int64_t layers)
 
 void mb_flat_shard(mb_flat *f, int stage, int rank, int size)
 {
-    const int64_t grains = f->count / MB_GRAIN;
-
     f->stage = stage;
-    f->own_from = grains * rank / size * MB_GRAIN;
-    f->own_to = grains * (rank + 1) / size * MB_GRAIN;
+    f->own_from = mb_flat_bound(f, size, rank);
+    f->own_to = mb_flat_bound(f, size, rank + 1);
 }
 
 int64_t mb_flat_window_count(const mb_flat *f, int window)

@@ -84,7 +84,9 @@ static inline bool mb_flat_master_apart(const mb_flat *f)
     return f->stage == 3 || f->dtype != MB_DTYPE_F32;
 }
 
-/* bounds[0..size]: the element ranges of all ranks, grain aligned. */
+/* Where rank's elements start when size ranks share all; of rank `size`: the end. Grain aligned. */
+int64_t mb_flat_bound(const mb_flat *f, int size, int rank);
+/* bounds[0..size]: those of all ranks. */
 void mb_flat_bounds(const mb_flat *f, int size, int64_t *bounds);
 
 /* Finds the units of `layers` layers; the caller frees f->unit. */

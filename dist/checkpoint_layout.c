@@ -11,10 +11,8 @@ int mb_layout_sets(const mb_layout *l)
 
 static void range_of(const mb_layout *l, int rank, int64_t *from, int64_t *to)
 {
-    const int64_t grains = l->flat->count / MB_GRAIN;
-
-    *from = grains * rank / l->size * MB_GRAIN;
-    *to = grains * (rank + 1) / l->size * MB_GRAIN;
+    *from = mb_flat_bound(l->flat, l->size, rank);
+    *to = mb_flat_bound(l->flat, l->size, rank + 1);
 }
 
 static int64_t windows(const mb_layout *l, int rank)

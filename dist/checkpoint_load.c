@@ -394,7 +394,7 @@ static mb_status load_own(struct loader *l)
 
 mb_status mb_checkpoint_load(const char *path, mb_zero *z)
 {
-    mb_comm *comm = mb_zero_comm(z);
+    mb_comm *comm = mb_zero_parts(z);
     struct loader l = {.path = path, .z = z};
     mb_checkpoint_info info = {0};
     mb_json_doc *doc = NULL;

@@ -372,10 +372,9 @@ static size_t piece_bytes(const mb_checkpoints_options *o)
 /* Of one set: the parameters, or one of the optimizer's states. */
 static size_t own_bytes(const mb_flat *flat, int rank, int size)
 {
-    const int64_t grains = flat->count / MB_GRAIN;
-    const int64_t own = grains * (rank + 1) / size - grains * rank / size;
+    const int64_t own = mb_flat_bound(flat, size, rank + 1) - mb_flat_bound(flat, size, rank);
 
-    return (size_t)own * MB_GRAIN * sizeof(float);
+    return (size_t)own * sizeof(float);
 }
 
 size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind, int rank, int size)

@@ -70,27 +70,28 @@ static mb_status put(struct building *b, int slot, mb_comm *host, const char *na
     return mb_comm_agree(b->world, st);
 }
 
-/* Communicators come in the same order on all ranks: dp, then all inner ones at once, then all outer
- * ones. owned[] has NCCL's before MPI's, over which they are made. */
+/* Communicators come in the same order on all ranks. owned[] has NCCL's before MPI's, over which
+ * they are made. */
 static mb_status make(struct building *b, int shard_size)
 {
     mb_mesh *m = b->mesh;
     int place = 0, node_size = 1, n = 1;
-    mb_comm *alone = NULL;
 
+    m->world = m->parts = b->world;
     MB_TRY(find_place(b->world, &place, &node_size));
     MB_TRY(find_shard_size(b->world, shard_size, node_size, &n));
-    MB_TRY(put(b, 0, b->world, "dp", &m->dp));
     if (n == b->world->size || n == 1) { /* one axis is everybody, the other oneself */
-        MB_TRY(put(b, 1, mb_comm_self(), "oneself", &alone));
-        m->dp_inner = n == 1 ? alone : m->dp;
-        m->dp_outer = n == 1 ? m->dp : alone;
-        return MB_OK;
+        const bool shared = n == b->world->size;
+        MB_TRY(put(b, 0, b->world, "dp", shared ? &m->dp_inner : &m->dp_outer));
+        return put(b, 1, mb_comm_self(), "oneself", shared ? &m->dp_outer : &m->dp_inner);
     }
-    MB_TRY(mb_comm_mpi_split(b->world, place / n, place, &m->owned[3]));
-    MB_TRY(mb_comm_mpi_split(b->world, place % n, place, &m->owned[4]));
-    MB_TRY(put(b, 1, m->owned[3], "dp inner", &m->dp_inner));
-    return put(b, 2, m->owned[4], "dp outer", &m->dp_outer);
+    const int part = place % n, copy = place / n;
+    MB_TRY(mb_comm_mpi_split(b->world, copy, place, &m->owned[2]));
+    MB_TRY(mb_comm_mpi_split(b->world, part, place, &m->owned[3]));
+    MB_TRY(mb_comm_mpi_split(b->world, 0, part * (b->world->size / n) + copy, &m->owned[4]));
+    m->parts = m->owned[4];
+    MB_TRY(put(b, 0, m->owned[2], "dp inner", &m->dp_inner));
+    return put(b, 1, m->owned[3], "dp outer", &m->dp_outer);
 }
 
 mb_status mb_mesh_new(mb_comm *world, mb_device *device, const mb_mesh_options *options,
@@ -117,4 +118,20 @@ void mb_mesh_free(mb_mesh *m)
     for (size_t i = 0; i < sizeof m->owned / sizeof *m->owned; i++)
         mb_comm_free(m->owned[i]);
     mb_free(m);
+}
+
+int64_t mb_mesh_bytes_sent(const mb_mesh *m)
+{
+    int64_t bytes = m->world->bytes_sent;
+
+    for (size_t i = 0; i < sizeof m->owned / sizeof *m->owned; i++)
+        bytes += m->owned[i] != NULL ? m->owned[i]->bytes_sent : 0;
+    return bytes;
+}
+
+mb_mesh mb_mesh_of_one_axis(mb_comm *c)
+{
+    mb_comm *host = mb_comm_host(c);
+
+    return (mb_mesh){.world = host, .parts = host, .dp_inner = c, .dp_outer = mb_comm_self()};
 }

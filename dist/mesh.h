@@ -13,12 +13,17 @@
  * outside; parameters are gathered inside. Without hybrid sharding dp_inner is everybody and dp_outer
  * oneself.
  *
+ * What is saved is cut once more, among the copies: on the ranks above rank 4 writes the second half
+ * of what ranks 0 and 4 both hold. `parts` counts ranks in that order (0 4 1 5 2 6 3 7), and its rank
+ * r of n has what rank r of n has without hybrid sharding, so checkpoints do not know of the mesh.
+ *
  *     MB_TRY(mb_mesh_new(launch.world, device, &options, &mesh));
- *     ... mesh->dp, mesh->dp_inner, mesh->dp_outer ...
+ *     ... mesh->dp_inner, mesh->dp_outer, mesh->parts ...
  *     mb_mesh_free(mesh);
  *
  * Ranks are ordered by node first, whatever order the launcher gave them, so that shards of a size
- * that divides a node's ranks stay inside nodes.
+ * that divides a node's ranks stay inside nodes. Rank 0 of the world is rank 0 of all its
+ * communicators.
  */
 #ifndef MB_DIST_MESH_H
 #define MB_DIST_MESH_H
@@ -32,10 +37,11 @@ typedef struct mb_mesh_options {
     double timeout; /* seconds, of NCCL's communicators (dist/comm_nccl.h) */
 } mb_mesh_options;
 
-/* Communicators for the memory of the device, over NCCL where that is a GPU's; mb_comm_host gives
- * each one's twin for host memory. */
 typedef struct mb_mesh {
-    mb_comm *dp;       /* all ranks, ordered as in world */
+    mb_comm *world; /* all ranks, host memory; borrowed */
+    mb_comm *parts; /* all ranks in the order of what each saves, host memory */
+    /* For the memory of the device, over NCCL where that is a GPU's; mb_comm_host gives each one's
+     * twin for host memory. */
     mb_comm *dp_inner; /* rank: which part of the parameters is mine; size: into how many */
     mb_comm *dp_outer; /* rank: which copy I belong to; size: how many */
     mb_comm *owned[5]; /* what mb_mesh_free frees, in this order; NULL where two are the same */
@@ -46,5 +52,11 @@ typedef struct mb_mesh {
 mb_status mb_mesh_new(mb_comm *world, mb_device *device, const mb_mesh_options *options,
                       mb_mesh **out) MB_MUST_USE;
 void mb_mesh_free(mb_mesh *m); /* NULL is allowed; collective */
+
+/* Payload bytes that left this rank, on the world's communicator and all of the mesh. */
+int64_t mb_mesh_bytes_sent(const mb_mesh *m);
+
+/* All ranks of a communicator (borrowed) share parameters. Nothing to free. */
+mb_mesh mb_mesh_of_one_axis(mb_comm *c);
 
 #endif

@@ -14,7 +14,8 @@ enum { SCALE_START = 65536, SCALE_MOST = 1 << 24, SCALE_GROWS_AFTER = 2000 };
 enum { SHIFT_START = 36, SHIFT_TARGET = 40, SUM_BITS = 62 };
 
 struct mb_zero {
-    mb_comm *comm;
+    mb_mesh mesh;
+    mb_comm *comm; /* dp_inner: those who share parameters */
     mb_exec *ex;
     mb_flat *flat;
     const mb_optim_kind *kind;
@@ -22,6 +23,7 @@ struct mb_zero {
     mb_zero_options o;
     int64_t *bounds; /* size + 1, elements */
     int64_t *grains; /* size + 1, grains */
+    int64_t *saved;  /* copies + 1: what each saves of the own range, elements from its start */
     int64_t state_from, state_count;
     float *state[MB_OPTIM_STATES_MAX]; /* state_count each */
     mb_arena *memory;                  /* of states, partial_there, seen */
@@ -64,8 +66,7 @@ static int shift_for(double max_abs)
 size_t mb_zero_state_bytes(const mb_flat *flat, const mb_optim_kind *kind, int stage, int rank,
                            int size)
 {
-    const int64_t grains = flat->count / MB_GRAIN;
-    const int64_t own = (grains * (rank + 1) / size - grains * rank / size) * MB_GRAIN;
+    const int64_t own = mb_flat_bound(flat, size, rank + 1) - mb_flat_bound(flat, size, rank);
 
     return (size_t)(stage == 0 ? flat->count : own) * sizeof(float) * (size_t)kind->n_states;
 }
@@ -118,13 +119,16 @@ static mb_status allocate_beside(mb_zero *z)
 static mb_status allocate(mb_zero *z)
 {
     const int64_t el = z->flat->is_exact ? 8 : 4, n = z->flat->count;
-    const int size = z->comm->size, rank = z->comm->rank;
+    const int size = z->comm->size, rank = z->comm->rank, copies = z->mesh.dp_outer->size;
 
     MB_TRY(MB_NEW_ARRAY(&z->bounds, size + 1));
     MB_TRY(MB_NEW_ARRAY(&z->grains, size + 1));
+    MB_TRY(MB_NEW_ARRAY(&z->saved, copies + 1));
     mb_flat_bounds(z->flat, size, z->bounds);
     for (int r = 0; r <= size; r++)
         z->grains[r] = z->bounds[r] / MB_GRAIN;
+    for (int c = 0; c <= copies; c++)
+        z->saved[c] = mb_flat_bound(z->flat, size * copies, rank * copies + c) - z->bounds[rank];
     z->state_from = z->o.stage == 0 ? 0 : z->bounds[rank];
     z->state_count = z->o.stage == 0 ? n : z->bounds[rank + 1] - z->bounds[rank];
     MB_TRY(allocate_beside(z));
@@ -137,7 +141,7 @@ static mb_status allocate(mb_zero *z)
     return mb_shard_new(z->comm, z->ex, z->flat, z->work, z->work_bytes, &z->shard);
 }
 
-mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_kind *kind,
+mb_status mb_zero_new(const mb_mesh *mesh, mb_exec *ex, mb_flat *flat, const mb_optim_kind *kind,
                       const mb_optim_hyper *hyper, const mb_zero_options *options, mb_zero **out)
 {
     mb_zero *z = NULL;
@@ -147,6 +151,8 @@ mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_
     MB_REQUIRE(
         options->stage > 0 || flat->dtype == MB_DTYPE_F32, MB_ENOTSUP,
         "zero_stage 0 keeps all state on all ranks and computes in float32; use zero_stage 1");
+    MB_REQUIRE(options->stage > 0 || mesh->dp_outer->size == 1, MB_EARG,
+               "zero_stage 0 shares nothing that dp_shard_size could divide");
     MB_REQUIRE(options->stage < 2 || (flat->n_units > 0 && flat->stage == options->stage), MB_EBUG,
                "zero: stage %d of parameters laid out for stage %d", options->stage, flat->stage);
     MB_REQUIRE(options->n_metrics >= MB_ZERO_METRICS_MIN && options->n_votes >= 0 &&
@@ -154,7 +160,8 @@ mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_
                MB_EBUG, "zero: %d metrics, %d votes, %lld micro-batches, %d states",
                options->n_metrics, options->n_votes, (long long)options->max_micro, kind->n_states);
     MB_TRY(MB_NEW(&z));
-    z->comm = comm;
+    z->mesh = *mesh;
+    z->comm = mesh->dp_inner;
     z->ex = ex;
     z->flat = flat;
     z->kind = kind;
@@ -181,6 +188,7 @@ void mb_zero_free(mb_zero *z)
     mb_free(z->seen_here);
     mb_free(z->bounds);
     mb_free(z->grains);
+    mb_free(z->saved);
     mb_free(z->partial);
     mb_free(z->table);
     mb_free(z->sum);
@@ -246,7 +254,7 @@ mb_status mb_zero_micro(mb_zero *z, int64_t index)
 /* Rounds that this rank has no micro-batch for. */
 static mb_status idle_rounds(mb_zero *z)
 {
-    const int64_t rounds = (z->n_micro + z->comm->size - 1) / z->comm->size;
+    const int64_t n = z->mesh.world->size, rounds = (z->n_micro + n - 1) / n;
     const mb_shard_exact e = exact_of(z, z->o.max_micro - 1); /* zeros show nothing there */
 
     for (; z->flat->stage >= 2 && z->rounds < rounds; z->rounds++)
@@ -333,6 +341,33 @@ static mb_status reduce_all(mb_zero *z, void *buf, mb_dtype d)
     return mb_comm_before(z->comm, MB_STREAM_COMPUTE);
 }
 
+/* Sums of the own range over all copies. */
+static mb_status reduce_copies(mb_zero *z)
+{
+    const mb_flat *f = z->flat;
+    mb_comm *outer = z->mesh.dp_outer;
+    void *own = f->is_exact ? (void *)f->own_exact : (void *)f->own_grad;
+
+    if (outer->size == 1)
+        return MB_OK;
+    MB_TRY(mb_comm_after(outer, MB_STREAM_COMPUTE));
+    MB_TRY(outer->ops->all_reduce(outer, own, f->own_to - f->own_from,
+                                  f->is_exact ? MB_DTYPE_I64 : MB_DTYPE_F32, MB_SUM));
+    return mb_comm_before(outer, MB_STREAM_COMPUTE);
+}
+
+/* What each copy has of the own range, in the order of mesh.parts, to all copies. */
+static mb_status gather_copies(mb_zero *z, float *own)
+{
+    mb_comm *outer = z->mesh.dp_outer;
+
+    if (outer->size == 1)
+        return MB_OK;
+    MB_TRY(mb_comm_after(outer, MB_STREAM_COMPUTE));
+    MB_TRY(outer->ops->all_gather(outer, own, z->saved, MB_DTYPE_F32));
+    return mb_comm_before(outer, MB_STREAM_COMPUTE);
+}
+
 /* The own range of gradients becomes the sum over all micro-batches. */
 static mb_status reduce(mb_zero *z)
 {
@@ -342,13 +377,14 @@ static mb_status reduce(mb_zero *z)
     if (!mb_shard_moves_gradients(z->shard))
         MB_TRY(f->is_exact ? reduce_all(z, f->exact, MB_DTYPE_I64)
                            : reduce_all(z, f->grad, MB_DTYPE_F32));
+    MB_TRY(reduce_copies(z));
     if (!f->is_exact)
         return MB_OK;
     mb_tensor grad = mb_tensor_1d(f->own_grad, MB_DTYPE_F32, n);
     mb_tensor acc = mb_tensor_1d(f->own_exact, MB_DTYPE_I64, n);
     if (n > 0)
         MB_TRY(MB_RUN(z->ex, exact_take, &grad, &acc, ldexp(1.0, -z->shift)));
-    return z->comm->size > 1 ? clear_sums(z) : MB_OK;
+    return z->mesh.world->size > 1 ? clear_sums(z) : MB_OK;
 }
 
 /* The sum of all squared gradients: per grain by its owner, then over grains in their order. */
@@ -521,7 +557,7 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_z
     if (z->o.n_votes > 0)
         memcpy(z->table, votes, sizeof(double) * (size_t)z->o.n_votes);
     /* Sums, but each number of a micro-batch has one owner and zeros elsewhere. */
-    MB_TRY(host(z)->ops->all_reduce(host(z), z->table, n, MB_DTYPE_F64, MB_SUM));
+    MB_TRY(z->mesh.world->ops->all_reduce(z->mesh.world, z->table, n, MB_DTYPE_F64, MB_SUM));
     if (z->o.n_votes > 0)
         memcpy(votes, z->table, sizeof(double) * (size_t)z->o.n_votes);
 
@@ -538,9 +574,17 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_z
     return apply(z, args, v.max_abs, out);
 }
 
+/* The own range of the parameters (set 0) or a state (1, 2 ...). */
+static float *own_set(mb_zero *z, int set)
+{
+    return set == 0 ? z->flat->own_param : z->state[set - 1] + (z->flat->own_from - z->state_from);
+}
+
 mb_status mb_zero_spread(mb_zero *z)
 {
     mb_shard_changed(z->shard);
+    for (int set = 0; set <= z->kind->n_states; set++)
+        MB_TRY(gather_copies(z, own_set(z, set)));
     MB_TRY(mb_flat_round(z->ex, z->flat));
     if (z->o.stage < 3)
         MB_TRY(gather_all(z, mb_flat_values(z->flat), z->flat->dtype));
@@ -573,6 +617,8 @@ mb_status mb_zero_collect(mb_zero *z, float *to)
     const mb_flat *f = z->flat;
     const mb_tensor own = mb_tensor_1d(f->own_param, MB_DTYPE_F32, f->own_to - f->own_from);
 
+    if (z->mesh.dp_outer->rank != 0)
+        return MB_OK;
     if (z->comm->rank != 0)
         return send_own(z);
     MB_TRY(mb_device_read(z->ex->device, to, &own));
@@ -594,15 +640,15 @@ mb_zero_history *mb_zero_history_of(mb_zero *z)
 
 void mb_zero_own(const mb_zero *z, int64_t *from, int64_t *to)
 {
-    *from = z->bounds[z->comm->rank];
-    *to = z->bounds[z->comm->rank + 1];
+    const int copy = z->mesh.dp_outer->rank;
+
+    *from = z->flat->own_from + z->saved[copy];
+    *to = z->flat->own_from + z->saved[copy + 1];
 }
 
 float *mb_zero_own_set(mb_zero *z, int set)
 {
-    if (set == 0)
-        return z->flat->own_param;
-    return z->state[set - 1] + (z->flat->own_from - z->state_from);
+    return own_set(z, set) + z->saved[z->mesh.dp_outer->rank];
 }
 
 mb_device *mb_zero_device(const mb_zero *z)
@@ -620,9 +666,9 @@ mb_flat *mb_zero_flat(mb_zero *z)
     return z->flat;
 }
 
-mb_comm *mb_zero_comm(mb_zero *z)
+mb_comm *mb_zero_parts(mb_zero *z)
 {
-    return z->comm;
+    return z->mesh.parts;
 }
 
 int mb_zero_shift(const mb_zero *z)
@@ -632,16 +678,22 @@ int mb_zero_shift(const mb_zero *z)
 
 int64_t mb_zero_step_bytes(const mb_zero *z, int64_t n_micro)
 {
+    const mb_comm *world = z->mesh.world, *outer = z->mesh.dp_outer;
     const int size = z->comm->size, rank = z->comm->rank, right = (rank + 1) % size;
     const int64_t el = z->flat->is_exact ? 8 : 4, n = z->flat->count;
     const int64_t table = z->o.n_votes + n_micro * columns(&z->o);
-    int64_t bytes;
+    int64_t bytes = 0;
 
+    if (world->size > 1)
+        bytes += mb_comm_mpi_all_reduce_bytes(world->rank, world->size, table, MB_DTYPE_F64);
+    if (outer->size > 1)
+        bytes += mb_comm_mpi_all_reduce_bytes(outer->rank, outer->size,
+                                              z->bounds[rank + 1] - z->bounds[rank],
+                                              z->flat->is_exact ? MB_DTYPE_I64 : MB_DTYPE_F32);
     if (size == 1)
-        return 0;
-    bytes = mb_comm_mpi_all_reduce_bytes(rank, size, table, MB_DTYPE_F64) +
-            8 * (n / MB_GRAIN - (z->grains[right + 1] - z->grains[right]));
-    bytes += mb_shard_round_bytes(z->shard, (n_micro + size - 1) / size);
+        return bytes;
+    bytes += 8 * (n / MB_GRAIN - (z->grains[right + 1] - z->grains[right]));
+    bytes += mb_shard_round_bytes(z->shard, (n_micro + world->size - 1) / world->size);
     if (!mb_shard_moves_gradients(z->shard))
         bytes += el * (n - (z->bounds[rank + 1] - z->bounds[rank]));
     if (!mb_shard_moves_parameters(z->shard))

@@ -6,6 +6,9 @@
  * the owner keeps parameters. Stage 0: everyone has all the state, gets the summed gradients and
  * updates everything. All give the same bits. How numbers move within a step is dist/shard.h's.
  *
+ * With hybrid sharding (dist/mesh.h) ranks are those of a copy: its owners' sums are summed once more
+ * over the copies, each of which then makes the same update.
+ *
  *     mb_tape_on_edges(tape, mb_shard_edge, mb_zero_shard(z));
  *     mb_zero_begin(z, M);                             // M micro-batches in this step, all ranks
  *     for each micro-batch i of this rank:
@@ -31,7 +34,9 @@
  *     p (N - N(right))                    parameters of p = 4 or 2 bytes (stage 0: gradients); stage
  *                                         3: per layer and round twice, less what is in a window
  *
- * where R = ceil(M / n), and N counts real parameters only where units move one by one.
+ * where R = ceil(M / n), and N counts real parameters only where units move one by one. With hybrid
+ * sharding the first line and R are of all ranks, the others of the n that share parameters, and an
+ * all_reduce of N(rank) sums over the copies comes to them: 2 e N(rank) (c-1)/c of c, in all.
  *
  * Nothing is allocated after mb_zero_new. All functions but mb_zero_begin and the accessors are
  * collective; mb_zero_enter and mb_zero_micro only at stages 2 and 3.
@@ -39,6 +44,7 @@
 #ifndef MB_DIST_ZERO_H
 #define MB_DIST_ZERO_H
 
+#include "dist/mesh.h"
 #include "dist/shard.h"
 #include "optim/optimizer.h"
 
@@ -82,8 +88,8 @@ typedef struct mb_zero_history {
     int64_t unscaled;          /* applied steps since it was last changed */
 } mb_zero_history;
 
-/* comm, ex, flat and kind are borrowed and outlive *out, which the caller owns. */
-mb_status mb_zero_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, const mb_optim_kind *kind,
+/* What mesh names, ex, flat and kind are borrowed and outlive *out, which the caller owns. */
+mb_status mb_zero_new(const mb_mesh *mesh, mb_exec *ex, mb_flat *flat, const mb_optim_kind *kind,
                       const mb_optim_hyper *hyper, const mb_zero_options *options,
                       mb_zero **out) MB_MUST_USE;
 void mb_zero_free(mb_zero *z); /* NULL is allowed */
@@ -103,7 +109,7 @@ void mb_zero_note(mb_zero *z, int64_t index, const double *metric);
 mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes,
                        mb_zero_result *out) MB_MUST_USE;
 
-/* After a load filled this rank's own ranges: parameters (and at stage 0 states) to all ranks.
+/* After a load filled what mb_zero_own says: parameters and states to all ranks that have them.
  * Collective. */
 mb_status mb_zero_spread(mb_zero *z) MB_MUST_USE;
 /* All master copies into `to` (flat->count numbers of host memory) of rank 0, NULL elsewhere.
@@ -118,14 +124,16 @@ mb_zero_history *mb_zero_history_of(mb_zero *z);
  * count towards MB_ZERO_SKIPS_MAX), doubled after 2000 steps that went well (Micikevicius et al.,
  * arXiv:1710.03740). Norms, losses and updates are of the loss as it is. */
 double mb_zero_loss_scale(const mb_zero *z);
-/* This rank's own range of the flat parameters, in elements. */
+/* What this rank saves and loads of the flat parameters, in elements: its own range, or its share
+ * of that among the copies. */
 void mb_zero_own(const mb_zero *z, int64_t *from, int64_t *to);
-/* Set 0: the parameters of the own range; 1 + i: state i of it. to - from numbers of the device. */
+/* Set 0: the parameters of that; 1 + i: state i of it. to - from numbers of the device. */
 float *mb_zero_own_set(mb_zero *z, int set);
 mb_device *mb_zero_device(const mb_zero *z); /* NULL: host memory */
 const mb_optim_kind *mb_zero_kind(const mb_zero *z);
 mb_flat *mb_zero_flat(mb_zero *z);
-mb_comm *mb_zero_comm(mb_zero *z);
+/* All ranks, in the order of what mb_zero_own gives them. */
+mb_comm *mb_zero_parts(mb_zero *z);
 /* The shift s the step now running uses. */
 int mb_zero_shift(const mb_zero *z);
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# cuda_table.sh [--write] [ARCHITECTURE...] - what every kernel of core/cuda takes of a GPU.
+# cuda_table.sh [--write] BUILD - what every kernel of core/cuda takes of a GPU.
 #
-# Compiles each file for each architecture (80 90) and prints a table: kernel, architecture,
+# Prints a table of what ptxas said while BUILD (with MB_TESTS) was built: kernel, architecture,
 # registers of a thread, bytes spilled, static shared memory of a block (MB_SMEM comes on top). Then
 # compares it with tests/golden/cuda_kernels.txt and fails, with a line for each reason, when
 #
@@ -10,7 +10,7 @@
 #     a kernel is new or gone, for an architecture that the golden table has
 #
 # --write makes the table the golden one instead. Another nvcc allocates registers otherwise: then
-# only spills of hot kernels count. Exit status 77: there is no nvcc.
+# only spills of hot kernels count. Exit status 77: BUILD has no GPU back end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,39 +20,26 @@ readonly hot=' attention attention_bwd rmsnorm layernorm rope activation element
 
 write=0
 [ "${1:-}" = --write ] && write=1 && shift
-architectures=("${@:-80}")
-[ $# -gt 0 ] || architectures=(80 90)
-
-nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
-if ! [ -x "$nvcc" ]; then
-    echo "there is no nvcc (NVCC names one)" >&2
+[ $# -eq 1 ] || { echo 'usage: cuda_table.sh [--write] BUILD' >&2 && exit 2; }
+build=$1
+objects=$build/CMakeFiles/mbuyu_cuda.dir/core/cuda
+if ! [ -d "$objects" ]; then
+    echo "$build has no GPU back end (nvcc builds it)" >&2
     exit 77
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# as CMakeLists.txt compiles them
-flags_of() {
-    case $1 in
-    cast | dequantise | exact | adamw) echo -fmad=false ;;
-    esac
-}
-
-# compile FILE ARCHITECTURE: what ptxas says, a kernel per line, into a file in $work
-compile() {
+# rows LOG: a line per kernel and architecture. Names are demangled, without parameters and the name
+# of the file's anonymous namespace.
+rows() {
     local name
-    name=$(basename "$1" .cu)
-    # shellcheck disable=SC2046
-    "$nvcc" -std=c++17 -O3 $(flags_of "$name") -I. "-arch=sm_$2" -Xptxas -v -cubin \
-        -o "$work/$name.$2.cubin" "$1" >"$work/$name.$2.log" 2>&1 || {
-        cat "$work/$name.$2.log" >&2
-        return 1
-    }
-    # kernel names: demangled, without parameters and the name of the file's anonymous namespace
-    c++filt -p <"$work/$name.$2.log" | awk -v file="$name" -v arch="$2" '
+    name=$(basename "$1" .cu.o.ptxas)
+    c++filt -p <"$1" | awk -v file="$name" '
         /Compiling entry function/ {
             split($0, part, "\047")
             kernel = part[2]
+            arch = substr(part[4], 4)
         }
         /spill stores/ { spilled = $5 + $9 }
         /: Used [0-9]+ registers/ {
@@ -65,26 +52,20 @@ compile() {
                     shared = substr(part[i], RSTART) + 0
             }
             printf "%s\t%s\t%s\t%d\t%d\t%d\n", file, kernel, arch, registers, spilled, shared
-        }' | sed -E 's/\(anonymous namespace\):://g; s/_(GLOBAL|INTERNAL)_[A-Za-z0-9_]*:://g; s/\tvoid /\t/; s/, /,/g' \
-        >"$work/$name.$2.part"
+        }' | sed -E 's/\(anonymous namespace\):://g; s/_(GLOBAL|INTERNAL)_[A-Za-z0-9_]*:://g; s/\tvoid /\t/; s/, /,/g'
 }
-export -f compile flags_of
-export nvcc work
 
-jobs=()
-for file in core/cuda/*.cu; do
-    for arch in "${architectures[@]}"; do
-        jobs+=("$file" "$arch")
-    done
-done
-# shellcheck disable=SC2016
-printf '%s\n' "${jobs[@]}" | xargs -n 2 -P "${MB_JOBS:-2}" bash -c 'compile "$1" "$2"' -
-
-version=$("$nvcc" --version | sed -nE 's/.*, (V[0-9.]+).*/\1/p')
+for source in core/cuda/*.cu; do
+    log=$objects/$(basename "$source").o.ptxas
+    [ -f "$log" ] || { echo "there is no $log: build with -DMB_TESTS=ON" >&2 && exit 1; }
+    rows "$log"
+done >"$work/rows"
+compiler=$(sed -nE 's/^CMAKE_CUDA_COMPILER:[A-Z]+=//p' "$build/CMakeCache.txt")
+version=$("$compiler" --version | sed -nE 's/.*, (V[0-9.]+).*/\1/p')
 {
     printf '# nvcc %s; written by scripts/cuda_table.sh --write\n' "$version"
     printf '# file\tkernel\tarchitecture\tregisters\tspilled\tshared\n'
-    cat "$work"/*.part | LC_ALL=C sort
+    LC_ALL=C sort "$work/rows"
 } >"$work/table"
 column -t -s $'\t' "$work/table"
 

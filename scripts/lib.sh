@@ -74,7 +74,7 @@ build() {
     command -v ninja >/dev/null && [ ! -f "$folder/Makefile" ] && generator=(-G Ninja)
     {
         cmake -S "$root" -B "$folder" "${generator[@]}" "$@" &&
-            cmake --build "$folder" -j "$(cores)"
+            cmake --build "$folder" -j "$(cores)" --target "${build_targets:-all}"
     } >"$folder/build.log" 2>&1 || {
         tail -n 60 "$folder/build.log" >&2
         die "the build in $folder failed; all of its output is in $folder/build.log"

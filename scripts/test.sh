@@ -146,6 +146,11 @@ peer() {
         timeout 900 "$MB_PEERS" -P "$1" "${arguments[@]}"
 }
 
+all_architectures() {
+    build_targets=mbuyu_cuda build build-cuda-all -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMB_TESTS=ON \
+        -DMB_CUDA=ON -DMB_CUDA_ARCHITECTURES=all
+}
+
 twin() {
     scripts/bench/swahili_twin.sh "$work/twin"
 }
@@ -176,9 +181,10 @@ stage tests
 check 'documents: tables of keys and verbs' scripts/make_reference_docs.sh --check
 MB_NEED_DEVICE=1 count_ctest tests build-test
 
-if [ "$long" -eq 1 ] && command -v nvcc >/dev/null; then
-    stage 'registers and spills of GPU kernels'
-    check 'cuda: no spills in hot kernels' scripts/cuda_table.sh
+if [ "$long" -eq 1 ] && grep -q '^CMAKE_CUDA_COMPILER:' build-test/CMakeCache.txt; then
+    stage 'GPU kernels for all architectures'
+    check 'cuda: all architectures build' all_architectures
+    check 'cuda: no spills in hot kernels of any' scripts/cuda_table.sh build-cuda-all
 fi
 
 stage 'build with sanitizers'

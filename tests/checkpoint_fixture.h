@@ -68,6 +68,7 @@ static void run_new(run *r, mb_comm *comm, int stage)
     static const mb_kernels none = {.device = "none"};
     const mb_optim_hyper hyper = {0.9f, 0.999f, 1e-8f, 0.0f};
     const mb_zero_options o = {.stage = stage, .n_metrics = 2, .max_micro = 1};
+    const mb_mesh mesh = mb_mesh_of_one_axis(comm);
     int64_t n = 0;
 
     memset(r, 0, sizeof *r);
@@ -87,7 +88,7 @@ static void run_new(run *r, mb_comm *comm, int stage)
     r->flat = (mb_flat){.count = n, .n_segments = N_TENSORS, .segment = r->segment};
     r->flat.param = calloc((size_t)n, 4);
     r->flat.grad = calloc((size_t)n, 4);
-    OK(mb_zero_new(comm, &r->ex, &r->flat, mb_optim_find("adamw"), &hyper, &o, &r->zero));
+    OK(mb_zero_new(&mesh, &r->ex, &r->flat, mb_optim_find("adamw"), &hyper, &o, &r->zero));
 }
 
 static void run_free(run *r)

@@ -45,7 +45,6 @@ struct mb_cuda {
     int major, minor; /* compute capability */
     int multiprocessors;
     size_t shared_limit; /* bytes of shared memory that one block may ask for */
-    bool recording;      /* between graph_begin and graph_end */
     mb_products *products;
 };
 
@@ -58,8 +57,6 @@ static inline mb_cuda *mb_cuda_of(const mb_exec *ex)
 mb_status mb_cuda_gemm_open(mb_cuda *d);
 void mb_cuda_gemm_close(mb_cuda *d); /* never opened is allowed */
 int mb_cuda_gemm_version();          /* of cuBLASLt */
-mb_status mb_cuda_gemm_choices_get(mb_cuda *d, void **bytes, size_t *n);
-mb_status mb_cuda_gemm_choices_set(mb_cuda *d, const void *bytes, size_t n);
 
 static inline cudaStream_t mb_cuda_stream(const mb_exec *ex)
 {

@@ -8,22 +8,16 @@
  * the first of the library's heuristic that adds pieces of K either not at all or through workspace
  * in a fixed order, never by atomics, so the same call gives the same bits. It is chosen when a
  * shape is first seen and kept, with its descriptors, in a table of fixed size: later calls ask
- * nothing and allocate nothing. Choices can be carried to other ranks and runs as bytes
- * (mb_cuda_gemm_choices_get). One thread at a time.
- *
- * With MBUYU_GEMM_TIMED=1 the fastest of the heuristic's first CANDIDATES is taken instead, by a
- * stop watch. Then first calls of a shape wait, ranks and runs may choose differently, and bits are
- * the same only where the choices were carried over.
+ * nothing and allocate nothing. The heuristic asks for the shape, the GPU and the library's version, no
+ * stop watch, so ranks of the same class (mb_device.class_) choose alike. One thread at a time.
  */
 #include <cublasLt.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/cuda/cuda.h"
 
 extern "C" {
 #include "core/alloc.h"
-#include "core/log.h"
 }
 
 #define BLAS_TRY(call)                                         \
@@ -39,13 +33,12 @@ enum {
     SETS = 128,
     WAYS = 8,
     CANDIDATES = 8,
-    TIMED_RUNS = 5,
     ALIGNED = 256, /* what cuBLASLt wants of its workspace */
     VECTOR = 16,   /* bytes: more alignment than this opens no further algorithm */
     BIAS_THREADS = 256
 };
 
-/* All that a choice depends on. No padding: it is hashed and stored as bytes. */
+/* All that a choice depends on. No padding: it is hashed as bytes. */
 struct shape {
     int64_t m, n, k, lda, ldb, ldc;
     uint8_t in, out; /* mb_dtype of A and B, of C */
@@ -59,7 +52,6 @@ struct plan {
     shape key;
     uint64_t used; /* 0: empty */
     bool none;     /* cuBLASLt has no algorithm for it */
-    bool given;    /* by mb_cuda_gemm_choices_set: asked for last when room is needed */
     cublasLtMatmulDescOpaque_t desc;
     cublasLtMatrixLayoutOpaque_t a, b, c; /* as cuBLASLt sees them: a is our B */
     cublasLtMatmulAlgo_t algo;
@@ -69,26 +61,11 @@ struct plan {
 
 struct mb_products {
     cublasLtHandle_t handle;
-    bool timed;
     uint64_t clock;
     plan plans[SETS][WAYS];
 };
 
 namespace {
-
-/* What mb_cuda_gemm_choices_get writes: this, then `count` choices in the order of their keys. */
-struct choices_header {
-    char magic[8];
-    char class_[sizeof(mb_device::class_)];
-    uint64_t count;
-};
-
-struct choice {
-    shape key;
-    cublasLtMatmulAlgo_t algo;
-};
-
-const char MAGIC[8] = {'m', 'b', 'g', 'e', 'm', 'm', '1', '\0'};
 
 mb_status blas_failed(cublasStatus_t s, const char *call, const char *file, int line)
 {
@@ -168,12 +145,6 @@ uint64_t hash_of(const shape *s)
     return h ^ h >> 32;
 }
 
-int by_key(const void *x, const void *y)
-{
-    return memcmp(&static_cast<const choice *>(x)->key, &static_cast<const choice *>(y)->key,
-                  sizeof(shape));
-}
-
 /* ---- plans ---------------------------------------------------------------------------------- */
 
 mb_status layout(cublasLtMatrixLayoutOpaque_t *l, int dtype, int64_t rows, int64_t cols, int64_t ld)
@@ -240,60 +211,22 @@ struct call {
     cudaStream_t stream;
 };
 
-mb_status run(mb_products *g, plan *p, const cublasLtMatmulAlgo_t *algo, const call &x, void *c)
+mb_status run(mb_products *g, plan *p, const call &x)
 {
     if (x.bias != nullptr)
         MB_TRY(describe(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, x.bias));
-    BLAS_TRY(cublasLtMatmul(g->handle, &p->desc, &x.alpha, x.a, &p->a, x.b, &p->b, &x.beta, c,
-                            &p->c, c, &p->c, algo, x.workspace, workspace_bytes(p->key.m, p->key.n),
+    BLAS_TRY(cublasLtMatmul(g->handle, &p->desc, &x.alpha, x.a, &p->a, x.b, &p->b, &x.beta, x.c, &p->c, x.c, &p->c, &p->algo, x.workspace, workspace_bytes(p->key.m, p->key.n),
                             x.stream));
     return MB_OK;
 }
 
-mb_status seconds_of(mb_products *g, plan *p, const cublasLtMatmulAlgo_t *algo, const call &x,
-                     void *c, double *seconds)
-{
-    MB_TRY(run(g, p, algo, x, c));
-    MB_CUDA_TRY(cudaStreamSynchronize(x.stream));
-    const double from = mb_clock();
-    for (int i = 0; i < TIMED_RUNS; i++)
-        MB_TRY(run(g, p, algo, x, c));
-    MB_CUDA_TRY(cudaStreamSynchronize(x.stream));
-    *seconds = mb_clock() - from;
-    return MB_OK;
-}
-
-/* Takes the fastest of n, writing into memory of its own; where there is none left, the first. */
-mb_status fastest(mb_products *g, plan *p, const cublasLtMatmulAlgo_t *algo, int n, const call &x)
-{
-    const size_t bytes = (size_t)((p->key.m - 1) * p->key.ldc + p->key.n) * sizeof(float);
-    double least = 0, seconds = 0;
-    mb_status st = MB_OK;
-    void *c = nullptr;
-
-    if (cudaMalloc(&c, bytes) != cudaSuccess) {
-        cudaGetLastError();
-        return MB_OK;
-    }
-    for (int i = 0; i < n && st == MB_OK; i++) {
-        st = seconds_of(g, p, algo + i, x, c, &seconds);
-        if (st == MB_OK && (i == 0 || seconds < least)) {
-            least = seconds;
-            p->algo = algo[i];
-        }
-    }
-    cudaFree(c);
-    return st;
-}
-
-/* The first of the heuristic's list that fits, or the fastest. */
-mb_status choose(mb_products *g, plan *p, const call *timed)
+/* The first of the heuristic's list that fits. */
+mb_status choose(mb_products *g, plan *p)
 {
     cublasLtMatmulPreferenceOpaque_t preference;
     cublasLtMatmulHeuristicResult_t result[CANDIDATES];
-    cublasLtMatmulAlgo_t algo[CANDIDATES];
     const size_t workspace = workspace_bytes(p->key.m, p->key.n);
-    int n = 0, fit = 0;
+    int n = 0;
 
     p->none = true;
     MB_TRY(prefer(&preference, p->key, workspace));
@@ -302,14 +235,11 @@ mb_status choose(mb_products *g, plan *p, const call *timed)
     if (s == CUBLAS_STATUS_NOT_SUPPORTED)
         return MB_OK;
     BLAS_TRY(s);
-    for (int i = 0; i < n; i++)
-        if (result[i].state == CUBLAS_STATUS_SUCCESS && result[i].workspaceSize <= workspace)
-            algo[fit++] = result[i].algo;
-    if (fit == 0)
-        return MB_OK;
-    p->none = false;
-    p->algo = algo[0];
-    return timed != nullptr && fit > 1 ? fastest(g, p, algo, fit, *timed) : MB_OK;
+    for (int i = 0; i < n && p->none; i++) {
+        p->none = result[i].state != CUBLAS_STATUS_SUCCESS || result[i].workspaceSize > workspace;
+        p->algo = result[i].algo;
+    }
+    return MB_OK;
 }
 
 /* Where s is, or where it should go: an empty place or the one that was not used for longest. */
@@ -320,24 +250,21 @@ plan *place_of(mb_products *g, const shape &s)
     for (plan *p = set; p < set + WAYS; p++) {
         if (p->used != 0 && memcmp(&p->key, &s, sizeof s) == 0)
             return p;
-        const bool sooner =
-            best == nullptr || (p->given == best->given ? p->used < best->used : best->given);
-        if (sooner)
+        if (best == nullptr || p->used < best->used)
             best = p;
     }
     best->used = 0;
-    best->given = false;
     return best;
 }
 
 /* The plan for s; NULL in *out when cuBLASLt has no algorithm for it. */
-mb_status plan_for(mb_products *g, const shape &s, const call *timed, plan **out)
+mb_status plan_for(mb_products *g, const shape &s, plan **out)
 {
     plan *p = place_of(g, s);
 
     if (p->used == 0) {
         MB_TRY(make_descriptors(p, s));
-        MB_TRY(choose(g, p, timed));
+        MB_TRY(choose(g, p));
     }
     p->used = ++g->clock;
     *out = p->none ? nullptr : p;
@@ -450,25 +377,24 @@ extern "C" mb_status mb_cuda_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a,
     const bool epilogue =
         bias != nullptr && bias->dtype == c->dtype && alignment_of(bias->data) == VECTOR;
     call x = call_of(ex, c, a, b, alpha, beta);
-    const call *timed = g->timed && !mb_cuda_of(ex)->recording ? &x : nullptr;
     shape s = shape_of(c, a, ta, b, tb, epilogue);
     x.bias = epilogue ? bias->data : nullptr;
-    MB_TRY(plan_for(g, s, timed, &p));
+    MB_TRY(plan_for(g, s, &p));
     if (p == nullptr && epilogue) {
         s.bias = 0;
         x.bias = nullptr;
-        MB_TRY(plan_for(g, s, timed, &p));
+        MB_TRY(plan_for(g, s, &p));
     }
     MB_REQUIRE(p != nullptr, MB_ENOTSUP,
                "cuBLASLt has no algorithm for %lld x %lld x %lld of %s (rows %lld, %lld and %lld "
                "apart) on %s",
                (long long)s.m, (long long)s.n, (long long)s.k, mb_dtype_name(a->dtype),
                (long long)s.lda, (long long)s.ldb, (long long)s.ldc, mb_cuda_of(ex)->base.name);
-    MB_TRY(run(g, p, &p->algo, x, x.c));
+    MB_TRY(run(g, p, x));
     return bias != nullptr && !s.bias ? add_bias(ex, c, bias, 1.0f) : MB_OK;
 }
 
-/* ---- opening, choices ----------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 int mb_cuda_gemm_version()
 {
@@ -477,10 +403,7 @@ int mb_cuda_gemm_version()
 
 mb_status mb_cuda_gemm_open(mb_cuda *d)
 {
-    const char *timed = getenv("MBUYU_GEMM_TIMED");
-
     MB_TRY(MB_NEW(&d->products));
-    d->products->timed = timed != nullptr && strcmp(timed, "1") == 0;
     BLAS_TRY(cublasLtCreate(&d->products->handle));
     return MB_OK;
 }
@@ -491,77 +414,4 @@ void mb_cuda_gemm_close(mb_cuda *d)
         cublasLtDestroy(d->products->handle);
     mb_free(d->products);
     d->products = nullptr;
-}
-
-mb_status mb_cuda_gemm_choices_get(mb_cuda *d, void **bytes, size_t *n)
-{
-    const mb_products *g = d->products;
-    choices_header h = {};
-    size_t count = 0;
-    void *out = nullptr;
-
-    for (const auto &set : g->plans)
-        for (const plan &p : set)
-            count += p.used != 0 && !p.none;
-    *n = sizeof h + count * sizeof(choice);
-    MB_TRY(mb_alloc(*n, "the chosen algorithms of matrix products", &out));
-    memcpy(h.magic, MAGIC, sizeof h.magic);
-    memcpy(h.class_, d->base.class_, sizeof h.class_);
-    h.count = count;
-    memcpy(out, &h, sizeof h);
-    choice *next = reinterpret_cast<choice *>(static_cast<char *>(out) + sizeof h);
-    choice *first = next;
-    for (const auto &set : g->plans)
-        for (const plan &p : set)
-            if (p.used != 0 && !p.none)
-                *next++ = choice{p.key, p.algo};
-    qsort(first, count, sizeof *first, by_key); /* the same set gives the same bytes */
-    *bytes = out;
-    return MB_OK;
-}
-
-/* One choice made elsewhere on such a GPU with this library. */
-static mb_status take(mb_products *g, const choice &given)
-{
-    cublasLtMatmulHeuristicResult_t result;
-    plan *p = place_of(g, given.key);
-
-    p->used = 0;
-    MB_TRY(make_descriptors(p, given.key));
-    p->algo = given.algo;
-    const cublasStatus_t s =
-        cublasLtMatmulAlgoCheck(g->handle, &p->desc, &p->a, &p->b, &p->c, &p->c, &p->algo, &result);
-    MB_REQUIRE(s == CUBLAS_STATUS_SUCCESS &&
-                   result.workspaceSize <= workspace_bytes(given.key.m, given.key.n),
-               MB_ENOTSUP,
-               "the stored algorithm for a matrix product of %lld x %lld x %lld does not run here: "
-               "%s",
-               (long long)given.key.m, (long long)given.key.n, (long long)given.key.k,
-               s == CUBLAS_STATUS_SUCCESS ? "it needs more workspace" : cublasLtGetStatusString(s));
-    p->none = false;
-    p->given = true;
-    p->used = ++g->clock;
-    return MB_OK;
-}
-
-mb_status mb_cuda_gemm_choices_set(mb_cuda *d, const void *bytes, size_t n)
-{
-    const char *from = static_cast<const char *>(bytes);
-    choices_header h;
-
-    MB_REQUIRE(n >= sizeof h && memcmp(from, MAGIC, sizeof MAGIC) == 0, MB_EDATA,
-               "these %zu bytes are no stored choice of algorithms", n);
-    memcpy(&h, from, sizeof h);
-    MB_REQUIRE((n - sizeof h) % sizeof(choice) == 0 && h.count == (n - sizeof h) / sizeof(choice),
-               MB_EDATA, "a stored choice of algorithms is cut off: %llu entries in %zu bytes",
-               (unsigned long long)h.count, n);
-    if (memcmp(h.class_, d->base.class_, sizeof h.class_) != 0)
-        return MB_OK;
-    for (uint64_t i = 0; i < h.count; i++) {
-        choice c;
-
-        memcpy(&c, from + sizeof h + i * sizeof c, sizeof c);
-        MB_TRY(take(d->products, c));
-    }
-    return MB_OK;
 }

@@ -290,7 +290,6 @@ mb_status gpu_graph_begin(mb_device *d)
     MB_TRY(enter(d));
     MB_CUDA_TRY(
         cudaStreamBeginCapture(stream_of(d, MB_STREAM_COMPUTE), cudaStreamCaptureModeThreadLocal));
-    of(d)->recording = true;
     return MB_OK;
 }
 
@@ -300,7 +299,6 @@ mb_status gpu_graph_end(mb_device *d, void **out)
     cudaGraphExec_t exec = nullptr;
 
     MB_TRY(enter(d));
-    of(d)->recording = false;
     MB_CUDA_TRY(cudaStreamEndCapture(stream_of(d, MB_STREAM_COMPUTE), &graph));
     const cudaError_t e = cudaGraphInstantiate(&exec, graph, 0);
     cudaGraphDestroy(graph);
@@ -322,20 +320,6 @@ void gpu_graph_free(mb_device *d, void *graph)
     if (graph != nullptr && cudaSetDevice(of(d)->ordinal) == cudaSuccess)
         cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
     cudaGetLastError();
-}
-
-/* ---- choices -------------------------------------------------------------------------------- */
-
-mb_status gpu_choices_get(mb_device *d, void **bytes, size_t *n)
-{
-    MB_TRY(enter(d));
-    return mb_cuda_gemm_choices_get(of(d), bytes, n);
-}
-
-mb_status gpu_choices_set(mb_device *d, const void *bytes, size_t n)
-{
-    MB_TRY(enter(d));
-    return mb_cuda_gemm_choices_set(of(d), bytes, n);
 }
 
 /* ---- the device ----------------------------------------------------------------------------- */
@@ -376,8 +360,6 @@ const mb_device_ops ops = {.alloc = gpu_alloc,
                            .graph_end = gpu_graph_end,
                            .graph_launch = gpu_graph_launch,
                            .graph_free = gpu_graph_free,
-                           .choices_get = gpu_choices_get,
-                           .choices_set = gpu_choices_set,
                            .close = gpu_close};
 
 void blas_text(char *text, size_t size)

@@ -73,7 +73,8 @@ static mb_status some_micros(mb_job *j, double *sums, const mb_step *s, int64_t 
         MB_TRY(run_micro(j, s, m, sums + m * SUMS));
     for (int64_t m = to; m < from + most; m++)
         MB_TRY(idle(j));
-    return mb_comm_wait(j->data_comm, MB_STREAM_COMPUTE); /* nothing open: the ranks talk next */
+    return mb_comm_wait(j->mesh->dp_inner,
+                        MB_STREAM_COMPUTE); /* nothing open: the ranks talk next */
 }
 
 /* In rounds, after each of which the ranks ask one another whether to go on: an evaluation may be

@@ -1,6 +1,7 @@
 /* recipes/train/job.c - building a training run from a recipe; see recipes/train/job.h. */
 #include "recipes/train/job.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -180,6 +181,19 @@ done:
     return st;
 }
 
+/* Who shares parameters with whom; over NCCL where there are GPUs. */
+static mb_status open_mesh(mb_job *j)
+{
+    const int64_t wanted = j->recipe->dp_shard_size;
+    const mb_mesh_options o = {.shard_size = wanted > INT_MAX ? INT_MAX : (int)wanted,
+                               .timeout = j->recipe->comm_timeout};
+
+    MB_REQUIRE(wanted == MB_SHARD_ALL || j->recipe->zero_stage > 0, MB_EARG,
+               "dp_shard_size %lld: zero_stage 0 shares nothing; use zero_stage 1, 2 or 3",
+               (long long)wanted);
+    return mb_mesh_new(j->comm, j->device, &o, &j->mesh);
+}
+
 /* The device steps run on, the same kind on all ranks, and what moves its numbers between them. */
 static mb_status open_device(mb_job *j)
 {
@@ -199,14 +213,7 @@ static mb_status open_device(mb_job *j)
     if (cuda)
         mb_log_info("computing in %s on %s (%s)", mb_dtype_name(j->dtype), j->device->name,
                     j->device->class_);
-    j->data_comm = j->comm;
-    return cuda ? mb_comm_nccl_new(j->comm, j->device, j->recipe->comm_timeout, "dp", &j->data_comm)
-                : MB_OK;
-}
-
-int64_t mb_job_bytes_sent(const mb_job *j)
-{
-    return j->comm->bytes_sent + (j->data_comm != j->comm ? j->data_comm->bytes_sent : 0);
+    return open_mesh(j);
 }
 
 static mb_status open_model(mb_job *j)
@@ -219,8 +226,8 @@ static mb_status open_model(mb_job *j)
     o.engine.dtype = j->dtype;
     if (j->use == MB_JOB_TRAIN || j->use == MB_JOB_PLAN) {
         o.engine.zero_stage = (int)r->zero_stage;
-        o.engine.rank = j->comm->rank;
-        o.engine.size = j->comm->size;
+        o.engine.rank = j->mesh->dp_inner->rank;
+        o.engine.size = j->mesh->dp_inner->size;
     }
     o.quiet = j->comm->rank != 0;
     if (j->use == MB_JOB_EVAL)
@@ -255,8 +262,8 @@ static mb_status open_optimizer(mb_job *j)
                                .max_micro = mb_sampler_max_micro(j->data->train),
                                .scale_loss = j->dtype == MB_DTYPE_F16};
 
-    MB_TRY(mb_zero_new(j->data_comm, &j->engine->ex, &j->engine->flat, mb_optim_find(r->optim),
-                       &hyper, &o, &j->zero));
+    MB_TRY(mb_zero_new(j->mesh, &j->engine->ex, &j->engine->flat, mb_optim_find(r->optim), &hyper,
+                       &o, &j->zero));
     const int64_t most = mb_sampler_max_micro(j->data->train);
     MB_TRY(mb_engine_reserve_queue(j->engine, (most + j->comm->size - 1) / j->comm->size,
                                    j->data->batch->max_targets));
@@ -265,7 +272,7 @@ static mb_status open_optimizer(mb_job *j)
         MB_TRY(mb_engine_replay(j->engine));
     mb_tape_on_edges(j->engine->tape, mb_shard_edge, mb_zero_shard(j->zero));
     if (j->engine->feed != NULL)
-        mb_feed_watch(j->engine->feed, j->data_comm);
+        mb_feed_watch(j->engine->feed, j->mesh->dp_inner);
     return MB_OK;
 }
 
@@ -333,7 +340,7 @@ static mb_status open_output(mb_job *j)
     const mb_checkpoints_options o = {.output_dir = j->recipe->output_dir,
                                       .keep = (int)j->recipe->save_total_limit};
 
-    MB_TRY(mb_checkpoints_open(j->comm, &o, &j->checkpoints));
+    MB_TRY(mb_checkpoints_open(j->mesh->parts, &o, &j->checkpoints));
     MB_TRY(mb_comm_agree(j->comm, mb_job_resume(j)));
     if (j->resumed_from != NULL)
         return MB_OK;
@@ -419,6 +426,7 @@ static mb_status open_export(mb_job *j, const mb_model_config *c)
     const mb_zero_options o = {
         .stage = 1, .n_metrics = MB_METRICS_PER_MICRO, .n_votes = MB_VOTES, .max_micro = 1};
     const mb_optim_hyper hyper = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
+    const mb_mesh alone = mb_mesh_of_one_axis(j->comm);
 
     MB_TRY(mb_recipe_require(j->recipe, "export", "model_name_or_path", "output_dir", NULL));
     MB_TRY(mb_job_resume(j));
@@ -426,7 +434,7 @@ static mb_status open_export(mb_job *j, const mb_model_config *c)
     MB_TRY(open_model(j));
     MB_TRY(mb_job_base_digest(j));
     MB_TRY(load_model(j));
-    MB_TRY(mb_zero_new(j->comm, &j->engine->ex, &j->engine->flat, mb_optim_find(j->recipe->optim),
+    MB_TRY(mb_zero_new(&alone, &j->engine->ex, &j->engine->flat, mb_optim_find(j->recipe->optim),
                        &hyper, &o, &j->zero));
     return mb_checkpoint_load(j->resumed_from, j->zero);
 }
@@ -483,7 +491,7 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
     j->recipe = r;
     j->use = use;
     j->launch = launch;
-    j->comm = j->data_comm = launch->world;
+    j->comm = launch->world;
     j->task = mb_task_find(r->task);
     j->save_aside = r->save_async != MB_NO;
     j->at.best = NAN;
@@ -511,8 +519,7 @@ void mb_job_close(mb_job *j)
     mb_checkpoints_close(j->checkpoints);
     mb_zero_free(j->zero);
     mb_engine_free(j->engine);
-    if (j->data_comm != j->comm)
-        mb_comm_free(j->data_comm);
+    mb_mesh_free(j->mesh);
     mb_device_close(j->device);
     mb_data_free(j->data);
     mb_json_free(j->config);

@@ -60,7 +60,7 @@ typedef struct mb_job {
     int64_t base_labels; /* classes that the base tells apart; 0: it is no classifier */
     mb_device *device;   /* where steps run */
     mb_dtype dtype;      /* what they compute in */
-    mb_comm *data_comm;  /* of gradients and parameters: the device's, or comm */
+    mb_mesh *mesh;       /* who shares gradients and parameters; NULL in MB_JOB_EXPORT */
     mb_engine *engine;
     mb_session_options session; /* what it was opened with */
     mb_zero *zero;
@@ -114,9 +114,6 @@ mb_status mb_job_metric_exists(const mb_job *j) MB_MUST_USE;
 /* After a poll or wait: a published checkpoint gets the logs' trainer_state.json beside it. */
 mb_status mb_job_saved(mb_job *j, mb_save_outcome outcome) MB_MUST_USE;
 mb_status mb_job_base_digest(mb_job *j) MB_MUST_USE;
-
-/* Payload bytes that left this rank, on all communicators. */
-int64_t mb_job_bytes_sent(const mb_job *j);
 
 /* plan.c: bytes per rank, by what they are for. */
 typedef struct mb_memory_plan {

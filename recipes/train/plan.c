@@ -12,10 +12,10 @@ static int64_t checkpoint_bytes(const mb_job *j)
     const mb_flat *f = &j->engine->flat;
     const mb_optim_kind *kind = mb_optim_find(j->recipe->optim);
     const mb_checkpoints_options o = {.output_dir = ""};
-    const int rank = j->comm->rank, size = j->comm->size;
+    const int rank = j->mesh->parts->rank, size = j->mesh->parts->size;
     int64_t whole = 0, saved = 0;
 
-    if (rank == 0 && mb_flat_master_apart(f))
+    if (j->comm->rank == 0 && mb_flat_master_apart(f))
         whole = f->count * (int64_t)sizeof(float);
     if (j->recipe->save_strategy != MB_SAVE_NO)
         saved = (int64_t)mb_checkpoint_image_bytes(&o, f, rank, size);
@@ -49,8 +49,9 @@ void mb_job_memory(const mb_job *j, mb_memory_plan *p)
     p->gradients = gradient_elements(f) * (int64_t)sizeof(float);
     p->exact = f->is_exact ? gradient_elements(f) * (int64_t)sizeof(int64_t) : 0;
     p->weights = (int64_t)j->engine->run_bytes - p->gradients - p->exact;
-    p->optimizer = (int64_t)mb_zero_state_bytes(f, kind, z.stage, j->comm->rank, j->comm->size);
-    p->communication = (int64_t)mb_zero_work_bytes(j->comm, f, &z);
+    p->optimizer = (int64_t)mb_zero_state_bytes(f, kind, z.stage, j->mesh->dp_inner->rank,
+                                                j->mesh->dp_inner->size);
+    p->communication = (int64_t)mb_zero_work_bytes(j->mesh->dp_inner, f, &z);
     p->activations = (int64_t)j->engine->step_bytes;
     p->workspace = (int64_t)j->engine->scratch_bytes;
     p->checkpoints = checkpoint_bytes(j);

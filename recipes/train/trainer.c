@@ -70,7 +70,7 @@ static mb_status one_step(mb_job *j, const mb_step *s, double *votes, mb_zero_re
     int64_t sent;
 
     do {
-        sent = mb_job_bytes_sent(j);
+        sent = mb_mesh_bytes_sent(j->mesh);
         MB_TRY(run_micros(j, s));
         votes[MB_VOTE_STOP] = mb_stop_poll() != MB_STOP_NO ? 1.0 : 0.0;
         mb_checkpoints_vote(j->checkpoints, votes + MB_VOTE_SAVE);
@@ -78,7 +78,7 @@ static mb_status one_step(mb_job *j, const mb_step *s, double *votes, mb_zero_re
     } while (r->outcome == MB_ZERO_REPEAT);
     j->step_allocations += mb_alloc_count() - allocations;
     mb_log_debug("step %lld: %lld bytes sent, %lld by the formula", (long long)s->step + 1,
-                 (long long)(mb_job_bytes_sent(j) - sent),
+                 (long long)(mb_mesh_bytes_sent(j->mesh) - sent),
                  (long long)mb_zero_step_bytes(j->zero, s->n_micro));
     return MB_OK;
 }
@@ -361,7 +361,7 @@ static mb_status finish(mb_job *j)
     mb_metrics_add(&m, "num_step_allocations", (double)j->step_allocations);
     if (j->engine->replay != NULL)
         mb_metrics_add(&m, "num_replayed_micro_steps", (double)mb_replay_count(j->engine->replay));
-    mb_metrics_add(&m, "num_bytes_sent", (double)mb_job_bytes_sent(j));
+    mb_metrics_add(&m, "num_bytes_sent", (double)mb_mesh_bytes_sent(j->mesh));
     mb_metrics_add(&m, "num_library_bytes", (double)j->library_bytes);
     mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
     mb_metrics_add(&m, "num_planned_bytes", (double)plan.total);

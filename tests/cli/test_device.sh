@@ -8,6 +8,7 @@
 #     otherwise, and against the CPU, both in float32: losses within 1e-5
 #     checkpoints go from CPU to GPU and back, on other ranks and at another stage
 #     the bytes every rank sends are what dist/zero.h says
+#     a step that forgets an order between streams gives other bits or ends with an error
 #     a wrong request is one sentence, its exit code, and nothing left behind
 #
 # MB_LONG=1: every model on 1, 2, 3, 4 ranks at stages 0 to 3, and more seeds.
@@ -90,7 +91,7 @@ printf 'verify: %d cases, %s s\n' $n "$(since "$begin")"
 
 runs=('llama 2 2' 'llama 4 3' 'lora 4 1' 'lora 2 3 gradient_checkpointing=true' 'gpt2 2 1' 'gpt2 3 3'
     'classes 2 2' 'classes 4 3' 'deep 3 3' 'deep 2 2 gradient_checkpointing=true'
-    'llama16 3 3' 'gpt2 1 1 MBUYU_EMU_SEED=7' 'llama 2 1 MBUYU_EMU_SEED=11')
+    'llama16 3 3' 'llama 4 3 dp_shard_size=2' 'deep 4 1 dp_shard_size=2' 'gpt2 1 1 MBUYU_EMU_SEED=7' 'llama 2 1 MBUYU_EMU_SEED=11')
 if [ "$long" = 1 ]; then
     for name in "${!keys[@]}"; do
         for ranks in 1 2 3 4; do
@@ -98,6 +99,7 @@ if [ "$long" = 1 ]; then
                 runs+=("$name $ranks $stage")
             done
         done
+        runs+=("$name 4 "{1,2,3}" dp_shard_size=2")
         for seed in 1 2 3 4 5; do
             runs+=("$name $((seed % 4 + 1)) $((seed % 3 + 1)) MBUYU_EMU_SEED=$seed")
         done
@@ -124,7 +126,8 @@ printf 'exact: %d runs have the bits of one rank at stage 1, %s s\n' ${#runs[@]}
 # --- bytes sent
 
 begin=$(seconds)
-sends=('2 1 exact full' '3 2 exact lora' '4 3 default full' '2 3 exact lora')
+sends=('2 1 exact full' '3 2 exact lora' '4 3 default full' '2 3 exact lora' '4 1 exact full dp_shard_size=2'
+    '4 3 exact full dp_shard_size=2')
 if [ "$long" = 1 ]; then
     sends=()
     for ranks in 2 3 4; do
@@ -137,7 +140,7 @@ for run in "${sends[@]}"; do
     read -ra word <<<"$run"
     MBUYU_LOG=debug must_train "${word[0]}" "${common[@]}" model_name_or_path=deep add_eos=true device=cuda \
         global_batch_size=7 logging_steps=100 save_strategy=no eval_strategy=no zero_stage="${word[1]}" \
-        reduction="${word[2]}" finetuning_type="${word[3]}" output_dir=bytes overwrite_output_dir=true
+        reduction="${word[2]}" finetuning_type="${word[3]}" output_dir=bytes overwrite_output_dir=true "${word[@]:4}"
     bytes_as_said "${word[0]}" 4 "bytes sent, $run"
 done
 printf 'bytes sent: %d runs send what the formula says, %s s\n' ${#sends[@]} "$(since "$begin")"
@@ -181,7 +184,7 @@ cross() { # cross FROM DEVICE RANKS STAGE OUT KEY...: goes on behind step 2 of a
 one llama cpu 2 reduction=exact zero_stage=3 device=cpu
 same_run llama-cpu cpu 'the CPU on 1 and 2 ranks'
 cmp -s llama/state cpu/state && fail 'GPU and CPU give the same bits: was it the GPU?'
-for way in 'cpu cuda 3 2' 'llama cpu 4 3' 'llama-4-3 cpu 1 1' 'llama-cpu cuda 2 3'; do
+for way in 'cpu cuda 3 2' 'llama cpu 4 3' 'llama-4-3-dp_shard_size=2 cpu 1 1' 'llama-cpu cuda 2 3'; do
     read -ra word <<<"$way"
     out=cross-${way// /-}
     cross "${word[@]}" "$out"
@@ -215,6 +218,24 @@ rm -r strict/checkpoint-000004
 refused strict "$(find strict -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | tr '\n' ' ')" 2 \
     'other hardware .* resume_strict is set' 2 reduction=exact resume_from_checkpoint=auto resume_strict=true
 printf 'checkpoints: %s s\n' "$(since "$begin")"
+
+# --- a dependency between streams that is forgotten is noticed: a planted fault in every step. Streams in
+# order of creation: 1 compute, 2 comm. Other bits, or an error, under one of a few seeds.
+
+begin=$(seconds)
+for forgotten in 12 21; do
+    noticed=
+    for seed in 1 2 3 4 5; do
+        read -ra more <<<"${keys[deep]}"
+        rm -rf forgot
+        MBUYU_EMU_SEED=$seed MBUYU_EMU_FORGET=$forgotten train 2 "${common[@]}" "${more[@]}" device=cuda \
+            reduction=exact zero_stage=3 comm_timeout=20 output_dir=forgot || noticed=$seed
+        [ -n "$noticed" ] || cmp -s deep/final/model.safetensors forgot/final/model.safetensors || noticed=$seed
+        [ -z "$noticed" ] || break
+    done
+    [ -n "$noticed" ] || fail "nobody notices that stream ${forgotten:0:1} never waits for stream ${forgotten:1}"
+done
+printf 'forgotten edges between streams: both ways noticed, %s s\n' "$(since "$begin")"
 
 # --- wrong requests
 

@@ -79,7 +79,8 @@ cmp -s other-seed/state lora-1/state && fail 'another seed gave the same state'
 one deep deep-1 1 reduction=exact
 ways=('lora 2 1 gradient_checkpointing=true' 'gpt2 2 1 gradient_checkpointing=true' 'lora 3 0' 'gpt2 3 0'
     'llama 1 3' 'llama 2 2' 'llama 4 3' 'lora 3 3' 'lora 4 2' 'gpt2 2 3 gradient_checkpointing=true' 'gpt2 8 2'
-    'deep 3 3' 'deep 8 3 gradient_checkpointing=true' 'deep 4 2')
+    'deep 3 3' 'deep 8 3 gradient_checkpointing=true' 'deep 4 2'
+    'deep 4 3 dp_shard_size=2' 'gpt2 8 2 dp_shard_size=4' 'lora 4 1 dp_shard_size=2' 'llama 3 2 dp_shard_size=1')
 if [ "$long" = 1 ]; then
     one deep-freeze deep-freeze-1 1 reduction=exact
     for name in "${short[@]}" deep deep-freeze; do
@@ -88,6 +89,7 @@ if [ "$long" = 1 ]; then
                 ways+=("$name $n $stage")
             done
         done
+        ways+=("$name 4 "{1,2,3}' dp_shard_size='{1,2} "$name 8 3 dp_shard_size=4")
         ways+=("$name 3 3 gradient_checkpointing=true" "$name 2 2 gradient_checkpointing=true")
     done
 fi
@@ -98,7 +100,18 @@ for way in "${ways[@]}"; do
         overwrite_output_dir=true
     same_run "${word[0]}-1" "${way// /-}" "$way"
 done
-printf '%d runs at stages 0, 2, 3, or recomputed: the same bits, %s s\n' ${#ways[@]} "$(since "$begin")"
+printf '%d runs at stages 0, 2, 3, with copies, or recomputed: the same bits, %s s\n' ${#ways[@]} "$(since "$begin")"
+
+# --- a run of two copies goes on as one of one, and the other way round
+one deep copies 4 reduction=exact zero_stage=3 dp_shard_size=2 save_steps=10
+for way in '3 1 0' '4 2 -1' '2 3 1'; do
+    read -ra word <<<"$way"
+    rm -rf on && cp -r copies on && rm -r on/checkpoint-000020 on/final
+    MBUYU_LOG=info one deep on "${word[0]}" reduction=exact zero_stage="${word[1]}" dp_shard_size="${word[2]}" \
+        save_steps=10 resume_from_checkpoint=auto
+    grep -q 'resuming from .*(step 10,' log || fail "copies, $way: not resumed: $(cat log)"
+    same_run deep-1 on "saved by two copies of two, gone on with $way"
+done
 
 # --- every rank keeps its share of the optimizer's state, and at most a grain more
 "$helpers/checkpoint_digest" llama-3/checkpoint-000020 --shares >shares
@@ -123,6 +136,14 @@ for n in 2 3 4; do
             done
         done
     done
+done
+for way in '1 exact 2' '2 default 1' '3 exact 2'; do
+    read -ra word <<<"$way"
+    MBUYU_LOG=debug must_train 4 "${common[@]}" "${pairs[@]}" model_name_or_path=deep add_eos=true \
+        per_device_train_batch_size=1 global_batch_size=7 max_length=40 reduction="${word[1]}" max_steps=4 \
+        zero_stage="${word[0]}" dp_shard_size="${word[2]}" save_strategy=no output_dir=bytes overwrite_output_dir=true
+    bytes_as_said 4 4 "stage ${word[0]}, ${word[1]}, groups of ${word[2]} of 4 ranks"
+    checked=$((checked + 1))
 done
 printf 'bytes sent in %d runs at stages 0 to 3 on 2 to 4 ranks: exactly the formula, %s s\n' $checked "$(since "$begin")"
 

@@ -49,7 +49,9 @@ static void two_by_two(void **state)
 {
     mb_mesh *m = mesh_of(2, NULL);
 
-    assert_int_equal(members(m->dp), 15);
+    assert_int_equal(members(m->world), 15);
+    assert_int_equal(members(m->parts), 15);
+    assert_int_equal(m->parts->rank, launch.rank % 2 * 2 + launch.rank / 2);
     assert_int_equal(members(m->dp_inner), launch.rank < 2 ? 3 : 12);
     assert_int_equal(members(m->dp_outer), launch.rank % 2 == 0 ? 5 : 10);
     assert_int_equal(m->dp_inner->rank, launch.rank % 2);
@@ -67,6 +69,7 @@ static void one_axis_may_be_everybody(void **state)
         mb_mesh *m = mesh_of(shards[i], NULL);
         assert_int_equal(members(shards[i] == 1 ? m->dp_outer : m->dp_inner), 15);
         assert_int_equal(members(shards[i] == 1 ? m->dp_inner : m->dp_outer), 1 << launch.rank);
+        assert_ptr_equal(m->parts, launch.world);
         mb_mesh_free(m);
     }
     mb_mesh_free(NULL);
@@ -105,8 +108,7 @@ static void hybrid(mb_mesh *m, mb_device *device)
 
     numbers(x, N);
     memcpy(want, x, N * sizeof *x);
-    mb_comm *host = mb_comm_host(m->dp);
-    OK(host->ops->all_reduce(host, want, N, MB_DTYPE_I64, MB_SUM));
+    OK(m->world->ops->all_reduce(m->world, want, N, MB_DTYPE_I64, MB_SUM));
     if (device != NULL)
         OK(device->ops->alloc(device, N * sizeof *x, "numbers", &p));
     t = mb_tensor_1d(p, MB_DTYPE_I64, N);
@@ -114,12 +116,12 @@ static void hybrid(mb_mesh *m, mb_device *device)
         OK(mb_device_write(device, &t, x));
     int64_t *mine = (int64_t *)p + at[me];
     const int64_t outside = m->dp_outer->bytes_sent, inside = m->dp_inner->bytes_sent;
-    OK(mb_comm_after(m->dp, MB_STREAM_COMPUTE));
+    OK(mb_comm_after(m->dp_inner, MB_STREAM_COMPUTE));
     OK(m->dp_inner->ops->reduce_scatter(m->dp_inner, p, at, MB_DTYPE_I64, work, work_bytes));
     OK(m->dp_outer->ops->all_reduce(m->dp_outer, mine, own, MB_DTYPE_I64, MB_SUM));
     OK(m->dp_inner->ops->all_gather(m->dp_inner, p, at, MB_DTYPE_I64));
-    OK(mb_comm_before(m->dp, MB_STREAM_COMPUTE));
-    OK(mb_comm_wait(m->dp, MB_STREAM_COMPUTE));
+    OK(mb_comm_before(m->dp_inner, MB_STREAM_COMPUTE));
+    OK(mb_comm_wait(m->dp_inner, MB_STREAM_COMPUTE));
     assert_int_equal(m->dp_outer->bytes_sent - outside,
                      mb_comm_mpi_all_reduce_bytes(m->dp_outer->rank, 2, own, MB_DTYPE_I64));
     assert_int_equal(m->dp_inner->bytes_sent - inside, 8 * (N - own) + 8 * own);
@@ -150,7 +152,7 @@ static void sums_go_over_both_axes_on_devices(void **state)
     assert_int_equal(members(m->dp_inner), launch.rank < 2 ? 3 : 12);
     for (int i = 0; i < 8; i++)
         hybrid(m, gpu);
-    OK(m->dp->ops->barrier(m->dp));
+    OK(m->dp_inner->ops->barrier(m->dp_inner));
     mb_mesh_free(m);
     m = mesh_of(MB_SHARD_ALL, gpu);
     assert_int_equal(m->dp_outer->size, 1);
@@ -173,7 +175,7 @@ static void a_lost_rank_brings_down_both_axes(void **state)
     if (launch.rank != 3) {
         OK(m->dp_inner->ops->all_reduce(m->dp_inner, p, 8, MB_DTYPE_F32, MB_SUM));
         OK(m->dp_outer->ops->all_reduce(m->dp_outer, p, 8, MB_DTYPE_F32, MB_SUM));
-        assert_int_equal(mb_comm_wait(m->dp, MB_STREAM_COMM), MB_EPEER);
+        assert_int_equal(mb_comm_wait(m->dp_inner, MB_STREAM_COMM), MB_EPEER);
         assert_non_null(strstr(mb_status_sentence(), "all_reduce of 8 F32"));
         assert_int_equal(mb_comm_wait(m->dp_outer, MB_STREAM_COMM), MB_EPEER);
         mb_status_clear();

@@ -50,7 +50,7 @@ typedef struct faults {
 } faults;
 
 typedef struct problem {
-    mb_comm *comm;
+    mb_comm *comm; /* all ranks */
     mb_exec ex;
     mb_flat flat;
     mb_flat_segment segment[6];
@@ -68,7 +68,8 @@ static void *zeros(size_t n, size_t size)
     return p;
 }
 
-static void problem_new(problem *p, mb_comm *comm, bool exact, int stage, int64_t scale)
+/* Ranks that share copies as in mesh. */
+static void problem_on(problem *p, const mb_mesh *mesh, bool exact, int stage, int64_t scale)
 {
     const int64_t count[6] = {3 * scale + 17, scale, 5, 10 * scale + 1, 64, 2 * scale + 4000};
     const mb_optim_hyper hyper = {0.9f, 0.999f, 1e-8f, 0.1f};
@@ -77,7 +78,7 @@ static void problem_new(problem *p, mb_comm *comm, bool exact, int stage, int64_
     int64_t n = 0;
 
     memset(p, 0, sizeof *p);
-    p->comm = comm;
+    p->comm = mesh->world;
     p->ex = (mb_exec){.kernels = &kernels, .threads = launch.threads};
     for (int i = 0; i < 6; i++) {
         p->segment[i] = (mb_flat_segment){
@@ -95,7 +96,14 @@ static void problem_new(problem *p, mb_comm *comm, bool exact, int stage, int64_
                 (float)mb_rng_normal(mb_rng_key(3, 1, i), (uint64_t)j) * 0.1f;
     p->max_norm = 1.0;
     p->f = (faults){-1, -1, -1};
-    OK(mb_zero_new(comm, &p->ex, &p->flat, mb_optim_find("adamw"), &hyper, &o, &p->zero));
+    OK(mb_zero_new(mesh, &p->ex, &p->flat, mb_optim_find("adamw"), &hyper, &o, &p->zero));
+}
+
+static void problem_new(problem *p, mb_comm *comm, bool exact, int stage, int64_t scale)
+{
+    const mb_mesh mesh = mb_mesh_of_one_axis(comm);
+
+    problem_on(p, &mesh, exact, stage, scale);
 }
 
 static void problem_free(problem *p)
@@ -165,14 +173,15 @@ static mb_zero_outcome one_step(problem *p, int step, mb_zero_result *r)
 /* The optimizer state of all ranks, whole. */
 static void finish(problem *p)
 {
-    int64_t *bounds = zeros((size_t)p->comm->size + 1, 8), from, to;
+    mb_comm *parts = mb_zero_parts(p->zero);
+    int64_t *bounds = zeros((size_t)parts->size + 1, 8), from, to;
 
-    mb_flat_bounds(&p->flat, p->comm->size, bounds);
+    mb_flat_bounds(&p->flat, parts->size, bounds);
     mb_zero_own(p->zero, &from, &to);
     for (int i = 0; i < 2; i++) {
         p->state[i] = zeros(p->flat.count, 4);
         memcpy(p->state[i] + from, mb_zero_own_set(p->zero, 1 + i), (size_t)(to - from) * 4);
-        OK(p->comm->ops->all_gather(p->comm, p->state[i], bounds, MB_DTYPE_F32));
+        OK(parts->ops->all_gather(parts, p->state[i], bounds, MB_DTYPE_F32));
     }
     free(bounds);
 }
@@ -185,12 +194,12 @@ static void assert_same_bits(const problem *a, const problem *b)
         assert_memory_equal(a->state[i], b->state[i], (size_t)a->flat.count * 4);
 }
 
-static void exact_steps_have_the_bits_of_one_rank(int64_t scale, int stage)
+static void exact_steps_on(const mb_mesh *mesh, int64_t scale, int stage)
 {
     const faults f = {.huge_step = 7, .nan_step = 11, .inf_loss_step = 13};
     problem all, one;
 
-    problem_new(&all, launch.world, true, stage, scale);
+    problem_on(&all, mesh, true, stage, scale);
     problem_new(&one, mb_comm_self(), true, 1, scale);
     one.ex.threads = 1;
     all.f = one.f = f;
@@ -216,6 +225,26 @@ static void exact_steps_have_the_bits_of_one_rank(int64_t scale, int stage)
     assert_same_bits(&all, &one);
     problem_free(&all);
     problem_free(&one);
+}
+
+static void exact_steps_have_the_bits_of_one_rank(int64_t scale, int stage)
+{
+    const mb_mesh mesh = mb_mesh_of_one_axis(launch.world);
+
+    exact_steps_on(&mesh, scale, stage);
+}
+
+static void copies_that_are_shared_give_the_bits_of_one_rank(void **state)
+{
+    for (int shard = 1; shard < launch.size; shard++) {
+        const mb_mesh_options o = {.shard_size = shard};
+        mb_mesh *mesh = NULL;
+        if (launch.size % shard != 0)
+            continue;
+        OK(mb_mesh_new(launch.world, NULL, &o, &mesh));
+        exact_steps_on(mesh, 3000, 1);
+        mb_mesh_free(mesh);
+    }
 }
 
 static void exact_reduction_gives_the_bits_of_one_rank(void **state)
@@ -386,6 +415,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_reduction_gives_the_bits_of_one_rank),
+        cmocka_unit_test(copies_that_are_shared_give_the_bits_of_one_rank),
         cmocka_unit_test(stage_0_gives_the_bits_of_stage_1),
         cmocka_unit_test(ranks_without_a_grain_take_part),
         cmocka_unit_test(default_reduction_repeats_and_is_close_to_one_rank),

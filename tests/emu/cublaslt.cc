@@ -470,31 +470,6 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc_,
-                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                       const cublasLtMatmulAlgo_t *algo,
-                                       cublasLtMatmulHeuristicResult_t *result)
-{
-    problem p;
-    algorithm x;
-
-    const cublasStatus_t s = problem_of(handle, desc_, a, b, c, d, &p);
-    if (s != CUBLAS_STATUS_SUCCESS)
-        return s;
-    if (algo == nullptr || result == nullptr)
-        return CUBLAS_STATUS_INVALID_VALUE;
-    memcpy(&x, algo, sizeof x);
-    if (x.magic != ALGORITHM || x.shape != hash_of(p))
-        return CUBLAS_STATUS_INVALID_VALUE;
-    memset(result, 0, sizeof *result);
-    result->algo = *algo;
-    result->workspaceSize = x.workspace;
-    result->state = CUBLAS_STATUS_SUCCESS;
-    result->wavesCount = 1;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc_,
                               const void *alpha, const void *a, cublasLtMatrixLayout_t a_layout,
                               const void *b, cublasLtMatrixLayout_t b_layout, const void *beta,

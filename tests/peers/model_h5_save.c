@@ -23,13 +23,14 @@ static mb_status save(mb_launch *l, mb_flat *flat, const char *folder)
     const mb_checkpoints_options co = {.output_dir = folder, .piece_bytes = 32 << 10};
     const mb_checkpoint_info info = {
         .step = 7, .run_id = "peer", .state_json = "{\"cursor\": 3}", .recipe_yaml = "a: 1\n"};
+    const mb_mesh mesh = mb_mesh_of_one_axis(l->world);
     mb_exec ex = {.kernels = &none, .threads = 1};
     mb_save_outcome outcome;
     mb_checkpoints *c;
     mb_zero *z;
     int64_t from, to;
 
-    MB_TRY(mb_zero_new(l->world, &ex, flat, mb_optim_find("adamw"), &hyper, &zo, &z));
+    MB_TRY(mb_zero_new(&mesh, &ex, flat, mb_optim_find("adamw"), &hyper, &zo, &z));
     mb_zero_own(z, &from, &to);
     for (int s = 0; s < 2; s++)
         for (int64_t i = from; i < to; i++)

@@ -303,37 +303,6 @@ static void a_bias_of_another_type_is_added_apart(void **state)
     products_close(&p);
 }
 
-static void choices_travel_as_bytes(void **state)
-{
-    static const int64_t shapes[][3] = {{3, 4, 5}, {16, 16, 16}, {1, 48, 48}, {48, 1, 7}};
-    products p = products_open(), q = products_open();
-    uint8_t *bytes = NULL, *again = NULL;
-    size_t n = 0, n_again = 0;
-
-    for (int i = 0; i < 4; i++)
-        product(&p, shapes[i][0], shapes[i][1], shapes[i][2]);
-    ok(p.d->ops->choices_get(p.d, (void **)&bytes, &n));
-    ok(q.d->ops->choices_set(q.d, bytes, n));
-    for (int i = 3; i >= 0; i--) {
-        product(&q, shapes[i][0], shapes[i][1], shapes[i][2]);
-        check_product(&q, shapes[i][0], shapes[i][1], shapes[i][2]);
-    }
-    ok(q.d->ops->choices_get(q.d, (void **)&again, &n_again));
-    assert_int_equal(n, n_again);
-    assert_memory_equal(bytes, again, n);
-
-    refused(q.d->ops->choices_set(q.d, bytes, n - 1), MB_EDATA, "cut off");
-    bytes[0] ^= 1;
-    refused(q.d->ops->choices_set(q.d, bytes, n), MB_EDATA, "no stored choice");
-    bytes[0] ^= 1;
-    bytes[8] ^= 1; /* of another class: no error, no effect */
-    ok(q.d->ops->choices_set(q.d, bytes, n));
-    mb_free(bytes);
-    mb_free(again);
-    products_close(&p);
-    products_close(&q);
-}
-
 /* ---- what is said -------------------------------------------------------------------------- */
 
 static void what_cannot_be_had_is_a_sentence(void **state)
@@ -360,7 +329,6 @@ int main(void)
         cmocka_unit_test(after_a_recording_that_failed_work_goes_on),
         cmocka_unit_test(more_shapes_than_are_kept_cost_no_memory),
         cmocka_unit_test(a_bias_of_another_type_is_added_apart),
-        cmocka_unit_test(choices_travel_as_bytes),
         cmocka_unit_test(what_cannot_be_had_is_a_sentence),
     };
 

@@ -625,13 +625,14 @@ static void check_touch(const subject *s)
     mb_batch *b = new_batch();
     const mb_optim_hyper hyper = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
     const mb_zero_options o = {.stage = 1, .n_metrics = 2, .max_micro = 1};
+    const mb_mesh alone = mb_mesh_of_one_axis(mb_comm_self());
     mb_zero *z;
     row r[MAX_ROWS];
 
     some_rows(s, r);
     planned(e, b);
     fill(b, e, r, MAX_ROWS, 0);
-    ok(mb_zero_new(mb_comm_self(), &e->ex, &e->flat, mb_optim_find("adamw"), &hyper, &o, &z));
+    ok(mb_zero_new(&alone, &e->ex, &e->flat, mb_optim_find("adamw"), &hyper, &o, &z));
     for (int step = 0; step < 2; step++) {
         copies old = copy_all(e->model);
         one_step(e, z, b);
