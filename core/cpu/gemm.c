@@ -9,6 +9,8 @@
  * Fewer than FEW_ROWS rows, as when generating, are memory-bound: dot products of our own, whose
  * rows do not depend on one another either (but differ in the last bits from those of a tile).
  *
+ * Products of bf16 matrices are core/cpu/gemm_bf16.c's.
+ *
  * When A is transposed (weight gradients) M and N are features and K is tokens. With few tiles of C
  * K is also cut into pieces whose sums are formed apart and added in order.
  */
@@ -18,6 +20,7 @@
 #include <string.h>
 
 #include "core/cpu/cpu.h"
+#include "core/cpu/gemm_bf16.h"
 #include "core/cpu/gemm_tiles.h"
 #include "core/cpu/vec16.h"
 #include "core/cpu/vecmath.h"
@@ -123,6 +126,8 @@ size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool
     const product p = product_of(c, a, ta, b, tb, alpha, beta, bias);
     const int64_t partial = p.pieces > 1 ? p.pieces * p.m * p.n : 0;
 
+    if (a->dtype == MB_DTYPE_BF16)
+        return mb_cpu_gemm_bf16_workspace(ex, c, a, ta);
     if (has_few_rows(&p))
         return 0;
     return (size_t)(partial + ex->threads * p.edge_floats) * sizeof(float);
@@ -367,8 +372,9 @@ static mb_status check(const product *p, const mb_tensor *c, const mb_tensor *a,
     const int64_t am = p->ta ? mb_cols(a) : mb_rows(a);
     const int64_t bk = p->tb ? mb_cols(b) : mb_rows(b), bn = p->tb ? mb_rows(b) : mb_cols(b);
 
-    MB_REQUIRE(c->dtype == MB_DTYPE_F32 && a->dtype == MB_DTYPE_F32 && b->dtype == MB_DTYPE_F32,
-               MB_ENOTSUP, "gemm: types %s = %s x %s; the CPU multiplies F32 only",
+    MB_REQUIRE(a->dtype == b->dtype && (a->dtype == MB_DTYPE_F32 || a->dtype == MB_DTYPE_BF16) &&
+                   (c->dtype == MB_DTYPE_F32 || c->dtype == a->dtype),
+               MB_ENOTSUP, "gemm: types %s = %s x %s; the CPU multiplies F32 and BF16",
                mb_dtype_name(c->dtype), mb_dtype_name(a->dtype), mb_dtype_name(b->dtype));
     MB_REQUIRE(am == p->m && bk == p->k && bn == p->n, MB_ESHAPE,
                "gemm: (%lld x %lld) = (%lld x %lld) times (%lld x %lld) does not fit",
@@ -390,6 +396,8 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
     product p = product_of(c, a, ta, b, tb, alpha, beta, bias);
 
     MB_TRY(check(&p, c, a, b, bias));
+    if (a->dtype == MB_DTYPE_BF16)
+        return mb_cpu_gemm_bf16(ex, c, a, ta, b, tb, alpha, beta, bias);
     p.sgemm = mb_cpu_sgemm();
     MB_REQUIRE(p.sgemm != NULL, MB_EBUG, "gemm called before mb_cpu_init");
     if (p.m == 0 || p.n == 0)

@@ -1,4 +1,5 @@
-/* tests/bench/bench_gemm.c - GFLOP/s of the products of a training step, under both providers.
+/* tests/bench/bench_gemm.c - GFLOP/s of the products of a training step: f32 under both providers, and
+ * bf16 by the processor's instructions and in plain C.
  *
  *     bench_gemm [threads]
  *
@@ -11,6 +12,7 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm.h"
+#include "core/cpu/gemm_bf16.h"
 #include "core/cpu/init.h"
 #include "core/log.h"
 
@@ -29,29 +31,34 @@ static const struct {
     {"one token", 1, 49152, 576, false, true},     {"one token x W", 1, 2304, 768, false, false},
 };
 
-static mb_status floats(int64_t n, float **out)
+static mb_status numbers(mb_dtype d, int64_t n, void **out)
 {
-    MB_TRY(mb_pages((size_t)n * sizeof(float), "operands", (void **)out));
-    for (int64_t i = 0; i < n; i++)
-        (*out)[i] = (float)(i * 7919 % 2003) / 1000.0f - 1.0f;
+    MB_TRY(mb_pages((size_t)n * sizeof(float), "operands", out));
+    for (int64_t i = 0; i < n; i++) {
+        const float x = (float)(i * 7919 % 2003) / 1000.0f - 1.0f;
+        if (d == MB_DTYPE_F32)
+            ((float *)*out)[i] = x;
+        else
+            ((uint16_t *)*out)[i] = mb_f32_to_bf16(x);
+    }
     return MB_OK;
 }
 
-static mb_status bench(mb_exec *ex, size_t at)
+static mb_status bench(mb_exec *ex, mb_dtype d, size_t at)
 {
     const int64_t m = products[at].m, n = products[at].n, k = products[at].k;
     const bool ta = products[at].ta, tb = products[at].tb;
     const double flop = 2.0 * (double)m * (double)n * (double)k;
     const int repeats = (int)(4e9 / flop) + 1 < 20000 ? (int)(4e9 / flop) + 1 : 20000;
     double best = 1e30;
-    float *a, *b, *c;
+    void *a, *b, *c;
 
-    MB_TRY(floats(m * k, &a));
-    MB_TRY(floats(n * k, &b));
-    MB_TRY(floats(m * n, &c));
-    const mb_tensor at_ = mb_tensor_2d(a, MB_DTYPE_F32, ta ? k : m, ta ? m : k);
-    const mb_tensor bt = mb_tensor_2d(b, MB_DTYPE_F32, tb ? n : k, tb ? k : n);
-    mb_tensor ct = mb_tensor_2d(c, MB_DTYPE_F32, m, n);
+    MB_TRY(numbers(d, m * k, &a));
+    MB_TRY(numbers(d, n * k, &b));
+    MB_TRY(numbers(d, m * n, &c));
+    const mb_tensor at_ = mb_tensor_2d(a, d, ta ? k : m, ta ? m : k);
+    const mb_tensor bt = mb_tensor_2d(b, d, tb ? n : k, tb ? k : n);
+    mb_tensor ct = mb_tensor_2d(c, ta ? MB_DTYPE_F32 : d, m, n); /* as gradients of weights are */
 
     for (int round = 0; round < 4; round++) {
         const double start = mb_clock();
@@ -63,7 +70,8 @@ static mb_status bench(mb_exec *ex, size_t at)
     }
     printf("%-14s %6lld x %6lld x %5lld  %9.3f ms  %6.1f GFLOP/s  %6.1f GB/s\n", products[at].what,
            (long long)m, (long long)n, (long long)k, best * 1e3, flop / best * 1e-9,
-           4e-9 * (double)(m * k + n * k + m * n) / best);
+           1e-9 * (double)(mb_dtype_bytes(d, m * k + n * k) + mb_dtype_bytes(ct.dtype, m * n)) /
+               best);
     mb_pages_free(a, (size_t)(m * k) * sizeof(float));
     mb_pages_free(b, (size_t)(n * k) * sizeof(float));
     mb_pages_free(c, (size_t)(m * n) * sizeof(float));
@@ -85,7 +93,15 @@ static mb_status run(int threads)
         MB_TRY(mb_cpu_gemm_use(providers[p]));
         printf("\n%s\n", mb_cpu_gemm_provider());
         for (size_t i = 0; i < sizeof products / sizeof *products; i++)
-            MB_TRY(bench(&ex, i));
+            MB_TRY(bench(&ex, MB_DTYPE_F32, i));
+    }
+    for (int plain = 0; plain < 2; plain++) {
+        mb_cpu_bf16_native(plain == 0);
+        if (plain == 0 && !mb_cpu_bf16_is_native())
+            continue;
+        printf("\nbf16, %s\n", plain == 0 ? "avx512_bf16" : "plain");
+        for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+            MB_TRY(bench(&ex, MB_DTYPE_BF16, i));
     }
     mb_arena_free(scratch);
     return MB_OK;

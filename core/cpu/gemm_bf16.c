@@ -1,0 +1,266 @@
+/* core/cpu/gemm_bf16.c - C = alpha op(A) op(B) + beta C (+ bias) of bf16 matrices, sums in f32.
+ *
+ * C is cut into panels of 64 columns and ranges of rows. Whoever takes one packs op(B)'s 64 columns
+ * into pairs, which stay in its cache while the rows go by six at a time (core/cpu/gemm_pairs.c).
+ * Rows of A that lie along k are read where they are; a transposed A (weight gradients: k is tokens)
+ * is packed first, by all threads, in groups of 48 columns.
+ *
+ * Each number of C is one sum over k in order, in blocks of K_BLOCK between which it waits in f32.
+ * No cut changes it: its bits depend on k alone, not on threads, rows or neighbours. It is rounded
+ * once, after alpha, beta and bias.
+ */
+#include "core/cpu/gemm_bf16.h"
+
+#include <omp.h>
+#include <string.h>
+
+#include "core/cpu/cpu.h"
+
+enum {
+    K_BLOCK = 2048,           /* a panel of 256 KiB */
+    WANTED_UNITS = 8,         /* per thread, so that all end together */
+    LEAST_ROWS = 96,          /* of a unit: what packing its panel is spread over */
+    STRIP_ROWS = 384,         /* most of a unit whose sums wait between blocks of k */
+    PACKED_ELEMENTS = 8 << 20 /* most of A that is packed at once */
+};
+
+typedef struct product {
+    int64_t m, n, k, lda, ldb, ldc;
+    const uint16_t *a, *b;
+    const mb_tensor *bias;
+    void *c;
+    bool c_is_bf16, ta, tb;
+    float alpha, beta;
+    /* the cut */
+    bool packs_a;
+    int64_t pairs;      /* of k */
+    int64_t block_rows; /* of C, for which A is packed at once: all when it is not */
+    int64_t unit_rows;
+    uint16_t *packed; /* A: (groups of rows, pairs, MB_PAIR_GROUP) pairs */
+    char *own;        /* own_bytes per thread: panel, sums that wait */
+    size_t own_bytes;
+} product;
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int64_t round_up(int64_t a, int64_t b)
+{
+    return ceil_div(a, b) * b;
+}
+
+/* Pairs of rows that lie along k are read as they are, but not beyond the end of the last. */
+static void cut(product *p, int threads)
+{
+    const int64_t panels = ceil_div(p->n, MB_PAIR_COLS), block = least(p->pairs, K_BLOCK / 2);
+    int64_t rows;
+
+    p->block_rows = p->m;
+    if (p->packs_a)
+        p->block_rows = least(p->m, round_up(PACKED_ELEMENTS / (2 * p->pairs) + 1, MB_PAIR_GROUP));
+    rows = ceil_div(p->block_rows, ceil_div(WANTED_UNITS * threads, panels));
+    rows = rows < LEAST_ROWS ? LEAST_ROWS : rows;
+    if (p->pairs > block && rows > STRIP_ROWS)
+        rows = STRIP_ROWS;
+    p->unit_rows = round_up(rows, MB_PAIR_GROUP);
+    p->own_bytes = (size_t)(block * MB_PAIR_COLS) * sizeof(uint32_t);
+    if (p->pairs > block)
+        p->own_bytes += (size_t)(p->unit_rows * MB_PAIR_COLS) * sizeof(float);
+}
+
+static size_t packed_bytes(const product *p)
+{
+    return p->packs_a
+               ? (size_t)(round_up(p->block_rows, MB_PAIR_GROUP) * p->pairs) * sizeof(uint32_t)
+               : 0;
+}
+
+static product sizes_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a, bool ta)
+{
+    product p = {.m = mb_rows(c), .n = mb_cols(c), .k = ta ? mb_rows(a) : mb_cols(a), .ta = ta};
+
+    p.pairs = (p.k + 1) / 2;
+    p.packs_a = ta || p.k % 2 != 0;
+    if (p.m > 0 && p.n > 0 && p.k > 0)
+        cut(&p, ex->threads);
+    return p;
+}
+
+size_t mb_cpu_gemm_bf16_workspace(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a,
+                                  bool ta)
+{
+    const product p = sizes_of(ex, c, a, ta);
+
+    return packed_bytes(&p) + (size_t)ex->threads * p.own_bytes;
+}
+
+/* ---- what comes of sums --------------------------------------------------------------------- */
+
+MB_CPU_CLONES
+static void finish_f32(float *restrict c, const float *restrict sum, const float *restrict bias,
+                       int64_t n, float alpha, float beta)
+{
+    if (beta == 0.0f) {
+        for (int64_t j = 0; j < n; j++)
+            c[j] = alpha * sum[j] + bias[j];
+    } else {
+        for (int64_t j = 0; j < n; j++)
+            c[j] = alpha * sum[j] + beta * c[j] + bias[j];
+    }
+}
+
+MB_CPU_CLONES
+static void finish_bf16(uint16_t *restrict c, const float *restrict sum, const float *restrict bias,
+                        int64_t n, float alpha, float beta)
+{
+    if (beta == 0.0f) {
+        for (int64_t j = 0; j < n; j++)
+            c[j] = mb_f32_to_bf16(alpha * sum[j] + bias[j]);
+    } else {
+        for (int64_t j = 0; j < n; j++)
+            c[j] = mb_f32_to_bf16(alpha * sum[j] + beta * mb_bf16_to_f32(c[j]) + bias[j]);
+    }
+}
+
+static void load_bias(const product *p, int64_t j0, int64_t n, float bias[MB_PAIR_COLS])
+{
+    memset(bias, 0, MB_PAIR_COLS * sizeof *bias);
+    for (int64_t j = 0; j < n && p->bias != NULL; j++)
+        bias[j] = p->bias->dtype == MB_DTYPE_F32
+                      ? mb_f32(p->bias)[j0 + j]
+                      : mb_bf16_to_f32(((const uint16_t *)p->bias->data)[j0 + j]);
+}
+
+static void finish_rows(const product *p, int64_t i0, int64_t rows, int64_t j0, int64_t n,
+                        const float *sum, const float *bias)
+{
+    for (int64_t i = 0; i < rows; i++, sum += MB_PAIR_COLS) {
+        const int64_t at = (i0 + i) * p->ldc + j0;
+        if (p->c_is_bf16)
+            finish_bf16((uint16_t *)p->c + at, sum, bias, n, p->alpha, p->beta);
+        else
+            finish_f32((float *)p->c + at, sum, bias, n, p->alpha, p->beta);
+    }
+}
+
+/* ---- a unit: rows of a panel ---------------------------------------------------------------- */
+
+static void pack_panel(const product *p, uint32_t *to, int64_t j0, int64_t n, int64_t k0, int64_t k)
+{
+    if (p->tb)
+        mb_cpu_pack_cols(to, MB_PAIR_COLS, p->b + j0 * p->ldb + k0, p->ldb, k, n);
+    else
+        mb_cpu_pack_rows(to, MB_PAIR_COLS, p->b + k0 * p->ldb + j0, p->ldb, k, n);
+}
+
+/* Rows [i0, i0 + rows) of C, of which A's packed part starts at row `base`. */
+static void run_unit(const product *p, mb_pairs_fn *multiply, int64_t base, int64_t i0,
+                     int64_t rows, int64_t j0)
+{
+    const int64_t block = K_BLOCK, n = least(MB_PAIR_COLS, p->n - j0);
+    uint32_t *panel = (uint32_t *)(p->own + (size_t)omp_get_thread_num() * p->own_bytes);
+    float *strip = (float *)(panel + least(p->pairs, block / 2) * MB_PAIR_COLS);
+    float tile[MB_PAIR_ROWS * MB_PAIR_COLS], bias[MB_PAIR_COLS];
+
+    load_bias(p, j0, n, bias);
+    for (int64_t k0 = 0; k0 < p->k; k0 += block) {
+        const int64_t k = least(block, p->k - k0), pairs = (k + 1) / 2;
+        pack_panel(p, panel, j0, n, k0, k);
+        for (int64_t i = i0; i < i0 + rows; i += MB_PAIR_ROWS) {
+            const int64_t height = least(MB_PAIR_ROWS, i0 + rows - i), in = i - base;
+            float *sum = p->k > block ? strip + (i - i0) * MB_PAIR_COLS : tile;
+            if (p->packs_a)
+                multiply(sum,
+                         p->packed + 2 * ((in / MB_PAIR_GROUP * p->pairs + k0 / 2) * MB_PAIR_GROUP +
+                                          in % MB_PAIR_GROUP),
+                         2, 2 * MB_PAIR_GROUP, (int)height, panel, pairs, k0 > 0);
+            else
+                multiply(sum, p->a + i * p->lda + k0, p->lda, 2, (int)height, panel, pairs, k0 > 0);
+            if (k0 + k == p->k)
+                finish_rows(p, i, height, j0, n, sum, bias);
+        }
+    }
+}
+
+/* Group g of the rows of op(A) from `base`. */
+static void pack_group(const product *p, int64_t base, int64_t g)
+{
+    const int64_t i = base + g * MB_PAIR_GROUP, n = least(MB_PAIR_GROUP, p->m - i);
+    uint32_t *to = (uint32_t *)p->packed + g * p->pairs * MB_PAIR_GROUP;
+
+    if (p->ta)
+        mb_cpu_pack_rows(to, MB_PAIR_GROUP, p->a + i, p->lda, p->k, n);
+    else
+        mb_cpu_pack_cols(to, MB_PAIR_GROUP, p->a + i * p->lda, p->lda, p->k, n);
+}
+
+/* Rows [base, base + rows) of C; all threads of the team. */
+static void run_block(const product *p, mb_pairs_fn *multiply, int64_t base, int64_t rows)
+{
+    const int64_t ranges = ceil_div(rows, p->unit_rows), panels = ceil_div(p->n, MB_PAIR_COLS);
+
+    if (p->packs_a) {
+#pragma omp for schedule(dynamic)
+        for (int64_t g = 0; g < ceil_div(rows, MB_PAIR_GROUP); g++)
+            pack_group(p, base, g);
+    }
+#pragma omp for schedule(dynamic)
+    for (int64_t u = 0; u < ranges * panels; u++) {
+        const int64_t i0 = u % ranges * p->unit_rows;
+        run_unit(p, multiply, base, base + i0, least(p->unit_rows, rows - i0),
+                 u / ranges * MB_PAIR_COLS);
+    }
+}
+
+static void no_products(const product *p)
+{
+    const float zeros[MB_PAIR_COLS] = {0};
+    float bias[MB_PAIR_COLS];
+
+    for (int64_t j0 = 0; j0 < p->n; j0 += MB_PAIR_COLS) {
+        const int64_t n = least(MB_PAIR_COLS, p->n - j0);
+        load_bias(p, j0, n, bias);
+        for (int64_t i = 0; i < p->m; i++)
+            finish_rows(p, i, 1, j0, n, zeros, bias);
+    }
+}
+
+mb_status mb_cpu_gemm_bf16(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta,
+                           const mb_tensor *b, bool tb, float alpha, float beta,
+                           const mb_tensor *bias)
+{
+    product p = sizes_of(ex, c, a, ta);
+    mb_pairs_fn *multiply = mb_cpu_pairs();
+    const int team = p.m * p.n * p.k < 65536 ? 1 : ex->threads;
+
+    p.a = a->data;
+    p.b = b->data;
+    p.c = c->data;
+    p.c_is_bf16 = c->dtype == MB_DTYPE_BF16;
+    p.bias = bias;
+    p.lda = mb_row_stride(a);
+    p.ldb = mb_row_stride(b);
+    p.ldc = mb_row_stride(c);
+    p.tb = tb;
+    p.alpha = alpha;
+    p.beta = beta;
+    if (p.m == 0 || p.n == 0)
+        return MB_OK;
+    if (p.k == 0) {
+        no_products(&p);
+        return MB_OK;
+    }
+    p.packed = ex->workspace;
+    p.own = (char *)ex->workspace + packed_bytes(&p);
+#pragma omp parallel num_threads(team)
+    for (int64_t base = 0; base < p.m; base += p.block_rows)
+        run_block(&p, multiply, base, least(p.block_rows, p.m - base));
+    return MB_OK;
+}
