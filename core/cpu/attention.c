@@ -112,20 +112,20 @@ static void drop(const job *jb, const block *b, int64_t k0)
 }
 
 /* o = O / l and lse; a query that sees nothing gives 0 and -inf. */
-static void finish(const job *jb, const block *b)
+static void finish(const job *jb, block *b)
 {
     const int64_t hd = jb->at->head_dim, row0 = jb->at->q_start[b->s] + b->from;
 
     for (int64_t i = 0; i < b->rows; i++) {
         const float inverse = b->l[i] > 0.0f ? 1.0f / b->l[i] : b->l[i]; /* NaN stays NaN */
-        float *o = mb_row(jb->o, row0 + i) + b->head * hd;
 
         for (int64_t d = 0; d < hd; d++)
-            o[d] = b->o[i * hd + d] * inverse;
+            b->o[i * hd + d] *= inverse;
         if (jb->lse != NULL)
             mb_row(jb->lse, b->head)[row0 + i] =
                 b->l[i] == 0.0f ? -INFINITY : b->m[i] + logf(b->l[i]);
     }
+    mb_att_store(jb->o, row0, b->head * hd, b->o, b->rows, hd, false);
 }
 
 static void start_rows(block *b, int64_t rows, int64_t hd)
@@ -142,17 +142,15 @@ static void many_queries(const job *jb, block *b)
     const mb_attention *at = jb->at;
     const int64_t hd = at->head_dim, kv = b->head / (at->heads / at->kv_heads);
     const mb_span blocks = mb_att_key_blocks(at, b->s, b->from, b->from + b->rows);
-    const int64_t ldk = mb_row_stride(jb->k), ldv = mb_row_stride(jb->v);
 
     start_rows(b, Q, hd);
-    mb_att_load(b->q, mb_row(jb->q, at->q_start[b->s] + b->from) + b->head * hd,
-                mb_row_stride(jb->q), b->rows, hd, at->scale);
+    mb_att_load(b->q, jb->q, at->q_start[b->s] + b->from, b->head * hd, b->rows, hd, at->scale);
     for (int64_t k0 = blocks.lo * K; k0 < blocks.hi * K; k0 += K) {
         const int64_t left = at->k_len[b->s] - k0, n = left < K ? left : K;
         const int64_t row = at->k_start[b->s] + k0;
 
-        mb_att_load(b->k, mb_row(jb->k, row) + kv * hd, ldk, n, hd, 1.0f);
-        mb_att_load(b->v, mb_row(jb->v, row) + kv * hd, ldv, n, hd, 1.0f);
+        mb_att_load(b->k, jb->k, row, kv * hd, n, hd, 1.0f);
+        mb_att_load(b->v, jb->v, row, kv * hd, n, hd, 1.0f);
         jb->sgemm(false, true, Q, K, hd, 1.0f, b->q, hd, b->k, hd, 0.0f, b->p, K);
         softmax_block(jb, b, k0);
         if (b->rows < Q)
@@ -192,29 +190,43 @@ static void add_values(float *restrict o, const float *restrict p, const float *
             o[d] += p[j] * values[j * ld + d];
 }
 
+/* n rows of hd floats and how far apart they are: where they lie, or widened in `buffer`. */
+typedef struct rows {
+    const float *at;
+    int64_t ld;
+} rows;
+
+static rows rows_of(const mb_tensor *t, int64_t row, int64_t col, int64_t n, int64_t hd,
+                    float *buffer)
+{
+    if (t->dtype == MB_DTYPE_F32)
+        return (rows){mb_row(t, row) + col, mb_row_stride(t)};
+    mb_att_load(buffer, t, row, col, n, hd, 1.0f);
+    return (rows){buffer, hd};
+}
+
 /* A single query: b->rows is 1. */
 static void one_query(const job *jb, block *b)
 {
     const mb_attention *at = jb->at;
     const int64_t hd = at->head_dim, kv = b->head / (at->heads / at->kv_heads);
     const mb_span blocks = mb_att_key_blocks(at, b->s, b->from, b->from + 1);
-    const int64_t ldk = mb_row_stride(jb->k), ldv = mb_row_stride(jb->v);
-    const float *q = mb_row(jb->q, at->q_start[b->s] + b->from) + b->head * hd;
 
     start_rows(b, 1, hd);
-    for (int64_t d = 0; d < hd; d++)
-        b->q[d] = q[d] * at->scale;
+    mb_att_load(b->q, jb->q, at->q_start[b->s] + b->from, b->head * hd, 1, hd, at->scale);
     for (int64_t k0 = blocks.lo * K; k0 < blocks.hi * K; k0 += K) {
         const int64_t left = at->k_len[b->s] - k0, n = left < K ? left : K;
         const int64_t row = at->k_start[b->s] + k0;
+        const rows k = rows_of(jb->k, row, kv * hd, n, hd, b->k);
+        const rows v = rows_of(jb->v, row, kv * hd, n, hd, b->v);
 
         memset(b->p, 0, K * sizeof(float));
-        score_keys(b->p, b->q, mb_row(jb->k, row) + kv * hd, ldk, n, hd);
+        score_keys(b->p, b->q, k.at, k.ld, n, hd);
         b->rows = 1;
         softmax_block(jb, b, k0);
         if (at->dropout > 0.0f)
             drop(jb, b, k0);
-        add_values(b->o, b->p, mb_row(jb->v, row) + kv * hd, ldv, n, hd);
+        add_values(b->o, b->p, v.at, v.ld, n, hd);
     }
     finish(jb, b);
 }

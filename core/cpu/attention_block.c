@@ -54,15 +54,63 @@ mb_span mb_att_query_blocks(const mb_attention *at, int64_t s, int64_t from, int
     return (mb_span){lo / MB_ATT_Q, (hi + MB_ATT_Q - 1) / MB_ATT_Q};
 }
 
+static void *row_at(const mb_tensor *t, int64_t row, int64_t col)
+{
+    return (char *)t->data + mb_dtype_bytes(t->dtype, row * mb_row_stride(t) + col);
+}
+
 MB_CPU_CLONES
-void mb_att_load(float *restrict to, const float *from, int64_t ld, int64_t rows, int64_t hd,
-                 float factor)
+static void load_f32(float *restrict to, const float *restrict from, int64_t ld, int64_t rows,
+                     int64_t hd, float factor)
 {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < hd; j++)
             to[i * hd + j] = from[i * ld + j] * factor;
+}
+
+MB_CPU_CLONES
+static void load_bf16(float *restrict to, const uint16_t *restrict from, int64_t ld, int64_t rows,
+                      int64_t hd, float factor)
+{
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < hd; j++)
+            to[i * hd + j] = mb_bf16_to_f32(from[i * ld + j]) * factor;
+}
+
+void mb_att_load(float *to, const mb_tensor *t, int64_t row, int64_t col, int64_t rows, int64_t hd,
+                 float factor)
+{
+    if (t->dtype == MB_DTYPE_BF16)
+        load_bf16(to, row_at(t, row, col), mb_row_stride(t), rows, hd, factor);
+    else
+        load_f32(to, row_at(t, row, col), mb_row_stride(t), rows, hd, factor);
     if (rows < MB_ATT_Q)
         memset(to + rows * hd, 0, (size_t)((MB_ATT_Q - rows) * hd) * sizeof *to);
+}
+
+MB_CPU_CLONES
+static void store_f32(float *restrict to, const float *restrict from, int64_t n, bool acc)
+{
+    for (int64_t d = 0; d < n; d++)
+        to[d] = (acc ? to[d] : 0.0f) + from[d];
+}
+
+MB_CPU_CLONES
+static void store_bf16(uint16_t *restrict to, const float *restrict from, int64_t n, bool acc)
+{
+    for (int64_t d = 0; d < n; d++)
+        to[d] = mb_f32_to_bf16((acc ? mb_bf16_to_f32(to[d]) : 0.0f) + from[d]);
+}
+
+void mb_att_store(mb_tensor *t, int64_t row, int64_t col, const float *from, int64_t rows,
+                  int64_t hd, bool acc)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        if (t->dtype == MB_DTYPE_BF16)
+            store_bf16(row_at(t, row + i, col), from + i * hd, hd, acc);
+        else
+            store_f32(row_at(t, row + i, col), from + i * hd, hd, acc);
+    }
 }
 
 /* Philox for the block's MB_ATT_K / 4 counters side by side, so that it vectorises. */
@@ -101,7 +149,7 @@ void mb_att_dropout(const mb_attention *at, int64_t head, int64_t row, int64_t p
 static void zero_rows(mb_tensor *t, int64_t from, int64_t to)
 {
     for (int64_t r = from; r < to; r++)
-        memset(mb_row(t, r), 0, (size_t)mb_cols(t) * sizeof(float));
+        memset(row_at(t, r, 0), 0, (size_t)mb_dtype_bytes(t->dtype, mb_cols(t)));
 }
 
 void mb_att_zero_gaps(mb_tensor *t, int64_t n_seq, const int32_t *start, const int32_t *len)
@@ -149,6 +197,11 @@ mb_status mb_att_check(const char *kernel, const mb_tensor *q, const mb_tensor *
                "not fit",
                kernel, (long long)mb_cols(q), (long long)mb_cols(k), (long long)mb_cols(v),
                (long long)at->heads, (long long)at->kv_heads, (long long)at->head_dim);
+    MB_REQUIRE((q->dtype == MB_DTYPE_F32 || q->dtype == MB_DTYPE_BF16) && k->dtype == q->dtype &&
+                   v->dtype == q->dtype,
+               MB_ENOTSUP,
+               "%s: q, k and v of types %s, %s and %s; all F32 or all BF16 is supported", kernel,
+               mb_dtype_name(q->dtype), mb_dtype_name(k->dtype), mb_dtype_name(v->dtype));
     MB_REQUIRE(at->dropout >= 0.0f && at->dropout < 1.0f, MB_EARG,
                "%s: dropout %g is not in [0, 1)", kernel, (double)at->dropout);
     for (int64_t s = 0; s < at->n_seq; s++)

@@ -24,9 +24,13 @@ mb_span mb_att_key_blocks(const mb_attention *at, int64_t s, int64_t from, int64
 /* Query blocks of sequence s that see any of keys [from, to). */
 mb_span mb_att_query_blocks(const mb_attention *at, int64_t s, int64_t from, int64_t to);
 
-/* `rows` rows of hd floats, ld apart, times `factor`, to 64 rows hd apart, the rest zero. */
-void mb_att_load(float *restrict to, const float *from, int64_t ld, int64_t rows, int64_t hd,
+/* `rows` rows of t from `row` on, columns [col, col + hd), times `factor`, as f32 to 64 rows hd apart,
+ * the rest zero. */
+void mb_att_load(float *to, const mb_tensor *t, int64_t row, int64_t col, int64_t rows, int64_t hd,
                  float factor);
+/* The way back: rows of t = from, or += when acc. Rounded once. */
+void mb_att_store(mb_tensor *t, int64_t row, int64_t col, const float *from, int64_t rows,
+                  int64_t hd, bool acc);
 
 /* keep[0..MB_ATT_K) = 0 or 1/(1-p) for keys k0.. of the query at tensor row `row`, position pos. */
 void mb_att_dropout(const mb_attention *at, int64_t head, int64_t row, int64_t pos, int64_t k0,

@@ -93,8 +93,8 @@ static void load_keys(const job *jb, buffers *b, const pair *p)
     const int64_t hd = jb->at->head_dim, kv = p->head / (jb->at->heads / jb->at->kv_heads);
     const int64_t row = jb->at->k_start[p->s] + p->k0;
 
-    mb_att_load(b->k, mb_row(jb->k, row) + kv * hd, mb_row_stride(jb->k), p->k_rows, hd, 1.0f);
-    mb_att_load(b->v, mb_row(jb->v, row) + kv * hd, mb_row_stride(jb->v), p->k_rows, hd, 1.0f);
+    mb_att_load(b->k, jb->k, row, kv * hd, p->k_rows, hd, 1.0f);
+    mb_att_load(b->v, jb->v, row, kv * hd, p->k_rows, hd, 1.0f);
 }
 
 MB_CPU_CLONES
@@ -103,14 +103,13 @@ static void load_queries(const job *jb, buffers *b, const pair *p)
     const int64_t hd = jb->at->head_dim, row = jb->at->q_start[p->s] + p->q0;
     const float *lse = mb_row(jb->lse, p->head) + row;
 
-    mb_att_load(b->q, mb_row(jb->q, row) + p->head * hd, mb_row_stride(jb->q), p->q_rows, hd,
-                jb->at->scale);
-    mb_att_load(b->d_o, mb_row(jb->d_o, row) + p->head * hd, mb_row_stride(jb->d_o), p->q_rows, hd,
-                1.0f);
+    mb_att_load(b->d_o, jb->d_o, row, p->head * hd, p->q_rows, hd, 1.0f);
+    mb_att_load(b->q, jb->o, row, p->head * hd, p->q_rows, hd, 1.0f);
     for (int64_t i = 0; i < p->q_rows; i++) {
-        b->delta[i] = mb_dotf(b->d_o + i * hd, mb_row(jb->o, row + i) + p->head * hd, hd);
+        b->delta[i] = mb_dotf(b->d_o + i * hd, b->q + i * hd, hd);
         b->lse[i] = lse[i];
     }
+    mb_att_load(b->q, jb->q, row, p->head * hd, p->q_rows, hd, jb->at->scale);
 }
 
 /* s: scores -> dropped probabilities; dp: gradients of those -> gradients of the scores. */
@@ -188,18 +187,11 @@ static void add_to_queries(const job *jb, const buffers *b, float *dq)
     jb->sgemm(false, false, Q, hd, K, jb->at->scale, b->dp, K, b->k, hd, 1.0f, dq, hd);
 }
 
-/* `rows` rows of hd to columns [col, col+hd) of t from `row` on. */
 static void store(const job *jb, mb_tensor *t, int64_t row, int64_t col, const float *from,
                   int64_t rows)
 {
-    const int64_t hd = jb->at->head_dim;
-
-    for (int64_t i = 0; i < rows && t != NULL; i++) {
-        float *to = mb_row(t, row + i) + col;
-
-        for (int64_t d = 0; d < hd; d++)
-            to[d] = (jb->acc ? to[d] : 0.0f) + from[i * hd + d];
-    }
+    if (t != NULL)
+        mb_att_store(t, row, col, from, rows, jb->at->head_dim, jb->acc);
 }
 
 /* Key block p->k0 of key head kv: dK and dV, and dQ into b->dq unless that is done apart. */
