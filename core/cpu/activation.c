@@ -7,8 +7,7 @@
  *     x^3)));  relu max(x, 0), slope 0 at 0;  tanh
  */
 #include "core/cpu/rows.h"
-
-enum { STRIP = 1024 };
+#include "core/cpu/strip.h"
 
 /* value[i] = f(x[i]); slope[i] = f'(x[i]) unless slope is NULL. */
 typedef void (*strip_fn)(float *restrict value, float *restrict slope, const float *restrict x,
@@ -133,11 +132,6 @@ MB_CPU_CLONES static void product3(float *y, const float *a, const float *b, con
     }
 }
 
-static int64_t strip_length(const mb_span *at, int64_t from)
-{
-    return at->n - from < STRIP ? at->n - from : STRIP;
-}
-
 mb_status mb_cpu_activation_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *x, mb_activation f)
 {
     const mb_spans sp = mb_spans_of(2, (const mb_tensor *const[]){y, x});
@@ -146,13 +140,16 @@ mb_status mb_cpu_activation_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *x, m
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        float value[STRIP];
+        float value[MB_STRIP], in[MB_STRIP];
 
-        for (int64_t i = 0; i < at.n; i += STRIP) {
-            const int64_t n = strip_length(&at, i);
+        for (int64_t i = 0; i < at.n; i += MB_STRIP) {
+            const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
+            float *to = mb_strip_open(value, y, at.row, col, n, false);
 
-            activation[f](value, NULL, mb_span_f32(x, &at) + i, n);
-            memcpy(mb_span_f32(y, &at) + i, value, sizeof *value * (size_t)n);
+            activation[f](value, NULL, mb_strip_read(in, x, at.row, col, n), n);
+            if (to != value)
+                memcpy(to, value, sizeof *value * (size_t)n);
+            mb_strip_close(value, y, at.row, col, n);
         }
     }
     return MB_OK;
@@ -169,13 +166,17 @@ mb_status mb_cpu_activation_bwd(mb_exec *ex, mb_tensor *dx, const mb_tensor *dy,
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        float value[STRIP], slope[STRIP];
+        float value[MB_STRIP], slope[MB_STRIP], in[MB_STRIP];
 
-        for (int64_t i = 0; i < at.n; i += STRIP) {
-            const int64_t n = strip_length(&at, i);
+        for (int64_t i = 0; i < at.n; i += MB_STRIP) {
+            const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
 
-            activation[f](value, slope, mb_span_f32(x, &at) + i, n);
-            product(mb_span_f32(dx, &at) + i, mb_span_f32(dy, &at) + i, slope, acc, n);
+            activation[f](value, slope, mb_strip_read(in, x, at.row, col, n), n);
+            const float *g = mb_strip_read(in, dy, at.row, col, n);
+            float *to = mb_strip_open(value, dx, at.row, col, n, acc);
+
+            product(to, g, slope, acc, n);
+            mb_strip_close(to, dx, at.row, col, n);
         }
     }
     return MB_OK;
@@ -190,13 +191,17 @@ mb_status mb_cpu_glu_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *gate, const
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        float value[STRIP];
+        float value[MB_STRIP], in[MB_STRIP];
 
-        for (int64_t i = 0; i < at.n; i += STRIP) {
-            const int64_t n = strip_length(&at, i);
+        for (int64_t i = 0; i < at.n; i += MB_STRIP) {
+            const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
 
-            activation[f](value, NULL, mb_span_f32(gate, &at) + i, n);
-            product(mb_span_f32(y, &at) + i, value, mb_span_f32(up, &at) + i, false, n);
+            activation[f](value, NULL, mb_strip_read(in, gate, at.row, col, n), n);
+            const float *u = mb_strip_read(in, up, at.row, col, n);
+            float *to = mb_strip_open(value, y, at.row, col, n, false);
+
+            product(to, value, u, false, n);
+            mb_strip_close(to, y, at.row, col, n);
         }
     }
     return MB_OK;
@@ -211,18 +216,29 @@ mb_status mb_cpu_glu_bwd(mb_exec *ex, mb_tensor *dgate, mb_tensor *dup, const mb
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        float value[STRIP], slope[STRIP], g[STRIP];
+        float value[MB_STRIP], slope[MB_STRIP], g[MB_STRIP], in[MB_STRIP], out[MB_STRIP];
 
-        for (int64_t i = 0; i < at.n; i += STRIP) {
-            const int64_t n = strip_length(&at, i);
+        for (int64_t i = 0; i < at.n; i += MB_STRIP) {
+            const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
 
-            activation[f](value, slope, mb_span_f32(gate, &at) + i, n);
+            activation[f](value, slope, mb_strip_read(in, gate, at.row, col, n), n);
             /* dy may be the place of dgate or dup */
-            memcpy(g, mb_span_f32(dy, &at) + i, sizeof *g * (size_t)n);
-            if (dgate != NULL)
-                product3(mb_span_f32(dgate, &at) + i, g, mb_span_f32(up, &at) + i, slope, acc, n);
-            if (dup != NULL)
-                product(mb_span_f32(dup, &at) + i, g, value, acc, n);
+            const float *d = mb_strip_read(g, dy, at.row, col, n);
+            if (d != g)
+                memcpy(g, d, sizeof *g * (size_t)n);
+            if (dgate != NULL) {
+                const float *u = mb_strip_read(in, up, at.row, col, n);
+                float *to = mb_strip_open(out, dgate, at.row, col, n, acc);
+
+                product3(to, g, u, slope, acc, n);
+                mb_strip_close(to, dgate, at.row, col, n);
+            }
+            if (dup != NULL) {
+                float *to = mb_strip_open(out, dup, at.row, col, n, acc);
+
+                product(to, g, value, acc, n);
+                mb_strip_close(to, dup, at.row, col, n);
+            }
         }
     }
     return MB_OK;

@@ -4,6 +4,7 @@
  * Blocks of a row differ in one counter word only, so 64 of them are computed side by side.
  */
 #include "core/cpu/rows.h"
+#include "core/cpu/strip.h"
 #include "core/rng.h"
 
 enum { BLOCKS = 64 }; /* 256 columns */
@@ -50,13 +51,18 @@ mb_status mb_cpu_dropout(mb_exec *ex, mb_tensor *y, const mb_tensor *x, const mb
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         uint32_t word[4 * BLOCKS];
+        float xs[4 * BLOCKS], ys[4 * BLOCKS];
 
         for (int64_t c = 0; c < n; c += 4 * BLOCKS) {
             const int64_t m = n - c < 4 * BLOCKS ? n - c : 4 * BLOCKS;
 
             mask_words(word, key, (uint32_t)d->ordinal[r], d->step, (uint32_t)d->position[r],
                        (uint32_t)(c / 4));
-            apply(mb_row(y, r) + c, mb_row(x, r) + c, word, d->p, scale, acc, m);
+            const float *from = mb_strip_read(xs, x, r, c, m);
+            float *to = mb_strip_open(ys, y, r, c, m, acc);
+
+            apply(to, from, word, d->p, scale, acc, m);
+            mb_strip_close(to, y, r, c, m);
         }
     }
     return MB_OK;

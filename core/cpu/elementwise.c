@@ -3,6 +3,7 @@
  * Everything here moves memory: a span function per kernel, one driver that cuts the tensors.
  */
 #include "core/cpu/rows.h"
+#include "core/cpu/strip.h"
 
 typedef void (*span_fn)(float *y, const float *a, const float *b, float s, int64_t n);
 
@@ -37,19 +38,25 @@ MB_CPU_CLONES static void add_span(float *y, const float *a, const float *b, flo
         y[i] = a[i] + b[i];
 }
 
-static mb_status each_span(const mb_exec *ex, span_fn f, const mb_tensor *y, const mb_tensor *a,
-                           const mb_tensor *b, float s)
+/* `acc`: f reads y. */
+static mb_status each_span(const mb_exec *ex, span_fn f, const mb_tensor *y, bool acc,
+                           const mb_tensor *a, const mb_tensor *b, float s)
 {
     const mb_spans sp = mb_spans_of(3, (const mb_tensor *const[]){y, a, b});
-
-    MB_ASSERT(y->dtype == MB_DTYPE_F32);
     const int team = mb_team(ex, mb_tensor_count(y));
 
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
+        float ys[MB_STRIP], as[MB_STRIP], bs[MB_STRIP];
 
-        f(mb_span_f32(y, &at), mb_span_f32(a, &at), mb_span_f32(b, &at), s, at.n);
+        for (int64_t i = 0; i < at.n; i += MB_STRIP) {
+            const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
+            float *to = mb_strip_open(ys, y, at.row, col, n, acc);
+
+            f(to, mb_strip_read(as, a, at.row, col, n), mb_strip_read(bs, b, at.row, col, n), s, n);
+            mb_strip_close(to, y, at.row, col, n);
+        }
     }
     return MB_OK;
 }
@@ -78,22 +85,22 @@ mb_status mb_cpu_copy(mb_exec *ex, mb_tensor *y, const mb_tensor *x)
 
 mb_status mb_cpu_axpy(mb_exec *ex, mb_tensor *y, float alpha, const mb_tensor *x)
 {
-    return each_span(ex, axpy_span, y, x, NULL, alpha);
+    return each_span(ex, axpy_span, y, true, x, NULL, alpha);
 }
 
 mb_status mb_cpu_fill(mb_exec *ex, mb_tensor *y, float value)
 {
-    return each_span(ex, fill_span, y, NULL, NULL, value);
+    return each_span(ex, fill_span, y, false, NULL, NULL, value);
 }
 
 mb_status mb_cpu_scale(mb_exec *ex, mb_tensor *y, float alpha, const mb_tensor *x)
 {
-    return each_span(ex, scale_span, y, x, NULL, alpha);
+    return each_span(ex, scale_span, y, false, x, NULL, alpha);
 }
 
 mb_status mb_cpu_add(mb_exec *ex, mb_tensor *y, const mb_tensor *a, const mb_tensor *b)
 {
-    return each_span(ex, add_span, y, a, b, 0.0f);
+    return each_span(ex, add_span, y, false, a, b, 0.0f);
 }
 
 void mb_cpu_add_partials(const mb_exec *ex, float *out, const float *partial, int64_t blocks,
@@ -127,17 +134,21 @@ mb_status mb_cpu_bias_bwd(mb_exec *ex, mb_tensor *db, const mb_tensor *dy)
     const int64_t rows = mb_rows(dy), n = mb_cols(dy), blocks = mb_row_blocks(rows);
     float *partial = ex->workspace;
 
-    MB_ASSERT(mb_tensor_count(db) == n);
+    MB_ASSERT(mb_tensor_count(db) == n && db->dtype == MB_DTYPE_F32);
     const int team = mb_team(ex, rows * n);
 
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t end = (b + 1) * MB_ROW_BLOCK < rows ? (b + 1) * MB_ROW_BLOCK : rows;
-        float *sum = partial + b * n;
+        float *sum = partial + b * n, strip[MB_STRIP];
 
         memset(sum, 0, sizeof *sum * (size_t)n);
         for (int64_t r = b * MB_ROW_BLOCK; r < end; r++)
-            add_span(sum, sum, mb_row(dy, r), 0.0f, n);
+            for (int64_t c = 0; c < n; c += MB_STRIP) {
+                const int64_t m = mb_strip_length(n, c);
+
+                add_span(sum + c, sum + c, mb_strip_read(strip, dy, r, c, m), 0.0f, m);
+            }
     }
     mb_cpu_add_partials(ex, mb_f32(db), partial, blocks, n);
     return MB_OK;

@@ -4,11 +4,27 @@
  * its part of every row in order of r: no atomics, and one fixed order of additions per element.
  */
 #include "core/cpu/rows.h"
+#include "core/cpu/strip.h"
 
 MB_CPU_CLONES static void add_row(float *restrict y, const float *restrict x, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         y[i] += x[i];
+}
+
+/* n columns of row r of x to row `to` of y */
+static void add_columns(const mb_tensor *y, int64_t to, const mb_tensor *x, int64_t r, int64_t col,
+                        int64_t n)
+{
+    float xs[MB_STRIP], ys[MB_STRIP];
+
+    for (int64_t i = 0; i < n; i += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, i), c = col + i;
+        float *sum = mb_strip_open(ys, y, to, c, m, true);
+
+        add_row(sum, mb_strip_read(xs, x, r, c, m), m);
+        mb_strip_close(sum, y, to, c, m);
+    }
 }
 
 /* y(i, :) = x(index[i], :), zeros where the index is negative. */
@@ -63,14 +79,14 @@ mb_status mb_cpu_embedding_bwd(mb_exec *ex, mb_tensor *dw, const mb_tensor *ids,
     /* columns per thread, whole cache lines; which thread adds does not change the order */
     const int64_t width = ((n + team - 1) / team + 15) / 16 * 16;
 
-    MB_ASSERT(mb_tensor_count(ids) == rows && mb_cols(dw) == n);
+    MB_ASSERT(mb_tensor_count(ids) == rows && mb_cols(dw) == n && dw->dtype == MB_DTYPE_F32);
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t from = 0; from < n; from += width) {
         const int64_t m = n - from < width ? n - from : width;
 
         for (int64_t r = 0; r < rows; r++)
             if (id[r] >= 0)
-                add_row(mb_row(dw, id[r]) + from, mb_row(dy, r) + from, m);
+                add_columns(dw, id[r], dy, r, from, m);
     }
     return MB_OK;
 }
@@ -89,6 +105,6 @@ mb_status mb_cpu_scatter_rows(mb_exec *ex, mb_tensor *dx, const mb_tensor *dy,
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t r = 0; r < rows; r++)
         if (to[r] >= 0)
-            add_row(mb_row(dx, to[r]), mb_row(dy, r), n);
+            add_columns(dx, to[r], dy, r, 0, n);
     return MB_OK;
 }

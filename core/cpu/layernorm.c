@@ -9,25 +9,32 @@
 #include <math.h>
 
 #include "core/cpu/rows.h"
+#include "core/cpu/strip.h"
 #include "core/cpu/vec16.h"
 
-MB_CPU_CLONES static float row_sum(const float *x, int64_t n)
+MB_CPU_CLONES static void add_sum(float *restrict lanes, const float *x, int64_t n)
 {
-    return mb_sumf(x, n);
+    float lane[MB_LANES];
+
+    memcpy(lane, lanes, sizeof lane);
+    mb_sum_lanes(lane, x, n);
+    memcpy(lanes, lane, sizeof lane);
 }
 
-/* sum of (x - mean)^2 */
-MB_CPU_CLONES static float sum_deviations(const float *x, float mean, int64_t n)
+/* lanes += (x - mean)^2 */
+MB_CPU_CLONES static void add_deviations(float *restrict lanes, const float *x, float mean,
+                                         int64_t n)
 {
-    float lane[MB_LANES] = {0};
+    float lane[MB_LANES];
     int64_t i = 0;
 
+    memcpy(lane, lanes, sizeof lane);
     for (; i + MB_LANES <= n; i += MB_LANES)
         for (int l = 0; l < MB_LANES; l++)
             lane[l] += (x[i + l] - mean) * (x[i + l] - mean);
     for (int l = 0; i + l < n; l++)
         lane[l] += (x[i + l] - mean) * (x[i + l] - mean);
-    return mb_fold_lanes(lane);
+    memcpy(lanes, lane, sizeof lane);
 }
 
 MB_CPU_CLONES static void add_rows(float *sum, const float *a, const float *b, int64_t n)
@@ -61,12 +68,15 @@ MB_CPU_CLONES static void normalise(float *y, const float *x, const float *w, co
     }
 }
 
-/* Sums of g = w*dy and of g * (x - mean). */
-MB_CPU_CLONES static void row_sums(float *restrict out, const float *w, const float *dy,
+/* Lanes of the sums of g = w*dy and of g * (x - mean). */
+struct sums {
+    float sum[MB_LANES], dot[MB_LANES];
+};
+
+MB_CPU_CLONES static void add_sums(struct sums *restrict k, const float *w, const float *dy,
                                    const float *x, float mean, int64_t n)
 {
-    mb_vec16 sums = {0}, dots = {0};
-    float sum[MB_LANES], dot[MB_LANES];
+    mb_vec16 sums = MB_LOAD16(k->sum), dots = MB_LOAD16(k->dot);
     int64_t i = 0;
 
     for (; i + MB_LANES <= n; i += MB_LANES) {
@@ -75,36 +85,31 @@ MB_CPU_CLONES static void row_sums(float *restrict out, const float *w, const fl
         sums += g;
         dots += g * (MB_LOAD16(x + i) - mean);
     }
-    MB_STORE16(sum, sums);
-    MB_STORE16(dot, dots);
+    MB_STORE16(k->sum, sums);
+    MB_STORE16(k->dot, dots);
     for (int l = 0; i + l < n; l++) {
-        sum[l] += w[i + l] * dy[i + l];
-        dot[l] += w[i + l] * dy[i + l] * (x[i + l] - mean);
+        k->sum[l] += w[i + l] * dy[i + l];
+        k->dot[l] += w[i + l] * dy[i + l] * (x[i + l] - mean);
     }
-    out[0] = mb_fold_lanes(sum);
-    out[1] = mb_fold_lanes(dot);
 }
 
 /* The same with w = 1. */
-MB_CPU_CLONES static void plain_sums(float *restrict out, const float *dy, const float *x,
-                                     float mean, int64_t n)
+MB_CPU_CLONES static void add_plain_sums(struct sums *restrict k, const float *dy, const float *x,
+                                         float mean, int64_t n)
 {
-    mb_vec16 sums = {0}, dots = {0};
-    float sum[MB_LANES], dot[MB_LANES];
+    mb_vec16 sums = MB_LOAD16(k->sum), dots = MB_LOAD16(k->dot);
     int64_t i = 0;
 
     for (; i + MB_LANES <= n; i += MB_LANES) {
         sums += MB_LOAD16(dy + i);
         dots += MB_LOAD16(dy + i) * (MB_LOAD16(x + i) - mean);
     }
-    MB_STORE16(sum, sums);
-    MB_STORE16(dot, dots);
+    MB_STORE16(k->sum, sums);
+    MB_STORE16(k->dot, dots);
     for (int l = 0; i + l < n; l++) {
-        sum[l] += dy[i + l];
-        dot[l] += dy[i + l] * (x[i + l] - mean);
+        k->sum[l] += dy[i + l];
+        k->dot[l] += dy[i + l] * (x[i + l] - mean);
     }
-    out[0] = mb_fold_lanes(sum);
-    out[1] = mb_fold_lanes(dot);
 }
 
 struct row {
@@ -148,28 +153,44 @@ MB_CPU_CLONES static void row_db(float *restrict db, const float *restrict dy, i
         db[i] += dy[i];
 }
 
-static const float *values(const mb_tensor *t)
+struct strips {
+    mb_kept x, w, b, dy;
+    float p[MB_STRIP], q[MB_STRIP];
+};
+
+static void forget(struct strips *k)
 {
-    return t == NULL ? NULL : mb_f32(t);
+    k->x.from = k->w.from = k->b.from = k->dy.from = NULL;
 }
 
-/* One row; mean and rstd may be NULL. */
-static void row_forward(float *y, float *mean, float *rstd, const float *x, const float *w,
-                        const float *b, float eps, int64_t n)
+/* y, mean and rstd of row r; `lanes` has the sum of x. mean and rstd may be NULL. */
+static void finish_row(mb_tensor *y, mb_tensor *mean, mb_tensor *rstd, const mb_tensor *x,
+                       const mb_tensor *w, const mb_tensor *b, const float *lanes, float eps,
+                       int64_t r, struct strips *k)
 {
-    const float m = row_sum(x, n) / (float)n;
-    const float s = 1.0f / sqrtf(sum_deviations(x, m, n) / (float)n + eps);
+    const int64_t n = mb_cols(x);
+    const float at = mb_fold_lanes(lanes) / (float)n;
+    float squares[MB_LANES] = {0};
+
+    for (int64_t c = 0; c < n; c += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, c);
+
+        add_deviations(squares, mb_kept_read(&k->x, x, r, c, m), at, m);
+    }
+    const float s = 1.0f / sqrtf(mb_fold_lanes(squares) / (float)n + eps);
 
     if (mean != NULL)
-        *mean = m;
+        mb_f32(mean)[r] = at;
     if (rstd != NULL)
-        *rstd = s;
-    normalise(y, x, w, b, m, s, n);
-}
+        mb_f32(rstd)[r] = s;
+    for (int64_t c = 0; c < n; c += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, c);
+        float *to = mb_strip_open(k->p, y, r, c, m, false);
 
-static float *value_at(const mb_tensor *t, int64_t r)
-{
-    return t == NULL ? NULL : mb_f32(t) + r;
+        normalise(to, mb_kept_read(&k->x, x, r, c, m), mb_kept_read(&k->w, w, 0, c, m),
+                  mb_kept_read(&k->b, b, 0, c, m), at, s, m);
+        mb_strip_close(to, y, r, c, m);
+    }
 }
 
 mb_status mb_cpu_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *mean, mb_tensor *rstd,
@@ -182,10 +203,23 @@ mb_status mb_cpu_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *mean, mb_te
     MB_ASSERT((w == NULL || mb_tensor_count(w) == n) && (b == NULL || mb_tensor_count(b) == n));
     const int team = mb_team(ex, rows * n);
 
-#pragma omp parallel for num_threads(team) schedule(static)
-    for (int64_t r = 0; r < rows; r++)
-        row_forward(mb_row(y, r), value_at(mean, r), value_at(rstd, r), mb_row(x, r), values(w),
-                    values(b), eps, n);
+#pragma omp parallel num_threads(team)
+    {
+        struct strips k;
+
+        forget(&k);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            float lanes[MB_LANES] = {0};
+
+            for (int64_t c = 0; c < n; c += MB_STRIP) {
+                const int64_t m = mb_strip_length(n, c);
+
+                add_sum(lanes, mb_kept_read(&k.x, x, r, c, m), m);
+            }
+            finish_row(y, mean, rstd, x, w, b, lanes, eps, r, &k);
+        }
+    }
     return MB_OK;
 }
 
@@ -201,11 +235,27 @@ mb_status mb_cpu_add_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb
               (bias == NULL || mb_tensor_count(bias) == n));
     const int team = mb_team(ex, rows * n);
 
-#pragma omp parallel for num_threads(team) schedule(static)
-    for (int64_t r = 0; r < rows; r++) {
-        add_rows(mb_row(sum, r), mb_row(a, r), mb_row(b, r), n);
-        row_forward(mb_row(y, r), value_at(mean, r), value_at(rstd, r), mb_row(sum, r), values(w),
-                    values(bias), eps, n);
+#pragma omp parallel num_threads(team)
+    {
+        struct strips k;
+
+        forget(&k);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            float lanes[MB_LANES] = {0};
+
+            for (int64_t c = 0; c < n; c += MB_STRIP) {
+                const int64_t m = mb_strip_length(n, c);
+                const float *p = mb_strip_read(k.p, a, r, c, m),
+                            *q = mb_strip_read(k.q, b, r, c, m);
+                float *to = mb_strip_open(k.p, sum, r, c, m, false);
+
+                add_rows(to, p, q, m);
+                mb_strip_close(to, sum, r, c, m); /* the norm is that of the rounded sum */
+                add_sum(lanes, mb_kept_read(&k.x, sum, r, c, m), m);
+            }
+            finish_row(y, mean, rstd, sum, w, bias, lanes, eps, r, &k);
+        }
     }
     return MB_OK;
 }
@@ -220,6 +270,41 @@ size_t mb_cpu_layernorm_bwd_workspace(mb_exec *ex, mb_tensor *dx, mb_tensor *dw,
     return sizeof(float) * (size_t)(sums * mb_row_blocks(mb_rows(dy)) * mb_cols(dy));
 }
 
+/* Row r of dx, and its part of dw and db; any may be NULL. */
+static void row_backward(mb_tensor *dx, float *dw, float *db, const mb_tensor *dy,
+                         const mb_tensor *x, const mb_tensor *w, struct row row, bool acc,
+                         int64_t r, struct strips *k)
+{
+    const int64_t n = mb_cols(x);
+    struct sums sums = {0};
+
+    for (int64_t c = 0; c < n; c += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, c);
+        const float *g = mb_kept_read(&k->dy, dy, r, c, m), *h = mb_kept_read(&k->x, x, r, c, m);
+
+        if (dw != NULL)
+            row_dw(dw + c, g, h, &row, m);
+        if (db != NULL)
+            row_db(db + c, g, m);
+        if (dx != NULL && w == NULL)
+            add_plain_sums(&sums, g, h, row.mean, m);
+        else if (dx != NULL)
+            add_sums(&sums, mb_kept_read(&k->w, w, 0, c, m), g, h, row.mean, m);
+    }
+    if (dx == NULL)
+        return;
+    row.g_mean = mb_fold_lanes(sums.sum) / (float)n;
+    row.slope = mb_fold_lanes(sums.dot) / (float)n * row.rstd * row.rstd;
+    for (int64_t c = 0; c < n; c += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, c);
+        const float *g = mb_kept_read(&k->dy, dy, r, c, m), *h = mb_kept_read(&k->x, x, r, c, m);
+        float *to = mb_strip_open(k->p, dx, r, c, m, acc);
+
+        row_dx(to, g, h, mb_kept_read(&k->w, w, 0, c, m), &row, acc, m);
+        mb_strip_close(to, dx, r, c, m);
+    }
+}
+
 mb_status mb_cpu_layernorm_bwd(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, mb_tensor *db,
                                const mb_tensor *dy, const mb_tensor *x, const mb_tensor *w,
                                const mb_tensor *mean, const mb_tensor *rstd, bool acc)
@@ -229,35 +314,25 @@ mb_status mb_cpu_layernorm_bwd(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, mb_ten
     float *pb = db == NULL ? NULL : (float *)ex->workspace + (dw == NULL ? 0 : blocks * n);
 
     MB_ASSERT(mb_rows(dy) == rows && mb_cols(dy) == n);
+    MB_ASSERT((dw == NULL || dw->dtype == MB_DTYPE_F32) &&
+              (db == NULL || db->dtype == MB_DTYPE_F32));
     const int team = mb_team(ex, rows * n);
 
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t blk = 0; blk < blocks; blk++) {
         const int64_t end = (blk + 1) * MB_ROW_BLOCK < rows ? (blk + 1) * MB_ROW_BLOCK : rows;
+        struct strips k;
 
+        forget(&k);
         if (pw != NULL)
             memset(pw + blk * n, 0, sizeof *pw * (size_t)n);
         if (pb != NULL)
             memset(pb + blk * n, 0, sizeof *pb * (size_t)n);
         for (int64_t r = blk * MB_ROW_BLOCK; r < end; r++) {
-            struct row k = {.mean = mb_f32(mean)[r], .rstd = mb_f32(rstd)[r]};
-            const float *g = mb_row(dy, r), *row = mb_row(x, r);
+            const struct row row = {.mean = mb_f32(mean)[r], .rstd = mb_f32(rstd)[r]};
 
-            if (pw != NULL)
-                row_dw(pw + blk * n, g, row, &k, n);
-            if (pb != NULL)
-                row_db(pb + blk * n, g, n);
-            if (dx != NULL) {
-                float sums[2];
-
-                if (w == NULL)
-                    plain_sums(sums, g, row, k.mean, n);
-                else
-                    row_sums(sums, mb_f32(w), g, row, k.mean, n);
-                k.g_mean = sums[0] / (float)n;
-                k.slope = sums[1] / (float)n * k.rstd * k.rstd;
-                row_dx(mb_row(dx, r), g, row, values(w), &k, acc, n);
-            }
+            row_backward(dx, pw == NULL ? NULL : pw + blk * n, pb == NULL ? NULL : pb + blk * n, dy,
+                         x, w, row, acc, r, &k);
         }
     }
     if (pw != NULL)

@@ -6,24 +6,31 @@
 #include <math.h>
 
 #include "core/cpu/rows.h"
+#include "core/cpu/strip.h"
 
-MB_CPU_CLONES static float sum_squares(const float *x, int64_t n)
+MB_CPU_CLONES static void add_squares(float *restrict lanes, const float *x, int64_t n)
 {
-    return mb_dotf(x, x, n);
+    float lane[MB_LANES];
+
+    memcpy(lane, lanes, sizeof lane);
+    mb_dot_lanes(lane, x, x, n);
+    memcpy(lanes, lane, sizeof lane);
 }
 
-/* sum of w * dy * x */
-MB_CPU_CLONES static float sum_products(const float *w, const float *dy, const float *x, int64_t n)
+/* lanes += w * dy * x */
+MB_CPU_CLONES static void add_products(float *restrict lanes, const float *w, const float *dy,
+                                       const float *x, int64_t n)
 {
-    float lane[MB_LANES] = {0};
+    float lane[MB_LANES];
     int64_t i = 0;
 
+    memcpy(lane, lanes, sizeof lane);
     for (; i + MB_LANES <= n; i += MB_LANES)
         for (int l = 0; l < MB_LANES; l++)
             lane[l] += w[i + l] * dy[i + l] * x[i + l];
     for (int l = 0; i + l < n; l++)
         lane[l] += w[i + l] * dy[i + l] * x[i + l];
-    return mb_fold_lanes(lane);
+    memcpy(lanes, lane, sizeof lane);
 }
 
 MB_CPU_CLONES static void add_rows(float *sum, const float *a, const float *b, int64_t n)
@@ -62,6 +69,35 @@ MB_CPU_CLONES static void row_dw(float *restrict dw, const float *restrict dy,
         dw[i] += dy[i] * (x[i] * rstd);
 }
 
+struct strips {
+    mb_kept x, w, dy;
+    float p[MB_STRIP], q[MB_STRIP];
+};
+
+static void forget(struct strips *k)
+{
+    k->x.from = k->w.from = k->dy.from = NULL;
+}
+
+/* y and rstd of row r; `lanes` has the squares of x. */
+static void finish_row(mb_tensor *y, mb_tensor *rstd, const mb_tensor *x, const mb_tensor *w,
+                       const float *lanes, float eps, int64_t r, struct strips *k)
+{
+    const int64_t n = mb_cols(x);
+    const float s = 1.0f / sqrtf(mb_fold_lanes(lanes) / (float)n + eps);
+
+    if (rstd != NULL)
+        mb_f32(rstd)[r] = s;
+    for (int64_t c = 0; c < n; c += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, c);
+        const float *row = mb_kept_read(&k->x, x, r, c, m), *wc = mb_kept_read(&k->w, w, 0, c, m);
+        float *to = mb_strip_open(k->p, y, r, c, m, false);
+
+        normalise(to, row, wc, s, m);
+        mb_strip_close(to, y, r, c, m);
+    }
+}
+
 mb_status mb_cpu_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *rstd, const mb_tensor *x,
                              const mb_tensor *w, float eps)
 {
@@ -70,14 +106,22 @@ mb_status mb_cpu_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *rstd, const m
     MB_ASSERT(mb_rows(y) == rows && mb_cols(y) == n && mb_tensor_count(w) == n);
     const int team = mb_team(ex, rows * n);
 
-#pragma omp parallel for num_threads(team) schedule(static)
-    for (int64_t r = 0; r < rows; r++) {
-        const float *row = mb_row(x, r);
-        const float s = 1.0f / sqrtf(sum_squares(row, n) / (float)n + eps);
+#pragma omp parallel num_threads(team)
+    {
+        struct strips k;
 
-        if (rstd != NULL)
-            mb_f32(rstd)[r] = s;
-        normalise(mb_row(y, r), row, mb_f32(w), s, n);
+        forget(&k);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            float lanes[MB_LANES] = {0};
+
+            for (int64_t c = 0; c < n; c += MB_STRIP) {
+                const int64_t m = mb_strip_length(n, c);
+
+                add_squares(lanes, mb_kept_read(&k.x, x, r, c, m), m);
+            }
+            finish_row(y, rstd, x, w, lanes, eps, r, &k);
+        }
     }
     return MB_OK;
 }
@@ -92,15 +136,27 @@ mb_status mb_cpu_add_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_t
     MB_ASSERT(mb_rows(b) == rows && mb_cols(b) == n && mb_tensor_count(w) == n);
     const int team = mb_team(ex, rows * n);
 
-#pragma omp parallel for num_threads(team) schedule(static)
-    for (int64_t r = 0; r < rows; r++) {
-        float *row = mb_row(sum, r);
+#pragma omp parallel num_threads(team)
+    {
+        struct strips k;
 
-        add_rows(row, mb_row(a, r), mb_row(b, r), n);
-        const float s = 1.0f / sqrtf(sum_squares(row, n) / (float)n + eps);
-        if (rstd != NULL)
-            mb_f32(rstd)[r] = s;
-        normalise(mb_row(y, r), row, mb_f32(w), s, n);
+        forget(&k);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            float lanes[MB_LANES] = {0};
+
+            for (int64_t c = 0; c < n; c += MB_STRIP) {
+                const int64_t m = mb_strip_length(n, c);
+                const float *p = mb_strip_read(k.p, a, r, c, m),
+                            *q = mb_strip_read(k.q, b, r, c, m);
+                float *to = mb_strip_open(k.p, sum, r, c, m, false);
+
+                add_rows(to, p, q, m);
+                mb_strip_close(to, sum, r, c, m); /* the norm is that of the rounded sum */
+                add_squares(lanes, mb_kept_read(&k.x, sum, r, c, m), m);
+            }
+            finish_row(y, rstd, sum, w, lanes, eps, r, &k);
+        }
     }
     return MB_OK;
 }
@@ -113,6 +169,35 @@ size_t mb_cpu_rmsnorm_bwd_workspace(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, c
     return dw == NULL ? 0 : sizeof(float) * (size_t)(mb_row_blocks(mb_rows(dy)) * mb_cols(dy));
 }
 
+/* Row r of dx, and its part of dw; either may be NULL. */
+static void row_backward(mb_tensor *dx, float *dw, const mb_tensor *dy, const mb_tensor *x,
+                         const mb_tensor *w, float s, bool acc, int64_t r, struct strips *k)
+{
+    const int64_t n = mb_cols(x);
+    float lanes[MB_LANES] = {0};
+
+    for (int64_t c = 0; c < n; c += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, c);
+        const float *g = mb_kept_read(&k->dy, dy, r, c, m), *row = mb_kept_read(&k->x, x, r, c, m);
+
+        if (dw != NULL)
+            row_dw(dw + c, g, row, s, m);
+        if (dx != NULL)
+            add_products(lanes, mb_kept_read(&k->w, w, 0, c, m), g, row, m);
+    }
+    if (dx == NULL)
+        return;
+    const float slope = mb_fold_lanes(lanes) * s * s * s / (float)n;
+    for (int64_t c = 0; c < n; c += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, c);
+        const float *g = mb_kept_read(&k->dy, dy, r, c, m), *row = mb_kept_read(&k->x, x, r, c, m);
+        float *to = mb_strip_open(k->p, dx, r, c, m, acc);
+
+        row_dx(to, g, row, mb_kept_read(&k->w, w, 0, c, m), s, slope, acc, m);
+        mb_strip_close(to, dx, r, c, m);
+    }
+}
+
 mb_status mb_cpu_rmsnorm_bwd(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, const mb_tensor *dy,
                              const mb_tensor *x, const mb_tensor *w, const mb_tensor *rstd,
                              bool acc)
@@ -121,25 +206,20 @@ mb_status mb_cpu_rmsnorm_bwd(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, const mb
     float *partial = dw == NULL ? NULL : ex->workspace;
 
     MB_ASSERT(mb_rows(dy) == rows && mb_cols(dy) == n && mb_tensor_count(w) == n);
+    MB_ASSERT(dw == NULL || dw->dtype == MB_DTYPE_F32);
     const int team = mb_team(ex, rows * n);
 
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t end = (b + 1) * MB_ROW_BLOCK < rows ? (b + 1) * MB_ROW_BLOCK : rows;
+        struct strips k;
 
+        forget(&k);
         if (partial != NULL)
             memset(partial + b * n, 0, sizeof *partial * (size_t)n);
-        for (int64_t r = b * MB_ROW_BLOCK; r < end; r++) {
-            const float s = mb_f32(rstd)[r];
-            const float *g = mb_row(dy, r), *row = mb_row(x, r);
-
-            if (partial != NULL)
-                row_dw(partial + b * n, g, row, s, n);
-            if (dx != NULL) {
-                const float c = sum_products(mb_f32(w), g, row, n) * s * s * s / (float)n;
-                row_dx(mb_row(dx, r), g, row, mb_f32(w), s, c, acc, n);
-            }
-        }
+        for (int64_t r = b * MB_ROW_BLOCK; r < end; r++)
+            row_backward(dx, partial == NULL ? NULL : partial + b * n, dy, x, w, mb_f32(rstd)[r],
+                         acc, r, &k);
     }
     if (partial != NULL)
         mb_cpu_add_partials(ex, mb_f32(dw), partial, blocks, n);

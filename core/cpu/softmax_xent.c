@@ -5,15 +5,14 @@
  *     dx[j] = weight grad_scale (p[j] - [j = label]) * scale * (1 - (s[j]/cap)^2)
  *
  * A row of 49152 columns (192 KiB) stays in the second-level cache through the passes: maximum, sum,
- * gradient. With a gradient the row itself holds what the next pass needs: s, then (without a cap)
- * e^(s - max). Without one the logits stay and strips are worked out twice. Sums are f32 lanes
- * within a strip and f64 across strips.
+ * gradient. With a gradient an f32 row itself holds what the next pass needs: s, then (without a
+ * cap) e^(s - max). Without one, and in 16 bits, the logits stay and strips are worked out in each
+ * pass. Sums are f32 lanes within a strip and f64 across strips.
  */
 #include <math.h>
 
 #include "core/cpu/rows.h"
-
-enum { STRIP = 1024 };
+#include "core/cpu/strip.h"
 
 struct xent {
     float softcap, scale, grad_scale;
@@ -96,69 +95,112 @@ MB_CPU_CLONES static void row_capped(float *x, float max, float factor, float ca
     }
 }
 
-static int64_t strip_length(int64_t n, int64_t from)
+/* s of columns [col, col + n): what lies there, or `strip`. `keep`: s replaces x. */
+static const float *row_scores(float *strip, const mb_tensor *t, int64_t r, int64_t col,
+                               const struct xent *k, bool keep, int64_t n)
 {
-    return n - from < STRIP ? n - from : STRIP;
+    const float *x = mb_strip_read(strip, t, r, col, n);
+    float *s = keep ? mb_row(t, r) + col : strip;
+
+    if (k->plain)
+        return x;
+    scores(s, x, k, n);
+    return s;
 }
 
-/* Maximum of s; `keep`: s replaces x. */
-static float row_max(float *x, const struct xent *k, bool keep, int64_t n)
+static float row_max(const mb_tensor *t, int64_t r, const struct xent *k, bool keep)
 {
-    float strip[STRIP], max = -INFINITY;
+    const int64_t n = mb_cols(t);
+    float strip[MB_STRIP], max = -INFINITY;
 
-    for (int64_t i = 0; i < n; i += STRIP) {
-        const int64_t m = strip_length(n, i);
-        float *s = keep || k->plain ? x + i : strip;
+    for (int64_t i = 0; i < n; i += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, i);
+        const float here = strip_max(row_scores(strip, t, r, i, k, keep, m), m);
 
-        if (!k->plain)
-            scores(s, x + i, k, m);
-        const float here = strip_max(s, m);
         max = here > max ? here : max;
     }
     return max;
 }
 
-/* Sum of exp(s - max). `have`: x holds s already; `keep`: the exponentials replace it. */
-static double row_sum(float *x, const struct xent *k, float max, bool have, bool keep, int64_t n)
+/* Sum of exp(s - max). `have`: the row holds s already; `keep`: the exponentials replace it. */
+static double row_sum(const mb_tensor *t, int64_t r, const struct xent *k, float max, bool have,
+                      bool keep)
 {
-    float strip[STRIP];
+    const int64_t n = mb_cols(t);
+    float strip[MB_STRIP];
     double sum = 0.0;
 
-    for (int64_t i = 0; i < n; i += STRIP) {
-        const int64_t m = strip_length(n, i);
-        const float *s = x + i;
+    for (int64_t i = 0; i < n; i += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, i);
+        const float *s = have ? mb_row(t, r) + i : row_scores(strip, t, r, i, k, false, m);
 
-        if (!have && !k->plain) {
-            scores(strip, x + i, k, m);
-            s = strip;
-        }
-        sum += (double)strip_exp(keep ? x + i : strip, s, max, m);
+        sum += (double)strip_exp(keep ? mb_row(t, r) + i : strip, s, max, m);
     }
     return sum;
 }
 
+/* The gradient in 16 bits, where the row still holds x. */
+static void row_gradient(const mb_tensor *t, int64_t r, const struct xent *k, float max,
+                         float factor)
+{
+    const int64_t n = mb_cols(t);
+    float strip[MB_STRIP];
+
+    for (int64_t i = 0; i < n; i += MB_STRIP) {
+        const int64_t m = mb_strip_length(n, i);
+
+        row_scores(strip, t, r, i, k, false, m);
+        if (k->softcap > 0.0f) {
+            row_capped(strip, max, factor, k->softcap, m);
+        } else {
+            strip_exp(strip, strip, max, m);
+            row_scale(strip, factor, m);
+        }
+        mb_strip_close(strip, t, r, i, m);
+    }
+}
+
+static void set_one(const mb_tensor *t, int64_t r, int64_t col, float value)
+{
+    float strip[1], *to = mb_strip_open(strip, t, r, col, 1, false);
+
+    *to = value;
+    mb_strip_close(to, t, r, col, 1);
+}
+
 /* Returns the log-probability of the label. */
-static float row_xent(float *x, const struct xent *k, int32_t label, float weight, int64_t n)
+static float row_xent(const mb_tensor *t, int64_t r, const struct xent *k, int32_t label,
+                      float weight)
 {
     const bool grad = k->grad_scale != 0.0f, capped = k->softcap > 0.0f;
-    float s_label;
+    const bool keep = grad && t->dtype == MB_DTYPE_F32;
+    float one[1];
 
-    scores(&s_label, x + label, k, 1);
-    const float max = row_max(x, k, grad, n);
-    const double sum = row_sum(x, k, max, grad, grad && !capped, n);
+    const float s_label = *row_scores(one, t, r, label, k, false, 1);
+    const float max = row_max(t, r, k, keep);
+    const double sum = row_sum(t, r, k, max, keep, keep && !capped);
 
     if (grad) {
         const double outer = (double)weight * (double)k->grad_scale * (double)k->scale;
-        const float t = capped ? s_label / k->softcap : 0.0f;
+        const float u = capped ? s_label / k->softcap : 0.0f;
         const double p = exp((double)s_label - (double)max) / sum;
 
-        if (capped)
-            row_capped(x, max, (float)(outer / sum), k->softcap, n);
+        if (!keep)
+            row_gradient(t, r, k, max, (float)(outer / sum));
+        else if (capped)
+            row_capped(mb_row(t, r), max, (float)(outer / sum), k->softcap, mb_cols(t));
         else
-            row_scale(x, (float)(outer / sum), n);
-        x[label] = (float)(outer * (p - 1.0)) * (1.0f - t * t);
+            row_scale(mb_row(t, r), (float)(outer / sum), mb_cols(t));
+        set_one(t, r, label, (float)(outer * (p - 1.0)) * (1.0f - u * u));
     }
     return (float)((double)s_label - (double)max - log(sum));
+}
+
+static void clear_row(const mb_tensor *t, int64_t r)
+{
+    const int64_t size = mb_dtype_block_bytes(t->dtype);
+
+    memset((char *)t->data + r * mb_row_stride(t) * size, 0, (size_t)(mb_cols(t) * size));
 }
 
 mb_status mb_cpu_softmax_xent(mb_exec *ex, mb_tensor *logits, mb_tensor *logprob,
@@ -177,13 +219,13 @@ mb_status mb_cpu_softmax_xent(mb_exec *ex, mb_tensor *logits, mb_tensor *logprob
 #pragma omp parallel for num_threads(team) schedule(dynamic, 4)
     for (int64_t r = 0; r < rows; r++) {
         const float w = weight == NULL ? 1.0f : mb_f32(weight)[r];
-        float *x = mb_row(logits, r), lp = 0.0f;
+        float lp = 0.0f;
 
         if (w != 0.0f) {
             MB_ASSERT(mb_i32(label)[r] >= 0 && mb_i32(label)[r] < n);
-            lp = row_xent(x, &k, mb_i32(label)[r], w, n);
+            lp = row_xent(logits, r, &k, mb_i32(label)[r], w);
         } else if (grad_scale != 0.0f) {
-            memset(x, 0, sizeof *x * (size_t)n);
+            clear_row(logits, r);
         }
         if (logprob != NULL)
             mb_f32(logprob)[r] = lp;

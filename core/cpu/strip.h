@@ -87,6 +87,24 @@ static inline void mb_strip_close(const float *y, const mb_tensor *t, int64_t ro
         mb_cpu_narrow(mb_at16(t, row, col), t->dtype, y, n);
 }
 
+/* A strip that knows what it holds: a row that is read twice, or a weight that all rows need, is
+ * widened once where it fits. Only for what the kernel has not written in between. */
+typedef struct mb_kept {
+    const void *from; /* NULL: nothing yet */
+    float strip[MB_STRIP];
+} mb_kept;
+
+static inline const float *mb_kept_read(mb_kept *k, const mb_tensor *t, int64_t row, int64_t col,
+                                        int64_t n)
+{
+    if (t == NULL || t->dtype == MB_DTYPE_F32)
+        return mb_strip_read(k->strip, t, row, col, n);
+    if (k->from != mb_at16(t, row, col))
+        mb_strip_read(k->strip, t, row, col, n);
+    k->from = mb_at16(t, row, col);
+    return k->strip;
+}
+
 static inline int64_t mb_strip_length(int64_t n, int64_t from)
 {
     return n - from < MB_STRIP ? n - from : MB_STRIP;

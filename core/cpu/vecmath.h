@@ -128,9 +128,9 @@ MB_INLINE float mb_fold_lanes(const float *lane)
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-MB_INLINE float mb_dotf(const float *a, const float *b, int64_t n)
+/* Adds to the lanes: a row may come in pieces, all but the last of whole MB_LANES. */
+MB_INLINE void mb_dot_lanes(float *lane, const float *a, const float *b, int64_t n)
 {
-    float lane[MB_LANES] = {0};
     int64_t i = 0;
 
     for (; i + MB_LANES <= n; i += MB_LANES)
@@ -138,12 +138,10 @@ MB_INLINE float mb_dotf(const float *a, const float *b, int64_t n)
             lane[l] += a[i + l] * b[i + l];
     for (int l = 0; i + l < n; l++)
         lane[l] += a[i + l] * b[i + l];
-    return mb_fold_lanes(lane);
 }
 
-MB_INLINE float mb_sumf(const float *a, int64_t n)
+MB_INLINE void mb_sum_lanes(float *lane, const float *a, int64_t n)
 {
-    float lane[MB_LANES] = {0};
     int64_t i = 0;
 
     for (; i + MB_LANES <= n; i += MB_LANES)
@@ -151,6 +149,21 @@ MB_INLINE float mb_sumf(const float *a, int64_t n)
             lane[l] += a[i + l];
     for (int l = 0; i + l < n; l++)
         lane[l] += a[i + l];
+}
+
+MB_INLINE float mb_dotf(const float *a, const float *b, int64_t n)
+{
+    float lane[MB_LANES] = {0};
+
+    mb_dot_lanes(lane, a, b, n);
+    return mb_fold_lanes(lane);
+}
+
+MB_INLINE float mb_sumf(const float *a, int64_t n)
+{
+    float lane[MB_LANES] = {0};
+
+    mb_sum_lanes(lane, a, n);
     return mb_fold_lanes(lane);
 }
 

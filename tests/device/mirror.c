@@ -112,6 +112,7 @@ mb_exec mb_test_exec(mb_arena *scratch, int threads)
     const char *name = getenv("MB_TEST_DTYPE");
 
     const char *rare = getenv("MB_TEST_LONG"), *is_long = getenv("MB_LONG");
+    mb_exec ex;
 
     if (rare != NULL && (is_long == NULL || strcmp(is_long, "1") != 0)) {
         printf("skipped: this is for long runs, MB_LONG=1\n");
@@ -121,9 +122,13 @@ mb_exec mb_test_exec(mb_arena *scratch, int threads)
     if (!mb_test_on_device())
         return mb_cpu_exec(scratch, threads);
     if (name == NULL || name[0] == '\0')
-        return mb_mirror_exec(scratch);
-    return mb_shadow_exec(scratch, mb_shadow_dtype(name),
-                          bits ? MB_SHADOW_GIVES_DEVICE : MB_SHADOW_GIVES_CPU);
+        ex = mb_mirror_exec(scratch);
+    else
+        ex = mb_shadow_exec(scratch, mb_shadow_dtype(name),
+                            bits ? MB_SHADOW_GIVES_DEVICE : MB_SHADOW_GIVES_CPU);
+    if (mb_device_is_host(mb_test_device()))
+        ex.threads = threads;
+    return ex;
 }
 
 /* ---- noting ------------------------------------------------------------------------------- */
@@ -581,6 +586,8 @@ static argument *argument_of(const mb_tensor *t)
 
 mb_exec *mb_there_exec(mb_exec *ex)
 {
+    if (mb_device_is_host(device))
+        now.exec.threads = ex->threads;
     return &now.exec;
 }
 
