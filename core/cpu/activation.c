@@ -140,7 +140,7 @@ mb_status mb_cpu_activation_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *x, m
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        float value[MB_STRIP], in[MB_STRIP];
+        mb_strip value, in;
 
         for (int64_t i = 0; i < at.n; i += MB_STRIP) {
             const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
@@ -166,7 +166,7 @@ mb_status mb_cpu_activation_bwd(mb_exec *ex, mb_tensor *dx, const mb_tensor *dy,
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        float value[MB_STRIP], slope[MB_STRIP], in[MB_STRIP];
+        mb_strip value, slope, in;
 
         for (int64_t i = 0; i < at.n; i += MB_STRIP) {
             const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
@@ -191,7 +191,7 @@ mb_status mb_cpu_glu_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *gate, const
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        float value[MB_STRIP], in[MB_STRIP];
+        mb_strip value, in;
 
         for (int64_t i = 0; i < at.n; i += MB_STRIP) {
             const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
@@ -216,7 +216,7 @@ mb_status mb_cpu_glu_bwd(mb_exec *ex, mb_tensor *dgate, mb_tensor *dup, const mb
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        float value[MB_STRIP], slope[MB_STRIP], g[MB_STRIP], in[MB_STRIP], out[MB_STRIP];
+        mb_strip value, slope, g, in, out;
 
         for (int64_t i = 0; i < at.n; i += MB_STRIP) {
             const int64_t n = mb_strip_length(at.n, i), col = at.col + i;

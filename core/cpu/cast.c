@@ -136,7 +136,7 @@ MB_CPU_CLONES static bool narrow(int32_t *restrict out, const int64_t *restrict 
 /* n elements; returns false when a value does not fit. */
 static bool convert(void *out, mb_dtype to, const void *in, mb_dtype from, int64_t n)
 {
-    float strip[MB_STRIP];
+    mb_strip strip;
     const int64_t in_size = mb_dtype_block_bytes(from), out_size = mb_dtype_block_bytes(to);
 
     if (from == MB_DTYPE_I32 && to == MB_DTYPE_I64) {

@@ -51,7 +51,7 @@ mb_status mb_cpu_dropout(mb_exec *ex, mb_tensor *y, const mb_tensor *x, const mb
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         uint32_t word[4 * BLOCKS];
-        float xs[4 * BLOCKS], ys[4 * BLOCKS];
+        mb_strip xs, ys;
 
         for (int64_t c = 0; c < n; c += 4 * BLOCKS) {
             const int64_t m = n - c < 4 * BLOCKS ? n - c : 4 * BLOCKS;

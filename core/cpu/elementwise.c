@@ -48,7 +48,7 @@ static mb_status each_span(const mb_exec *ex, span_fn f, const mb_tensor *y, boo
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t k = 0; k < sp.count; k++) {
         const mb_span at = mb_span_at(&sp, k);
-        float ys[MB_STRIP], as[MB_STRIP], bs[MB_STRIP];
+        mb_strip ys, as, bs;
 
         for (int64_t i = 0; i < at.n; i += MB_STRIP) {
             const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
@@ -140,7 +140,8 @@ mb_status mb_cpu_bias_bwd(mb_exec *ex, mb_tensor *db, const mb_tensor *dy)
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t end = (b + 1) * MB_ROW_BLOCK < rows ? (b + 1) * MB_ROW_BLOCK : rows;
-        float *sum = partial + b * n, strip[MB_STRIP];
+        mb_strip strip;
+        float *sum = partial + b * n;
 
         memset(sum, 0, sizeof *sum * (size_t)n);
         for (int64_t r = b * MB_ROW_BLOCK; r < end; r++)

@@ -16,7 +16,7 @@ MB_CPU_CLONES static void add_row(float *restrict y, const float *restrict x, in
 static void add_columns(const mb_tensor *y, int64_t to, const mb_tensor *x, int64_t r, int64_t col,
                         int64_t n)
 {
-    float xs[MB_STRIP], ys[MB_STRIP];
+    mb_strip xs, ys;
 
     for (int64_t i = 0; i < n; i += MB_STRIP) {
         const int64_t m = mb_strip_length(n, i), c = col + i;

@@ -155,7 +155,7 @@ MB_CPU_CLONES static void row_db(float *restrict db, const float *restrict dy, i
 
 struct strips {
     mb_kept x, w, b, dy;
-    float p[MB_STRIP], q[MB_STRIP];
+    mb_strip p, q;
 };
 
 static void forget(struct strips *k)

@@ -71,7 +71,7 @@ MB_CPU_CLONES static void row_dw(float *restrict dw, const float *restrict dy,
 
 struct strips {
     mb_kept x, w, dy;
-    float p[MB_STRIP], q[MB_STRIP];
+    mb_strip p, q;
 };
 
 static void forget(struct strips *k)

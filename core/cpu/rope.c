@@ -58,7 +58,7 @@ mb_status mb_cpu_rope(mb_exec *ex, mb_tensor *y, const mb_tensor *x, const mb_te
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         const float *c = mb_row(cos_table, position[r]), *s = mb_row(sin_table, position[r]);
-        float xs[MB_STRIP], ys[MB_STRIP];
+        mb_strip xs, ys;
 
         for (int64_t col = 0; col < n; col += step) {
             const int64_t m = n - col < step ? n - col : step;

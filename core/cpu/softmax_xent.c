@@ -111,7 +111,8 @@ static const float *row_scores(float *strip, const mb_tensor *t, int64_t r, int6
 static float row_max(const mb_tensor *t, int64_t r, const struct xent *k, bool keep)
 {
     const int64_t n = mb_cols(t);
-    float strip[MB_STRIP], max = -INFINITY;
+    mb_strip strip;
+    float max = -INFINITY;
 
     for (int64_t i = 0; i < n; i += MB_STRIP) {
         const int64_t m = mb_strip_length(n, i);
@@ -127,7 +128,7 @@ static double row_sum(const mb_tensor *t, int64_t r, const struct xent *k, float
                       bool keep)
 {
     const int64_t n = mb_cols(t);
-    float strip[MB_STRIP];
+    mb_strip strip;
     double sum = 0.0;
 
     for (int64_t i = 0; i < n; i += MB_STRIP) {
@@ -144,7 +145,7 @@ static void row_gradient(const mb_tensor *t, int64_t r, const struct xent *k, fl
                          float factor)
 {
     const int64_t n = mb_cols(t);
-    float strip[MB_STRIP];
+    mb_strip strip;
 
     for (int64_t i = 0; i < n; i += MB_STRIP) {
         const int64_t m = mb_strip_length(n, i);

@@ -4,7 +4,7 @@
  * f32 tensor it gets the place itself, of a 16-bit one a widened copy in a strip of its own, which
  * stays in the first-level cache. What it writes into such a strip is rounded once, to nearest even:
  *
- *     float xs[MB_STRIP], ys[MB_STRIP];
+ *     mb_strip xs, ys;
  *     const float *x = mb_strip_read(xs, t, row, col, n);
  *     float *y = mb_strip_open(ys, out, row, col, n, acc);
  *     ... y[i] (+)= f(x[i]) ...
@@ -19,6 +19,9 @@
 #include "core/cpu/cpu.h"
 
 enum { MB_STRIP = 1024 }; /* elements; a multiple of MB_LANES */
+
+/* Whole cache lines: vectors that lie across two cost twice. */
+typedef float mb_strip[MB_STRIP] __attribute__((aligned(64)));
 
 /* n values of 16 bits to f32 and back, rounded to nearest even; NaN stays NaN. */
 void mb_cpu_widen_bf16(float *restrict out, const void *restrict in, int64_t n);
@@ -91,7 +94,7 @@ static inline void mb_strip_close(const float *y, const mb_tensor *t, int64_t ro
  * widened once where it fits. Only for what the kernel has not written in between. */
 typedef struct mb_kept {
     const void *from; /* NULL: nothing yet */
-    float strip[MB_STRIP];
+    mb_strip strip;
 } mb_kept;
 
 static inline const float *mb_kept_read(mb_kept *k, const mb_tensor *t, int64_t row, int64_t col,
