@@ -98,13 +98,12 @@ static void bias_gradient_is_added_to_what_was_there(void **state)
     RUN(&ex, bias_bwd, NULL, &dy);
 }
 
-/* What a device may do and the CPU, which computes in f32, need not. */
 static void sums_in_f32_take_halves(void **state)
 {
     const int64_t cols[] = {5, 576};
 
     (void)state;
-    if (!mb_test_on_device() || getenv("MB_TEST_DTYPE") != NULL)
+    if (getenv("MB_TEST_DTYPE") != NULL)
         skip();
     mb_exec ex = exec_with(1);
     for (int i = 0; i < 4; i++) {
@@ -121,8 +120,46 @@ static void sums_in_f32_take_halves(void **state)
     }
 }
 
+/* Computed in f32 of the widened operands, whatever else the row holds. */
+static void halves_are_rounded_once(void **state)
+{
+    enum { ROWS = 3, COLS = 12345 };
+
+    (void)state;
+    if (getenv("MB_TEST_DTYPE") != NULL)
+        skip();
+    for (int i = 0; i < 6; i++) {
+        const mb_dtype type = i % 2 == 0 ? MB_DTYPE_BF16 : MB_DTYPE_F16;
+        mb_exec ex = exec_with(team_sizes[i / 2]);
+        mb_tensor a = random_matrix(ROWS, COLS, 0, 1.0f), b = random_matrix(ROWS, COLS, 0, 1.0f);
+        mb_tensor want = matrix(ROWS, COLS, 0), x[6];
+        uint16_t *h[6];
+
+        for (int k = 0; k < 6; k++) {
+            h[k] = take(2 * ROWS * COLS);
+            x[k] = mb_tensor_2d(h[k], type, ROWS, COLS);
+        }
+        RUN(&ex, cast, &x[0], &a), RUN(&ex, cast, &x[1], &b);
+        RUN(&ex, cast, &a, &x[0]), RUN(&ex, cast, &b, &x[1]);
+        RUN(&ex, add, &want, &a, &b), RUN(&ex, cast, &x[3], &want);
+        RUN(&ex, add, &x[2], &x[0], &x[1]);
+        assert_memory_equal(h[2], h[3], 2 * ROWS * COLS);
+        RUN(&ex, scale, &want, 0.3f, &a), RUN(&ex, cast, &x[3], &want);
+        RUN(&ex, scale, &x[2], 0.3f, &x[0]);
+        assert_memory_equal(h[2], h[3], 2 * ROWS * COLS);
+        RUN(&ex, axpy, &a, -1.7f, &b), RUN(&ex, cast, &x[3], &a);
+        RUN(&ex, axpy, &x[0], -1.7f, &x[1]);
+        assert_memory_equal(h[0], h[3], 2 * ROWS * COLS);
+        RUN(&ex, fill, &want, 0.1f), RUN(&ex, cast, &x[3], &want);
+        RUN(&ex, fill, &x[2], 0.1f);
+        assert_memory_equal(h[2], h[3], 2 * ROWS * COLS);
+        mb_arena_reset(memory);
+    }
+}
+
 static void threads_do_not_change_bits(void **state)
 {
+    mb_test_bits(true);
     (void)state;
     mb_tensor dy = random_matrix(700, 333, 3, 1.0f), first = vector(333);
 
@@ -147,6 +184,7 @@ int main(void)
         KERNEL_TEST(scale_and_add_work_in_place),
         KERNEL_TEST(bias_gradient_is_added_to_what_was_there),
         KERNEL_TEST(sums_in_f32_take_halves),
+        KERNEL_TEST(halves_are_rounded_once),
         KERNEL_TEST(threads_do_not_change_bits),
     };
 

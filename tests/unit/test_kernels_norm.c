@@ -218,17 +218,12 @@ static void check_same_16(const mb_tensor *a, const mb_tensor *b)
 static void in_16_bits_a_norm_after_an_addition_gives_the_bits_of_both(void **state)
 {
     static const int64_t widths[] = {7, 64, 1024, 1030, 2048, 8200, 16400};
-    const char *device = getenv("MB_TEST_DEVICE");
 
     (void)state;
-    if (device == NULL || strcmp(device, "cuda") != 0) {
-        print_message("the CPU has f32 only\n");
-        skip();
-    }
     for (int i = 0; i < COUNT(widths) * 4; i++) {
         const mb_dtype type = i % 2 == 0 ? MB_DTYPE_BF16 : MB_DTYPE_F16;
         const int64_t n = widths[i / 4], gap = i / 2 % 2 * 3;
-        mb_exec ex = mb_mirror_exec(scratch);
+        mb_exec ex = mb_test_on_device() ? mb_mirror_exec(scratch) : exec_with(team_sizes[i % 3]);
         struct problem p = problem_of(5, n, 0, false);
         mb_tensor a = rounded(&p.x, type, gap), b = rounded(&p.dy, type, 0);
         mb_tensor w = rounded(&p.w, type, 0), bias = rounded(&p.b, type, 0);
@@ -276,26 +271,42 @@ static void a_row_does_not_depend_on_its_place(void **state)
 {
     mb_test_bits(true);
     mb_exec ex = exec_with(2);
-    struct problem p = problem_of(131, 577, 0, false);
 
     (void)state;
-    RUN(&ex, layernorm_fwd, &p.y, &p.mean, &p.rstd, &p.x, &p.w, &p.b, eps);
-    RUN(&ex, layernorm_bwd, &p.dx, NULL, NULL, &p.dy, &p.x, &p.w, &p.mean, &p.rstd, false);
-    for (int64_t r = 0; r < 131; r += 13) {
-        mb_tensor x = mb_tensor_rows(&p.x, r, 1), dy = mb_tensor_rows(&p.dy, r, 1);
-        mb_tensor y = matrix(1, 577, 0), dx = matrix(1, 577, 0), mean = vector(1), rstd = vector(1);
+    for (int k = 0; k < 4; k++) { /* layernorm and rmsnorm, one strip of a row and several */
+        const int64_t n = k < 2 ? 577 : 3001;
+        struct problem p = problem_of(131, n, 0, false);
+        mb_tensor y = matrix(1, n, 0), dx = matrix(1, n, 0), mean = vector(1), rstd = vector(1);
 
-        RUN(&ex, layernorm_fwd, &y, &mean, &rstd, &x, &p.w, &p.b, eps);
-        RUN(&ex, layernorm_bwd, &dx, NULL, NULL, &dy, &x, &p.w, &mean, &rstd, false);
-        assert_memory_equal(y.data, mb_row(&p.y, r), 577 * 4);
-        assert_memory_equal(dx.data, mb_row(&p.dx, r), 577 * 4);
+        if (k % 2 == 0) {
+            RUN(&ex, layernorm_fwd, &p.y, &p.mean, &p.rstd, &p.x, &p.w, &p.b, eps);
+            RUN(&ex, layernorm_bwd, &p.dx, NULL, NULL, &p.dy, &p.x, &p.w, &p.mean, &p.rstd, false);
+        } else {
+            RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, eps);
+            RUN(&ex, rmsnorm_bwd, &p.dx, NULL, &p.dy, &p.x, &p.w, &p.rstd, false);
+        }
+        for (int64_t r = 0; r < 131; r += 13) {
+            mb_tensor x = mb_tensor_rows(&p.x, r, 1), dy = mb_tensor_rows(&p.dy, r, 1);
+
+            if (k % 2 == 0) {
+                RUN(&ex, layernorm_fwd, &y, &mean, &rstd, &x, &p.w, &p.b, eps);
+                RUN(&ex, layernorm_bwd, &dx, NULL, NULL, &dy, &x, &p.w, &mean, &rstd, false);
+            } else {
+                RUN(&ex, rmsnorm_fwd, &y, &rstd, &x, &p.w, eps);
+                RUN(&ex, rmsnorm_bwd, &dx, NULL, &dy, &x, &p.w, &rstd, false);
+            }
+            assert_memory_equal(y.data, mb_row(&p.y, r), 4 * (size_t)n);
+            assert_memory_equal(dx.data, mb_row(&p.dx, r), 4 * (size_t)n);
+        }
+        mb_arena_reset(memory);
     }
 }
 
 static void threads_do_not_change_bits(void **state)
 {
+    mb_test_bits(true);
     struct problem p = problem_of(500, 577, 0, false);
-    mb_tensor dw[3], db[3], rw[3];
+    mb_tensor dw[3], db[3], rw[3], ly[3], ldx[3], ry[3], rdx[3];
 
     (void)state;
     for (int i = 0; i < 3; i++) {
@@ -304,11 +315,15 @@ static void threads_do_not_change_bits(void **state)
         dw[i] = copy_of(&p.dw0), db[i] = copy_of(&p.db0), rw[i] = copy_of(&p.dw0);
         RUN(&ex, layernorm_fwd, &p.y, &p.mean, &p.rstd, &p.x, &p.w, &p.b, eps);
         RUN(&ex, layernorm_bwd, &p.dx, &dw[i], &db[i], &p.dy, &p.x, &p.w, &p.mean, &p.rstd, false);
+        ly[i] = copy_of(&p.y), ldx[i] = copy_of(&p.dx);
         RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, eps);
         RUN(&ex, rmsnorm_bwd, &p.dx, &rw[i], &p.dy, &p.x, &p.w, &p.rstd, false);
+        ry[i] = copy_of(&p.y), rdx[i] = copy_of(&p.dx);
         assert_memory_equal(dw[i].data, dw[0].data, 577 * 4);
         assert_memory_equal(db[i].data, db[0].data, 577 * 4);
         assert_memory_equal(rw[i].data, rw[0].data, 577 * 4);
+        check_same(&ly[i], &ly[0]), check_same(&ldx[i], &ldx[0]);
+        check_same(&ry[i], &ry[0]), check_same(&rdx[i], &rdx[0]);
     }
 }
 

@@ -78,6 +78,36 @@ static void inverse_in_place_gives_back_the_input(void **state)
         check_near(mb_f32(&x)[i], mb_f32(&old)[i], 2e-6);
 }
 
+/* Heads of a row in several strips, and heads that are too wide for one. */
+static void wide_rows_and_wide_heads(void **state)
+{
+    ON_THE_CPU_ONLY("it has strips");
+    mb_exec ex = exec_with(2);
+
+    (void)state;
+    for (int64_t hd = 576; hd <= 1536; hd += 960) {
+        struct tables t = tables_of(3, hd / 2);
+        mb_tensor x = random_matrix(3, 3 * hd, 0, 1.0f), y = matrix(3, 3 * hd, 0), back = x;
+        mb_tensor h = mb_tensor_2d(take(6 * 3 * hd), MB_DTYPE_BF16, 3, 3 * hd), want = h;
+
+        RUN(&ex, cast, &h, &x), RUN(&ex, cast, &x, &h);
+        RUN(&ex, rope, &y, &x, &t.cosine, &t.sine, &t.positions, hd, false, false);
+        if (hd > 1024) {
+            assert_int_equal(
+                MB_RUN(&ex, rope, &h, &h, &t.cosine, &t.sine, &t.positions, hd, false, false),
+                MB_ENOTSUP);
+            continue;
+        }
+        want.data = take(6 * 3 * hd);
+        RUN(&ex, cast, &want, &y);
+        RUN(&ex, rope, &h, &h, &t.cosine, &t.sine, &t.positions, hd, false, false);
+        assert_memory_equal(h.data, want.data, 6 * 3 * (size_t)hd);
+        RUN(&ex, rope, &y, &y, &t.cosine, &t.sine, &t.positions, hd, true, false);
+        for (int64_t i = 0; i < 3 * 3 * hd; i++)
+            check_near(mb_f32(&y)[i], mb_f32(&back)[i], 4e-6);
+    }
+}
+
 static void no_rows_is_fine(void **state)
 {
     mb_exec ex = exec_with(2);
@@ -93,6 +123,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         KERNEL_TEST(pairs_are_rotated_and_the_rest_is_copied),
         KERNEL_TEST(inverse_in_place_gives_back_the_input),
+        KERNEL_TEST(wide_rows_and_wide_heads),
         KERNEL_TEST(no_rows_is_fine),
     };
 
