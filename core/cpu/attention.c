@@ -3,59 +3,77 @@
  *     S = cap(scale Q K^T), P = softmax(S + mask), O = dropout(P) V
  *
  * as in FlashAttention (Dao et al. 2022): a block of queries meets its keys block by block, with a
- * running row maximum m and sum l; when m grows, what was summed before is scaled by e^(m - m').
- * lse = m + log l is kept for the backward. Work is shared out by (sequence, head, query block);
- * each is done by one thread in the order of its keys, so no bit depends on the threads. Few
- * queries (generation) take one query at a time straight from where K and V lie.
+ * running row maximum m and sum l; when m grows, what was summed before is scaled by 2^(m - m').
+ * Scores are in units of log 2, so that exponentials are of base 2. lse = log(2) m + log l is kept
+ * for the backward.
+ *
+ * An item is a block of queries of one head. A thread takes a few items that share their keys, so
+ * that keys and values are packed once for them; each item meets its keys in their order, so no bit
+ * depends on the threads. Few queries (generation) take one query at a time straight from where K
+ * and V lie.
  */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
-#include "core/cpu/attention_block.h"
+#include "core/cpu/attention_tile.h"
+#include "core/cpu/strip.h"
 #include "core/cpu/vec16.h"
 #include "core/cpu/vecmath.h"
 
-enum { Q = MB_ATT_Q, K = MB_ATT_K, FEW_QUERIES = 8 };
+enum { Q = MB_ATT_Q, K = MB_ATT_K, FEW_QUERIES = 8, MOST_ITEMS = 8 };
 
 typedef struct job {
     const mb_attention *at;
     const mb_tensor *q, *k, *v;
     mb_tensor *o, *lse;
-    mb_sgemm_fn *sgemm;
+    mb_att_form form;
+    mb_att_scores scores;
     float *work;
     int64_t work_floats; /* per thread */
 } job;
 
-/* One block of queries of one head, and its thread's buffers. */
-typedef struct block {
-    int64_t s, head, from, rows; /* queries [from, from+rows) of sequence s */
-    float *q, *k, *v, *p, *o;
-    float m[Q], l[Q], rescale[Q];
-} block;
+/* A block of queries of one head. */
+typedef struct item {
+    int64_t head, from, rows; /* queries [from, from + rows) of the sequence */
+    mb_span blocks;           /* of keys it sees any of */
+    uint32_t *q;              /* packed */
+    float *o, m[Q], l[Q];
+} item;
 
-static int64_t floats_per_thread(const mb_attention *at)
+/* Items of sequence s that share key head kv, and a thread's buffers. */
+typedef struct unit {
+    int64_t s, kv, n;
+    item item[MOST_ITEMS];
+    uint32_t *k, *v, *p; /* packed */
+    uint32_t *left;      /* keys on their way to k */
+    float *scores;
+} unit;
+
+static int64_t floats_per_thread(const mb_att_form *f)
 {
-    return (2 * Q + 2 * K) * at->head_dim + Q * K;
+    return MOST_ITEMS * (f->size + Q * f->width) + 3 * f->size + 2 * Q * K;
 }
 
 size_t mb_cpu_attention_fwd_workspace(mb_exec *ex, mb_tensor *o, mb_tensor *lse, const mb_tensor *q,
                                       const mb_tensor *k, const mb_tensor *v,
                                       const mb_attention *at)
 {
-    return (size_t)(ex->threads * floats_per_thread(at)) * sizeof(float);
+    const mb_att_form f = mb_att_form_of(q, at);
+
+    return (size_t)(ex->threads * floats_per_thread(&f)) * sizeof(float);
 }
 
-/* Row of scores -> probabilities not yet divided by their sum. Only [lo, hi) is visible. */
-MB_INLINE float softmax_row(float *restrict s, int lo, int hi, float cap, float *m, float *l)
+/* Row of products -> probabilities not yet divided by their sum. Only [lo, hi) is visible. */
+MB_INLINE float softmax_row(float *restrict s, int lo, int hi, mb_att_scores by, float *m, float *l)
 {
     float top, base, rescale;
 
-    if (cap > 0.0f)
-        for (int j = 0; j < K; j++)
-            s[j] = cap * mb_tanhf(s[j] * (1.0f / cap));
     for (int j = 0; j < K; j++)
-        s[j] = j >= lo && j < hi ? s[j] : -INFINITY;
+        s[j] = by.capped ? by.out * mb_tanhf(s[j] * by.in) : s[j] * by.in;
+    if (lo > 0 || hi < K)
+        for (int j = 0; j < K; j++)
+            s[j] = j >= lo && j < hi ? s[j] : -INFINITY;
     top = mb_maxf(s, K);
     top = top > *m ? top : *m;
     if (top == -INFINITY && hi <= lo) {
@@ -64,102 +82,121 @@ MB_INLINE float softmax_row(float *restrict s, int lo, int hi, float cap, float 
     }
     base = top == -INFINITY ? 0.0f : top; /* keys seen, but all scores are -inf or NaN */
     for (int j = 0; j < K; j++)
-        s[j] = mb_expf(s[j] - base);
-    rescale = mb_expf(*m - base);
+        s[j] = mb_att_exp2(s[j] - base);
+    rescale = mb_att_exp2(*m - base);
     *l = *l * rescale + mb_sumf(s, K);
     *m = top;
     return rescale;
 }
 
 MB_CPU_CLONES
-static void softmax_block(const job *jb, block *b, int64_t k0)
+static void softmax_block(const job *jb, const unit *u, item *it, int64_t k0)
 {
-    const mb_attention *at = jb->at;
-    const int64_t offset = (int64_t)at->k_len[b->s] - at->q_len[b->s];
+    const int64_t offset = (int64_t)jb->at->k_len[u->s] - jb->at->q_len[u->s];
+    const int64_t width = jb->form.width;
 
-    for (int64_t i = 0; i < b->rows; i++) {
-        const mb_span keys = mb_att_keys(at, b->s, offset + b->from + i);
-        const int64_t lo = keys.lo - k0, hi = keys.hi - k0;
+    for (int64_t i = 0; i < it->rows; i++) {
+        const mb_span keys = mb_att_within(mb_att_keys(jb->at, u->s, offset + it->from + i), k0, K);
+        const float rescale = softmax_row(u->scores + i * K, (int)keys.lo, (int)keys.hi, jb->scores,
+                                          &it->m[i], &it->l[i]);
 
-        b->rescale[i] = softmax_row(b->p + i * K,
-                                    lo < 0   ? 0
-                                    : lo > K ? K
-                                             : (int)lo,
-                                    hi < 0   ? 0
-                                    : hi > K ? K
-                                             : (int)hi,
-                                    at->softcap, &b->m[i], &b->l[i]);
+        if (rescale != 1.0f)
+            for (int64_t d = 0; d < width; d++)
+                it->o[i * width + d] *= rescale;
     }
-    for (int64_t i = 0; i < b->rows; i++)
-        if (b->rescale[i] != 1.0f)
-            for (int64_t d = 0; d < at->head_dim; d++)
-                b->o[i * at->head_dim + d] *= b->rescale[i];
 }
 
-static void drop(const job *jb, const block *b, int64_t k0)
+static void drop(const job *jb, const unit *u, const item *it, int64_t k0)
 {
     const mb_attention *at = jb->at;
-    const int64_t offset = (int64_t)at->k_len[b->s] - at->q_len[b->s];
+    const int64_t offset = (int64_t)at->k_len[u->s] - at->q_len[u->s];
 
-    for (int64_t i = 0; i < b->rows; i++) {
+    for (int64_t i = 0; i < it->rows; i++) {
         float keep[K];
 
-        mb_att_dropout(at, b->head, at->q_start[b->s] + b->from + i, offset + b->from + i, k0,
+        mb_att_dropout(at, it->head, at->q_start[u->s] + it->from + i, offset + it->from + i, k0,
                        keep);
         for (int j = 0; j < K; j++)
-            b->p[i * K + j] *= keep[j];
+            u->scores[i * K + j] *= keep[j];
     }
+}
+
+/* Rows as products take them. */
+static int64_t padded(int64_t rows)
+{
+    return (rows + MB_ATT_ROWS - 1) / MB_ATT_ROWS * MB_ATT_ROWS;
+}
+
+static void start(const job *jb, item *it)
+{
+    for (int64_t i = 0; i < it->rows; i++) {
+        it->m[i] = -INFINITY;
+        it->l[i] = 0.0f;
+    }
+    memset(it->o, 0, (size_t)(padded(it->rows) * jb->form.width) * sizeof(float));
 }
 
 /* o = O / l and lse; a query that sees nothing gives 0 and -inf. */
-static void finish(const job *jb, block *b)
+static void finish(const job *jb, const unit *u, item *it)
 {
-    const int64_t hd = jb->at->head_dim, row0 = jb->at->q_start[b->s] + b->from;
+    const mb_att_form *f = &jb->form;
+    const int64_t row0 = jb->at->q_start[u->s] + it->from;
 
-    for (int64_t i = 0; i < b->rows; i++) {
-        const float inverse = b->l[i] > 0.0f ? 1.0f / b->l[i] : b->l[i]; /* NaN stays NaN */
+    for (int64_t i = 0; i < it->rows; i++) {
+        const float l = it->l[i], inverse = l > 0.0f ? 1.0f / l : l; /* NaN stays NaN */
 
-        for (int64_t d = 0; d < hd; d++)
-            b->o[i * hd + d] *= inverse;
+        mb_att_scale(it->o + i * f->width, f->hd, inverse);
         if (jb->lse != NULL)
-            mb_row(jb->lse, b->head)[row0 + i] =
-                b->l[i] == 0.0f ? -INFINITY : b->m[i] + logf(b->l[i]);
+            mb_row(jb->lse, it->head)[row0 + i] =
+                l == 0.0f ? -INFINITY : it->m[i] * MB_ATT_LN2 + logf(l);
     }
-    mb_att_store(jb->o, row0, b->head * hd, b->o, b->rows, hd, false);
+    mb_att_store(jb->o, row0, it->head * f->hd, it->o, f->width, it->rows, f->hd, false);
 }
 
-static void start_rows(block *b, int64_t rows, int64_t hd)
+/* One item and one block of n keys from k0 on, which is packed. */
+static void meet(const job *jb, const unit *u, item *it, int64_t k0, int64_t n)
 {
-    for (int64_t i = 0; i < rows; i++) {
-        b->m[i] = -INFINITY;
-        b->l[i] = 0.0f;
-    }
-    memset(b->o, 0, (size_t)(rows * hd) * sizeof(float));
+    const mb_att_form *f = &jb->form;
+    const mb_att_pair pair = {.s = u->s, .q0 = it->from, .q_rows = it->rows, .k0 = k0, .k_rows = n};
+
+    mb_att_over_head(f, jb->at, &pair, u->scores, it->q, u->k);
+    softmax_block(jb, u, it, k0);
+    if (jb->at->dropout > 0.0f)
+        drop(jb, u, it, k0);
+    memset(u->scores + it->rows * K, 0,
+           (size_t)((padded(it->rows) - it->rows) * K) * sizeof(float));
+    mb_att_add_over_keys(f, jb->at, &pair, it->o, mb_att_by_rows(f, u->p, u->scores, it->rows),
+                         u->v);
 }
 
-static void many_queries(const job *jb, block *b)
+static void many_queries(const job *jb, unit *u)
 {
     const mb_attention *at = jb->at;
-    const int64_t hd = at->head_dim, kv = b->head / (at->heads / at->kv_heads);
-    const mb_span blocks = mb_att_key_blocks(at, b->s, b->from, b->from + b->rows);
+    const mb_att_form *f = &jb->form;
+    mb_span blocks = u->item[0].blocks;
+    const mb_att_packed k = {.left = f->pairs ? NULL : u->left, .across = u->k}, v = {.down = u->v};
 
-    start_rows(b, Q, hd);
-    mb_att_load(b->q, jb->q, at->q_start[b->s] + b->from, b->head * hd, b->rows, hd, at->scale);
-    for (int64_t k0 = blocks.lo * K; k0 < blocks.hi * K; k0 += K) {
-        const int64_t left = at->k_len[b->s] - k0, n = left < K ? left : K;
-        const int64_t row = at->k_start[b->s] + k0;
+    for (int64_t i = 0; i < u->n; i++) {
+        item *it = &u->item[i];
+        const mb_att_packed q = {.left = it->q};
 
-        mb_att_load(b->k, jb->k, row, kv * hd, n, hd, 1.0f);
-        mb_att_load(b->v, jb->v, row, kv * hd, n, hd, 1.0f);
-        jb->sgemm(false, true, Q, K, hd, 1.0f, b->q, hd, b->k, hd, 0.0f, b->p, K);
-        softmax_block(jb, b, k0);
-        if (b->rows < Q)
-            memset(b->p + b->rows * K, 0, (size_t)((Q - b->rows) * K) * sizeof(float));
-        if (at->dropout > 0.0f)
-            drop(jb, b, k0);
-        jb->sgemm(false, false, Q, hd, K, 1.0f, b->p, K, b->v, hd, 1.0f, b->o, hd);
+        start(jb, it);
+        mb_att_pack(f, &q, jb->q, at->q_start[u->s] + it->from, it->head * f->hd, it->rows);
+        blocks.lo = it->blocks.lo < blocks.lo ? it->blocks.lo : blocks.lo;
+        blocks.hi = it->blocks.hi > blocks.hi ? it->blocks.hi : blocks.hi;
     }
-    finish(jb, b);
+    for (int64_t j = blocks.lo; j < blocks.hi; j++) {
+        const int64_t left = at->k_len[u->s] - j * K, n = left < K ? left : K;
+        const int64_t row = at->k_start[u->s] + j * K;
+
+        mb_att_pack(f, &k, jb->k, row, u->kv * f->hd, n);
+        mb_att_pack(f, &v, jb->v, row, u->kv * f->hd, n);
+        for (int64_t i = 0; i < u->n; i++)
+            if (j >= u->item[i].blocks.lo && j < u->item[i].blocks.hi)
+                meet(jb, u, &u->item[i], j * K, n);
+    }
+    for (int64_t i = 0; i < u->n; i++)
+        finish(jb, u, &u->item[i]);
 }
 
 /* scores[j] = q . (row j of keys) for n keys */
@@ -190,7 +227,7 @@ static void add_values(float *restrict o, const float *restrict p, const float *
             o[d] += p[j] * values[j * ld + d];
 }
 
-/* n rows of hd floats and how far apart they are: where they lie, or widened in `buffer`. */
+/* n rows of f32 and how far apart they are: where they lie, or widened in `buffer`. */
 typedef struct rows {
     const float *at;
     int64_t ld;
@@ -201,92 +238,114 @@ static rows rows_of(const mb_tensor *t, int64_t row, int64_t col, int64_t n, int
 {
     if (t->dtype == MB_DTYPE_F32)
         return (rows){mb_row(t, row) + col, mb_row_stride(t)};
-    mb_att_load(buffer, t, row, col, n, hd, 1.0f);
+    for (int64_t i = 0; i < n; i++)
+        mb_strip_read(buffer + i * hd, t, row + i, col, hd);
     return (rows){buffer, hd};
 }
 
-/* A single query: b->rows is 1. */
-static void one_query(const job *jb, block *b)
-{
-    const mb_attention *at = jb->at;
-    const int64_t hd = at->head_dim, kv = b->head / (at->heads / at->kv_heads);
-    const mb_span blocks = mb_att_key_blocks(at, b->s, b->from, b->from + 1);
-
-    start_rows(b, 1, hd);
-    mb_att_load(b->q, jb->q, at->q_start[b->s] + b->from, b->head * hd, 1, hd, at->scale);
-    for (int64_t k0 = blocks.lo * K; k0 < blocks.hi * K; k0 += K) {
-        const int64_t left = at->k_len[b->s] - k0, n = left < K ? left : K;
-        const int64_t row = at->k_start[b->s] + k0;
-        const rows k = rows_of(jb->k, row, kv * hd, n, hd, b->k);
-        const rows v = rows_of(jb->v, row, kv * hd, n, hd, b->v);
-
-        memset(b->p, 0, K * sizeof(float));
-        score_keys(b->p, b->q, k.at, k.ld, n, hd);
-        b->rows = 1;
-        softmax_block(jb, b, k0);
-        if (at->dropout > 0.0f)
-            drop(jb, b, k0);
-        add_values(b->o, b->p, v.at, v.ld, n, hd);
-    }
-    finish(jb, b);
-}
-
-/* Unit `at` of (sequence, query block, head); blocks at the end of a sequence, which see most keys
- * when causal, come first. */
-static void run_unit(const job *jb, int64_t unit, int64_t most)
+/* An item of a single query. `buffer`: for a block of keys in f32. */
+static void one_query(const job *jb, const unit *u, item *it, float *buffer)
 {
     const mb_attention *at = jb->at;
     const int64_t hd = at->head_dim;
-    block b = {.head = unit % at->heads, .s = unit / at->heads % at->n_seq};
-    const int64_t blocks = (at->q_len[b.s] + Q - 1) / Q;
-    const int64_t i = most - 1 - unit / at->heads / at->n_seq;
+    float strip[MB_ATT_MAX_HEAD];
+    const float *q = mb_strip_read(strip, jb->q, at->q_start[u->s] + it->from, it->head * hd, hd);
 
-    if (i >= blocks)
-        return;
-    b.q = jb->work + omp_get_thread_num() * jb->work_floats;
-    b.o = b.q + Q * hd;
-    b.k = b.o + Q * hd;
-    b.v = b.k + K * hd;
-    b.p = b.v + K * hd;
-    b.from = i * Q;
-    b.rows = at->q_len[b.s] - b.from < Q ? at->q_len[b.s] - b.from : Q;
-    if (at->q_len[b.s] > FEW_QUERIES) {
-        many_queries(jb, &b);
-        return;
+    start(jb, it);
+    for (int64_t j = it->blocks.lo; j < it->blocks.hi; j++) {
+        const int64_t left = at->k_len[u->s] - j * K, n = left < K ? left : K;
+        const int64_t row = at->k_start[u->s] + j * K;
+        const rows k = rows_of(jb->k, row, u->kv * hd, n, hd, buffer);
+
+        memset(u->scores, 0, K * sizeof(float));
+        score_keys(u->scores, q, k.at, k.ld, n, hd);
+        softmax_block(jb, u, it, j * K);
+        if (at->dropout > 0.0f)
+            drop(jb, u, it, j * K);
+        const rows v = rows_of(jb->v, row, u->kv * hd, n, hd, buffer);
+        add_values(it->o, u->scores, v.at, v.ld, n, hd);
     }
-    for (int64_t from = 0, n = b.rows; from < n; from++) {
-        b.from = from;
-        b.rows = 1;
-        one_query(jb, &b);
+    finish(jb, u, it);
+}
+
+static void few_queries(const job *jb, unit *u)
+{
+    for (int64_t i = 0; i < u->n; i++) {
+        for (int64_t from = 0; from < u->item[i].rows; from++) {
+            item it = {.head = u->item[i].head,
+                       .from = from,
+                       .rows = 1,
+                       .blocks = mb_att_key_blocks(jb->at, u->s, from, from + 1),
+                       .o = u->item[i].o};
+
+            one_query(jb, u, &it, (float *)u->v); /* all of v, k, left */
+        }
     }
+}
+
+/* The unit-th piece of work: `per` items of one sequence and key head. Items at the end of a
+ * sequence, which see most keys when causal, come first. */
+static void run_unit(const job *jb, int64_t number, int64_t per, int64_t pieces)
+{
+    const mb_attention *at = jb->at;
+    const mb_att_form *f = &jb->form;
+    const int64_t group = at->heads / at->kv_heads;
+    unit u = {.kv = number % at->kv_heads, .s = number / at->kv_heads % at->n_seq};
+    const int64_t first = (pieces - 1 - number / at->kv_heads / at->n_seq) * per;
+    const int64_t items = (at->q_len[u.s] + Q - 1) / Q * group;
+    float *work = jb->work + omp_get_thread_num() * jb->work_floats;
+
+    for (; u.n < per && first + u.n < items; u.n++) {
+        item *it = &u.item[u.n];
+
+        it->head = u.kv * group + (first + u.n) % group;
+        it->from = (first + u.n) / group * Q;
+        it->rows = at->q_len[u.s] - it->from < Q ? at->q_len[u.s] - it->from : Q;
+        it->blocks = mb_att_key_blocks(at, u.s, it->from, it->from + it->rows);
+    }
+    for (int64_t i = 0; i < MOST_ITEMS; i++, work += f->size + Q * f->width) {
+        u.item[i].o = work;
+        u.item[i].q = (uint32_t *)(work + Q * f->width);
+    }
+    u.scores = work;
+    u.p = (uint32_t *)(u.scores + Q * K);
+    u.v = u.p + Q * K;
+    u.k = u.v + f->size;
+    u.left = u.k + f->size;
+    if (u.n == 0)
+        return;
+    if (at->q_len[u.s] > FEW_QUERIES)
+        many_queries(jb, &u);
+    else
+        few_queries(jb, &u);
 }
 
 mb_status mb_cpu_attention_fwd(mb_exec *ex, mb_tensor *o, mb_tensor *lse, const mb_tensor *q,
                                const mb_tensor *k, const mb_tensor *v, const mb_attention *at)
 {
+    const mb_att_form form = mb_att_form_of(q, at);
     const job jb = {.at = at,
                     .q = q,
                     .k = k,
                     .v = v,
                     .o = o,
                     .lse = lse,
-                    .sgemm = mb_cpu_sgemm(),
+                    .form = form,
+                    .scores = mb_att_scores_of(at),
                     .work = ex->workspace,
-                    .work_floats = floats_per_thread(at)};
+                    .work_floats = floats_per_thread(&form)};
 
     MB_TRY(mb_att_check("attention_fwd", q, k, v, at));
-    MB_REQUIRE(jb.sgemm != NULL, MB_EBUG, "attention_fwd called before mb_cpu_init");
     mb_att_zero_gaps(o, at->n_seq, at->q_start, at->q_len);
 
-    const int64_t most = mb_att_most_blocks(at->n_seq, at->q_len, Q);
-    const int64_t units = at->n_seq * at->heads * most;
+    /* Several units for each thread, or they wait for the last. */
+    const int64_t most = mb_att_most_blocks(at->n_seq, at->q_len, Q) * (at->heads / at->kv_heads);
+    const int64_t fair = most * at->n_seq * at->kv_heads / (6 * ex->threads);
+    const int64_t per = fair < 1 ? 1 : fair > MOST_ITEMS ? MOST_ITEMS : fair;
+    const int64_t pieces = (most + per - 1) / per;
 
-#pragma omp parallel num_threads(ex->threads)
-    {
-        mb_cpu_one_thread();
-#pragma omp for schedule(dynamic)
-        for (int64_t u = 0; u < units; u++)
-            run_unit(&jb, u, most);
-    }
+#pragma omp parallel for schedule(dynamic) num_threads(ex->threads)
+    for (int64_t n = 0; n < at->n_seq * at->kv_heads * pieces; n++)
+        run_unit(&jb, n, per, pieces);
     return MB_OK;
 }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "core/cpu/strip.h"
 #include "core/rng.h"
 
 static int64_t clip(int64_t x, int64_t lo, int64_t hi)
@@ -27,18 +28,16 @@ mb_span mb_att_keys(const mb_attention *at, int64_t s, int64_t pos)
 }
 
 /* Both ends of what is visible grow with the position, so the first and last query bound it. */
-mb_span mb_att_key_blocks(const mb_attention *at, int64_t s, int64_t from, int64_t to)
+mb_span mb_att_keys_of(const mb_attention *at, int64_t s, int64_t from, int64_t to)
 {
     const int64_t offset = (int64_t)at->k_len[s] - at->q_len[s];
     const mb_span first = mb_att_keys(at, s, offset + from);
     const mb_span last = mb_att_keys(at, s, offset + to - 1);
 
-    if (last.hi <= first.lo)
-        return (mb_span){0, 0};
-    return (mb_span){first.lo / MB_ATT_K, (last.hi + MB_ATT_K - 1) / MB_ATT_K};
+    return last.hi <= first.lo ? (mb_span){0, 0} : (mb_span){first.lo, last.hi};
 }
 
-mb_span mb_att_query_blocks(const mb_attention *at, int64_t s, int64_t from, int64_t to)
+mb_span mb_att_queries_of(const mb_attention *at, int64_t s, int64_t from, int64_t to)
 {
     const int64_t n = at->q_len[s], offset = (int64_t)at->k_len[s] - n;
     int64_t lo = 0, hi = n;
@@ -49,67 +48,44 @@ mb_span mb_att_query_blocks(const mb_attention *at, int64_t s, int64_t from, int
         lo = clip(from - at->window + 1 - offset, 0, n);
     if (at->window > 0)
         hi = clip(to - 1 + at->window - offset, 0, n);
-    if (hi <= lo)
-        return (mb_span){0, 0};
-    return (mb_span){lo / MB_ATT_Q, (hi + MB_ATT_Q - 1) / MB_ATT_Q};
+    return hi <= lo ? (mb_span){0, 0} : (mb_span){lo, hi};
 }
 
-static void *row_at(const mb_tensor *t, int64_t row, int64_t col)
+static mb_span blocks_of(mb_span rows, int64_t block)
 {
-    return (char *)t->data + mb_dtype_bytes(t->dtype, row * mb_row_stride(t) + col);
+    return (mb_span){rows.lo / block, (rows.hi + block - 1) / block};
+}
+
+mb_span mb_att_key_blocks(const mb_attention *at, int64_t s, int64_t from, int64_t to)
+{
+    return blocks_of(mb_att_keys_of(at, s, from, to), MB_ATT_K);
+}
+
+mb_span mb_att_query_blocks(const mb_attention *at, int64_t s, int64_t from, int64_t to)
+{
+    return blocks_of(mb_att_queries_of(at, s, from, to), MB_ATT_Q);
 }
 
 MB_CPU_CLONES
-static void load_f32(float *restrict to, const float *restrict from, int64_t ld, int64_t rows,
-                     int64_t hd, float factor)
-{
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < hd; j++)
-            to[i * hd + j] = from[i * ld + j] * factor;
-}
-
-MB_CPU_CLONES
-static void load_bf16(float *restrict to, const uint16_t *restrict from, int64_t ld, int64_t rows,
-                      int64_t hd, float factor)
-{
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < hd; j++)
-            to[i * hd + j] = mb_bf16_to_f32(from[i * ld + j]) * factor;
-}
-
-void mb_att_load(float *to, const mb_tensor *t, int64_t row, int64_t col, int64_t rows, int64_t hd,
-                 float factor)
-{
-    if (t->dtype == MB_DTYPE_BF16)
-        load_bf16(to, row_at(t, row, col), mb_row_stride(t), rows, hd, factor);
-    else
-        load_f32(to, row_at(t, row, col), mb_row_stride(t), rows, hd, factor);
-    if (rows < MB_ATT_Q)
-        memset(to + rows * hd, 0, (size_t)((MB_ATT_Q - rows) * hd) * sizeof *to);
-}
-
-MB_CPU_CLONES
-static void store_f32(float *restrict to, const float *restrict from, int64_t n, bool acc)
+static void add_row(float *restrict to, const float *restrict from, int64_t n)
 {
     for (int64_t d = 0; d < n; d++)
-        to[d] = (acc ? to[d] : 0.0f) + from[d];
+        to[d] += from[d];
 }
 
-MB_CPU_CLONES
-static void store_bf16(uint16_t *restrict to, const float *restrict from, int64_t n, bool acc)
+void mb_att_store(mb_tensor *t, int64_t row, int64_t col, const float *from, int64_t ld,
+                  int64_t rows, int64_t n, bool acc)
 {
-    for (int64_t d = 0; d < n; d++)
-        to[d] = mb_f32_to_bf16((acc ? mb_bf16_to_f32(to[d]) : 0.0f) + from[d]);
-}
+    float strip[MB_ATT_MAX_HEAD];
 
-void mb_att_store(mb_tensor *t, int64_t row, int64_t col, const float *from, int64_t rows,
-                  int64_t hd, bool acc)
-{
-    for (int64_t i = 0; i < rows; i++) {
-        if (t->dtype == MB_DTYPE_BF16)
-            store_bf16(row_at(t, row + i, col), from + i * hd, hd, acc);
+    for (int64_t i = 0; i < rows; i++, from += ld) {
+        float *to = mb_strip_open(strip, t, row + i, col, n, acc);
+
+        if (acc)
+            add_row(to, from, n);
         else
-            store_f32(row_at(t, row + i, col), from + i * hd, hd, acc);
+            memcpy(to, from, (size_t)n * sizeof *to);
+        mb_strip_close(to, t, row + i, col, n);
     }
 }
 
@@ -149,7 +125,8 @@ void mb_att_dropout(const mb_attention *at, int64_t head, int64_t row, int64_t p
 static void zero_rows(mb_tensor *t, int64_t from, int64_t to)
 {
     for (int64_t r = from; r < to; r++)
-        memset(row_at(t, r, 0), 0, (size_t)mb_dtype_bytes(t->dtype, mb_cols(t)));
+        memset((char *)t->data + mb_dtype_bytes(t->dtype, r * mb_row_stride(t)), 0,
+               (size_t)mb_dtype_bytes(t->dtype, mb_cols(t)));
 }
 
 void mb_att_zero_gaps(mb_tensor *t, int64_t n_seq, const int32_t *start, const int32_t *len)

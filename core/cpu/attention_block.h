@@ -1,14 +1,13 @@
 /* core/cpu/attention_block.h - what attention's forward and backward share: geometry and blocks.
  *
- * A sequence's queries and keys are cut into blocks of 64 from its own start. A block is copied
- * into a buffer of fixed size, missing rows zero, so what is computed for a sequence does not
- * depend on its neighbours or its place. T x T never exists.
+ * A sequence's queries and keys are cut into blocks of 64 from its own start. A block is packed
+ * into a buffer of fixed size, so what is computed for a sequence does not depend on its neighbours
+ * or its place. T x T never exists.
  */
 #ifndef MB_CORE_CPU_ATTENTION_BLOCK_H
 #define MB_CORE_CPU_ATTENTION_BLOCK_H
 
 #include "core/cpu/cpu.h"
-#include "core/cpu/gemm.h"
 
 enum { MB_ATT_Q = 64, MB_ATT_K = 64, MB_ATT_MAX_HEAD = 256 };
 
@@ -17,20 +16,29 @@ typedef struct mb_span {
     int64_t lo, hi;
 } mb_span;
 
+/* The part of x in [from, from + n), counted from there. */
+static inline mb_span mb_att_within(mb_span x, int64_t from, int64_t n)
+{
+    const int64_t lo = x.lo - from, hi = x.hi - from;
+
+    return (mb_span){lo < 0 ? 0 : lo > n ? n : lo, hi < 0 ? 0 : hi > n ? n : hi};
+}
+
 /* Keys that a query at position `pos` among the keys of sequence s sees; may be empty. */
 mb_span mb_att_keys(const mb_attention *at, int64_t s, int64_t pos);
+/* Queries of sequence s that see any of keys [from, to), and those of its keys that queries
+ * [from, to) see any of. */
+mb_span mb_att_queries_of(const mb_attention *at, int64_t s, int64_t from, int64_t to);
+mb_span mb_att_keys_of(const mb_attention *at, int64_t s, int64_t from, int64_t to);
 /* Key blocks that queries [from, to) of sequence s see any key of. */
 mb_span mb_att_key_blocks(const mb_attention *at, int64_t s, int64_t from, int64_t to);
 /* Query blocks of sequence s that see any of keys [from, to). */
 mb_span mb_att_query_blocks(const mb_attention *at, int64_t s, int64_t from, int64_t to);
 
-/* `rows` rows of t from `row` on, columns [col, col + hd), times `factor`, as f32 to 64 rows hd apart,
- * the rest zero. */
-void mb_att_load(float *to, const mb_tensor *t, int64_t row, int64_t col, int64_t rows, int64_t hd,
-                 float factor);
-/* The way back: rows of t = from, or += when acc. Rounded once. */
-void mb_att_store(mb_tensor *t, int64_t row, int64_t col, const float *from, int64_t rows,
-                  int64_t hd, bool acc);
+/* Rows of t from `row` on, columns [col, col + n) = from, whose rows are ld apart, or += when acc.
+ * Rounded once. */
+void mb_att_store(mb_tensor *t, int64_t row, int64_t col, const float *from, int64_t ld,
+                  int64_t rows, int64_t n, bool acc);
 
 /* keep[0..MB_ATT_K) = 0 or 1/(1-p) for keys k0.. of the query at tensor row `row`, position pos. */
 void mb_att_dropout(const mb_attention *at, int64_t head, int64_t row, int64_t pos, int64_t k0,

@@ -3,17 +3,18 @@
  *     P = exp(S' - lse), S' = cap(scale Q K^T)        recomputed block by block
  *     dV = drop(P)^T dO,  dP = drop(dO V^T)
  *     dS = P (dP - D) cap'(S),  D = rowsum(dO * O)    the softmax's backward
- *     dQ = scale dS K,  dK = dS^T scale Q
+ *     dQ = scale dS K,  dK = scale dS^T Q
  *
- * A pair of blocks (64 queries, 64 keys) is the unit of arithmetic. It is visited by key blocks,
- * and for each by the heads that share it and their query blocks, in this order; so dK and dV of a
- * key block are summed locally, and dQ of a query block gets its key blocks in ascending order.
+ * A pair of blocks (64 queries, 64 keys) is the unit of arithmetic. What a key block's dK and dV get
+ * comes from the heads that share it and their query blocks, in this order; dQ of a query block gets
+ * its key blocks in ascending order.
  *
  * Two ways to share that out over threads, which give the same bits because each sum is formed by
  * the same additions in the same order:
  *
- *     whole   a thread has a (sequence, key head) with all its blocks; dQ of its heads is gathered
- *             in workspace, linear in the length. Five products per pair.
+ *     whole   a thread has a (sequence, key head) with all its pairs, by query blocks; keys and
+ *             values are packed once, and dK and dV gathered in workspace, linear in the length.
+ *             Five products per pair.
  *     apart   when there are too few of those: first dK, dV by (sequence, key head, key block),
  *             then dQ by (sequence, head, query block). Seven products per pair.
  */
@@ -21,7 +22,8 @@
 #include <omp.h>
 #include <string.h>
 
-#include "core/cpu/attention_block.h"
+#include "core/cpu/attention_tile.h"
+#include "core/cpu/strip.h"
 #include "core/cpu/vecmath.h"
 
 enum { Q = MB_ATT_Q, K = MB_ATT_K };
@@ -31,37 +33,46 @@ typedef struct job {
     const mb_tensor *q, *k, *v, *o, *d_o, *lse;
     mb_tensor *dq, *dk, *dv;
     bool acc;
-    mb_sgemm_fn *sgemm;
+    mb_att_form form;
+    mb_att_scores scores;
     float *work;
     int64_t work_floats; /* per thread */
 } job;
 
-/* A thread's buffers: blocks of Q or K rows of head_dim, scores, and dQ of the heads at work. */
+/* A block of keys: packed, and its gradients. */
+typedef struct keys {
+    uint32_t *k_across, *k_down, *v_across;
+    float *dk, *dv;
+} keys;
+
+/* A thread's buffers. */
 typedef struct buffers {
-    float *q, *d_o, *k, *v, *dk, *dv, *s, *dp, *dq;
+    mb_att_packed q, d_o;
+    uint32_t *left, *words; /* keys on their way to other forms; P or dS as a left operand */
+    float *s, *dp, *dq;
+    float *blocks; /* keys of a sequence, or of one block */
     float delta[Q], lse[Q];
 } buffers;
-
-/* A pair of blocks of sequence s. */
-typedef struct pair {
-    int64_t s, head, q0, q_rows, k0, k_rows;
-} pair;
 
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
 }
 
-static int64_t round_up(int64_t a, int64_t b)
+static int64_t blocks_of(int64_t n, int64_t block)
 {
-    return (a + b - 1) / b * b;
+    return (n + block - 1) / block;
 }
 
-static int64_t floats_per_thread(const mb_attention *at)
+static int64_t floats_of_keys(const mb_att_form *f)
 {
-    const int64_t hd = at->head_dim, group = at->heads / at->kv_heads;
+    return 3 * f->size + 2 * K * f->width;
+}
 
-    return (2 * Q + 4 * K) * hd + 2 * Q * K + group * round_up(at->max_len, Q) * hd;
+static int64_t floats_per_thread(const mb_att_form *f, const mb_attention *at)
+{
+    return 5 * f->size + 3 * Q * K + Q * f->width +
+           blocks_of(at->max_len > 0 ? at->max_len : 1, K) * floats_of_keys(f);
 }
 
 size_t mb_cpu_attention_bwd_workspace(mb_exec *ex, mb_tensor *dq, mb_tensor *dk, mb_tensor *dv,
@@ -69,214 +80,285 @@ size_t mb_cpu_attention_bwd_workspace(mb_exec *ex, mb_tensor *dq, mb_tensor *dk,
                                       const mb_tensor *v, const mb_tensor *o, const mb_tensor *lse,
                                       const mb_attention *at, bool acc)
 {
-    return (size_t)(ex->threads * floats_per_thread(at)) * sizeof(float);
+    const mb_att_form f = mb_att_form_of(q, at);
+
+    return (size_t)(ex->threads * floats_per_thread(&f, at)) * sizeof(float);
 }
 
 static buffers buffers_of(const job *jb)
 {
-    const int64_t hd = jb->at->head_dim;
-    buffers b = {.q = jb->work + omp_get_thread_num() * jb->work_floats};
+    const mb_att_form *f = &jb->form;
+    float *work = jb->work + omp_get_thread_num() * jb->work_floats;
+    buffers b = {.s = work, .dp = work + Q * K, .dq = work + 3 * Q * K};
+    uint32_t *words = (uint32_t *)(b.dq + Q * f->width);
 
-    b.d_o = b.q + Q * hd;
-    b.k = b.d_o + Q * hd;
-    b.v = b.k + K * hd;
-    b.dk = b.v + K * hd;
-    b.dv = b.dk + K * hd;
-    b.s = b.dv + K * hd;
-    b.dp = b.s + Q * K;
-    b.dq = b.dp + Q * K;
+    b.words = (uint32_t *)(b.dp + Q * K);
+    b.left = words;
+    b.q.left = words + f->size;
+    b.d_o.left = words + 2 * f->size;
+    b.q.down = f->pairs ? words + 3 * f->size : b.q.left;
+    b.d_o.down = f->pairs ? words + 4 * f->size : b.d_o.left;
+    b.blocks = (float *)(words + 5 * f->size);
     return b;
 }
 
-static void load_keys(const job *jb, buffers *b, const pair *p)
+static keys keys_at(const job *jb, const buffers *b, int64_t block)
 {
-    const int64_t hd = jb->at->head_dim, kv = p->head / (jb->at->heads / jb->at->kv_heads);
+    const mb_att_form *f = &jb->form;
+    float *at = b->blocks + block * floats_of_keys(f);
+    uint32_t *words = (uint32_t *)(at + 2 * K * f->width);
+
+    return (keys){words, words + f->size, words + 2 * f->size, at, at + K * f->width};
+}
+
+/* with_down: keys are an operand of dQ. */
+static void load_keys(const job *jb, const buffers *b, const mb_att_pair *p, int64_t kv,
+                      const keys *to, bool with_down)
+{
+    const mb_att_form *f = &jb->form;
     const int64_t row = jb->at->k_start[p->s] + p->k0;
+    const mb_att_packed k = {.left = f->pairs    ? NULL
+                                     : with_down ? to->k_down
+                                                 : b->left,
+                             .across = to->k_across,
+                             .down = with_down ? to->k_down : NULL};
+    const mb_att_packed v = {.left = f->pairs ? NULL : b->left, .across = to->v_across};
 
-    mb_att_load(b->k, jb->k, row, kv * hd, p->k_rows, hd, 1.0f);
-    mb_att_load(b->v, jb->v, row, kv * hd, p->k_rows, hd, 1.0f);
+    mb_att_pack(f, &k, jb->k, row, kv * f->hd, p->k_rows);
+    mb_att_pack(f, &v, jb->v, row, kv * f->hd, p->k_rows);
 }
 
-MB_CPU_CLONES
-static void load_queries(const job *jb, buffers *b, const pair *p)
+static void load_queries(const job *jb, buffers *b, const mb_att_pair *p, int64_t head)
 {
-    const int64_t hd = jb->at->head_dim, row = jb->at->q_start[p->s] + p->q0;
-    const float *lse = mb_row(jb->lse, p->head) + row;
+    const mb_att_form *f = &jb->form;
+    const int64_t row = jb->at->q_start[p->s] + p->q0, col = head * f->hd;
+    const float *lse = mb_row(jb->lse, head) + row;
+    float os[MB_ATT_MAX_HEAD], ds[MB_ATT_MAX_HEAD];
 
-    mb_att_load(b->d_o, jb->d_o, row, p->head * hd, p->q_rows, hd, 1.0f);
-    mb_att_load(b->q, jb->o, row, p->head * hd, p->q_rows, hd, 1.0f);
+    mb_att_pack(f, &b->q, jb->q, row, col, p->q_rows);
+    mb_att_pack(f, &b->d_o, jb->d_o, row, col, p->q_rows);
     for (int64_t i = 0; i < p->q_rows; i++) {
-        b->delta[i] = mb_dotf(b->d_o + i * hd, b->q + i * hd, hd);
-        b->lse[i] = lse[i];
+        b->delta[i] = mb_att_dot(mb_strip_read(ds, jb->d_o, row + i, col, f->hd),
+                                 mb_strip_read(os, jb->o, row + i, col, f->hd), f->hd);
+        b->lse[i] = lse[i] * MB_ATT_LOG2E;
     }
-    mb_att_load(b->q, jb->q, row, p->head * hd, p->q_rows, hd, jb->at->scale);
 }
 
-/* s: scores -> dropped probabilities; dp: gradients of those -> gradients of the scores. */
+/* s: products of q and k -> dropped probabilities; dp: gradients of those -> gradients of the
+ * scores. keep: NULL without dropout. */
 MB_INLINE void softmax_row_backward(float *restrict s, float *restrict dp,
-                                    const float *restrict keep, int lo, int hi, float cap,
+                                    const float *restrict keep, int lo, int hi, mb_att_scores by,
                                     float lse, float delta)
 {
     float slope[K];
 
-    for (int j = 0; j < K; j++)
-        slope[j] = 1.0f;
-    if (cap > 0.0f) {
+    if (by.capped)
         for (int j = 0; j < K; j++) {
-            const float t = mb_tanhf(s[j] * (1.0f / cap));
+            const float t = mb_tanhf(s[j] * by.in);
 
-            s[j] = cap * t;
+            s[j] = by.out * t;
             slope[j] = 1.0f - t * t;
         }
-    }
     for (int j = 0; j < K; j++) {
-        const float p = mb_expf(s[j] - lse);
-        const float ds = p * (dp[j] * keep[j] - delta) * slope[j];
-        const bool seen = j >= lo && j < hi;
+        const float p = mb_att_exp2((by.capped ? s[j] : s[j] * by.in) - lse);
+        const float ds = p * ((keep != NULL ? dp[j] * keep[j] : dp[j]) - delta);
 
-        s[j] = seen ? p * keep[j] : 0.0f;
-        dp[j] = seen ? ds : 0.0f;
+        s[j] = keep != NULL ? p * keep[j] : p;
+        dp[j] = by.capped ? ds * slope[j] : ds;
     }
+    if (lo > 0 || hi < K)
+        for (int j = 0; j < K; j++) {
+            const bool seen = j >= lo && j < hi;
+
+            s[j] = seen ? s[j] : 0.0f;
+            dp[j] = seen ? dp[j] : 0.0f;
+        }
 }
 
 MB_CPU_CLONES
-static void softmax_backward(const job *jb, buffers *b, const pair *p)
+static void softmax_backward(const job *jb, buffers *b, const mb_att_pair *p, int64_t head)
 {
     const mb_attention *at = jb->at;
     const int64_t offset = (int64_t)at->k_len[p->s] - at->q_len[p->s];
-    float keep[K];
 
-    for (int j = 0; j < K; j++)
-        keep[j] = 1.0f;
     for (int64_t i = 0; i < p->q_rows; i++) {
         const int64_t pos = offset + p->q0 + i;
-        const mb_span keys = mb_att_keys(at, p->s, pos);
-        const int64_t lo = keys.lo - p->k0, hi = keys.hi - p->k0;
+        const mb_span seen = mb_att_within(mb_att_keys(at, p->s, pos), p->k0, K);
+        const int lo = (int)seen.lo, hi = (int)seen.hi;
+        float *s = b->s + i * K, *dp = b->dp + i * K, keep[K];
 
-        if (at->dropout > 0.0f)
-            mb_att_dropout(at, p->head, at->q_start[p->s] + p->q0 + i, pos, p->k0, keep);
-        softmax_row_backward(b->s + i * K, b->dp + i * K, keep, lo < 0 ? 0 : (int)least(lo, K),
-                             hi < 0 ? 0 : (int)least(hi, K), at->softcap, b->lse[i], b->delta[i]);
+        if (at->dropout > 0.0f) {
+            mb_att_dropout(at, head, at->q_start[p->s] + p->q0 + i, pos, p->k0, keep);
+            softmax_row_backward(s, dp, keep, lo, hi, jb->scores, b->lse[i], b->delta[i]);
+        } else if (jb->scores.capped) {
+            softmax_row_backward(s, dp, NULL, lo, hi, jb->scores, b->lse[i], b->delta[i]);
+        } else {
+            const mb_att_scores plain = {jb->scores.in, 1.0f, false};
+
+            softmax_row_backward(s, dp, NULL, lo, hi, plain, b->lse[i], b->delta[i]);
+        }
     }
-    memset(b->s + p->q_rows * K, 0, (size_t)((Q - p->q_rows) * K) * sizeof(float));
-    memset(b->dp + p->q_rows * K, 0, (size_t)((Q - p->q_rows) * K) * sizeof(float));
 }
 
 /* After this s holds dropped probabilities and dp the gradients of the scores. */
-static void run_pair(const job *jb, buffers *b, const pair *p)
+static void run_pair(const job *jb, buffers *b, const mb_att_pair *p, int64_t head, const keys *k)
 {
-    const int64_t hd = jb->at->head_dim;
+    const int64_t rest = least(Q - p->q_rows, MB_ATT_ROWS);
 
-    jb->sgemm(false, true, Q, K, hd, 1.0f, b->q, hd, b->k, hd, 0.0f, b->s, K);
-    jb->sgemm(false, true, Q, K, hd, 1.0f, b->d_o, hd, b->v, hd, 0.0f, b->dp, K);
-    softmax_backward(jb, b, p);
+    mb_att_over_head(&jb->form, jb->at, p, b->s, b->q.left, k->k_across);
+    mb_att_over_head(&jb->form, jb->at, p, b->dp, b->d_o.left, k->v_across);
+    softmax_backward(jb, b, p, head);
+    memset(b->s + p->q_rows * K, 0, (size_t)(rest * K) * sizeof(float));
+    memset(b->dp + p->q_rows * K, 0, (size_t)(rest * K) * sizeof(float));
 }
 
-static void add_to_keys(const job *jb, buffers *b)
+static void add_to_keys(const job *jb, buffers *b, const mb_att_pair *p, const keys *k)
 {
-    const int64_t hd = jb->at->head_dim;
+    const mb_att_form *f = &jb->form;
 
-    jb->sgemm(true, false, K, hd, Q, 1.0f, b->s, K, b->d_o, hd, 1.0f, b->dv, hd);
-    jb->sgemm(true, false, K, hd, Q, 1.0f, b->dp, K, b->q, hd, 1.0f, b->dk, hd);
+    mb_att_add_over_queries(f, jb->at, p, k->dv, mb_att_by_columns(f, b->words, b->s, p->q_rows),
+                            b->d_o.down);
+    mb_att_add_over_queries(f, jb->at, p, k->dk, mb_att_by_columns(f, b->words, b->dp, p->q_rows),
+                            b->q.down);
 }
 
-static void add_to_queries(const job *jb, const buffers *b, float *dq)
+static void add_to_queries(const job *jb, buffers *b, const mb_att_pair *p, const keys *k)
 {
-    const int64_t hd = jb->at->head_dim;
+    const mb_att_form *f = &jb->form;
 
-    jb->sgemm(false, false, Q, hd, K, jb->at->scale, b->dp, K, b->k, hd, 1.0f, dq, hd);
+    mb_att_add_over_keys(f, jb->at, p, b->dq, mb_att_by_rows(f, b->words, b->dp, p->q_rows),
+                         k->k_down);
 }
 
-static void store(const job *jb, mb_tensor *t, int64_t row, int64_t col, const float *from,
-                  int64_t rows)
+static void store(const job *jb, mb_tensor *t, int64_t row, int64_t col, float *from, int64_t rows,
+                  float factor)
 {
-    if (t != NULL)
-        mb_att_store(t, row, col, from, rows, jb->at->head_dim, jb->acc);
+    const mb_att_form *f = &jb->form;
+
+    if (t == NULL)
+        return;
+    mb_att_scale(from, rows * f->width, factor);
+    mb_att_store(t, row, col, from, f->width, rows, f->hd, jb->acc);
 }
 
-/* Key block p->k0 of key head kv: dK and dV, and dQ into b->dq unless that is done apart. */
-static void run_key_block(const job *jb, buffers *b, pair *p, int64_t kv, bool with_queries)
+static void store_keys(const job *jb, const mb_att_pair *p, int64_t kv, const keys *k)
+{
+    const int64_t row = jb->at->k_start[p->s] + p->k0, col = kv * jb->form.hd;
+
+    store(jb, jb->dk, row, col, k->dk, p->k_rows, jb->at->scale);
+    store(jb, jb->dv, row, col, k->dv, p->k_rows, 1.0f);
+}
+
+static void clear_keys(const job *jb, const keys *k)
+{
+    memset(k->dk, 0, (size_t)(2 * K * jb->form.width) * sizeof(float)); /* and dv */
+}
+
+static void set_keys(const job *jb, mb_att_pair *p, int64_t block)
+{
+    p->k0 = block * K;
+    p->k_rows = least(K, jb->at->k_len[p->s] - p->k0);
+}
+
+static void set_queries(const job *jb, mb_att_pair *p, int64_t block)
+{
+    p->q0 = block * Q;
+    p->q_rows = least(Q, jb->at->q_len[p->s] - p->q0);
+}
+
+/* Query block p->q0 of a head: dQ, and what its pairs add to dK and dV if `whole`. Otherwise keys
+ * are packed one by one. */
+static void run_query_block(const job *jb, buffers *b, mb_att_pair *p, int64_t head, bool whole)
 {
     const mb_attention *at = jb->at;
-    const int64_t hd = at->head_dim, group = at->heads / at->kv_heads;
-    const int64_t padded = round_up(at->q_len[p->s], Q);
+    const mb_span blocks = mb_att_key_blocks(at, p->s, p->q0, p->q0 + p->q_rows);
 
-    p->k_rows = least(K, at->k_len[p->s] - p->k0);
-    const mb_span blocks = mb_att_query_blocks(at, p->s, p->k0, p->k0 + p->k_rows);
+    memset(b->dq, 0, (size_t)(Q * jb->form.width) * sizeof(float));
+    load_queries(jb, b, p, head);
+    for (int64_t j = blocks.lo; j < blocks.hi; j++) {
+        const keys k = keys_at(jb, b, whole ? j : 0);
 
-    p->head = kv * group;
-    load_keys(jb, b, p);
-    memset(b->dk, 0, (size_t)(K * hd) * sizeof(float));
-    memset(b->dv, 0, (size_t)(K * hd) * sizeof(float));
-    for (int64_t g = 0; g < group; g++) {
-        p->head = kv * group + g;
-        for (int64_t i = blocks.lo; i < blocks.hi; i++) {
-            p->q0 = i * Q;
-            p->q_rows = least(Q, at->q_len[p->s] - p->q0);
-            load_queries(jb, b, p);
-            run_pair(jb, b, p);
-            add_to_keys(jb, b);
-            if (with_queries)
-                add_to_queries(jb, b, b->dq + (g * padded + p->q0) * hd);
-        }
+        set_keys(jb, p, j);
+        if (!whole)
+            load_keys(jb, b, p, head / (at->heads / at->kv_heads), &k, true);
+        run_pair(jb, b, p, head, &k);
+        if (whole)
+            add_to_keys(jb, b, p, &k);
+        add_to_queries(jb, b, p, &k);
     }
-    store(jb, jb->dk, at->k_start[p->s] + p->k0, kv * hd, b->dk, p->k_rows);
-    store(jb, jb->dv, at->k_start[p->s] + p->k0, kv * hd, b->dv, p->k_rows);
+    store(jb, jb->dq, at->q_start[p->s] + p->q0, head * at->head_dim, b->dq, p->q_rows, at->scale);
 }
 
 /* Unit of (sequence, key head): everything. */
 static void run_whole(const job *jb, int64_t unit)
 {
     const mb_attention *at = jb->at;
-    const int64_t hd = at->head_dim, group = at->heads / at->kv_heads, kv = unit % at->kv_heads;
-    pair p = {.s = unit / at->kv_heads};
-    const int64_t padded = round_up(at->q_len[p.s], Q);
+    const int64_t group = at->heads / at->kv_heads, kv = unit % at->kv_heads;
+    mb_att_pair p = {.s = unit / at->kv_heads};
+    const int64_t key_blocks = blocks_of(at->k_len[p.s], K);
     buffers b = buffers_of(jb);
 
-    memset(b.dq, 0, (size_t)(group * padded * hd) * sizeof(float));
-    for (p.k0 = 0; p.k0 < at->k_len[p.s]; p.k0 += K)
-        run_key_block(jb, &b, &p, kv, true);
-    for (int64_t g = 0; g < group; g++)
-        store(jb, jb->dq, at->q_start[p.s], (kv * group + g) * hd, b.dq + g * padded * hd,
-              at->q_len[p.s]);
+    for (int64_t j = 0; j < key_blocks; j++) {
+        const keys k = keys_at(jb, &b, j);
+
+        set_keys(jb, &p, j);
+        load_keys(jb, &b, &p, kv, &k, true);
+        clear_keys(jb, &k);
+    }
+    for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
+        for (int64_t i = 0; i < blocks_of(at->q_len[p.s], Q); i++) {
+            set_queries(jb, &p, i);
+            run_query_block(jb, &b, &p, head, true);
+        }
+    }
+    for (int64_t j = 0; j < key_blocks; j++) {
+        const keys k = keys_at(jb, &b, j);
+
+        set_keys(jb, &p, j);
+        store_keys(jb, &p, kv, &k);
+    }
 }
 
 /* Unit of (key block, sequence, key head): dK and dV. */
 static void run_keys_apart(const job *jb, int64_t unit)
 {
     const mb_attention *at = jb->at;
-    pair p = {.s = unit / at->kv_heads % at->n_seq, .k0 = unit / at->kv_heads / at->n_seq * K};
+    const int64_t group = at->heads / at->kv_heads, kv = unit % at->kv_heads;
+    const int64_t block = unit / at->kv_heads / at->n_seq;
+    mb_att_pair p = {.s = unit / at->kv_heads % at->n_seq};
     buffers b = buffers_of(jb);
+    const keys k = keys_at(jb, &b, 0);
 
-    if (p.k0 < at->k_len[p.s])
-        run_key_block(jb, &b, &p, unit % at->kv_heads, false);
+    if (block * K >= at->k_len[p.s])
+        return;
+    set_keys(jb, &p, block);
+    load_keys(jb, &b, &p, kv, &k, false);
+    clear_keys(jb, &k);
+    const mb_span blocks = mb_att_query_blocks(at, p.s, p.k0, p.k0 + p.k_rows);
+
+    for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
+        for (int64_t i = blocks.lo; i < blocks.hi; i++) {
+            set_queries(jb, &p, i);
+            load_queries(jb, &b, &p, head);
+            run_pair(jb, &b, &p, head, &k);
+            add_to_keys(jb, &b, &p, &k);
+        }
+    }
+    store_keys(jb, &p, kv, &k);
 }
 
 /* Unit of (query block, sequence, head): dQ. */
 static void run_queries_apart(const job *jb, int64_t unit, int64_t most)
 {
     const mb_attention *at = jb->at;
-    const int64_t hd = at->head_dim;
-    pair p = {.head = unit % at->heads,
-              .s = unit / at->heads % at->n_seq,
-              .q0 = (most - 1 - unit / at->heads / at->n_seq) * Q};
+    const int64_t block = most - 1 - unit / at->heads / at->n_seq;
+    mb_att_pair p = {.s = unit / at->heads % at->n_seq};
     buffers b = buffers_of(jb);
 
-    if (p.q0 >= at->q_len[p.s])
+    if (block * Q >= at->q_len[p.s])
         return;
-    p.q_rows = least(Q, at->q_len[p.s] - p.q0);
-    const mb_span blocks = mb_att_key_blocks(at, p.s, p.q0, p.q0 + p.q_rows);
-
-    memset(b.dq, 0, (size_t)(Q * hd) * sizeof(float));
-    load_queries(jb, &b, &p);
-    for (int64_t j = blocks.lo; j < blocks.hi; j++) {
-        p.k0 = j * K;
-        p.k_rows = least(K, at->k_len[p.s] - p.k0);
-        load_keys(jb, &b, &p);
-        run_pair(jb, &b, &p);
-        add_to_queries(jb, &b, b.dq);
-    }
-    store(jb, jb->dq, at->q_start[p.s] + p.q0, p.head * hd, b.dq, p.q_rows);
+    set_queries(jb, &p, block);
+    run_query_block(jb, &b, &p, unit % at->heads, false);
 }
 
 static void run_all(const job *jb, int threads)
@@ -289,7 +371,6 @@ static void run_all(const job *jb, int threads)
 
 #pragma omp parallel num_threads(threads)
     {
-        mb_cpu_one_thread();
         if (!apart) {
 #pragma omp for schedule(dynamic)
             for (int64_t u = 0; u < whole; u++)
@@ -310,6 +391,7 @@ mb_status mb_cpu_attention_bwd(mb_exec *ex, mb_tensor *dq, mb_tensor *dk, mb_ten
                                const mb_tensor *v, const mb_tensor *o, const mb_tensor *lse,
                                const mb_attention *at, bool acc)
 {
+    const mb_att_form form = mb_att_form_of(q, at);
     const job jb = {.at = at,
                     .q = q,
                     .k = k,
@@ -321,12 +403,12 @@ mb_status mb_cpu_attention_bwd(mb_exec *ex, mb_tensor *dq, mb_tensor *dk, mb_ten
                     .dk = dk,
                     .dv = dv,
                     .acc = acc,
-                    .sgemm = mb_cpu_sgemm(),
+                    .form = form,
+                    .scores = mb_att_scores_of(at),
                     .work = ex->workspace,
-                    .work_floats = floats_per_thread(at)};
+                    .work_floats = floats_per_thread(&form, at)};
 
     MB_TRY(mb_att_check("attention_bwd", q, k, v, at));
-    MB_REQUIRE(jb.sgemm != NULL, MB_EBUG, "attention_bwd called before mb_cpu_init");
     if (!acc) {
         if (dq != NULL)
             mb_att_zero_gaps(dq, at->n_seq, at->q_start, at->q_len);

@@ -1,0 +1,363 @@
+/* core/cpu/attention_tile.c - see core/cpu/attention_tile.h. */
+#include "core/cpu/attention_tile.h"
+
+#include <string.h>
+
+#include "core/cpu/gemm_bf16.h"
+#include "core/cpu/init.h"
+#include "core/cpu/strip.h"
+#include "core/cpu/vec16.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAS_PAIRS 1
+#include <immintrin.h>
+#define PAIRS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#endif
+
+enum { Q = MB_ATT_Q, K = MB_ATT_K, ROWS = MB_ATT_ROWS };
+
+static int64_t round_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b * b;
+}
+
+mb_att_form mb_att_form_of(const mb_tensor *q, const mb_attention *at)
+{
+    mb_att_form f = {.hd = at->head_dim,
+                     .width = round_up(at->head_dim, 16),
+                     .columns = (mb_cpu_features() & MB_CPU_AVX512) != 0 ? 64 : 16};
+
+#ifdef HAS_PAIRS
+    f.pairs = q->dtype == MB_DTYPE_BF16 && mb_cpu_bf16_is_native();
+#endif
+    f.words = f.pairs ? round_up(mb_att_words(&f, f.hd), 16) : f.width;
+    f.size = Q * f.words;
+    return f;
+}
+
+/* ---- packing -------------------------------------------------------------------------------- */
+
+typedef uint32_t vec16u __attribute__((vector_size(64), may_alias));
+
+/* One round of a transposition: rows i and i + d swap what lies beyond column d of every 2 d. */
+#define SWAP(d, ...)                                                                     \
+    for (int i = 0; i < 16; i++)                                                         \
+        if ((i & (d)) == 0) {                                                            \
+            const vec16u a = r[i], b = r[i + (d)];                                       \
+            r[i] = __builtin_shuffle(a, b, (vec16u){__VA_ARGS__});                       \
+            r[i + (d)] = __builtin_shuffle(a, b, (vec16u){__VA_ARGS__} + (uint32_t)(d)); \
+        }
+
+/* to(c, 64) = from(64, c) transposed, both of words; c a multiple of 16. */
+MB_CPU_CLONES
+static void transpose(uint32_t *restrict to, const uint32_t *restrict from, int64_t c)
+{
+    for (int64_t i0 = 0; i0 < K; i0 += 16) {
+        for (int64_t j0 = 0; j0 < c; j0 += 16) {
+            vec16u r[16];
+
+            for (int i = 0; i < 16; i++)
+                memcpy(&r[i], from + (i0 + i) * c + j0, sizeof r[i]);
+            SWAP(8, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+            SWAP(4, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
+            SWAP(2, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+            SWAP(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
+            for (int i = 0; i < 16; i++)
+                memcpy(to + (j0 + i) * K + i0, &r[i], sizeof r[i]);
+        }
+    }
+}
+
+/* Rows as they are, in f32 or in pairs; zero to the end of each and for the rows that are missing. */
+static void copy_rows(const mb_att_form *f, uint32_t *to, const mb_tensor *t, int64_t row,
+                      int64_t col, int64_t rows)
+{
+    const size_t size = (size_t)f->words * sizeof *to;
+    const size_t bytes = f->pairs ? (size_t)f->hd * sizeof(uint16_t) : (size_t)f->hd * sizeof *to;
+    float strip[MB_ATT_MAX_HEAD];
+
+    for (int64_t i = 0; i < rows; i++, to += f->words) {
+        const void *from = f->pairs ? (const void *)mb_at16(t, row + i, col)
+                                    : mb_strip_read(strip, t, row + i, col, f->hd);
+
+        memcpy(to, from, bytes);
+        memset((char *)to + bytes, 0, size - bytes);
+    }
+    memset(to, 0, (size_t)(Q - rows) * size);
+}
+
+void mb_att_pack(const mb_att_form *f, const mb_att_packed *to, const mb_tensor *t, int64_t row,
+                 int64_t col, int64_t rows)
+{
+    if (to->left != NULL)
+        copy_rows(f, to->left, t, row, col, rows);
+    if (f->pairs) {
+        const uint16_t *x = mb_at16(t, row, col);
+
+        if (to->across != NULL)
+            mb_cpu_pack_cols(to->across, K, x, mb_row_stride(t), f->hd, rows);
+        if (to->down != NULL)
+            mb_cpu_pack_rows(to->down, f->width, x, mb_row_stride(t), rows, f->hd);
+        return;
+    }
+    if (to->down != NULL && to->down != to->left)
+        copy_rows(f, to->down, t, row, col, rows);
+    if (to->across != NULL)
+        transpose(to->across, to->left, f->words);
+}
+
+MB_CPU_CLONES
+void mb_att_scale(float *x, int64_t n, float factor)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] *= factor;
+}
+
+MB_CPU_CLONES
+float mb_att_dot(const float *a, const float *b, int64_t n)
+{
+    return mb_dotf(a, b, n);
+}
+
+/* ---- products in f32 ------------------------------------------------------------------------ */
+
+/* Four rows of `vectors` times 16 columns; all sums stay in registers. */
+MB_INLINE void tile_f32(float *c, int64_t ldc, const float *a, int64_t row, int64_t step,
+                        const float *b, int64_t ldb, int64_t depth, bool add, const int vectors)
+{
+    const mb_vec16_any zero = {0};
+    mb_vec16 sum[ROWS][4];
+
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < vectors; j++)
+            sum[i][j] = add ? MB_LOAD16(c + i * ldc + 16 * j) : zero;
+    for (int64_t l = 0; l < depth; l++) {
+        mb_vec16 y[4];
+
+        for (int j = 0; j < vectors; j++)
+            y[j] = MB_LOAD16(b + l * ldb + 16 * j);
+        for (int i = 0; i < ROWS; i++) {
+            const float x = a[i * row + l * step];
+
+            for (int j = 0; j < vectors; j++)
+                sum[i][j] += x * y[j];
+        }
+    }
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < vectors; j++)
+            MB_STORE16(c + i * ldc + 16 * j, sum[i][j]);
+}
+
+MB_CPU_CLONES
+static void product_f32(float *c, int64_t ldc, const float *a, int64_t row, int64_t step,
+                        const float *b, int64_t ldb, int64_t m, int64_t n, int64_t depth, bool add,
+                        int64_t most)
+{
+    for (int64_t j = 0, left = n; left > 0; left -= most, j += most) {
+        for (int64_t i = 0; i < m; i += ROWS) {
+            float *at = c + i * ldc + j;
+            const float *x = a + i * row, *y = b + j;
+
+            if (left >= 64 && most == 64)
+                tile_f32(at, ldc, x, row, step, y, ldb, depth, add, 4);
+            else if (left >= 48 && most == 64)
+                tile_f32(at, ldc, x, row, step, y, ldb, depth, add, 3);
+            else if (left >= 32 && most == 64)
+                tile_f32(at, ldc, x, row, step, y, ldb, depth, add, 2);
+            else
+                tile_f32(at, ldc, x, row, step, y, ldb, depth, add, 1);
+        }
+    }
+}
+
+/* ---- products of pairs ---------------------------------------------------------------------- */
+
+#ifdef HAS_PAIRS
+
+PAIRS MB_INLINE void tile_pairs(float *c, int64_t ldc, const uint32_t *a, int64_t row, int64_t step,
+                                const uint32_t *b, int64_t ldb, int64_t depth, bool add,
+                                const int vectors)
+{
+    __m512 sum[ROWS][4];
+
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < vectors; j++)
+            sum[i][j] = add ? _mm512_loadu_ps(c + i * ldc + 16 * j) : _mm512_setzero_ps();
+    for (int64_t l = 0; l < depth; l++) {
+        __m512bh y[4];
+
+        for (int j = 0; j < vectors; j++)
+            y[j] = (__m512bh)_mm512_loadu_si512(b + l * ldb + 16 * j);
+        for (int i = 0; i < ROWS; i++) {
+            const __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[i * row + l * step]);
+
+            for (int j = 0; j < vectors; j++)
+                sum[i][j] = _mm512_dpbf16_ps(sum[i][j], x, y[j]);
+        }
+    }
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < vectors; j++)
+            _mm512_storeu_ps(c + i * ldc + 16 * j, sum[i][j]);
+}
+
+PAIRS static void product_pairs(float *c, int64_t ldc, mb_att_left a, const uint32_t *b,
+                                int64_t ldb, int64_t m, int64_t n, int64_t depth, bool add)
+{
+    for (int64_t j = 0; j < n; j += 64) {
+        for (int64_t i = 0; i < m; i += ROWS) {
+            float *at = c + i * ldc + j;
+            const uint32_t *x = a.at + i * a.row, *y = b + j;
+
+            if (n - j >= 64)
+                tile_pairs(at, ldc, x, a.row, a.step, y, ldb, depth, add, 4);
+            else if (n - j >= 48)
+                tile_pairs(at, ldc, x, a.row, a.step, y, ldb, depth, add, 3);
+            else if (n - j >= 32)
+                tile_pairs(at, ldc, x, a.row, a.step, y, ldb, depth, add, 2);
+            else
+                tile_pairs(at, ldc, x, a.row, a.step, y, ldb, depth, add, 1);
+        }
+    }
+}
+
+PAIRS static void round_rows(uint32_t *to, const float *x, int64_t rows)
+{
+    for (int64_t i = 0; i < rows * K; i += 32)
+        _mm512_storeu_si512(to + i / 2, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + i + 16),
+                                                                     _mm512_loadu_ps(x + i)));
+}
+
+/* to(rows / 2, 64): row 2 i in the low halves, 2 i + 1 in the high. */
+PAIRS static void round_columns(uint32_t *to, const float *x, int64_t rows)
+{
+    uint16_t order[32];
+
+    for (uint16_t i = 0; i < 32; i++)
+        order[i] = (uint16_t)(i % 2 * 16 + i / 2);
+    const __m512i interleave = _mm512_loadu_si512(order);
+
+    for (int64_t i = 0; i < rows; i += 2, x += 2 * K, to += K)
+        for (int j = 0; j < K; j += 16) {
+            const __m512i both =
+                (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + K + j), _mm512_loadu_ps(x + j));
+
+            _mm512_storeu_si512(to + j, _mm512_permutexvar_epi16(interleave, both));
+        }
+}
+
+#endif
+
+/* ---- which ---------------------------------------------------------------------------------- */
+
+mb_att_left mb_att_by_rows(const mb_att_form *f, uint32_t *buffer, const float *x, int64_t rows)
+{
+#ifdef HAS_PAIRS
+    if (f->pairs) {
+        round_rows(buffer, x, round_up(rows, ROWS));
+        return (mb_att_left){buffer, K / 2, 1};
+    }
+#endif
+    return (mb_att_left){(const uint32_t *)x, K, 1};
+}
+
+mb_att_left mb_att_by_columns(const mb_att_form *f, uint32_t *buffer, const float *x, int64_t rows)
+{
+#ifdef HAS_PAIRS
+    if (f->pairs) {
+        round_columns(buffer, x, rows);
+        return (mb_att_left){buffer, 1, K};
+    }
+#endif
+    return (mb_att_left){(const uint32_t *)x, 1, K};
+}
+
+void mb_att_product(const mb_att_form *f, float *c, int64_t ldc, mb_att_left a, const uint32_t *b,
+                    int64_t ldb, int64_t m, int64_t n, int64_t depth, bool add)
+{
+#ifdef HAS_PAIRS
+    if (f->pairs) {
+        product_pairs(c, ldc, a, b, ldb, m, n, depth, add);
+        return;
+    }
+#endif
+    product_f32(c, ldc, (const float *)a.at, a.row, a.step, (const float *)b, ldb, m, n, depth, add,
+                f->columns);
+}
+
+/* ---- pairs of blocks ------------------------------------------------------------------------ */
+
+static bool all_seen(const mb_attention *at, const mb_att_pair *p)
+{
+    const int64_t first = (int64_t)at->k_len[p->s] - at->q_len[p->s] + p->q0;
+
+    return mb_att_keys(at, p->s, first).hi >= p->k0 + p->k_rows &&
+           mb_att_keys(at, p->s, first + p->q_rows - 1).lo <= p->k0;
+}
+
+/* Rows [from, from + n) of a pair's queries or keys, and what they see of the other side. */
+typedef struct group {
+    int64_t from, n;
+    mb_span seen;
+} group;
+
+static group query_group(const mb_attention *at, const mb_att_pair *p, int64_t from, int64_t step)
+{
+    group g = {.from = from, .n = p->q_rows - from < step ? p->q_rows - from : step};
+    const int64_t q = p->q0 + from;
+
+    g.seen = mb_att_within(mb_att_keys_of(at, p->s, q, q + g.n), p->k0, p->k_rows);
+    return g;
+}
+
+static group key_group(const mb_attention *at, const mb_att_pair *p, int64_t from, int64_t step)
+{
+    group g = {.from = from, .n = p->k_rows - from < step ? p->k_rows - from : step};
+    const int64_t k = p->k0 + from;
+
+    g.seen = mb_att_within(mb_att_queries_of(at, p->s, k, k + g.n), p->q0, p->q_rows);
+    return g;
+}
+
+void mb_att_over_head(const mb_att_form *f, const mb_attention *at, const mb_att_pair *p, float *c,
+                      const uint32_t *left, const uint32_t *across)
+{
+    const int64_t step = all_seen(at, p) ? Q : 16; /* columns go by 16 as well */
+
+    for (int64_t i = 0; i < p->q_rows; i += step) {
+        const group g = query_group(at, p, i, step);
+        const int64_t lo = g.seen.lo / 16 * 16, hi = round_up(g.seen.hi, 16);
+        const mb_att_left a = {left + i * f->words, f->words, 1};
+
+        mb_att_product(f, c + i * K + lo, K, a, across + lo, K, g.n, hi - lo,
+                       mb_att_words(f, f->hd), false);
+    }
+}
+
+/* Sums over what a group sees. */
+static void add_group(const mb_att_form *f, float *c, mb_att_left a, const uint32_t *down, group g)
+{
+    const int64_t lo = f->pairs ? g.seen.lo / 2 : g.seen.lo, hi = mb_att_words(f, g.seen.hi);
+
+    a.at += g.from * a.row + lo * a.step;
+    if (hi > lo)
+        mb_att_product(f, c + g.from * f->width, f->width, a, down + lo * f->width, f->width, g.n,
+                       f->width, hi - lo, true);
+}
+
+void mb_att_add_over_keys(const mb_att_form *f, const mb_attention *at, const mb_att_pair *p,
+                          float *c, mb_att_left a, const uint32_t *down)
+{
+    const int64_t step = all_seen(at, p) ? Q : ROWS;
+
+    for (int64_t i = 0; i < p->q_rows; i += step)
+        add_group(f, c, a, down, query_group(at, p, i, step));
+}
+
+void mb_att_add_over_queries(const mb_att_form *f, const mb_attention *at, const mb_att_pair *p,
+                             float *c, mb_att_left a, const uint32_t *down)
+{
+    const int64_t step = all_seen(at, p) ? K : ROWS;
+
+    for (int64_t i = 0; i < p->k_rows; i += step)
+        add_group(f, c, a, down, key_group(at, p, i, step));
+}
