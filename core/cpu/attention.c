@@ -64,17 +64,53 @@ size_t mb_cpu_attention_fwd_workspace(mb_exec *ex, mb_tensor *o, mb_tensor *lse,
     return (size_t)(ex->threads * floats_per_thread(&f)) * sizeof(float);
 }
 
+MB_INLINE float larger(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+/* Maximum of K scores that does not heed NaN, and their sum; loops of fixed length, so that they
+ * become vectors. */
+MB_INLINE float row_max(const float *s)
+{
+    float x[16];
+
+    for (int j = 0; j < 16; j++)
+        x[j] = larger(larger(s[j], s[j + 16]), larger(s[j + 32], s[j + 48]));
+    for (int j = 0; j < 8; j++)
+        x[j] = larger(x[j], x[j + 8]);
+    for (int j = 0; j < 4; j++)
+        x[j] = larger(x[j], x[j + 4]);
+    return larger(larger(x[0], x[2]), larger(x[1], x[3]));
+}
+
+MB_INLINE float row_sum(const float *s)
+{
+    float x[16];
+
+    for (int j = 0; j < 16; j++)
+        x[j] = (s[j] + s[j + 16]) + (s[j + 32] + s[j + 48]);
+    for (int j = 0; j < 8; j++)
+        x[j] += x[j + 8];
+    for (int j = 0; j < 4; j++)
+        x[j] += x[j + 4];
+    return (x[0] + x[2]) + (x[1] + x[3]);
+}
+
 /* Row of products -> probabilities not yet divided by their sum. Only [lo, hi) is visible. */
 MB_INLINE float softmax_row(float *restrict s, int lo, int hi, mb_att_scores by, float *m, float *l)
 {
     float top, base, rescale;
 
     for (int j = 0; j < K; j++)
-        s[j] = by.capped ? by.out * mb_tanhf(s[j] * by.in) : s[j] * by.in;
+        s[j] *= by.in;
+    if (by.capped)
+        for (int j = 0; j < K; j++)
+            s[j] = by.out * mb_tanhf(s[j]);
     if (lo > 0 || hi < K)
         for (int j = 0; j < K; j++)
-            s[j] = j >= lo && j < hi ? s[j] : -INFINITY;
-    top = mb_maxf(s, K);
+            s[j] = (j >= lo) & (j < hi) ? s[j] : -INFINITY;
+    top = row_max(s);
     top = top > *m ? top : *m;
     if (top == -INFINITY && hi <= lo) {
         memset(s, 0, K * sizeof *s);
@@ -84,7 +120,7 @@ MB_INLINE float softmax_row(float *restrict s, int lo, int hi, mb_att_scores by,
     for (int j = 0; j < K; j++)
         s[j] = mb_att_exp2(s[j] - base);
     rescale = mb_att_exp2(*m - base);
-    *l = *l * rescale + mb_sumf(s, K);
+    *l = *l * rescale + row_sum(s);
     *m = top;
     return rescale;
 }

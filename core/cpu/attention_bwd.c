@@ -168,7 +168,7 @@ MB_INLINE void softmax_row_backward(float *restrict s, float *restrict dp,
     }
     if (lo > 0 || hi < K)
         for (int j = 0; j < K; j++) {
-            const bool seen = j >= lo && j < hi;
+            const bool seen = (j >= lo) & (j < hi);
 
             s[j] = seen ? s[j] : 0.0f;
             dp[j] = seen ? dp[j] : 0.0f;
