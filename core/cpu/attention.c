@@ -38,7 +38,7 @@ typedef struct item {
     int64_t head, from, rows; /* queries [from, from + rows) of the sequence */
     mb_span blocks;           /* of keys it sees any of */
     uint32_t *q;              /* packed */
-    float *o, m[Q], l[Q];
+    float *o, *l, m[Q];       /* l: in lanes, added up at the end */
 } item;
 
 /* Items of sequence s that share key head kv, and a thread's buffers. */
@@ -52,7 +52,7 @@ typedef struct unit {
 
 static int64_t floats_per_thread(const mb_att_form *f)
 {
-    return MOST_ITEMS * (f->size + Q * f->width) + 3 * f->size + 2 * Q * K;
+    return MOST_ITEMS * (f->size + Q * (f->width + MB_LANES)) + 3 * f->size + 2 * Q * K;
 }
 
 size_t mb_cpu_attention_fwd_workspace(mb_exec *ex, mb_tensor *o, mb_tensor *lse, const mb_tensor *q,
@@ -69,8 +69,7 @@ MB_INLINE float larger(float a, float b)
     return a > b ? a : b;
 }
 
-/* Maximum of K scores that does not heed NaN, and their sum; loops of fixed length, so that they
- * become vectors. */
+/* Maximum of K scores that does not heed NaN; loops of fixed length, so that they become vectors. */
 MB_INLINE float row_max(const float *s)
 {
     float x[16];
@@ -84,21 +83,9 @@ MB_INLINE float row_max(const float *s)
     return larger(larger(x[0], x[2]), larger(x[1], x[3]));
 }
 
-MB_INLINE float row_sum(const float *s)
-{
-    float x[16];
-
-    for (int j = 0; j < 16; j++)
-        x[j] = (s[j] + s[j + 16]) + (s[j + 32] + s[j + 48]);
-    for (int j = 0; j < 8; j++)
-        x[j] += x[j + 8];
-    for (int j = 0; j < 4; j++)
-        x[j] += x[j + 4];
-    return (x[0] + x[2]) + (x[1] + x[3]);
-}
-
 /* Row of products -> probabilities not yet divided by their sum. Only [lo, hi) is visible. */
-MB_INLINE float softmax_row(float *restrict s, int lo, int hi, mb_att_scores by, float *m, float *l)
+MB_INLINE float softmax_row(float *restrict s, int lo, int hi, mb_att_scores by, float *m,
+                            float *restrict l)
 {
     float top, base, rescale;
 
@@ -120,7 +107,8 @@ MB_INLINE float softmax_row(float *restrict s, int lo, int hi, mb_att_scores by,
     for (int j = 0; j < K; j++)
         s[j] = mb_att_exp2(s[j] - base);
     rescale = mb_att_exp2(*m - base);
-    *l = *l * rescale + row_sum(s);
+    for (int j = 0; j < MB_LANES; j++)
+        l[j] = l[j] * rescale + ((s[j] + s[j + 16]) + (s[j + 32] + s[j + 48]));
     *m = top;
     return rescale;
 }
@@ -134,7 +122,7 @@ static void softmax_block(const job *jb, const unit *u, item *it, int64_t k0)
     for (int64_t i = 0; i < it->rows; i++) {
         const mb_span keys = mb_att_within(mb_att_keys(jb->at, u->s, offset + it->from + i), k0, K);
         const float rescale = softmax_row(u->scores + i * K, (int)keys.lo, (int)keys.hi, jb->scores,
-                                          &it->m[i], &it->l[i]);
+                                          &it->m[i], it->l + i * MB_LANES);
 
         if (rescale != 1.0f)
             for (int64_t d = 0; d < width; d++)
@@ -167,7 +155,7 @@ static void start(const job *jb, item *it)
 {
     for (int64_t i = 0; i < it->rows; i++) {
         it->m[i] = -INFINITY;
-        it->l[i] = 0.0f;
+        memset(it->l + i * MB_LANES, 0, MB_LANES * sizeof *it->l);
     }
     memset(it->o, 0, (size_t)(padded(it->rows) * jb->form.width) * sizeof(float));
 }
@@ -179,7 +167,8 @@ static void finish(const job *jb, const unit *u, item *it)
     const int64_t row0 = jb->at->q_start[u->s] + it->from;
 
     for (int64_t i = 0; i < it->rows; i++) {
-        const float l = it->l[i], inverse = l > 0.0f ? 1.0f / l : l; /* NaN stays NaN */
+        const float l = mb_fold_lanes(it->l + i * MB_LANES);
+        const float inverse = l > 0.0f ? 1.0f / l : l; /* NaN stays NaN */
 
         mb_att_scale(it->o + i * f->width, f->hd, inverse);
         if (jb->lse != NULL)
@@ -235,10 +224,23 @@ static void many_queries(const job *jb, unit *u)
         finish(jb, u, &u->item[i]);
 }
 
+/* Sixteen numbers from element i of x on, and one. */
+typedef uint16_t vec16_u16 __attribute__((vector_size(32), aligned(2), may_alias));
+typedef uint32_t vec16_u32 __attribute__((vector_size(64)));
+#define SIXTEEN(x, bf16, i)                                                                \
+    ((bf16) ? (mb_vec16)(__builtin_convertvector(                                          \
+                             *(const vec16_u16 *)((const uint16_t *)(x) + (i)), vec16_u32) \
+                         << 16)                                                            \
+            : (mb_vec16)MB_LOAD16((const float *)(x) + (i)))
+
+MB_INLINE float element(const void *x, bool bf16, int64_t i)
+{
+    return bf16 ? mb_bf16_to_f32(((const uint16_t *)x)[i]) : ((const float *)x)[i];
+}
+
 /* scores[j] = q . (row j of keys) for n keys */
-MB_CPU_CLONES
-static void score_keys(float *scores, const float *q, const float *keys, int64_t ld, int64_t n,
-                       int64_t hd)
+MB_INLINE void score(float *scores, const float *q, const void *keys, const bool bf16, int64_t ld,
+                     int64_t n, int64_t hd)
 {
     for (int64_t j = 0; j < n; j++) {
         mb_vec16 acc = {0};
@@ -246,44 +248,53 @@ static void score_keys(float *scores, const float *q, const float *keys, int64_t
         int64_t d = 0;
 
         for (; d + 16 <= hd; d += 16)
-            acc += MB_LOAD16(q + d) * MB_LOAD16(keys + j * ld + d);
+            acc += MB_LOAD16(q + d) * SIXTEEN(keys, bf16, j * ld + d);
         MB_STORE16(lane, acc);
         for (int64_t i = d; i < hd; i++)
-            lane[i - d] += q[i] * keys[j * ld + i];
+            lane[i - d] += q[i] * element(keys, bf16, j * ld + i);
         scores[j] = mb_fold_lanes(lane);
     }
 }
 
-MB_CPU_CLONES
-static void add_values(float *restrict o, const float *restrict p, const float *restrict values,
-                       int64_t ld, int64_t n, int64_t hd)
+MB_INLINE void add(float *restrict o, const float *restrict p, const void *values, const bool bf16,
+                   int64_t ld, int64_t n, int64_t hd)
 {
     for (int64_t j = 0; j < n; j++)
         for (int64_t d = 0; d < hd; d++)
-            o[d] += p[j] * values[j * ld + d];
+            o[d] += p[j] * element(values, bf16, j * ld + d);
 }
 
-/* n rows of f32 and how far apart they are: where they lie, or widened in `buffer`. */
-typedef struct rows {
-    const float *at;
-    int64_t ld;
-} rows;
-
-static rows rows_of(const mb_tensor *t, int64_t row, int64_t col, int64_t n, int64_t hd,
-                    float *buffer)
+MB_CPU_CLONES
+static void score_keys(float *scores, const float *q, const void *keys, bool bf16, int64_t ld,
+                       int64_t n, int64_t hd)
 {
-    if (t->dtype == MB_DTYPE_F32)
-        return (rows){mb_row(t, row) + col, mb_row_stride(t)};
-    for (int64_t i = 0; i < n; i++)
-        mb_strip_read(buffer + i * hd, t, row + i, col, hd);
-    return (rows){buffer, hd};
+    if (bf16)
+        score(scores, q, keys, true, ld, n, hd);
+    else
+        score(scores, q, keys, false, ld, n, hd);
 }
 
-/* An item of a single query. `buffer`: for a block of keys in f32. */
-static void one_query(const job *jb, const unit *u, item *it, float *buffer)
+MB_CPU_CLONES
+static void add_values(float *o, const float *p, const void *values, bool bf16, int64_t ld,
+                       int64_t n, int64_t hd)
+{
+    if (bf16)
+        add(o, p, values, true, ld, n, hd);
+    else
+        add(o, p, values, false, ld, n, hd);
+}
+
+static const void *place(const mb_tensor *t, int64_t row, int64_t col)
+{
+    return (const char *)t->data + mb_dtype_bytes(t->dtype, row * mb_row_stride(t) + col);
+}
+
+/* An item of a single query. */
+static void one_query(const job *jb, const unit *u, item *it)
 {
     const mb_attention *at = jb->at;
-    const int64_t hd = at->head_dim;
+    const int64_t hd = at->head_dim, ldk = mb_row_stride(jb->k), ldv = mb_row_stride(jb->v);
+    const bool bf16 = jb->k->dtype == MB_DTYPE_BF16;
     float strip[MB_ATT_MAX_HEAD];
     const float *q = mb_strip_read(strip, jb->q, at->q_start[u->s] + it->from, it->head * hd, hd);
 
@@ -291,15 +302,13 @@ static void one_query(const job *jb, const unit *u, item *it, float *buffer)
     for (int64_t j = it->blocks.lo; j < it->blocks.hi; j++) {
         const int64_t left = at->k_len[u->s] - j * K, n = left < K ? left : K;
         const int64_t row = at->k_start[u->s] + j * K;
-        const rows k = rows_of(jb->k, row, u->kv * hd, n, hd, buffer);
 
         memset(u->scores, 0, K * sizeof(float));
-        score_keys(u->scores, q, k.at, k.ld, n, hd);
+        score_keys(u->scores, q, place(jb->k, row, u->kv * hd), bf16, ldk, n, hd);
         softmax_block(jb, u, it, j * K);
         if (at->dropout > 0.0f)
             drop(jb, u, it, j * K);
-        const rows v = rows_of(jb->v, row, u->kv * hd, n, hd, buffer);
-        add_values(it->o, u->scores, v.at, v.ld, n, hd);
+        add_values(it->o, u->scores, place(jb->v, row, u->kv * hd), bf16, ldv, n, hd);
     }
     finish(jb, u, it);
 }
@@ -312,9 +321,10 @@ static void few_queries(const job *jb, unit *u)
                        .from = from,
                        .rows = 1,
                        .blocks = mb_att_key_blocks(jb->at, u->s, from, from + 1),
-                       .o = u->item[i].o};
+                       .o = u->item[i].o,
+                       .l = u->item[i].l};
 
-            one_query(jb, u, &it, (float *)u->v); /* all of v, k, left */
+            one_query(jb, u, &it);
         }
     }
 }
@@ -339,9 +349,10 @@ static void run_unit(const job *jb, int64_t number, int64_t per, int64_t pieces)
         it->rows = at->q_len[u.s] - it->from < Q ? at->q_len[u.s] - it->from : Q;
         it->blocks = mb_att_key_blocks(at, u.s, it->from, it->from + it->rows);
     }
-    for (int64_t i = 0; i < MOST_ITEMS; i++, work += f->size + Q * f->width) {
+    for (int64_t i = 0; i < MOST_ITEMS; i++, work += f->size) {
         u.item[i].o = work;
-        u.item[i].q = (uint32_t *)(work + Q * f->width);
+        u.item[i].l = work += Q * f->width;
+        u.item[i].q = (uint32_t *)(work += Q * MB_LANES);
     }
     u.scores = work;
     u.p = (uint32_t *)(u.scores + Q * K);
