@@ -107,8 +107,8 @@ MB_INLINE float softmax_row(float *restrict s, int lo, int hi, mb_att_scores by,
     for (int j = 0; j < K; j++)
         s[j] = mb_att_exp2(s[j] - base);
     rescale = mb_att_exp2(*m - base);
-    for (int j = 0; j < MB_LANES; j++)
-        l[j] = l[j] * rescale + ((s[j] + s[j + 16]) + (s[j + 32] + s[j + 48]));
+    MB_STORE16(l, MB_LOAD16(l) * rescale + ((MB_LOAD16(s) + MB_LOAD16(s + 16)) +
+                                            (MB_LOAD16(s + 32) + MB_LOAD16(s + 48))));
     *m = top;
     return rescale;
 }
