@@ -135,6 +135,7 @@ static void load_queries(const job *jb, buffers *b, const mb_att_pair *p, int64_
     const float *lse = mb_row(jb->lse, head) + row;
     float os[MB_ATT_MAX_HEAD], ds[MB_ATT_MAX_HEAD];
 
+    mb_att_fetch(jb->o, row, col, p->q_rows, f->hd);
     mb_att_pack(f, &b->q, jb->q, row, col, p->q_rows);
     mb_att_pack(f, &b->d_o, jb->d_o, row, col, p->q_rows);
     for (int64_t i = 0; i < p->q_rows; i++) {

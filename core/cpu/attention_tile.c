@@ -68,6 +68,21 @@ static void transpose(uint32_t *restrict to, const uint32_t *restrict from, int6
     }
 }
 
+/* A row's part in a head is a few cache lines, far from the next: too short for the processor to
+ * foresee. */
+void mb_att_fetch(const mb_tensor *t, int64_t row, int64_t col, int64_t rows, int64_t n)
+{
+    const int64_t bytes = mb_dtype_bytes(t->dtype, n);
+
+    for (int64_t i = 0; i < rows; i++) {
+        const char *at = (const char *)t->data +
+                         mb_dtype_bytes(t->dtype, (row + i) * mb_row_stride(t) + col);
+
+        for (int64_t j = 0; j < bytes; j += 64)
+            __builtin_prefetch(at + j);
+    }
+}
+
 /* Rows as they are, in f32 or in pairs; zero to the end of each and for the rows that are missing. */
 static void copy_rows(const mb_att_form *f, uint32_t *to, const mb_tensor *t, int64_t row,
                       int64_t col, int64_t rows)
@@ -76,6 +91,7 @@ static void copy_rows(const mb_att_form *f, uint32_t *to, const mb_tensor *t, in
     const size_t bytes = f->pairs ? (size_t)f->hd * sizeof(uint16_t) : (size_t)f->hd * sizeof *to;
     float strip[MB_ATT_MAX_HEAD];
 
+    mb_att_fetch(t, row, col, rows, f->hd);
     for (int64_t i = 0; i < rows; i++, to += f->words) {
         const void *from = f->pairs ? (const void *)mb_at16(t, row + i, col)
                                     : mb_strip_read(strip, t, row + i, col, f->hd);
@@ -94,6 +110,8 @@ void mb_att_pack(const mb_att_form *f, const mb_att_packed *to, const mb_tensor 
     if (f->pairs) {
         const uint16_t *x = mb_at16(t, row, col);
 
+        if (to->left == NULL)
+            mb_att_fetch(t, row, col, rows, f->hd);
         if (to->across != NULL)
             mb_cpu_pack_cols(to->across, K, x, mb_row_stride(t), f->hd, rows);
         if (to->down != NULL)
