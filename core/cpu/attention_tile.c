@@ -75,8 +75,8 @@ void mb_att_fetch(const mb_tensor *t, int64_t row, int64_t col, int64_t rows, in
     const int64_t bytes = mb_dtype_bytes(t->dtype, n);
 
     for (int64_t i = 0; i < rows; i++) {
-        const char *at = (const char *)t->data +
-                         mb_dtype_bytes(t->dtype, (row + i) * mb_row_stride(t) + col);
+        const char *at =
+            (const char *)t->data + mb_dtype_bytes(t->dtype, (row + i) * mb_row_stride(t) + col);
 
         for (int64_t j = 0; j < bytes; j += 64)
             __builtin_prefetch(at + j);

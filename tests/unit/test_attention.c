@@ -11,7 +11,7 @@
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
-#include "core/cpu/gemm.h"
+#include "core/cpu/gemm_bf16.h"
 #include "core/rng.h"
 #include "tests/device/mirror.h"
 
@@ -316,25 +316,20 @@ static void compare_all(const char *name, data *d, const reference *r)
 
 static void values_and_gradients_equal_the_reference(void **state)
 {
-    static const char *const providers[] = {"openblas", "onednn"};
-
     const bool cpu = !mb_test_on_device();
 
-    for (int p = 0; p < (cpu ? 2 : 1); p++) {
-        ok(mb_cpu_gemm_use(providers[p]));
-        for (int i = 0; i < N_SAMPLES; i++) {
-            for (int threads = 1; threads <= (cpu ? 8 : 1); threads += 7) { /* whole, and apart */
-                data d;
-                reference r;
+    for (int i = 0; i < N_SAMPLES; i++) {
+        for (int threads = 1; threads <= (cpu ? 8 : 1); threads += 7) { /* whole, and apart */
+            data d;
+            reference r;
 
-                make(&d, &samples[i]);
-                forward(&d, threads);
-                backward(&d, threads, false);
-                r = refer(&d);
-                compare_all(samples[i].name, &d, &r);
-                drop_reference(&r);
-                drop(&d);
-            }
+            make(&d, &samples[i]);
+            forward(&d, threads);
+            backward(&d, threads, false);
+            r = refer(&d);
+            compare_all(samples[i].name, &d, &r);
+            drop_reference(&r);
+            drop(&d);
         }
     }
 }
@@ -449,6 +444,134 @@ static void threads_change_no_bit(void **state)
         }
         drop(&one);
     }
+}
+
+/* All tensors but lse become bf16, rows as far apart as they were. */
+static void narrow(data *d)
+{
+    mb_tensor *const all[] = {&d->q, &d->k, &d->v, &d->o, &d->d_o, &d->dq, &d->dk, &d->dv};
+
+    for (int t = 0; t < 8; t++) {
+        const int64_t n = mb_rows(all[t]) * mb_row_stride(all[t]);
+        const float *x = all[t]->data;
+        uint16_t *y = all[t]->data;
+
+        for (int64_t i = 0; i < n; i++)
+            y[i] = mb_f32_to_bf16(x[i]);
+        all[t]->dtype = MB_DTYPE_BF16;
+    }
+}
+
+static float value(const mb_tensor *t, int64_t r, int64_t c)
+{
+    const int64_t at = r * mb_row_stride(t) + c;
+
+    return t->dtype == MB_DTYPE_BF16 ? mb_bf16_to_f32(((const uint16_t *)t->data)[at])
+                                     : ((const float *)t->data)[at];
+}
+
+/* Largest difference, of max(1, max |a|). */
+static double difference(const mb_tensor *a, const mb_tensor *b)
+{
+    double size = 1, most = 0;
+
+    for (int64_t r = 0; r < mb_rows(a); r++) {
+        for (int64_t c = 0; c < mb_cols(a); c++) {
+            size = fmax(size, fabs((double)value(a, r, c)));
+            most = fmax(most, fabs((double)value(a, r, c) - value(b, r, c)));
+        }
+    }
+    return most / size;
+}
+
+static void run_both(data *d, int threads, bool acc)
+{
+    mb_exec ex = mb_cpu_exec(scratch, threads);
+
+    ok(MB_RUN(&ex, attention_fwd, &d->o, &d->lse, &d->q, &d->k, &d->v, &d->at));
+    ok(MB_RUN(&ex, attention_bwd, &d->dq, &d->dk, &d->dv, &d->d_o, &d->q, &d->k, &d->v, &d->o,
+              &d->lse, &d->at, acc));
+}
+
+/* With the processor's instructions for bf16 and without, against f32 on the same numbers. */
+static void bf16_with_and_without_instructions_agree(void **state)
+{
+    double worst[2] = {0};
+
+    ON_THE_CPU_ONLY("this is about two ways of the CPU");
+    for (int i = 0; i < N_SAMPLES; i++) {
+        data wide, d[2];
+
+        make(&wide, &samples[i]);
+        for (int native = 0; native < 2; native++) {
+            make(&d[native], &samples[i]);
+            narrow(&d[native]);
+            mb_cpu_bf16_native(native == 1);
+            run_both(&d[native], 2, false);
+        }
+        mb_cpu_bf16_native(true);
+        const mb_tensor *const from[] = {&d[0].q, &d[0].k, &d[0].v, &d[0].d_o};
+        mb_tensor *const to[] = {&wide.q, &wide.k, &wide.v, &wide.d_o};
+
+        for (int t = 0; t < 4; t++)
+            for (int64_t r = 0; r < mb_rows(to[t]); r++)
+                for (int64_t c = 0; c < mb_cols(to[t]); c++)
+                    mb_row(to[t], r)[c] = value(from[t], r, c);
+        run_both(&wide, 2, false);
+        for (int native = 0; native < 2; native++) {
+            const mb_tensor *const got[] = {&d[native].o, &d[native].dq, &d[native].dk,
+                                            &d[native].dv};
+            const mb_tensor *const want[] = {&wide.o, &wide.dq, &wide.dk, &wide.dv};
+
+            for (int t = 0; t < 4; t++) {
+                const double off = difference(want[t], got[t]);
+
+                worst[native] = fmax(worst[native], off);
+                if (!(off <= 0x1p-7))
+                    fail_msg("%s: output %d in bf16 is off by %g", samples[i].name, t, off);
+            }
+            drop(&d[native]);
+        }
+        drop(&wide);
+    }
+    print_message("bf16 is off by %g without instructions for it, %g with\n", worst[0], worst[1]);
+}
+
+static bool same_bits(const mb_tensor *a, const mb_tensor *b)
+{
+    for (int64_t r = 0; r < mb_rows(a); r++)
+        for (int64_t c = 0; c < mb_cols(a); c++)
+            if (mb_f32_to_bf16(value(a, r, c)) != mb_f32_to_bf16(value(b, r, c)))
+                return false;
+    return true;
+}
+
+static void threads_change_no_bit_in_bf16(void **state)
+{
+    static const int threads[] = {2, 3, 8};
+
+    ON_THE_CPU_ONLY("a device has no such threads");
+    for (int i = 0; i < 2 * N_SAMPLES; i++) {
+        const sample *s = &samples[i / 2];
+        data one, more;
+
+        mb_cpu_bf16_native(i % 2 == 0);
+        make(&one, s);
+        narrow(&one);
+        run_both(&one, 1, true);
+        for (int t = 0; t < 3; t++) {
+            make(&more, s);
+            narrow(&more);
+            run_both(&more, threads[t], true);
+            if (!same_bits(&one.o, &more.o) || !same_rows(&one.lse, 0, &more.lse, 0, s->heads) ||
+                !same_bits(&one.dq, &more.dq) || !same_bits(&one.dk, &more.dk) ||
+                !same_bits(&one.dv, &more.dv))
+                fail_msg("%s: %d threads give other bits", s->name, threads[t]);
+            drop(&more);
+        }
+        drop(&one);
+    }
+    mb_cpu_bf16_native(true);
 }
 
 static void copy_rows(mb_tensor *to, int64_t rt, const mb_tensor *from, int64_t rf, int64_t n)
@@ -634,6 +757,10 @@ static void wrong_calls_are_refused(void **state)
     d.at.kv_heads = 3;
     assert_int_equal(MB_RUN(&ex, attention_fwd, &d.o, &d.lse, &d.q, &d.k, &d.v, &d.at), MB_ESHAPE);
     mb_status_clear();
+    d.at.kv_heads = 4;
+    d.k.dtype = MB_DTYPE_BF16;
+    assert_int_equal(MB_RUN(&ex, attention_fwd, &d.o, &d.lse, &d.q, &d.k, &d.v, &d.at), MB_ENOTSUP);
+    mb_status_clear();
     drop(&d);
 }
 
@@ -657,6 +784,8 @@ int main(void)
         cmocka_unit_test(gradients_equal_finite_differences),
         cmocka_unit_test(add_to_existing_gradients),
         cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(bf16_with_and_without_instructions_agree),
+        cmocka_unit_test(threads_change_no_bit_in_bf16),
         cmocka_unit_test(neighbours_and_place_change_no_bit),
         cmocka_unit_test(masks_are_exact_at_their_edges),
         cmocka_unit_test(views_of_one_buffer_work),
