@@ -273,7 +273,8 @@ mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exe
 
     *report = (mb_load_report){0};
     MB_TRY(rope_factors_are_one(f, path));
-    const bool in_place = mb_device_is_host(m->device) && m->flat->stage < 3;
+    const bool in_place =
+        mb_device_is_host(m->device) && m->flat->stage < 3 && m->dtype == MB_DTYPE_F32;
     const size_t value = in_place ? 0 : largest_weight(m);
     MB_TRY_GOTO(mb_arena_new("loading", largest_tensor(f) + head + value + 4096, &scratch), st,
                 done);

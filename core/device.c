@@ -8,6 +8,7 @@
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
+#include "core/cpu/gemm_bf16.h"
 #include "core/cpu/init.h"
 #include "core/log.h"
 #include "core/memory.h"
@@ -89,6 +90,7 @@ mb_status mb_device_cpu(int threads, mb_device **out)
                      .kernels = &mb_cpu_kernels,
                      .kind = MB_DEVICE_CPU,
                      .name = "cpu",
+                     .has_bf16 = mb_cpu_bf16_is_native(),
                      .host_memory = true,
                      .threads = threads};
     snprintf(d->class_, sizeof d->class_, "%s", mb_cpu_class());
@@ -290,6 +292,15 @@ mb_status mb_device_zero(mb_device *d, const mb_tensor *t)
     return d->ops->wait(d, MB_STREAM_COMPUTE);
 }
 
+/* Between types of host memory, all numbers in a row. */
+static mb_status cast_here(const mb_tensor *to, mb_tensor from)
+{
+    mb_exec ex = mb_cpu_exec(NULL, 1);
+    mb_tensor flat = mb_tensor_1d(to->data, to->dtype, from.dim[0]);
+
+    return MB_RUN(&ex, cast, &flat, &from);
+}
+
 mb_status mb_device_write_f32(mb_device *d, const mb_tensor *to, const float *from)
 {
     const int64_t n = mb_tensor_count(to);
@@ -298,6 +309,8 @@ mb_status mb_device_write_f32(mb_device *d, const mb_tensor *to, const float *fr
 
     if (to->dtype == MB_DTYPE_F32)
         return mb_device_write(d, to, from);
+    if (mb_device_is_host(d))
+        return cast_here(to, mb_tensor_1d((void *)(uintptr_t)from, MB_DTYPE_F32, n));
     MB_TRY(MB_NEW_ARRAY(&rounded, n));
     for (int64_t i = 0; i < n; i++)
         rounded[i] = to->dtype == MB_DTYPE_BF16 ? mb_f32_to_bf16(from[i]) : mb_f32_to_f16(from[i]);
@@ -313,6 +326,10 @@ mb_status mb_device_read_f32(mb_device *d, float *to, const mb_tensor *from)
 
     if (from->dtype == MB_DTYPE_F32)
         return mb_device_read(d, to, from);
+    if (mb_device_is_host(d)) {
+        mb_tensor wide = mb_tensor_1d(to, MB_DTYPE_F32, n);
+        return cast_here(&wide, mb_tensor_1d(from->data, from->dtype, n));
+    }
     MB_TRY(mb_device_read(d, narrow, from));
     for (int64_t i = 0; i < n; i++)
         to[i] = from->dtype == MB_DTYPE_BF16 ? mb_bf16_to_f32(narrow[i]) : mb_f16_to_f32(narrow[i]);

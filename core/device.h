@@ -66,7 +66,7 @@ struct mb_device {
     char name[96];                 /* "NVIDIA H100 80GB HBM3", "cpu" */
     char class_[160];              /* bits are promised within a class: architecture, libraries */
     bool host_memory;              /* its memory is the host's: nothing needs copying */
-    bool has_bf16;                 /* tensor cores take bf16 */
+    bool has_bf16;                 /* it multiplies bf16 faster than f32 */
     int threads;                   /* CPU: for kernels */
     void *native[MB_STREAM_COUNT]; /* the back end's stream handles, for NCCL */
 };

@@ -10,23 +10,23 @@ mb_status mb_recipe_open_device(const mb_recipe *r, int ordinal, int threads, mb
     return mb_device_open(kinds[r->device], ordinal, threads, out);
 }
 
+/* On CPUs bf16 is what `auto` takes where the processor multiplies it faster; at stage 0 everybody
+ * updates parameters that are computed with, which are float32. */
 mb_status mb_recipe_dtype(const mb_recipe *r, const mb_device *d, mb_dtype *out)
 {
     const bool gpu = !mb_device_is_host(d);
+    const bool fast = d->has_bf16 && (gpu || r->zero_stage > 0);
 
     *out = MB_DTYPE_F32;
-    MB_REQUIRE(gpu || (r->bf16 != MB_YES && r->fp16 != MB_YES), MB_ENOTSUP,
-               "%s: true is for GPUs: this version computes in float32 on CPUs; write %s: auto",
-               r->bf16 == MB_YES ? "bf16" : "fp16", r->bf16 == MB_YES ? "bf16" : "fp16");
-    MB_REQUIRE(r->bf16 != MB_YES || d->has_bf16, MB_ENOTSUP,
+    MB_REQUIRE(gpu || r->fp16 != MB_YES, MB_ENOTSUP,
+               "fp16: true is for GPUs; on CPUs write bf16: true, or fp16: auto");
+    MB_REQUIRE(!gpu || r->bf16 != MB_YES || d->has_bf16, MB_ENOTSUP,
                "bf16: true, and %s has no bf16 arithmetic; write fp16: true", d->name);
-    if (!gpu)
-        return MB_OK;
     if (r->fp16 == MB_YES)
         *out = MB_DTYPE_F16;
-    else if (r->bf16 == MB_YES || (r->bf16 == MB_AUTO && d->has_bf16))
+    else if (r->bf16 == MB_YES || (r->bf16 == MB_AUTO && fast))
         *out = MB_DTYPE_BF16;
-    else if (r->bf16 == MB_AUTO && r->fp16 == MB_AUTO)
+    else if (gpu && r->bf16 == MB_AUTO && r->fp16 == MB_AUTO)
         *out = MB_DTYPE_F16;
     return MB_OK;
 }

@@ -69,6 +69,7 @@ void mb_engine_free(mb_engine *e)
     mb_arena_free(e->run);
     mb_replay_free(e->replay);
     mb_feed_free(e->feed);
+    mb_free(e->wide);
     mb_free(e->queued);
     mb_free(e->queued_weight);
     mb_free(e->queued_targets);
@@ -145,9 +146,16 @@ static mb_status receive(mb_engine *e, mb_tensor *t)
 {
     float *here;
 
-    if (e->feed == NULL)
+    if (e->feed == NULL && t->dtype == MB_DTYPE_F32)
         return MB_OK;
-    MB_TRY(mb_feed_read(e->feed, t, &here));
+    if (e->feed != NULL) {
+        MB_TRY(mb_feed_read(e->feed, t, &here));
+    } else {
+        MB_TRY(mb_grow((void **)&e->wide, &e->wide_capacity, (size_t)mb_tensor_count(t),
+                       sizeof *e->wide, "results in float32"));
+        here = e->wide;
+        MB_TRY(mb_device_read_f32(e->device, here, t));
+    }
     t->data = here;
     t->dtype = MB_DTYPE_F32;
     return MB_OK;

@@ -50,7 +50,9 @@ typedef struct mb_engine {
     mb_exec ex;   /* of the device: what steps run on */
     mb_exec host; /* of the host: for loading and saving */
     mb_arena *run, *step, *scratch;
-    mb_feed *feed;     /* NULL: host memory */
+    mb_feed *feed; /* NULL: host memory */
+    float *wide;   /* results that were of another type, in host memory */
+    size_t wide_capacity;
     mb_replay *replay; /* NULL: kernels are always queued one by one */
     mb_tape *tape;
     bool recompute;

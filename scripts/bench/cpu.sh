@@ -65,7 +65,7 @@ run_mbuyu() {
     shift 2
     "$peers" "$here/measure.py" "$work/results/$name.json" "$mbuyu" train \
         "model_name_or_path=$model" "datasets=[\"$work/rows.jsonl\"]" "output_dir=$work/run" \
-        stage=pt train_on=all max_length=512 packing=false per_device_train_batch_size=4 \
+        stage=pt train_on=all bf16=false max_length=512 packing=false per_device_train_batch_size=4 \
         gradient_accumulation_steps=1 "max_steps=$((steps + 2))" logging_steps=1 save_strategy=no \
         learning_rate=1e-4 lr_scheduler_type=constant weight_decay=0 max_grad_norm=1.0 \
         'report_to=[jsonl]' "$@" >"$work/log" 2>&1 || { tail -n 30 "$work/log" && die 'mbuyu train failed'; }

@@ -119,7 +119,7 @@ bad 4 "lora-gpt2-conv1d/adapter-before/adapter_config.json: .*no module of this 
     adapter_path="$cases/lora-gpt2-conv1d/adapter-before"
 bad 2 "device is the text 'tpu', expected auto, cpu or cuda" device=tpu
 MBUYU_CUDA_LIBRARY=$work/none.so bad 4 'none.so cannot be loaded' device=cuda
-bad 4 'bf16: true is for GPUs' device=cpu bf16=true
+bad 4 'fp16: true is for GPUs' device=cpu fp16=true
 bad 2 'zero_stage is the number 4' zero_stage=4
 
 # --- data

@@ -82,12 +82,14 @@ memory() {
 }
 
 full=(model_name_or_path=model "datasets=[$rows]" add_eos=true max_length=120
-    per_device_train_batch_size=4 global_batch_size=16 max_steps=5 save_steps=3 device=cpu)
+    per_device_train_batch_size=4 global_batch_size=16 max_steps=5 save_steps=3 device=cpu bf16=false)
 memory 'full' 1 "${full[@]}"
 memory 'full, exact' 2 "${full[@]}" reduction=exact save_async=false
 memory 'LoRA, recomputed' 1 "${full[@]}" finetuning_type=lora gradient_checkpointing=true
 memory 'full, recomputed, no checkpoints' 2 "${full[@]}" gradient_checkpointing=true save_strategy=no
 memory 'full, exact, stage 2' 2 "${full[@]}" reduction=exact zero_stage=2
+memory 'full, bf16' 2 "${full[@]}" bf16=true
+memory 'LoRA, bf16' 1 "${full[@]}" finetuning_type=lora bf16=true
 memory 'full, stage 3' 4 "${full[@]}" zero_stage=3
 
 # --- what ZeRO keeps of weights, gradients and exact sums: the own range and a window for what is

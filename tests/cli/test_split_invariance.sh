@@ -13,7 +13,7 @@ set -u
 start
 
 common=(max_length=120 per_device_train_batch_size=2 global_batch_size=16 max_steps=20
-    learning_rate=1e-3 logging_steps=1 save_steps=20 report_to=jsonl device=cpu)
+    learning_rate=1e-3 logging_steps=1 save_steps=20 report_to=jsonl device=cpu bf16=false)
 pairs=("datasets=[$rows]")
 
 # --- models: as in tests/data, and with dropouts where the configuration says them
@@ -24,7 +24,10 @@ keys[llama]="$llama"
 keys[lora]="$llama finetuning_type=lora lora_r=4 lora_dropout=0.5"
 keys[deep]="model_name_or_path=$work/deep add_eos=true per_device_train_batch_size=1 global_batch_size=8"
 keys[deep-freeze]="${keys[deep]} finetuning_type=freeze freeze_trainable_layers=4"
+keys[llama16]="$llama bf16=true"
+keys[lora16]="${keys[lora]} bf16=true"
 keys[gpt2]="model_name_or_path=$work/gpt2 add_eos=true"
+keys[gpt16]="${keys[gpt2]} bf16=true"
 keys[packed]="$llama packing=true per_device_train_batch_size=1 global_batch_size=8"
 keys[freeze]="$llama finetuning_type=freeze freeze_trainable_layers=1"
 keys[mlm]="model_name_or_path=$work/bert-mlm task=masked-lm max_length=60 datasets=[$work/text.jsonl]"
@@ -68,24 +71,27 @@ exact() { # exact NAME KEY...: every number of ranks, and two threads
 # A run must depend on what it should depend on, or all of this says nothing.
 one lora other-seed 1 reduction=exact seed=7
 
-short=(llama lora gpt2)
-[ "$long" = 1 ] && short=(llama lora gpt2 packed freeze mlm classes)
+short=(llama lora gpt2 llama16)
+[ "$long" = 1 ] && short=(llama lora gpt2 packed freeze mlm classes llama16 lora16 gpt16)
 for name in "${short[@]}"; do
     exact "$name"
 done
 cmp -s other-seed/state lora-1/state && fail 'another seed gave the same state'
+cmp -s llama-1/state llama16-1/state && fail 'float32 and bf16 gave the same state'
 
 # --- other ways that must not matter: NAME RANKS STAGE [KEY]...
 one deep deep-1 1 reduction=exact
 ways=('lora 2 1 gradient_checkpointing=true' 'gpt2 2 1 gradient_checkpointing=true' 'lora 3 0' 'gpt2 3 0'
     'llama 1 3' 'llama 2 2' 'llama 4 3' 'lora 3 3' 'lora 4 2' 'gpt2 2 3 gradient_checkpointing=true' 'gpt2 8 2'
     'deep 3 3' 'deep 8 3 gradient_checkpointing=true' 'deep 4 2'
-    'deep 4 3 dp_shard_size=2' 'gpt2 8 2 dp_shard_size=4' 'lora 4 1 dp_shard_size=2' 'llama 3 2 dp_shard_size=1')
+    'deep 4 3 dp_shard_size=2' 'gpt2 8 2 dp_shard_size=4' 'lora 4 1 dp_shard_size=2' 'llama 3 2 dp_shard_size=1'
+    'llama16 3 3' 'llama16 2 2 gradient_checkpointing=true')
 if [ "$long" = 1 ]; then
     one deep-freeze deep-freeze-1 1 reduction=exact
     for name in "${short[@]}" deep deep-freeze; do
         for n in 1 2 3 4 8; do
             for stage in 0 2 3; do
+                [[ $name == *16 && $stage = 0 ]] && continue # stage 0 is float32's
                 ways+=("$name $n $stage")
             done
         done
