@@ -118,7 +118,8 @@ for run in "${runs[@]}"; do
     seed=
     [[ ${more[*]} == MBUYU_EMU_SEED=* ]] && seed=${more[0]#*=} more=()
     out=${run// /-}
-    MBUYU_EMU_SEED=$seed one "${word[0]}" "$out" "${word[1]}" reduction=exact zero_stage="${word[2]}" "${more[@]}"
+    MBUYU_EMU_SEED=$seed one "${word[0]}" "$out" "${word[1]}" reduction=exact zero_stage="${word[2]}" "${more[@]}" \
+        overwrite_output_dir=true
     same_run "${word[0]}" "$out" "$run"
 done
 printf 'exact: %d runs have the bits of one rank at stage 1, %s s\n' ${#runs[@]} "$(since "$begin")"
