@@ -19,12 +19,13 @@ struct mb_device; /* core/device.h */
 
 typedef struct mb_exec {
     const mb_kernels *kernels;
-    struct mb_device *device; /* where tensors live; NULL: host memory */
-    mb_arena *scratch;        /* workspace of kernels; may be a counting arena when planning */
-    void *workspace;          /* what MB_RUN took for the kernel now running */
-    int threads;              /* how many a kernel may use; never changes a result */
-    bool planning;            /* nothing is computed, data pointers are not addresses */
-    void *stream;             /* the device's handle of its compute stream; NULL on CPUs */
+    struct mb_device *device;   /* where tensors live; NULL: host memory */
+    mb_arena *scratch;          /* workspace of kernels; may be a counting arena when planning */
+    void *workspace;            /* what MB_RUN took for the kernel now running */
+    int threads;                /* how many a kernel may use; never changes a result */
+    bool planning;              /* nothing is computed, data pointers are not addresses */
+    void *stream;               /* the device's handle of its compute stream; NULL on CPUs */
+    struct mb_profile *profile; /* where time is noted (core/profile.h); NULL: nowhere */
 } mb_exec;
 
 typedef enum mb_activation {

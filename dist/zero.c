@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "core/profile.h"
 #include "dist/comm_mpi.h"
 
 /* What the exact path notes of each micro-batch, in front of the caller's metrics. */
@@ -248,7 +249,10 @@ mb_status mb_zero_micro(mb_zero *z, int64_t index)
     mb_shard_exact e = exact_of(z, index);
     mb_tensor acc = mb_tensor_1d(z->flat->exact, MB_DTYPE_I64, z->flat->count);
     mb_tensor grad = mb_tensor_1d(z->flat->grad, MB_DTYPE_F32, z->flat->count);
-    return MB_RUN(z->ex, exact_add, &acc, &grad, e.shift, e.limit, &e.seen);
+    mb_profile_begin(z->ex->profile, MB_SPAN_EXACT);
+    MB_TRY(MB_RUN(z->ex, exact_add, &acc, &grad, e.shift, e.limit, &e.seen));
+    mb_profile_end(z->ex->profile, MB_SPAN_EXACT);
+    return MB_OK;
 }
 
 /* Rounds that this rank has no micro-batch for. */
@@ -523,8 +527,10 @@ static mb_status apply(mb_zero *z, const mb_zero_args *args, double max_abs, mb_
     const double loss_scale = mb_zero_loss_scale(z);
     double total = 0, scale = 1.0 / (out->divisor * loss_scale);
 
+    mb_profile_begin(z->ex->profile, MB_SPAN_REDUCE);
     MB_TRY(reduce(z));
     MB_TRY(sum_of_squares(z, &total));
+    mb_profile_end(z->ex->profile, MB_SPAN_REDUCE);
     if (!isfinite(total)) /* every rank added the same numbers */
         return skip(z, out);
     out->grad_norm = sqrt(total) / (out->divisor * loss_scale);
@@ -534,8 +540,12 @@ static mb_status apply(mb_zero *z, const mb_zero_args *args, double max_abs, mb_
     }
     if (z->o.stage == 0)
         MB_TRY(gather_all(z, z->flat->grad, MB_DTYPE_F32));
+    mb_profile_begin(z->ex->profile, MB_SPAN_OPTIMIZER);
     MB_TRY(update(z, args->lr, (float)scale));
+    mb_profile_end(z->ex->profile, MB_SPAN_OPTIMIZER);
+    mb_profile_begin(z->ex->profile, MB_SPAN_PARAMETERS);
     MB_TRY(new_parameters(z));
+    mb_profile_end(z->ex->profile, MB_SPAN_PARAMETERS);
     scale_up(z);
     z->history.applied++;
     z->history.skipped_row = 0;
@@ -549,6 +559,7 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_z
 {
     const int64_t n = z->o.n_votes + z->n_micro * columns(&z->o);
 
+    mb_profile_begin(z->ex->profile, MB_SPAN_REDUCE);
     MB_TRY(idle_rounds(z));
     if (mb_shard_moves_gradients(z->shard))
         MB_TRY(mb_shard_reduced(z->shard));
@@ -560,6 +571,7 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_z
     MB_TRY(z->mesh.world->ops->all_reduce(z->mesh.world, z->table, n, MB_DTYPE_F64, MB_SUM));
     if (z->o.n_votes > 0)
         memcpy(votes, z->table, sizeof(double) * (size_t)z->o.n_votes);
+    mb_profile_end(z->ex->profile, MB_SPAN_REDUCE);
 
     const struct verdict v = judge(z, out);
     out->metric = z->sum;

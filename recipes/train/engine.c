@@ -8,6 +8,7 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/plan/plan.h"
+#include "core/profile.h"
 
 static mb_status measure_run(mb_engine *e, bool exact, size_t *bytes)
 {
@@ -116,11 +117,18 @@ static mb_status run_step(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch 
     mb_head_args a;
     mb_output o;
 
+    mb_profile_begin(ex->profile, MB_SPAN_FORWARD);
     MB_TRY(mb_tape_begin(t, ex, train ? MB_TAPE_TRAIN : MB_TAPE_EVAL, e->recompute, plan));
     MB_TRY(e->model->family->forward(t, e->model, b, &o));
     MB_TRY(head_args(e, t, b, &o, &a));
     MB_TRY(mb_lm_head_ce(t, o.features, &a, logprob));
-    return train ? mb_tape_backward(t) : MB_OK;
+    mb_profile_end(ex->profile, MB_SPAN_FORWARD);
+    if (!train)
+        return MB_OK;
+    mb_profile_begin(ex->profile, MB_SPAN_BACKWARD);
+    MB_TRY(mb_tape_backward(t));
+    mb_profile_end(ex->profile, MB_SPAN_BACKWARD);
+    return MB_OK;
 }
 
 static const mb_engine_class *find_class(const mb_engine *e, int64_t tokens, bool train)

@@ -267,7 +267,7 @@ static mb_status open_optimizer(mb_job *j)
     const int64_t most = mb_sampler_max_micro(j->data->train);
     MB_TRY(mb_engine_reserve_queue(j->engine, (most + j->comm->size - 1) / j->comm->size,
                                    j->data->batch->max_targets));
-    if (r->cuda_graphs && !mb_shard_moves_gradients(mb_zero_shard(j->zero)) &&
+    if (r->cuda_graphs && j->profile == NULL && !mb_shard_moves_gradients(mb_zero_shard(j->zero)) &&
         !mb_shard_moves_parameters(mb_zero_shard(j->zero)))
         MB_TRY(mb_engine_replay(j->engine));
     mb_tape_on_edges(j->engine->tape, mb_shard_edge, mb_zero_shard(j->zero));
@@ -364,6 +364,7 @@ static mb_status fill(mb_job *j, const mb_model_config *c)
     MB_TRY(mb_recipe_schedule(j->recipe, j->total_steps, &j->schedule_kind, &j->schedule));
     MB_TRY(mb_comm_agree(j->comm, open_model(j)));
     MB_TRY(mb_comm_agree(j->comm, plan_steps(j)));
+    MB_TRY(mb_comm_agree(j->comm, mb_job_profile_reserve(j)));
     MB_TRY(mb_comm_agree(j->comm, mb_job_base_digest(j)));
     MB_TRY(mb_comm_agree(j->comm, mb_job_fits(j)));
     MB_TRY(mb_comm_agree(j->comm, load_model(j)));
@@ -372,7 +373,8 @@ static mb_status fill(mb_job *j, const mb_model_config *c)
     if (j->resumed_from != NULL)
         MB_TRY(mb_job_restore(j));
     MB_TRY(mb_comm_agree(j->comm, open_sinks(j)));
-    return mb_comm_agree(j->comm, write_resolved_recipe(j));
+    MB_TRY(mb_comm_agree(j->comm, write_resolved_recipe(j)));
+    return mb_job_profile_start(j);
 }
 
 static mb_status open_train(mb_job *j, const mb_model_config *c)
@@ -517,6 +519,7 @@ void mb_job_close(mb_job *j)
     if (j->sinks != NULL && mb_sinks_close(&j->sinks) != MB_OK)
         mb_log_warn("%s", mb_status_sentence());
     mb_checkpoints_close(j->checkpoints);
+    mb_profile_free(j->profile);
     mb_zero_free(j->zero);
     mb_engine_free(j->engine);
     mb_mesh_free(j->mesh);

@@ -9,6 +9,7 @@
 #ifndef MB_RECIPES_TRAIN_JOB_H
 #define MB_RECIPES_TRAIN_JOB_H
 
+#include "core/profile.h"
 #include "dist/checkpoint.h"
 #include "dist/launch.h"
 #include "dist/stop.h"
@@ -67,7 +68,8 @@ typedef struct mb_job {
     mb_schedule_args schedule;
     const mb_schedule_kind *schedule_kind;
     mb_checkpoints *checkpoints;
-    mb_sinks *sinks; /* rank 0 */
+    mb_sinks *sinks;     /* rank 0 */
+    mb_profile *profile; /* NULL: none */
     mb_progress_state at;
     char *resumed_from; /* checkpoint this run goes on from, NULL: fresh */
     char run_id[40], base_digest[80], data_digest[80];
@@ -114,6 +116,12 @@ mb_status mb_job_metric_exists(const mb_job *j) MB_MUST_USE;
 /* After a poll or wait: a published checkpoint gets the logs' trainer_state.json beside it. */
 mb_status mb_job_saved(mb_job *j, mb_save_outcome outcome) MB_MUST_USE;
 mb_status mb_job_base_digest(mb_job *j) MB_MUST_USE;
+
+/* profile.c: memory before the plan is made, noting from when all else is open, and what came of it.
+ * All three do nothing unless the recipe says profile; start and tell are collective. */
+mb_status mb_job_profile_reserve(mb_job *j) MB_MUST_USE;
+mb_status mb_job_profile_start(mb_job *j) MB_MUST_USE;
+mb_status mb_job_profile_tell(mb_job *j) MB_MUST_USE;
 
 /* plan.c: bytes per rank, by what they are for. */
 typedef struct mb_memory_plan {

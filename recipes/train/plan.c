@@ -55,7 +55,7 @@ void mb_job_memory(const mb_job *j, mb_memory_plan *p)
     p->activations = (int64_t)j->engine->step_bytes;
     p->workspace = (int64_t)j->engine->scratch_bytes;
     p->checkpoints = checkpoint_bytes(j);
-    p->data = j->data_bytes;
+    p->data = j->data_bytes + mb_profile_bytes(j->profile);
     p->total = p->weights + p->gradients + p->exact + p->optimizer + p->activations + p->workspace +
                p->communication + p->checkpoints + p->data;
     if (mb_device_is_host(j->device))

@@ -20,8 +20,10 @@ static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, int64_t slot,
     mb_micro micro;
 
     mb_step_micro(s, m, &micro);
+    mb_profile_begin(j->profile, MB_SPAN_DATA);
     MB_TRY(
         mb_collate(&j->data->collate, j->data->store, &micro, (uint32_t)s->step, j->data->batch));
+    mb_profile_end(j->profile, MB_SPAN_DATA);
     MB_TRY(mb_zero_enter(j->zero, m, last));
     j->engine->grad_scale = (float)mb_zero_loss_scale(j->zero);
     MB_TRY(mb_engine_queue(j->engine, j->data->batch, slot));
@@ -206,7 +208,9 @@ static mb_status evaluate(mb_job *j, double epoch, bool *save, bool *stop)
     bool given_up;
     double loss;
 
+    mb_profile_begin(j->profile, MB_SPAN_EVALUATION);
     MB_TRY(mb_job_evaluate(j, &m, &loss, &given_up));
+    mb_profile_end(j->profile, MB_SPAN_EVALUATION);
     j->at.evaluate_again = given_up;
     if (given_up) {
         j->stopped = true;
@@ -226,6 +230,14 @@ static mb_status evaluate(mb_job *j, double epoch, bool *save, bool *stop)
         *save = true;
         j->at.best_step = j->at.step;
     }
+    return MB_OK;
+}
+
+static mb_status save_now(mb_job *j, bool wait)
+{
+    mb_profile_begin(j->profile, MB_SPAN_CHECKPOINT);
+    MB_TRY(mb_job_save(j, wait));
+    mb_profile_end(j->profile, MB_SPAN_CHECKPOINT);
     return MB_OK;
 }
 
@@ -293,7 +305,7 @@ static mb_status after_step(mb_job *j, const mb_step *s, const double *votes, mb
         mb_log_info("step %lld: no progress in %lld evaluations, training ends here",
                     (long long)j->at.step, (long long)j->at.without_progress);
     if (save || j->stopped)
-        MB_TRY(mb_job_save(j, j->stopped));
+        MB_TRY(save_now(j, j->stopped));
     *done = no_progress || j->stopped;
     return MB_OK;
 }
@@ -313,8 +325,12 @@ static mb_status loop(mb_job *j)
         mb_zero_result r;
         mb_step s;
 
+        MB_TRY(mb_profile_step_begin(j->profile));
+        mb_profile_begin(j->profile, MB_SPAN_DATA);
         MB_TRY(mb_sampler_step(j->data->train, j->at.step, &s));
+        mb_profile_end(j->profile, MB_SPAN_DATA);
         MB_TRY(one_step(j, &s, votes, &r));
+        MB_TRY(mb_profile_step_end(j->profile));
         j->at.step++;
         j->steps_made++;
         j->at.epoch = s.epochs_done;
@@ -338,7 +354,7 @@ static mb_status start(mb_job *j)
     if (!r->eval_on_start || j->at.step > 0 || j->data->eval == NULL)
         return MB_OK;
     MB_TRY(evaluate(j, 0.0, &save, &stop));
-    return save ? mb_job_save(j, false) : MB_OK;
+    return save ? save_now(j, false) : MB_OK;
 }
 
 static mb_status finish(mb_job *j)
@@ -369,7 +385,7 @@ static mb_status finish(mb_job *j)
     mb_log_info("%lld steps, %.0f s, %.1f tokens/s, at most %.0f MiB on this rank beside libraries",
                 (long long)j->at.step, j->at.seconds, (double)j->at.seen / j->at.seconds,
                 (double)(j->peak_bytes - j->library_bytes) / 1048576.0);
-    return MB_OK;
+    return mb_job_profile_tell(j);
 }
 
 mb_status mb_job_train(mb_job *j)

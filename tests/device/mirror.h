@@ -16,6 +16,7 @@
 
 #include <math.h>
 
+#include "core/arguments.h"
 #include "core/device.h"
 
 /* What tests of kernels run on, by the environment:
@@ -156,28 +157,6 @@ MB_SAME(double, double)
 #define MB_REFERENCE(x)                                                                \
     MB_MAP(x, mb_reference_exec, mb_reference_out, mb_reference_in, mb_same_attention, \
            mb_same_dropout)
-
-/* f(a), f(b), ... of the list (a, b, ...) */
-#define MB_EACH(f, list) MB_EACH_(f, MB_UNWRAP list)
-#define MB_UNWRAP(...)   __VA_ARGS__
-#define MB_EACH_(f, ...) MB_EACH__(f, __VA_ARGS__)
-#define MB_EACH__(f, ...)                                                                         \
-    MB_PICK(__VA_ARGS__, MB_E12, MB_E11, MB_E10, MB_E9, MB_E8, MB_E7, MB_E6, MB_E5, MB_E4, MB_E3, \
-            MB_E2, MB_E1)                                                                         \
-    (f, __VA_ARGS__)
-#define MB_PICK(a, b, c, d, e, f, g, h, i, j, k, l, pick, ...) pick
-#define MB_E1(f, x)                                            f(x)
-#define MB_E2(f, x, ...)                                       f(x), MB_E1(f, __VA_ARGS__)
-#define MB_E3(f, x, ...)                                       f(x), MB_E2(f, __VA_ARGS__)
-#define MB_E4(f, x, ...)                                       f(x), MB_E3(f, __VA_ARGS__)
-#define MB_E5(f, x, ...)                                       f(x), MB_E4(f, __VA_ARGS__)
-#define MB_E6(f, x, ...)                                       f(x), MB_E5(f, __VA_ARGS__)
-#define MB_E7(f, x, ...)                                       f(x), MB_E6(f, __VA_ARGS__)
-#define MB_E8(f, x, ...)                                       f(x), MB_E7(f, __VA_ARGS__)
-#define MB_E9(f, x, ...)                                       f(x), MB_E8(f, __VA_ARGS__)
-#define MB_E10(f, x, ...)                                      f(x), MB_E9(f, __VA_ARGS__)
-#define MB_E11(f, x, ...)                                      f(x), MB_E10(f, __VA_ARGS__)
-#define MB_E12(f, x, ...)                                      f(x), MB_E11(f, __VA_ARGS__)
 
 /* Runs slot `name` of the device's table on the noted and sent arguments. An empty slot is an
  * error. */
