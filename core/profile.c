@@ -277,7 +277,6 @@ const char *mb_profile_operation_name(int operation)
         [MB_OPERATION_SPANS + MB_SPAN_DATA] = "data",
         [MB_OPERATION_SPANS + MB_SPAN_FORWARD] = "forward",
         [MB_OPERATION_SPANS + MB_SPAN_BACKWARD] = "backward",
-        [MB_OPERATION_SPANS + MB_SPAN_EXACT] = "exact sums",
         [MB_OPERATION_SPANS + MB_SPAN_REDUCE] = "reduction",
         [MB_OPERATION_SPANS + MB_SPAN_OPTIMIZER] = "optimizer",
         [MB_OPERATION_SPANS + MB_SPAN_PARAMETERS] = "new parameters",
@@ -312,6 +311,8 @@ const char *mb_profile_shape(const mb_profile_key *k, char *text, size_t size)
                  transposed[k->flags & 3], type[0], type[1], type[2]);
     else if (kind == MB_PROFILE_ATTENTION)
         n = (size_t)snprintf(text, size, "%lldx%lldx%lld/%lld %s", d[0], d[3], d[1], d[2], type[0]);
+    else if (d[0] == 1)
+        n = (size_t)snprintf(text, size, "%lld %s", d[1], type[0]);
     else
         n = (size_t)snprintf(text, size, "%lldx%lld %s", d[0], d[1], type[0]);
     if (n > 0 && n < size && k->dtype[1] != k->dtype[0])

@@ -61,8 +61,7 @@ typedef enum mb_span {
     MB_SPAN_DATA,
     MB_SPAN_FORWARD,
     MB_SPAN_BACKWARD,
-    MB_SPAN_EXACT,      /* a micro-batch's gradients into exact sums */
-    MB_SPAN_REDUCE,     /* gradients of all ranks, and their norm */
+    MB_SPAN_REDUCE,     /* gradients of all micro-batches and ranks, and their norm */
     MB_SPAN_OPTIMIZER,  /* new master weights and states */
     MB_SPAN_PARAMETERS, /* the weights to compute with, on all ranks */
     MB_SPAN_STEP_PARTS,

@@ -229,7 +229,10 @@ mb_status mb_zero_enter(mb_zero *z, int64_t index, bool last)
 
     MB_ASSERT(index >= 0 && index < z->n_micro);
     z->rounds++;
-    return mb_shard_begin(z->shard, z->flat->is_exact ? &e : NULL, last);
+    mb_profile_begin(z->ex->profile, MB_SPAN_PARAMETERS);
+    MB_TRY(mb_shard_begin(z->shard, z->flat->is_exact ? &e : NULL, last));
+    mb_profile_end(z->ex->profile, MB_SPAN_PARAMETERS);
+    return MB_OK;
 }
 
 void mb_zero_note(mb_zero *z, int64_t index, const double *metric)
@@ -238,20 +241,24 @@ void mb_zero_note(mb_zero *z, int64_t index, const double *metric)
     memcpy(row_of(z, index) + N_NOTES, metric, sizeof(double) * (size_t)z->o.n_metrics);
 }
 
-mb_status mb_zero_micro(mb_zero *z, int64_t index)
+static mb_status count_exactly(mb_zero *z, int64_t index)
 {
-    MB_ASSERT(index >= 0 && index < z->n_micro);
-    if (mb_shard_moves_gradients(z->shard))
-        return mb_shard_end(z->shard);
-    if (!z->flat->is_exact)
-        return MB_OK;
-
     mb_shard_exact e = exact_of(z, index);
     mb_tensor acc = mb_tensor_1d(z->flat->exact, MB_DTYPE_I64, z->flat->count);
     mb_tensor grad = mb_tensor_1d(z->flat->grad, MB_DTYPE_F32, z->flat->count);
-    mb_profile_begin(z->ex->profile, MB_SPAN_EXACT);
-    MB_TRY(MB_RUN(z->ex, exact_add, &acc, &grad, e.shift, e.limit, &e.seen));
-    mb_profile_end(z->ex->profile, MB_SPAN_EXACT);
+
+    return MB_RUN(z->ex, exact_add, &acc, &grad, e.shift, e.limit, &e.seen);
+}
+
+mb_status mb_zero_micro(mb_zero *z, int64_t index)
+{
+    MB_ASSERT(index >= 0 && index < z->n_micro);
+    mb_profile_begin(z->ex->profile, MB_SPAN_REDUCE);
+    if (mb_shard_moves_gradients(z->shard))
+        MB_TRY(mb_shard_end(z->shard));
+    else if (z->flat->is_exact)
+        MB_TRY(count_exactly(z, index));
+    mb_profile_end(z->ex->profile, MB_SPAN_REDUCE);
     return MB_OK;
 }
 
@@ -522,6 +529,17 @@ static mb_status new_parameters(mb_zero *z)
                : gather_all(z, mb_flat_values(z->flat), z->flat->dtype);
 }
 
+/* At stage 0 everybody updates everything. */
+static mb_status gather_sums(mb_zero *z)
+{
+    if (z->o.stage > 0)
+        return MB_OK;
+    mb_profile_begin(z->ex->profile, MB_SPAN_REDUCE);
+    MB_TRY(gather_all(z, z->flat->grad, MB_DTYPE_F32));
+    mb_profile_end(z->ex->profile, MB_SPAN_REDUCE);
+    return MB_OK;
+}
+
 static mb_status apply(mb_zero *z, const mb_zero_args *args, double max_abs, mb_zero_result *out)
 {
     const double loss_scale = mb_zero_loss_scale(z);
@@ -538,8 +556,7 @@ static mb_status apply(mb_zero *z, const mb_zero_args *args, double max_abs, mb_
         const double clip = args->max_grad_norm / (out->grad_norm + 1e-6);
         scale *= clip < 1.0 ? clip : 1.0;
     }
-    if (z->o.stage == 0)
-        MB_TRY(gather_all(z, z->flat->grad, MB_DTYPE_F32));
+    MB_TRY(gather_sums(z));
     mb_profile_begin(z->ex->profile, MB_SPAN_OPTIMIZER);
     MB_TRY(update(z, args->lr, (float)scale));
     mb_profile_end(z->ex->profile, MB_SPAN_OPTIMIZER);

@@ -396,6 +396,7 @@ static mb_status open_plan(mb_job *j, const mb_model_config *c)
     MB_TRY(open_data(j, c, j->at.micro_units, j->at.step_units));
     j->total_steps = mb_sampler_steps(j->data->train);
     MB_TRY(mb_comm_agree(j->comm, open_model(j)));
+    MB_TRY(mb_comm_agree(j->comm, mb_job_profile_reserve(j)));
     return mb_comm_agree(j->comm, plan_steps(j));
 }
 
