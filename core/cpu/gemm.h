@@ -1,4 +1,4 @@
-/* core/cpu/gemm.h - matrix products on the CPU: providers, and which one is used.
+/* core/cpu/gemm.h - f32 matrix products on the CPU: providers, and which one is used.
  *
  * A provider multiplies small matrices in one thread (OpenBLAS's cblas_sgemm, oneDNN's dnnl_sgemm).
  * Tiles, pieces of K, threads and edges are ours (core/cpu/gemm.c), so a result depends on shapes
@@ -58,8 +58,8 @@ bool mb_cpu_gemm_available(const char *name);
 const char *mb_cpu_gemm_provider(void);
 /* Whether a row of the provider in use has the same bits wherever it stands (see above). */
 bool mb_cpu_gemm_rows_exact(void);
-/* The provider in use: single products inside other kernels. Only within a parallel region in
- * which mb_cpu_one_thread() was called. */
+/* What the provider in use multiplies with. Only within a parallel region in which
+ * mb_cpu_one_thread() was called. */
 mb_sgemm_fn *mb_cpu_sgemm(void);
 
 /* First thing in a parallel region whose threads call a provider: it must not fork further. The
