@@ -2,11 +2,11 @@
 """PyTorch's side of scripts/bench/cpu.sh: fine-tunes a Hugging Face model on random tokens and
 prints one line of JSON.
 
-    torch_finetune.py MODEL_DIR [--lora R] [--batch 4] [--seq 512] [--threads 2] [--steps 5]
-                      [--dtype f32|bf16] [--compile] [--first-forward]
+    torch_finetune.py MODEL_DIR [--lora R] [--classify LABELS] [--batch 4] [--seq 512] [--threads 2]
+                      [--steps 5] [--dtype f32|bf16|weights] [--compile] [--first-forward]
 
 A step is forward, backward, clipping to norm 1 and fused AdamW; the first two are not counted.
-bf16 means autocast over f32 weights. With --first-forward nothing is trained: the process loads the
+bf16 means autocast over f32 weights, `weights` autocast over weights in bf16 too. With --first-forward nothing is trained: the process loads the
 model, runs it once on eight tokens and ends, to be timed from outside.
 """
 import argparse
@@ -26,14 +26,19 @@ def parse():
     parser.add_argument("--seq", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--dtype", choices=("f32", "bf16", "weights"), default="f32")
+    parser.add_argument("--classify", type=int, default=0, metavar="LABELS")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--first-forward", action="store_true")
     return parser.parse_args()
 
 
 def load(args):
-    model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    kind = transformers.AutoModelForCausalLM
+    if args.classify:
+        kind = transformers.AutoModelForSequenceClassification
+    dtype = torch.bfloat16 if args.dtype == "weights" else torch.float32
+    model = kind.from_pretrained(args.model, dtype=dtype)
     if args.lora:
         import peft
 
@@ -53,9 +58,10 @@ def train(args, model):
     seconds = []
     for _ in range(2 + args.steps):
         ids = torch.randint(0, vocabulary, (args.batch, args.seq))
+        labels = torch.randint(0, args.classify, (args.batch,)) if args.classify else ids
         start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.dtype == "bf16"):
-            loss = step(input_ids=ids, labels=ids).loss
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.dtype != "f32"):
+            loss = step(input_ids=ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         adamw.step()
