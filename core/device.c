@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/code8.h"
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm_bf16.h"
 #include "core/cpu/init.h"
@@ -301,19 +302,43 @@ static mb_status cast_here(const mb_tensor *to, mb_tensor from)
     return MB_RUN(&ex, cast, &flat, &from);
 }
 
+static void narrow(void *to, mb_dtype d, const float *from, int64_t n)
+{
+    uint16_t *half = to;
+
+    if (mb_dtype_block(d) > 1) {
+        mb_code8_write(to, d, from, n);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        half[i] = d == MB_DTYPE_BF16 ? mb_f32_to_bf16(from[i]) : mb_f32_to_f16(from[i]);
+}
+
+/* Both may end at the same place. */
+static void widen(float *to, const void *from, mb_dtype d, int64_t n)
+{
+    const uint16_t *half = from;
+
+    if (mb_dtype_block(d) > 1) {
+        mb_code8_read(to, from, d, n);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        to[i] = d == MB_DTYPE_BF16 ? mb_bf16_to_f32(half[i]) : mb_f16_to_f32(half[i]);
+}
+
 mb_status mb_device_write_f32(mb_device *d, const mb_tensor *to, const float *from)
 {
     const int64_t n = mb_tensor_count(to);
-    uint16_t *rounded = NULL;
+    void *rounded = NULL;
     mb_status st;
 
     if (to->dtype == MB_DTYPE_F32)
         return mb_device_write(d, to, from);
-    if (mb_device_is_host(d))
+    if (mb_device_is_host(d) && mb_dtype_block(to->dtype) == 1)
         return cast_here(to, mb_tensor_1d((void *)(uintptr_t)from, MB_DTYPE_F32, n));
-    MB_TRY(MB_NEW_ARRAY(&rounded, n));
-    for (int64_t i = 0; i < n; i++)
-        rounded[i] = to->dtype == MB_DTYPE_BF16 ? mb_f32_to_bf16(from[i]) : mb_f32_to_f16(from[i]);
+    MB_TRY(mb_alloc((size_t)mb_tensor_bytes(to), "numbers on their way to a device", &rounded));
+    narrow(rounded, to->dtype, from, n);
     st = mb_device_write(d, to, rounded);
     mb_free(rounded);
     return st;
@@ -322,16 +347,16 @@ mb_status mb_device_write_f32(mb_device *d, const mb_tensor *to, const float *fr
 mb_status mb_device_read_f32(mb_device *d, float *to, const mb_tensor *from)
 {
     const int64_t n = mb_tensor_count(from);
-    uint16_t *narrow = (uint16_t *)to + n; /* the upper half: read before it is written */
+    /* the end of it: read before it is written */
+    char *const end = (char *)(to + n), *const here = end - mb_tensor_bytes(from);
 
     if (from->dtype == MB_DTYPE_F32)
         return mb_device_read(d, to, from);
-    if (mb_device_is_host(d)) {
+    if (mb_device_is_host(d) && mb_dtype_block(from->dtype) == 1) {
         mb_tensor wide = mb_tensor_1d(to, MB_DTYPE_F32, n);
         return cast_here(&wide, mb_tensor_1d(from->data, from->dtype, n));
     }
-    MB_TRY(mb_device_read(d, narrow, from));
-    for (int64_t i = 0; i < n; i++)
-        to[i] = from->dtype == MB_DTYPE_BF16 ? mb_bf16_to_f32(narrow[i]) : mb_f16_to_f32(narrow[i]);
+    MB_TRY(mb_device_read(d, here, from));
+    widen(to, here, from->dtype, n);
     return MB_OK;
 }

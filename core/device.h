@@ -103,8 +103,8 @@ mb_status mb_device_arena(mb_device *d, const char *name, size_t capacity,
 mb_status mb_device_write(mb_device *d, const mb_tensor *to, const void *from) MB_MUST_USE;
 mb_status mb_device_read(mb_device *d, void *to, const mb_tensor *from) MB_MUST_USE;
 mb_status mb_device_zero(mb_device *d, const mb_tensor *t) MB_MUST_USE;
-/* The same between f32 numbers of the host and tensors of F32, BF16 or F16: rounded to nearest even,
- * widened exactly. */
+/* The same between f32 numbers of the host and tensors of F32, BF16, F16 (rounded to nearest even,
+ * widened exactly), DYN8 or DYNU8 (core/code8.h). */
 mb_status mb_device_write_f32(mb_device *d, const mb_tensor *to, const float *from) MB_MUST_USE;
 mb_status mb_device_read_f32(mb_device *d, float *to, const mb_tensor *from) MB_MUST_USE;
 

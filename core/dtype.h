@@ -16,7 +16,7 @@ typedef enum mb_dtype {
 const char *mb_dtype_name(mb_dtype d);    /* "F32": the tag safetensors and GGUF use */
 int64_t mb_dtype_block(mb_dtype d);       /* elements in one block, 1 for ordinary types */
 int64_t mb_dtype_block_bytes(mb_dtype d); /* bytes of one block */
-bool mb_dtype_is_quantised(mb_dtype d);   /* a GGUF block type */
+bool mb_dtype_is_quantised(mb_dtype d);   /* has blocks of several elements */
 bool mb_dtype_from_name(const char *tag, mb_dtype *out);
 /* Bytes of n elements; n must be a multiple of the block. */
 int64_t mb_dtype_bytes(mb_dtype d, int64_t n);

@@ -66,10 +66,10 @@ typedef struct mb_flat {
     float *host; /* while all master copies are needed at once: in host memory */
 } mb_flat;
 
-/* Element i of an array of d. */
+/* Element i of an array of d; of blocks, the first of one. */
 static inline void *mb_element(void *array, mb_dtype d, int64_t i)
 {
-    return (char *)array + i * mb_dtype_bytes(d, 1);
+    return (char *)array + mb_dtype_bytes(d, i);
 }
 
 /* What the model computes with, whole; NULL at stage 3. */

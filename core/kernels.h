@@ -68,6 +68,8 @@ typedef struct mb_adamw {
     double lr, beta1, beta2, eps, weight_decay; /* 1 - beta is not that of a rounded beta */
     double correction1, correction2;            /* 1 - beta^t */
     float grad_scale;
+    uint64_t key; /* adamw_bf16: of the rounding, with step and the place of the first element */
+    int64_t step, place; /* in an order that nothing changes */
 } mb_adamw;
 
 struct mb_kernels {

@@ -43,6 +43,8 @@ static const struct {
     [MB_OPERATION_exact_take] = {MB_PROFILE_EXACT, 0},
     [MB_OPERATION_absmax] = {MB_PROFILE_OPTIMIZER, 0},
     [MB_OPERATION_adamw] = {MB_PROFILE_OPTIMIZER, 0},
+    [MB_OPERATION_adamw_bf16] = {MB_PROFILE_OPTIMIZER, 0},
+    [MB_OPERATION_adamw_8bit] = {MB_PROFILE_OPTIMIZER, 0},
 };
 
 mb_profile_kind mb_profile_kind_of(int operation)

@@ -32,6 +32,7 @@ enum {
     MB_SITE_SAMPLING = 3,
     MB_SITE_MLM = 4,
     MB_SITE_SPLIT = 5,
+    MB_SITE_OPTIM = 6,
     MB_SITE_MODEL = 1000
 };
 
@@ -72,6 +73,17 @@ MB_HOST_DEVICE static inline mb_rng_block mb_philox(uint64_t key, uint32_t c0, u
 MB_HOST_DEVICE static inline float mb_rng_unit(uint32_t w)
 {
     return (float)(w >> 8) * 0x1p-24f;
+}
+
+/* The float of these bits as bf16, rounded by chance: up or down in proportion to how near each is,
+ * given a random number of 16 bits. What is exact stays; what is beyond bf16's largest is cut, never
+ * infinite; NaN stays NaN. */
+MB_HOST_DEVICE static inline uint16_t mb_rng_bf16(uint32_t bits, uint32_t random)
+{
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    const uint32_t cut = magnitude > 0x7f800000u ? bits | 0x400000u : bits;
+
+    return (uint16_t)((magnitude < 0x7f7f0000u ? bits + random : cut) >> 16);
 }
 
 /* The n-th number of a plain stream, for hosts: shuffles, sampling, initialisation. */

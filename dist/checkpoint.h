@@ -24,7 +24,9 @@
  *
  * Reading. mb_checkpoint_find gives the newest one whose every byte is as it was written; others
  * are named and passed over. Ranges are matched by tensor name and element, so any number of ranks,
- * either ZeRO stage and any piece size read any checkpoint.
+ * either ZeRO stage and any piece size read any checkpoint. Slices are f32 numbers whatever the states
+ * are in memory: a run may go on with a kind of optimizer that has the same states in another type, and
+ * with its own gets back the bits it had.
  */
 #ifndef MB_DIST_CHECKPOINT_H
 #define MB_DIST_CHECKPOINT_H
@@ -101,10 +103,10 @@ void mb_checkpoint_info_release(mb_checkpoint_info *info);
 mb_status mb_checkpoint_load(const char *path, mb_zero *z) MB_MUST_USE;
 
 /* For the plan: the copy an asynchronous save holds while it runs, and what any save holds, the
- * largest file of the rank in memory. */
+ * largest file of the rank in memory, with its numbers where states are not kept in f32. */
 size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind, int rank,
                                  int size);
 size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb_flat *flat,
-                                 int rank, int size);
+                                 const mb_optim_kind *kind, int rank, int size);
 
 #endif

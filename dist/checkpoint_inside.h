@@ -70,13 +70,14 @@ struct mb_save_job {
     mb_checkpoint_info info; /* with copied texts */
     int64_t best_step;
     int rank;
-    int64_t from, to;          /* own range of the flat order */
-    float *set[MB_SETS_MAX];   /* own range of each set */
-    bool copied;               /* sets are ours */
-    char path[MB_PATH_MAX];    /* published */
-    char partial[MB_PATH_MAX]; /* until then */
-    mb_json_doc *list;         /* what this rank wrote: {files, slices} */
-    int64_t peak;              /* memory of this process when it held a file: mb_memory_own */
+    int64_t from, to;           /* own range of the flat order */
+    mb_tensor set[MB_SETS_MAX]; /* own range of each set, in host memory */
+    bool copied;                /* sets are ours */
+    float *window;              /* f32 numbers of a piece of a set of another type */
+    char path[MB_PATH_MAX];     /* published */
+    char partial[MB_PATH_MAX];  /* until then */
+    mb_json_doc *list;          /* what this rank wrote: {files, slices} */
+    int64_t peak;               /* memory of this process when it held a file: mb_memory_own */
     mb_status st;
     char sentence[1024];
 };

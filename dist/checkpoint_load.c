@@ -172,6 +172,14 @@ struct span {
     int64_t from, to; /* flat */
 };
 
+/* A part of the own range of one set. Sets of f32 in host memory are one window and are read into their
+ * place; others go through a buffer, in whole blocks. */
+struct window {
+    int set;
+    int64_t from, to; /* flat */
+    float *data;      /* to - from numbers */
+};
+
 struct loader {
     const char *path;
     mb_zero *z;
@@ -179,8 +187,7 @@ struct loader {
     mb_json root;
     int64_t from, to; /* own range */
     const mb_flat_segment **by_name;
-    float *copy; /* of a slice on its way to a device */
-    size_t copy_room;
+    struct window w;
     struct span *done[MB_SETS_MAX]; /* what was read of each set */
     size_t n_done[MB_SETS_MAX], room[MB_SETS_MAX];
 };
@@ -221,7 +228,7 @@ static mb_status check_shape(const struct loader *l, mb_json shape, const mb_fla
     return st;
 }
 
-/* The same tensors of the same shapes, and the same kind of optimizer. */
+/* The same tensors of the same shapes, and an optimizer with the same states. */
 static mb_status check_tensors(struct loader *l)
 {
     const mb_flat *flat = l->layout.flat;
@@ -230,9 +237,13 @@ static mb_status check_tensors(struct loader *l)
     const char *kind;
 
     MB_TRY(mb_json_get_string(l->root, "optimizer", "", &kind));
-    MB_REQUIRE(strcmp(kind, l->layout.kind->name) == 0 &&
-                   mb_json_count(states) == (size_t)l->layout.kind->n_states,
-               MB_EMODEL, "%s was saved with optim '%s', this run has '%s'", l->path, kind,
+    bool same = mb_json_count(states) == (size_t)l->layout.kind->n_states;
+    for (int i = 0; same && i < l->layout.kind->n_states; i++) {
+        const char *name;
+        MB_TRY(mb_json_string(mb_json_at(states, (size_t)i), &name, NULL));
+        same = strcmp(name, l->layout.kind->state[i]) == 0;
+    }
+    MB_REQUIRE(same, MB_EMODEL, "%s was saved with optim '%s', this run has '%s'", l->path, kind,
                l->layout.kind->name);
     for (mb_json_it it = mb_json_first(tensors); mb_json_more(&it); mb_json_next(&it)) {
         const char *name;
@@ -271,10 +282,9 @@ static int set_of(const struct loader *l, const char *dataset, const char **tens
     return -1;
 }
 
-/* What a manifest's slice has that this rank wants. */
+/* What a manifest's slice has that belongs into the window. */
 struct want {
     const char *file, *dataset;
-    int set;
     int64_t from;    /* in the slice */
     struct span own; /* flat; empty when nothing is wanted */
 };
@@ -286,39 +296,31 @@ static mb_status want_of(const struct loader *l, mb_json entry, struct want *w)
 
     MB_TRY(mb_json_get_string(entry, "file", "", &w->file));
     MB_TRY(mb_json_get_string(entry, "dataset", "", &w->dataset));
-    w->set = set_of(l, w->dataset, &tensor);
-    const mb_flat_segment *s = w->set >= 0 ? segment_named(l, tensor) : NULL;
+    const int set = set_of(l, w->dataset, &tensor);
+    const mb_flat_segment *s = set >= 0 ? segment_named(l, tensor) : NULL;
     MB_REQUIRE(s != NULL, MB_EMODEL, "%s has '%s', which this run does not", l->path, w->dataset);
     MB_TRY(mb_json_need_int(entry, "from", 0, s->count, &from));
     MB_TRY(mb_json_need_int(entry, "count", 0, s->count - from, &count));
     const int64_t a = s->offset + from, b = a + count;
-    w->own.from = a > l->from ? a : l->from;
-    w->own.to = b < l->to ? b : l->to;
+    w->own.from = a > l->w.from ? a : l->w.from;
+    w->own.to = set != l->w.set ? w->own.from : b < l->w.to ? b : l->w.to;
     w->from = w->own.from - a;
     return MB_OK;
 }
 
 static mb_status read_slice(struct loader *l, mb_h5 *f, const struct want *w)
 {
-    float *const to = mb_zero_own_set(l->z, w->set) + (w->own.from - l->from);
-    const int64_t n = w->own.to - w->own.from;
+    const int set = l->w.set;
 
-    if (mb_device_is_host(mb_zero_device(l->z))) {
-        MB_TRY(mb_h5_read_range(f, w->dataset, MB_DTYPE_F32, w->from, n, to));
-    } else {
-        const mb_tensor there = mb_tensor_1d(to, MB_DTYPE_F32, n);
-        MB_TRY(mb_grow((void **)&l->copy, &l->copy_room, (size_t)n, sizeof *l->copy,
-                       "a slice of the checkpoint"));
-        MB_TRY(mb_h5_read_range(f, w->dataset, MB_DTYPE_F32, w->from, n, l->copy));
-        MB_TRY(mb_device_write(mb_zero_device(l->z), &there, l->copy));
-    }
-    MB_TRY(mb_grow((void **)&l->done[w->set], &l->room[w->set], l->n_done[w->set] + 1,
-                   sizeof(struct span), "ranges read"));
-    l->done[w->set][l->n_done[w->set]++] = w->own;
+    MB_TRY(mb_h5_read_range(f, w->dataset, MB_DTYPE_F32, w->from, w->own.to - w->own.from,
+                            l->w.data + (w->own.from - l->w.from)));
+    MB_TRY(mb_grow((void **)&l->done[set], &l->room[set], l->n_done[set] + 1, sizeof(struct span),
+                   "ranges read"));
+    l->done[set][l->n_done[set]++] = w->own;
     return MB_OK;
 }
 
-/* All wanted slices; those of one file stand together in the manifest, so each is read once. */
+/* All slices of the window; those of one file stand together in the manifest, so each is read once. */
 static mb_status read_slices(struct loader *l)
 {
     char *bytes = NULL;
@@ -345,6 +347,53 @@ static mb_status read_slices(struct loader *l)
 done:
     mb_h5_close(f);
     mb_free(bytes);
+    return st;
+}
+
+enum { WINDOW = 8 << 20 }; /* elements: a full piece, so that a file is read once */
+
+static bool in_place(const struct loader *l, const mb_tensor *own)
+{
+    return own->dtype == MB_DTYPE_F32 && mb_device_is_host(mb_zero_device(l->z));
+}
+
+/* One window after the other. What belongs to no tensor is zero in the buffer. */
+static mb_status read_set(struct loader *l, int set, float *buffer)
+{
+    const mb_tensor own = mb_zero_own_set(l->z, set);
+    const int64_t most = in_place(l, &own) ? l->to - l->from : WINDOW;
+
+    for (int64_t from = l->from; from < l->to; from = l->w.to) {
+        const int64_t to = l->to - from < most ? l->to : from + most;
+        void *data = mb_element(own.data, own.dtype, from - l->from);
+        const mb_tensor place = mb_tensor_1d(data, own.dtype, to - from);
+        l->w = (struct window){.set = set, .from = from, .to = to, .data = buffer};
+        if (in_place(l, &own))
+            l->w.data = data;
+        else
+            memset(buffer, 0, (size_t)(to - from) * sizeof *buffer);
+        MB_TRY(read_slices(l));
+        if (!in_place(l, &own))
+            MB_TRY(mb_device_write_f32(mb_zero_device(l->z), &place, buffer));
+    }
+    return MB_OK;
+}
+
+static mb_status read_sets(struct loader *l)
+{
+    const int64_t own = l->to - l->from, n = own < WINDOW ? own : WINDOW;
+    float *buffer = NULL;
+    mb_status st = MB_OK;
+
+    for (int set = 0; set < mb_layout_sets(&l->layout); set++) {
+        const mb_tensor t = mb_zero_own_set(l->z, set);
+        if (!in_place(l, &t) && buffer == NULL)
+            MB_TRY(
+                mb_pages((size_t)n * sizeof(float), "numbers of a checkpoint", (void **)&buffer));
+        MB_TRY_GOTO(read_set(l, set, buffer), st, done);
+    }
+done:
+    mb_pages_free(buffer, (size_t)n * sizeof(float));
     return st;
 }
 
@@ -388,7 +437,7 @@ static mb_status load_own(struct loader *l)
         l->by_name[i] = &flat->segment[i];
     qsort(l->by_name, (size_t)flat->n_segments, sizeof *l->by_name, compare_names);
     MB_TRY(check_tensors(l));
-    MB_TRY(read_slices(l));
+    MB_TRY(read_sets(l));
     return check_cover(l);
 }
 
@@ -411,7 +460,6 @@ mb_status mb_checkpoint_load(const char *path, mb_zero *z)
     for (int i = 0; i < MB_SETS_MAX; i++)
         mb_free(l.done[i]);
     mb_free(l.by_name);
-    mb_free(l.copy);
     mb_json_free(doc);
     st = mb_comm_agree(comm, st);
     if (st == MB_OK) {

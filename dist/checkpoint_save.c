@@ -34,6 +34,13 @@ struct mb_checkpoints {
     char failure[1024];
 };
 
+static size_t window_bytes(const struct mb_save_job *j)
+{
+    const int64_t own = j->to - j->from;
+
+    return (size_t)(own < j->layout.piece ? own : j->layout.piece) * sizeof(float);
+}
+
 /* Writing -------------------------------------------------------------------------------------- */
 
 static mb_status check_finite(const char *dataset, const float *x, int64_t n)
@@ -44,13 +51,14 @@ static mb_status check_finite(const char *dataset, const float *x, int64_t n)
     return MB_OK;
 }
 
-static mb_status put_slice(struct mb_save_job *j, mb_h5 *f, const mb_piece *p, const mb_slice *s,
-                           mb_json slices)
+/* data: the numbers of the piece */
+static mb_status put_slice(struct mb_save_job *j, mb_h5 *f, const mb_piece *p, const float *data,
+                           const mb_slice *s, mb_json slices)
 {
-    const float *data = j->set[p->set] + (s->flat - j->from);
     char dataset[MB_DATASET_MAX], hex[MB_DIGEST_HEX];
     mb_json entry;
 
+    data += s->flat - p->from;
     MB_TRY(mb_layout_dataset(&j->layout, p->set, s->segment->name, dataset));
     MB_TRY(check_finite(dataset, data, s->count));
     MB_TRY(mb_h5_put(f, dataset, MB_DTYPE_F32, s->count, data));
@@ -67,16 +75,35 @@ static mb_status put_slice(struct mb_save_job *j, mb_h5 *f, const mb_piece *p, c
     return mb_json_set_string(entry, "sha256", hex);
 }
 
+/* The numbers of a piece: where they are, or widened into j->window. */
+static mb_status numbers(struct mb_save_job *j, const mb_piece *p, const float **data)
+{
+    const mb_tensor *set = &j->set[p->set];
+    const int64_t n = p->to - p->from;
+    const mb_tensor part =
+        mb_tensor_1d(mb_element(set->data, set->dtype, p->from - j->from), set->dtype, n);
+
+    *data = part.data;
+    if (set->dtype == MB_DTYPE_F32)
+        return MB_OK;
+    if (j->window == NULL)
+        MB_TRY(mb_pages(window_bytes(j), "numbers of a checkpoint's piece", (void **)&j->window));
+    *data = j->window;
+    return mb_device_read_f32(NULL, j->window, &part);
+}
+
 static mb_status put_piece(struct mb_save_job *j, mb_h5 *f, const mb_piece *p, mb_json slices)
 {
+    const float *data;
     mb_slice s;
     int next = 0;
 
+    MB_TRY(numbers(j, p, &data));
     MB_TRY(mb_h5_set_text(f, "/", "format", "mbuyu-checkpoint"));
     MB_TRY(mb_h5_set_text(f, "/", "run_id", j->info.run_id));
     MB_TRY(mb_h5_set_ints(f, "/", "step", 0, &j->info.step));
     while (mb_layout_slice(&j->layout, p->from, p->to, &next, &s))
-        MB_TRY(put_slice(j, f, p, &s, slices));
+        MB_TRY(put_slice(j, f, p, data, &s, slices));
     return MB_OK;
 }
 
@@ -181,7 +208,9 @@ static void *run(void *arg)
 static void job_release(struct mb_save_job *j)
 {
     for (int i = 0; i < MB_SETS_MAX && j->copied; i++)
-        mb_pages_free(j->set[i], (size_t)(j->to - j->from) * sizeof(float));
+        if (j->set[i].data != NULL)
+            mb_pages_free(j->set[i].data, (size_t)mb_tensor_bytes(&j->set[i]));
+    mb_pages_free(j->window, window_bytes(j));
     mb_checkpoint_info_release(&j->info);
     mb_json_free(j->list);
     memset(j, 0, sizeof *j);
@@ -225,16 +254,16 @@ static mb_status job_init(mb_checkpoints *c, mb_zero *z, const mb_checkpoint_inf
 
 static mb_status copy_aside(struct mb_save_job *j, mb_device *device)
 {
-    const int64_t n = j->to - j->from;
-    float *live[MB_SETS_MAX];
+    mb_tensor live[MB_SETS_MAX];
 
     memcpy(live, j->set, sizeof live);
     memset(j->set, 0, sizeof j->set);
     j->copied = true;
     for (int i = 0; i < mb_layout_sets(&j->layout); i++) {
-        const mb_tensor t = mb_tensor_1d(live[i], MB_DTYPE_F32, n);
-        MB_TRY(mb_pages((size_t)n * sizeof(float), "the checkpoint's copy", (void **)&j->set[i]));
-        MB_TRY(mb_device_read(device, j->set[i], &t));
+        mb_tensor copy = live[i];
+        MB_TRY(mb_pages((size_t)mb_tensor_bytes(&copy), "the checkpoint's copy", &copy.data));
+        j->set[i] = copy;
+        MB_TRY(mb_device_read(device, copy.data, &live[i]));
     }
     return MB_OK;
 }
@@ -369,25 +398,29 @@ static size_t piece_bytes(const mb_checkpoints_options *o)
     return (size_t)(bytes > 0 ? bytes : MB_GRAIN * (int64_t)sizeof(float));
 }
 
-/* Of one set: the parameters, or one of the optimizer's states. */
-static size_t own_bytes(const mb_flat *flat, int rank, int size)
+/* Elements of each set. */
+static int64_t own_count(const mb_flat *flat, int rank, int size)
 {
-    const int64_t own = mb_flat_bound(flat, size, rank + 1) - mb_flat_bound(flat, size, rank);
-
-    return (size_t)own * sizeof(float);
+    return mb_flat_bound(flat, size, rank + 1) - mb_flat_bound(flat, size, rank);
 }
 
 size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind, int rank, int size)
 {
-    return own_bytes(flat, rank, size) * (size_t)(1 + kind->n_states);
+    const int64_t own = own_count(flat, rank, size);
+
+    return (size_t)own * sizeof(float) + mb_optim_state_bytes(kind, own);
 }
 
 size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb_flat *flat,
-                                 int rank, int size)
+                                 const mb_optim_kind *kind, int rank, int size)
 {
-    const size_t piece = piece_bytes(options), own = own_bytes(flat, rank, size);
+    const size_t own = (size_t)own_count(flat, rank, size) * sizeof(float);
+    const size_t piece = piece_bytes(options), data = own < piece ? own : piece;
+    bool widened = false;
 
-    return image_bytes(own < piece ? own : piece);
+    for (int i = 0; i < kind->n_states; i++)
+        widened = widened || kind->dtype[i] != MB_DTYPE_F32;
+    return image_bytes(data) + (widened ? data : 0);
 }
 
 static mb_status open_folder(mb_checkpoints *c)

@@ -25,11 +25,12 @@ struct mb_zero {
     int64_t *bounds; /* size + 1, elements */
     int64_t *grains; /* size + 1, grains */
     int64_t *saved;  /* copies + 1: what each saves of the own range, elements from its start */
+    int64_t *bytes;  /* as many as the longer of bounds and saved: for gather_grains */
     int64_t state_from, state_count;
-    float *state[MB_OPTIM_STATES_MAX]; /* state_count each */
-    mb_arena *memory;                  /* of states, partial_there, seen */
-    double *partial, *partial_there;   /* one per grain of the whole flat: host, device */
-    float *seen, *seen_here;           /* exact: max_micro times what exact_add saw: device, host */
+    mb_tensor state[MB_OPTIM_STATES_MAX]; /* state_count each */
+    mb_arena *memory;                     /* of states, partial_there, seen */
+    double *partial, *partial_there;      /* one per grain of the whole flat: host, device */
+    float *seen, *seen_here; /* exact: max_micro times what exact_add saw: device, host */
     mb_shard *shard;
     void *work;
     size_t work_bytes;
@@ -69,7 +70,7 @@ size_t mb_zero_state_bytes(const mb_flat *flat, const mb_optim_kind *kind, int s
 {
     const int64_t own = mb_flat_bound(flat, size, rank + 1) - mb_flat_bound(flat, size, rank);
 
-    return (size_t)(stage == 0 ? flat->count : own) * sizeof(float) * (size_t)kind->n_states;
+    return mb_optim_state_bytes(kind, stage == 0 ? flat->count : own);
 }
 
 size_t mb_zero_work_bytes(const mb_comm *comm, const mb_flat *flat, const mb_zero_options *o)
@@ -98,17 +99,17 @@ static void own_ranges(mb_zero *z)
 /* What lives where the gradients live: states, norm partials, what exact_add saw. */
 static mb_status allocate_beside(mb_zero *z)
 {
-    const size_t state = (size_t)z->state_count * sizeof(float),
+    const size_t states = mb_optim_state_bytes(z->kind, z->state_count),
                  partial = (size_t)(z->flat->count / MB_GRAIN + 1) * sizeof(double),
                  seen = 3 * (size_t)z->o.max_micro * sizeof(float);
     void *p;
 
-    MB_TRY(mb_device_arena(z->ex->device, "optimizer state",
-                           (size_t)z->kind->n_states * (state + 128) + partial + seen + 4096,
+    MB_TRY(mb_device_arena(z->ex->device, "optimizer state", states + partial + seen + 4096,
                            &z->memory));
     for (int i = 0; i < z->kind->n_states; i++) {
-        MB_TRY(mb_arena_take(z->memory, state, &p));
-        z->state[i] = p;
+        const mb_dtype d = z->kind->dtype[i];
+        MB_TRY(mb_arena_take(z->memory, (size_t)mb_dtype_bytes(d, z->state_count), &p));
+        z->state[i] = mb_tensor_1d(p, d, z->state_count);
     }
     MB_TRY(mb_arena_take(z->memory, partial, &p));
     z->partial_there = p;
@@ -125,6 +126,7 @@ static mb_status allocate(mb_zero *z)
     MB_TRY(MB_NEW_ARRAY(&z->bounds, size + 1));
     MB_TRY(MB_NEW_ARRAY(&z->grains, size + 1));
     MB_TRY(MB_NEW_ARRAY(&z->saved, copies + 1));
+    MB_TRY(MB_NEW_ARRAY(&z->bytes, (size > copies ? size : copies) + 1));
     mb_flat_bounds(z->flat, size, z->bounds);
     for (int r = 0; r <= size; r++)
         z->grains[r] = z->bounds[r] / MB_GRAIN;
@@ -190,6 +192,7 @@ void mb_zero_free(mb_zero *z)
     mb_free(z->bounds);
     mb_free(z->grains);
     mb_free(z->saved);
+    mb_free(z->bytes);
     mb_free(z->partial);
     mb_free(z->table);
     mb_free(z->sum);
@@ -367,16 +370,22 @@ static mb_status reduce_copies(mb_zero *z)
     return mb_comm_before(outer, MB_STREAM_COMPUTE);
 }
 
+/* all_gather of whole grains of a type that may have blocks. */
+static mb_status gather_grains(mb_zero *z, mb_comm *c, void *buf, const int64_t *at, mb_dtype d)
+{
+    for (int r = 0; r <= c->size; r++)
+        z->bytes[r] = mb_dtype_bytes(d, at[r]);
+    MB_TRY(mb_comm_after(c, MB_STREAM_COMPUTE));
+    MB_TRY(c->ops->all_gather(c, buf, z->bytes, MB_DTYPE_U8));
+    return mb_comm_before(c, MB_STREAM_COMPUTE);
+}
+
 /* What each copy has of the own range, in the order of mesh.parts, to all copies. */
-static mb_status gather_copies(mb_zero *z, float *own)
+static mb_status gather_copies(mb_zero *z, const mb_tensor *own)
 {
     mb_comm *outer = z->mesh.dp_outer;
 
-    if (outer->size == 1)
-        return MB_OK;
-    MB_TRY(mb_comm_after(outer, MB_STREAM_COMPUTE));
-    MB_TRY(outer->ops->all_gather(outer, own, z->saved, MB_DTYPE_F32));
-    return mb_comm_before(outer, MB_STREAM_COMPUTE);
+    return outer->size > 1 ? gather_grains(z, outer, own->data, z->saved, own->dtype) : MB_OK;
 }
 
 /* The own range of gradients becomes the sum over all micro-batches. */
@@ -420,32 +429,16 @@ static mb_status sum_of_squares(mb_zero *z, double *out)
     return MB_OK;
 }
 
-/* The optimizer on every piece of a segment that lies in the range this rank keeps state for. */
+/* The optimizer on the range this rank keeps state for. */
 static mb_status update(mb_zero *z, double lr, float grad_scale)
 {
-    const int64_t lo = z->state_from, hi = z->state_from + z->state_count;
-    float *const param = z->o.stage == 0 ? z->flat->param : z->flat->own_param;
-    float *const grad = z->o.stage == 0 ? z->flat->grad : z->flat->own_grad;
+    const mb_optim_step step = {.t = z->history.applied + 1, .lr = lr, .grad_scale = grad_scale};
+    mb_flat *f = z->flat;
 
-    for (int s = 0, next; s < z->flat->n_segments; s = next) {
-        const mb_flat_segment *seg = &z->flat->segment[s];
-        const int64_t from = seg->offset > lo ? seg->offset : lo;
-        for (next = s + 1; next < z->flat->n_segments && seg[next - s].decay == seg->decay; next++)
-            ; /* neighbours that are treated alike are updated together */
-        const mb_flat_segment *final = &z->flat->segment[next - 1];
-        const int64_t end = final->offset + final->count, to = end < hi ? end : hi;
-        mb_tensor state[MB_OPTIM_STATES_MAX];
-
-        if (from >= to)
-            continue;
-        for (int i = 0; i < z->kind->n_states; i++)
-            state[i] = mb_tensor_1d(z->state[i] + (from - lo), MB_DTYPE_F32, to - from);
-        mb_tensor p = mb_tensor_1d(param + (from - lo), MB_DTYPE_F32, to - from);
-        const mb_tensor g = mb_tensor_1d(grad + (from - lo), MB_DTYPE_F32, to - from);
-        MB_TRY(z->kind->update(z->ex, &z->hyper, z->history.applied + 1, lr, seg->decay, grad_scale,
-                               &p, state, &g));
-    }
-    return MB_OK;
+    return mb_optim_update(z->kind, z->ex, &z->hyper, &step, f, z->state_from,
+                           z->state_from + z->state_count,
+                           z->o.stage == 0 ? f->param : f->own_param, z->state,
+                           z->o.stage == 0 ? f->grad : f->own_grad);
 }
 
 double mb_zero_loss_scale(const mb_zero *z)
@@ -603,24 +596,31 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_z
     return apply(z, args, v.max_abs, out);
 }
 
-/* The own range of the parameters (set 0) or a state (1, 2 ...). */
-static float *own_set(mb_zero *z, int set)
+/* Elements [from, from + n) of the own range of the parameters (set 0) or of a state (1, 2 ...). */
+static mb_tensor own_part(mb_zero *z, int set, int64_t from, int64_t n)
 {
-    return set == 0 ? z->flat->own_param : z->state[set - 1] + (z->flat->own_from - z->state_from);
+    mb_tensor part[MB_OPTIM_STATES_MAX];
+
+    if (set == 0)
+        return mb_tensor_1d(z->flat->own_param + from, MB_DTYPE_F32, n);
+    mb_optim_states(z->kind, z->state, z->flat->own_from - z->state_from + from, n, part);
+    return part[set - 1];
 }
 
 mb_status mb_zero_spread(mb_zero *z)
 {
     mb_shard_changed(z->shard);
-    for (int set = 0; set <= z->kind->n_states; set++)
-        MB_TRY(gather_copies(z, own_set(z, set)));
+    for (int set = 0; set <= z->kind->n_states; set++) {
+        const mb_tensor own = own_part(z, set, 0, z->flat->own_to - z->flat->own_from);
+        MB_TRY(gather_copies(z, &own));
+    }
     MB_TRY(mb_flat_round(z->ex, z->flat));
     if (z->o.stage < 3)
         MB_TRY(gather_all(z, mb_flat_values(z->flat), z->flat->dtype));
     if (mb_shard_moves_parameters(z->shard))
         MB_TRY(mb_shard_settle(z->shard));
     for (int i = 0; z->o.stage == 0 && i < z->kind->n_states; i++)
-        MB_TRY(gather_all(z, z->state[i], MB_DTYPE_F32));
+        MB_TRY(gather_grains(z, z->comm, z->state[i].data, z->bounds, z->kind->dtype[i]));
     return mb_comm_wait(z->comm, MB_STREAM_COMPUTE);
 }
 
@@ -675,9 +675,11 @@ void mb_zero_own(const mb_zero *z, int64_t *from, int64_t *to)
     *to = z->flat->own_from + z->saved[copy + 1];
 }
 
-float *mb_zero_own_set(mb_zero *z, int set)
+mb_tensor mb_zero_own_set(mb_zero *z, int set)
 {
-    return own_set(z, set) + z->saved[z->mesh.dp_outer->rank];
+    const int64_t *at = z->saved + z->mesh.dp_outer->rank;
+
+    return own_part(z, set, at[0], at[1] - at[0]);
 }
 
 mb_device *mb_zero_device(const mb_zero *z)

@@ -63,10 +63,12 @@ static float value_of(int set, int64_t flat, int salt)
     return mb_rng_unit(mb_rng_u32(key, (uint64_t)flat)) - 0.25f;
 }
 
+static const char *optim = "adamw"; /* of the runs made next */
+
 static void run_new(run *r, mb_comm *comm, int stage)
 {
     static const mb_kernels none = {.device = "none"};
-    const mb_optim_hyper hyper = {0.9f, 0.999f, 1e-8f, 0.0f};
+    const mb_optim_hyper hyper = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
     const mb_zero_options o = {.stage = stage, .n_metrics = 2, .max_micro = 1};
     const mb_mesh mesh = mb_mesh_of_one_axis(comm);
     int64_t n = 0;
@@ -88,7 +90,7 @@ static void run_new(run *r, mb_comm *comm, int stage)
     r->flat = (mb_flat){.count = n, .n_segments = N_TENSORS, .segment = r->segment};
     r->flat.param = calloc((size_t)n, 4);
     r->flat.grad = calloc((size_t)n, 4);
-    OK(mb_zero_new(&mesh, &r->ex, &r->flat, mb_optim_find("adamw"), &hyper, &o, &r->zero));
+    OK(mb_zero_new(&mesh, &r->ex, &r->flat, mb_optim_find(optim), &hyper, &o, &r->zero));
 }
 
 static void run_free(run *r)
@@ -98,22 +100,43 @@ static void run_free(run *r)
     free(r->flat.grad);
 }
 
+/* Of a set that is kept in f32. */
+static float *own_numbers(run *r, int set)
+{
+    const mb_tensor t = mb_zero_own_set(r->zero, set);
+
+    assert_int_equal(t.dtype, MB_DTYPE_F32);
+    return mb_f32(&t);
+}
+
 /* Elements that belong to a tensor; the rest is padding. */
 static int64_t used(const run *r)
 {
     return r->segment[N_TENSORS - 1].offset + r->segment[N_TENSORS - 1].count;
 }
 
-static void run_fill(run *r, int salt)
+/* Of this rank's range of a set; the caller frees them. */
+static float *values(run *r, int set, int salt)
 {
     int64_t from, to;
 
     mb_zero_own(r->zero, &from, &to);
+    float *x = calloc((size_t)(to - from) + 1, sizeof *x);
+    for (int64_t i = from; i < to && i < used(r); i++)
+        x[i - from] = value_of(set, i, salt);
+    return x;
+}
+
+static void run_fill(run *r, int salt)
+{
     for (int64_t i = 0; i < used(r); i++)
         r->flat.param[i] = value_of(0, i, salt);
-    for (int s = 0; s < 2; s++)
-        for (int64_t i = from; i < to && i < used(r); i++)
-            mb_zero_own_set(r->zero, 1 + s)[i - from] = value_of(1 + s, i, salt);
+    for (int set = 1; set <= 2; set++) {
+        const mb_tensor own = mb_zero_own_set(r->zero, set);
+        float *x = values(r, set, salt);
+        OK(mb_device_write_f32(NULL, &own, x));
+        free(x);
+    }
     *mb_zero_history_of(r->zero) = (mb_zero_history){.applied = 1000 + salt,
                                                      .max_abs = 0.5 + salt,
                                                      .skipped = 3,
@@ -129,9 +152,16 @@ static void run_check(run *r, int salt)
     mb_zero_own(r->zero, &from, &to);
     for (int64_t i = 0; i < r->flat.count; i++)
         assert_true(r->flat.param[i] == (i < used(r) ? value_of(0, i, salt) : 0.0f));
-    for (int s = 0; s < 2; s++)
-        for (int64_t i = from; i < to && i < used(r); i++)
-            assert_true(mb_zero_own_set(r->zero, 1 + s)[i - from] == value_of(1 + s, i, salt));
+    for (int set = 1; set <= 2; set++) {
+        const mb_tensor own = mb_zero_own_set(r->zero, set);
+        float *x = values(r, set, salt);
+        mb_tensor want = own;
+        want.data = calloc((size_t)(to - from) + 1, 4);
+        OK(mb_device_write_f32(NULL, &want, x));
+        assert_memory_equal(own.data, want.data, (size_t)mb_tensor_bytes(&own));
+        free(want.data);
+        free(x);
+    }
     assert_true(h->applied == 1000 + salt && h->max_abs == 0.5 + salt && h->skipped == 3 &&
                 h->skipped_row == 1 && h->repeated == 2);
 }
@@ -139,12 +169,11 @@ static void run_check(run *r, int salt)
 /* Zeroes everything, so that a check after a load can fail. */
 static void run_wipe(run *r)
 {
-    int64_t from, to;
-
-    mb_zero_own(r->zero, &from, &to);
     memset(r->flat.param, 0, (size_t)r->flat.count * 4);
-    for (int s = 0; s < 2; s++)
-        memset(mb_zero_own_set(r->zero, 1 + s), 0, (size_t)(to - from) * 4);
+    for (int set = 1; set <= 2; set++) {
+        const mb_tensor own = mb_zero_own_set(r->zero, set);
+        memset(own.data, 0, (size_t)mb_tensor_bytes(&own));
+    }
     memset(mb_zero_history_of(r->zero), 0, sizeof(mb_zero_history));
 }
 

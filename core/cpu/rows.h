@@ -76,6 +76,11 @@ static inline int64_t mb_row_blocks(int64_t rows)
     return (rows + MB_ROW_BLOCK - 1) / MB_ROW_BLOCK;
 }
 
+/* word[4 j + k]: word k of Philox block (c0, c1, c2, first + j), j below MB_PHILOX_BLOCKS. */
+enum { MB_PHILOX_BLOCKS = 64 };
+void mb_cpu_philox(uint32_t *restrict word, uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
+                   uint32_t first);
+
 /* out[0..n) += the sum of partial[0..blocks)[n], added in that order. */
 void mb_cpu_add_partials(const mb_exec *ex, float *out, const float *partial, int64_t blocks,
                          int64_t n);

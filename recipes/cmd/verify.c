@@ -461,8 +461,9 @@ static mb_status update(struct verify *v, mb_tensor *state, int64_t t, float gra
     mb_tensor param = mb_tensor_1d(f->own_param, MB_DTYPE_F32, f->count);
     const mb_tensor grad = mb_tensor_1d(f->grad, MB_DTYPE_F32, f->count);
 
-    MB_TRY(mb_optim_find("adamw")->update(&v->e->ex, &hyper, t, 1e-3f, true, grad_scale, &param,
-                                          state, &grad));
+    const mb_optim_step step = {.t = t, .lr = 1e-3f, .grad_scale = grad_scale, .decay = true};
+
+    MB_TRY(mb_optim_find("adamw")->update(&v->e->ex, &hyper, &step, &param, state, &grad));
     return mb_flat_round(&v->e->ex, f);
 }
 

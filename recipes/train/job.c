@@ -255,7 +255,8 @@ static mb_status open_optimizer(mb_job *j)
     const mb_optim_hyper hyper = {.beta1 = r->adam_beta1,
                                   .beta2 = r->adam_beta2,
                                   .eps = r->adam_epsilon,
-                                  .weight_decay = r->weight_decay};
+                                  .weight_decay = r->weight_decay,
+                                  .seed = (uint64_t)r->seed};
     const mb_zero_options o = {.stage = (int)r->zero_stage,
                                .n_metrics = MB_METRICS_PER_MICRO,
                                .n_votes = MB_VOTES,

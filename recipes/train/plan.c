@@ -18,7 +18,7 @@ static int64_t checkpoint_bytes(const mb_job *j)
     if (j->comm->rank == 0 && mb_flat_master_apart(f))
         whole = f->count * (int64_t)sizeof(float);
     if (j->recipe->save_strategy != MB_SAVE_NO)
-        saved = (int64_t)mb_checkpoint_image_bytes(&o, f, rank, size);
+        saved = (int64_t)mb_checkpoint_image_bytes(&o, f, kind, rank, size);
     if (j->recipe->save_strategy != MB_SAVE_NO && j->save_aside)
         saved += (int64_t)mb_checkpoint_aside_bytes(f, kind, rank, size);
     return saved > whole ? saved : whole;

@@ -154,6 +154,7 @@ typedef struct operands {
     mb_tensor table, dtable, ids;             /* vocab x width; rows */
     mb_tensor cosine, sine, index;            /* 4096 x 64; rows */
     mb_tensor p, g, m, v, half, flags;        /* flat */
+    mb_tensor m_half, v_half, m_codes, v_codes;
 } operands;
 
 static mb_status copy_call(void *context)
@@ -172,7 +173,14 @@ static mb_status copy_call(void *context)
         (void)o;                                \
         return MB_RUN(&b.ex, __VA_ARGS__);      \
     }
-static const mb_adamw hyper = {1e-4, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001, 1.0f};
+static const mb_adamw hyper = {.lr = 1e-4,
+                               .beta1 = 0.9,
+                               .beta2 = 0.999,
+                               .eps = 1e-8,
+                               .weight_decay = 0.1,
+                               .correction1 = 0.1,
+                               .correction2 = 0.001,
+                               .grad_scale = 1.0f};
 KERNEL(add, add, &o->y, &o->x, &o->dy)
 KERNEL(rmsnorm_fwd, rmsnorm_fwd, &o->y, &o->rstd, &o->x, &o->w, 1e-5f)
 KERNEL(rmsnorm_bwd, rmsnorm_bwd, &o->dx, &o->dw, &o->dy, &o->x, &o->w, &o->rstd, false)
@@ -192,6 +200,8 @@ KERNEL(xent_loss, softmax_xent, &o->logits, &o->logprob, &o->label, &o->weight, 
 KERNEL(xent_gradient, softmax_xent, &o->logits, &o->logprob, &o->label, &o->weight, 1.0f, 0.0f,
        1.0f)
 KERNEL(adamw, adamw, &o->p, &o->m, &o->v, &o->g, &hyper)
+KERNEL(adamw_bf16, adamw_bf16, &o->p, &o->m_half, &o->v_half, &o->g, &hyper)
+KERNEL(adamw_8bit, adamw_8bit, &o->p, &o->m_codes, &o->v_codes, &o->g, &hyper)
 KERNEL(cast, cast, &o->half, &o->p)
 KERNEL(absmax, absmax, &o->flags, &o->p)
 
@@ -220,6 +230,8 @@ static const struct {
     {"xent_loss", xent_loss_call, 0, 0, 1, 0, true},
     {"xent_gradient", xent_gradient_call, 0, 0, 2, 0, true},
     {"adamw", adamw_call, 0, 0, 0, 28, false},
+    {"adamw_bf16", adamw_bf16_call, 0, 0, 0, 20, false},
+    {"adamw_8bit", adamw_8bit_call, 0, 0, 0, 16, false},
     {"cast_to_bf16", cast_call, 0, 0, 0, 6, false},
     {"absmax", absmax_call, 0, 0, 0, 4, false},
 };
@@ -231,6 +243,11 @@ static mb_status flat_operands(operands *o)
     for (int i = 0; i < 4; i++)
         MB_TRY(operand(MB_DTYPE_F32, 1, b.flat, flat[i]));
     MB_TRY(operand(MB_DTYPE_BF16, 1, b.flat, &o->half));
+    /* other moments, in the memory of those in f32 */
+    o->m_half = mb_tensor_1d(o->m.data, MB_DTYPE_BF16, b.flat);
+    o->v_half = mb_tensor_1d(o->v.data, MB_DTYPE_BF16, b.flat);
+    o->m_codes = mb_tensor_1d(o->m.data, MB_DTYPE_DYN8, b.flat);
+    o->v_codes = mb_tensor_1d(o->v.data, MB_DTYPE_DYNU8, b.flat);
     MB_TRY(operand(MB_DTYPE_F32, 1, 2, &o->flags));
     return MB_RUN(&b.ex, fill, &o->v, 0.5f); /* a second moment is not negative */
 }

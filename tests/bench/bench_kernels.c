@@ -132,11 +132,37 @@ static mb_status fill(struct bench *b)
 {
     return MB_RUN(&b->ex, fill, &b->flat[0], 0.01f);
 }
+static const mb_adamw hyper = {.lr = 1e-4,
+                               .beta1 = 0.9,
+                               .beta2 = 0.999,
+                               .eps = 1e-8,
+                               .weight_decay = 0.1,
+                               .correction1 = 0.1,
+                               .correction2 = 0.001,
+                               .grad_scale = 1.0f};
+
 static mb_status adamw(struct bench *b)
 {
-    const mb_adamw a = {1e-4, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001, 1.0f};
+    return MB_RUN(&b->ex, adamw, &b->flat[0], &b->flat[1], &b->flat[2], &b->flat[3], &hyper);
+}
+/* Moments of another type, in the memory of those in f32. */
+static mb_status adamw_bf16(struct bench *b)
+{
+    const int64_t n = mb_tensor_count(&b->flat[0]);
+    mb_tensor m = mb_tensor_1d(b->flat[1].data, MB_DTYPE_BF16, n);
+    mb_tensor v = mb_tensor_1d(b->flat[2].data, MB_DTYPE_BF16, n);
 
-    return MB_RUN(&b->ex, adamw, &b->flat[0], &b->flat[1], &b->flat[2], &b->flat[3], &a);
+    return MB_RUN(&b->ex, adamw_bf16, &b->flat[0], &m, &v, &b->flat[3], &hyper);
+}
+static mb_status adamw_8bit(struct bench *b)
+{
+    const int64_t n = mb_tensor_count(&b->flat[0]) / 256 * 256;
+    mb_tensor p = mb_tensor_columns(&b->flat[0], 0, n);
+    const mb_tensor g = mb_tensor_columns(&b->flat[3], 0, n);
+    mb_tensor m = mb_tensor_1d(b->flat[1].data, MB_DTYPE_DYN8, n);
+    mb_tensor v = mb_tensor_1d(b->flat[2].data, MB_DTYPE_DYNU8, n);
+
+    return MB_RUN(&b->ex, adamw_8bit, &p, &m, &v, &g, &hyper);
 }
 static mb_status sumsq(struct bench *b)
 {
@@ -258,6 +284,8 @@ static const struct {
     {"xent gradient", xent_grad, 2 * V, 2 * V},
     {"xent gradient, soft cap", xent_capped, 2 * V, 2 * V},
     {"adamw 30M", adamw, 28 * N, 0},
+    {"adamw_bf16 30M", adamw_bf16, 20 * N, 0},
+    {"adamw_8bit 30M", adamw_8bit, 16 * N, 0},
     {"grain_sumsq 30M", sumsq, 4 * N, 0},
     {"absmax 30M", absmax, 4 * N, 0},
     {"exact_add 30M", exact_add, 24 * N, 0},

@@ -91,6 +91,8 @@ memory 'full, exact, stage 2' 2 "${full[@]}" reduction=exact zero_stage=2
 memory 'full, bf16' 2 "${full[@]}" bf16=true
 memory 'LoRA, bf16' 1 "${full[@]}" finetuning_type=lora bf16=true
 memory 'full, stage 3' 4 "${full[@]}" zero_stage=3
+memory 'full, moments in 8 bits' 1 "${full[@]}" optim=adamw_8bit
+memory 'full, moments in bf16' 2 "${full[@]}" optim=adamw_bf16 save_async=false
 
 # --- what ZeRO keeps of weights, gradients and exact sums: the own range and a window for what is
 # outside the layers and for two layers (core/flat.h), to the 0.1 MiB that is printed

@@ -119,6 +119,19 @@ for way in '3 1 0' '4 2 -1' '2 3 1'; do
     same_run deep-1 on "saved by two copies of two, gone on with $way"
 done
 
+# --- optimizers with states of fewer bits: on other ranks and stages, and stopped and resumed
+for kind in adamw_bf16 adamw_8bit; do
+    one llama "$kind-1" 1 reduction=exact optim=$kind save_steps=10
+    cmp -s llama-1/state "$kind-1/state" && fail "$kind has the states of adamw"
+    one llama "$kind-3" 3 reduction=exact optim=$kind zero_stage=3
+    same_run "$kind-1" "$kind-3" "$kind on 1 and 3 ranks"
+    rm -rf on && cp -r "$kind-1" on && rm -r on/checkpoint-000020 on/final
+    MBUYU_LOG=info one llama on 2 reduction=exact optim=$kind zero_stage=0 resume_from_checkpoint=auto
+    grep -q 'resuming from .*(step 10,' log || fail "$kind: not resumed: $(cat log)"
+    same_run "$kind-1" on "$kind, stopped and gone on with on two ranks"
+done
+printf 'adamw_bf16, adamw_8bit on 1 and 3 ranks, and resumed on 2: the same bits\n'
+
 # --- every rank keeps its share of the optimizer's state, and at most a grain more
 "$helpers/checkpoint_digest" llama-3/checkpoint-000020 --shares >shares
 awk '{ rank[NR] = $2; total += $2 }

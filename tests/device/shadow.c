@@ -54,6 +54,8 @@ static const struct rule {
     [MB_SHADOW_exact_take] = {.roles = OWN_TYPES},
     [MB_SHADOW_absmax] = {.roles = OWN_TYPES},
     [MB_SHADOW_adamw] = {.roles = OWN_TYPES},
+    [MB_SHADOW_adamw_bf16] = {.roles = OWN_TYPES},
+    [MB_SHADOW_adamw_8bit] = {.roles = OWN_TYPES},
 };
 
 /* Of max(1, max|cpu|). A value rounded once to bf16 is off by 2^-9 of itself, to f16 by 2^-12. */

@@ -54,6 +54,8 @@ static const struct {
     DIRECT(exact_take, kernels_exact),
     DIRECT(absmax, kernels_exact),
     DIRECT(adamw, kernels_adamw),
+    DIRECT(adamw_bf16, kernels_adamw),
+    DIRECT(adamw_8bit, kernels_adamw),
 #undef DIRECT
 };
 

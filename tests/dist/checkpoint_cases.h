@@ -85,6 +85,31 @@ static void any_number_of_ranks_reads_any(void **state)
     }
 }
 
+/* The ranges of other ranks begin within pieces, and tensors within blocks. */
+static void states_of_fewer_bits_come_back_as_they_were(void **state)
+{
+    static const char *const kinds[] = {"adamw_bf16", "adamw_8bit"};
+
+    for (int k = 0; k < 2; k++) {
+        optim = kinds[k];
+        teardown(state);
+        setup(state);
+        for (int from = 1; from <= launch.size; from++) {
+            save_on(from, 1, 32 << 10);
+            for (int to = 1; to <= launch.size; to++)
+                load_on(to, to % 2, from);
+        }
+    }
+    for (int k = 0; k < 2; k++) { /* and from those of f32 they are rounded */
+        optim = "adamw";
+        save_on(launch.size, 1, 0);
+        optim = kinds[k];
+        load_on(launch.size, 1, launch.size);
+        load_on(1, 1, launch.size);
+    }
+    optim = "adamw";
+}
+
 static void the_folder_lists_every_rank(void **state)
 {
     char name[MB_PATH_MAX];
@@ -137,7 +162,7 @@ static void one_rank_that_fails_stops_the_save_everywhere(void **state)
     run_fill(&r, 1);
     mb_zero_own(r.zero, &from, &to);
     if (launch.rank == launch.size - 1)
-        mb_zero_own_set(r.zero, 1 + 0)[5] = INFINITY;
+        own_numbers(&r, 1 + 0)[5] = INFINITY;
     OK(mb_checkpoints_begin(c, r.zero, &info, -1, true));
     OK(mb_checkpoints_wait(c, &outcome));
     assert_int_equal(outcome, MB_SAVE_FAILED);
@@ -155,6 +180,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(any_number_of_ranks_reads_any, setup, teardown),
+        cmocka_unit_test_setup_teardown(states_of_fewer_bits_come_back_as_they_were, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(the_folder_lists_every_rank, setup, teardown),
         cmocka_unit_test_setup_teardown(background_saves_are_published_together, setup, teardown),
         cmocka_unit_test_setup_teardown(one_rank_that_fails_stops_the_save_everywhere, setup,

@@ -33,7 +33,10 @@ static const mb_kernels kernels = {
     .exact_add = mb_cpu_exact_add,
     .exact_take = mb_cpu_exact_take,
     .grain_sumsq = mb_cpu_grain_sumsq,
+    .scale = mb_cpu_scale,
     .adamw = mb_cpu_adamw,
+    .adamw_bf16 = mb_cpu_adamw_bf16,
+    .adamw_8bit = mb_cpu_adamw_8bit,
 };
 
 #define OK(call)                                             \
@@ -41,6 +44,8 @@ static const mb_kernels kernels = {
         if ((call) != MB_OK)                                 \
             fail_msg("%s: %s", #call, mb_status_sentence()); \
     } while (0)
+
+static const char *optim = "adamw"; /* of the problems made next */
 
 /* What goes wrong in which step. */
 typedef struct faults {
@@ -72,7 +77,8 @@ static void *zeros(size_t n, size_t size)
 static void problem_on(problem *p, const mb_mesh *mesh, bool exact, int stage, int64_t scale)
 {
     const int64_t count[6] = {3 * scale + 17, scale, 5, 10 * scale + 1, 64, 2 * scale + 4000};
-    const mb_optim_hyper hyper = {0.9f, 0.999f, 1e-8f, 0.1f};
+    const mb_optim_hyper hyper = {
+        .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.1f, .seed = 7};
     const mb_zero_options o = {
         .stage = stage, .n_metrics = METRICS, .n_votes = VOTES, .max_micro = MICROS + 2};
     int64_t n = 0;
@@ -96,7 +102,7 @@ static void problem_on(problem *p, const mb_mesh *mesh, bool exact, int stage, i
                 (float)mb_rng_normal(mb_rng_key(3, 1, i), (uint64_t)j) * 0.1f;
     p->max_norm = 1.0;
     p->f = (faults){-1, -1, -1};
-    OK(mb_zero_new(mesh, &p->ex, &p->flat, mb_optim_find("adamw"), &hyper, &o, &p->zero));
+    OK(mb_zero_new(mesh, &p->ex, &p->flat, mb_optim_find(optim), &hyper, &o, &p->zero));
 }
 
 static void problem_new(problem *p, mb_comm *comm, bool exact, int stage, int64_t scale)
@@ -180,7 +186,8 @@ static void finish(problem *p)
     mb_zero_own(p->zero, &from, &to);
     for (int i = 0; i < 2; i++) {
         p->state[i] = zeros(p->flat.count, 4);
-        memcpy(p->state[i] + from, mb_zero_own_set(p->zero, 1 + i), (size_t)(to - from) * 4);
+        const mb_tensor own = mb_zero_own_set(p->zero, 1 + i);
+        OK(mb_device_read_f32(NULL, p->state[i] + from, &own));
         OK(parts->ops->all_gather(parts, p->state[i], bounds, MB_DTYPE_F32));
     }
     free(bounds);
@@ -255,6 +262,20 @@ static void exact_reduction_gives_the_bits_of_one_rank(void **state)
 static void stage_0_gives_the_bits_of_stage_1(void **state)
 {
     exact_steps_have_the_bits_of_one_rank(1500, 0);
+}
+
+/* Their segments end within blocks of 8-bit states, with and without weight decay. */
+static void states_of_fewer_bits_give_the_bits_of_one_rank(void **state)
+{
+    static const char *const kinds[] = {"adamw_bf16", "adamw_8bit"};
+
+    for (int k = 0; k < 2; k++) {
+        optim = kinds[k];
+        exact_steps_have_the_bits_of_one_rank(3000, 1);
+        exact_steps_have_the_bits_of_one_rank(20, 0);
+        copies_that_are_shared_give_the_bits_of_one_rank(state);
+    }
+    optim = "adamw";
 }
 
 static void ranks_without_a_grain_take_part(void **state)
@@ -346,6 +367,12 @@ static void state_and_messages_are_as_small_as_promised(void **state)
                                                            launch.rank, launch.size);
         assert_int_equal(bytes, (to - from) * 8);
         assert_true(bytes <= p.flat.count * 8 / n_ranks + MB_GRAIN * 8);
+        assert_int_equal(
+            mb_zero_state_bytes(&p.flat, mb_optim_find("adamw_bf16"), 1, launch.rank, launch.size),
+            bytes / 2);
+        assert_int_equal(
+            mb_zero_state_bytes(&p.flat, mb_optim_find("adamw_8bit"), 1, launch.rank, launch.size),
+            bytes / 4 + (to - from) / 32);
         one_step(&p, 0, &r);
         const int64_t sent = p.comm->bytes_sent, requests = mb_alloc_count();
         one_step(&p, 1, &r);
@@ -417,6 +444,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(exact_reduction_gives_the_bits_of_one_rank),
         cmocka_unit_test(copies_that_are_shared_give_the_bits_of_one_rank),
         cmocka_unit_test(stage_0_gives_the_bits_of_stage_1),
+        cmocka_unit_test(states_of_fewer_bits_give_the_bits_of_one_rank),
         cmocka_unit_test(ranks_without_a_grain_take_part),
         cmocka_unit_test(default_reduction_repeats_and_is_close_to_one_rank),
         cmocka_unit_test(the_first_step_is_adamw_on_the_clipped_mean),

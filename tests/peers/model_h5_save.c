@@ -18,7 +18,7 @@ enum { N = sizeof segments / sizeof *segments };
 static mb_status save(mb_launch *l, mb_flat *flat, const char *folder)
 {
     static const mb_kernels none = {.device = "none"};
-    const mb_optim_hyper hyper = {0.9f, 0.999f, 1e-8f, 0.0f};
+    const mb_optim_hyper hyper = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
     const mb_zero_options zo = {.stage = 1, .n_metrics = 2, .max_micro = 1};
     const mb_checkpoints_options co = {.output_dir = folder, .piece_bytes = 32 << 10};
     const mb_checkpoint_info info = {
@@ -32,9 +32,11 @@ static mb_status save(mb_launch *l, mb_flat *flat, const char *folder)
 
     MB_TRY(mb_zero_new(&mesh, &ex, flat, mb_optim_find("adamw"), &hyper, &zo, &z));
     mb_zero_own(z, &from, &to);
-    for (int s = 0; s < 2; s++)
+    for (int s = 0; s < 2; s++) {
+        const mb_tensor own = mb_zero_own_set(z, 1 + s);
         for (int64_t i = from; i < to; i++)
-            mb_zero_own_set(z, 1 + s)[i - from] = (float)i + 0.25f * (float)(s + 1);
+            mb_f32(&own)[i - from] = (float)i + 0.25f * (float)(s + 1);
+    }
     MB_TRY(mb_checkpoints_open(l->world, &co, &c));
     MB_TRY(mb_checkpoints_begin(c, z, &info, -1, true));
     MB_TRY(mb_checkpoints_wait(c, &outcome));

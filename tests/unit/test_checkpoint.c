@@ -105,6 +105,41 @@ static void what_is_saved_comes_back(void **state)
     assert_true(exists("latest"));
 }
 
+/* Saved in 8 bits, f32 numbers on disk: what a run with f32 states reads, and one with 8 bits again. */
+static void states_survive_a_detour_over_another_kind(void **state)
+{
+    static const char *const kinds[] = {"adamw_bf16", "adamw_8bit"};
+    char path[MB_PATH_MAX];
+
+    for (int k = 0; k < 2; k++) {
+        mb_checkpoints *c = folder_open(mb_comm_self(), dir, 0, 16 << 10);
+        const mb_checkpoint_info info = info_of(200);
+        mb_save_outcome outcome;
+        run r;
+
+        optim = kinds[k];
+        run_new(&r, mb_comm_self(), 1);
+        assert_int_equal(save(c, &r, 100, 1, -1), MB_SAVE_PUBLISHED);
+        run_free(&r);
+        optim = "adamw";
+        run_new(&r, mb_comm_self(), 1);
+        path_of(path, 100);
+        OK(mb_checkpoint_load(path, r.zero));
+        OK(mb_checkpoints_begin(c, r.zero, &info, -1, k == 0));
+        OK(mb_checkpoints_wait(c, &outcome));
+        assert_int_equal(outcome, MB_SAVE_PUBLISHED);
+        run_free(&r);
+        optim = kinds[k];
+        run_new(&r, mb_comm_self(), 1);
+        path_of(path, 200);
+        OK(mb_checkpoint_load(path, r.zero));
+        run_check(&r, 1);
+        run_free(&r);
+        mb_checkpoints_close(c);
+    }
+    optim = "adamw";
+}
+
 static void no_checkpoint_is_not_an_error(void **state)
 {
     char *path;
@@ -350,7 +385,7 @@ static void values_that_are_not_finite_are_not_published(void **state)
 
     run_new(&r, mb_comm_self(), 1);
     run_fill(&r, 1);
-    mb_zero_own_set(r.zero, 1 + 1)[12345] = NAN;
+    own_numbers(&r, 1 + 1)[12345] = NAN;
     OK(mb_checkpoints_begin(c, r.zero, &info, -1, false));
     OK(mb_checkpoints_wait(c, &outcome));
     assert_int_equal(outcome, MB_SAVE_FAILED);
@@ -467,6 +502,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(what_is_saved_comes_back, setup),
+        cmocka_unit_test_setup(states_survive_a_detour_over_another_kind, setup),
         cmocka_unit_test_setup(no_checkpoint_is_not_an_error, setup),
         cmocka_unit_test_setup(a_background_save_has_the_values_of_its_step, setup),
         cmocka_unit_test_setup(one_flipped_bit_anywhere_is_refused, setup),

@@ -1,8 +1,10 @@
-/* tests/unit/test_kernels_adamw.c - twenty steps against numbers from PyTorch.
+/* tests/unit/test_kernels_adamw.c - twenty steps against numbers from PyTorch, and steps with moments in
+ * bf16 and 8 bits against double precision.
  *
  * torch 2.13, torch.optim.AdamW(foreach=False, fused=False), f32 on a CPU, one thread:
  * p[i] = ((29 i) mod 64 - 32)/16, gradient of step t = 1..20: ((37 i + 101 t) mod 97 - 48)/64.
  */
+#include "core/code8.h"
 #include "kernel_test.h"
 
 enum { N = 24, STEPS = 20 };
@@ -155,6 +157,256 @@ static void nothing_to_update_is_fine(void **state)
     train(&ex, &golden[0], 0, 1.0f, &p, &m, &v);
 }
 
+/* ---- moments of fewer bits ------------------------------------------------------------------ */
+
+typedef enum kind { BF16, CODES, KINDS } kind;
+
+/* n parameters and gradients, and moments that are there already; 8 bits: whole blocks of them. */
+typedef struct problem {
+    kind k;
+    int64_t n;
+    mb_tensor p, m, v, grad;
+} problem;
+
+static int64_t stored(kind k, int64_t n)
+{
+    return k == CODES ? (n + MB_CODE8_BLOCK - 1) / MB_CODE8_BLOCK * MB_CODE8_BLOCK : n;
+}
+
+static mb_tensor moment(kind k, int64_t n, bool first)
+{
+    const mb_dtype d = k == BF16 ? MB_DTYPE_BF16 : first ? MB_DTYPE_DYN8 : MB_DTYPE_DYNU8;
+
+    return mb_tensor_1d(take(mb_dtype_bytes(d, stored(k, n))), d, stored(k, n));
+}
+
+static float *numbers_of(const mb_tensor *t)
+{
+    float *x = take(4 * mb_tensor_count(t));
+
+    ok(mb_device_read_f32(NULL, x, t));
+    return x;
+}
+
+/* Gradients and moments of many sizes, some of them nothing. */
+static problem problem_of(kind k, int64_t n)
+{
+    problem q = {.k = k,
+                 .n = n,
+                 .p = random_vector(n, 0.0f, 1.0f),
+                 .m = moment(k, n, true),
+                 .v = moment(k, n, false),
+                 .grad = vector(n)};
+    const int64_t all = stored(k, n);
+    float *m = take(4 * all), *v = take(4 * all);
+
+    for (int64_t i = 0; i < all; i++) { /* a step must clear what is beyond n */
+        const float size = expf(2.0f * next_normal());
+        const float grad = i % 7 == 0 ? 0.0f : size * next_normal();
+
+        v[i] = i % 11 == 0 ? 0.0f : size * size * fabsf(next_normal());
+        m[i] = i % 5 == 0 || (v[i] == 0.0f && grad == 0.0f) ? 0.0f : 0.3f * size * next_normal();
+        if (i < n)
+            mb_f32(&q.grad)[i] = grad;
+    }
+    ok(mb_device_write_f32(NULL, &q.m, m));
+    ok(mb_device_write_f32(NULL, &q.v, v));
+    return q;
+}
+
+static mb_tensor bytes_of(const mb_tensor *t)
+{
+    mb_tensor c = *t;
+
+    c.data = take(mb_tensor_bytes(t));
+    memcpy(c.data, t->data, (size_t)mb_tensor_bytes(t));
+    return c;
+}
+
+static problem twin_of(const problem *q)
+{
+    problem c = *q;
+
+    c.p = copy_of(&q->p);
+    c.m = bytes_of(&q->m);
+    c.v = bytes_of(&q->v);
+    return c;
+}
+
+/* Elements from..to of it, whose first is at `place`. */
+static void step_part(mb_exec *ex, problem *q, int64_t from, int64_t to, int64_t place)
+{
+    mb_adamw a = step_of(&golden[0], 9, 0.37f);
+    mb_tensor p = mb_tensor_columns(&q->p, from, to - from);
+    mb_tensor grad = mb_tensor_columns(&q->grad, from, to - from);
+    mb_tensor m = q->m, v = q->v;
+
+    a.key = 0x123456789abcdefull;
+    a.step = 9;
+    a.place = place + from;
+    m.dim[0] = v.dim[0] = stored(q->k, to - from);
+    m.data = (char *)m.data + mb_dtype_bytes(m.dtype, from);
+    v.data = (char *)v.data + mb_dtype_bytes(v.dtype, from);
+    if (q->k == BF16)
+        RUN(ex, adamw_bf16, &p, &m, &v, &grad, &a);
+    else
+        RUN(ex, adamw_8bit, &p, &m, &v, &grad, &a);
+}
+
+static void check_same_bits(const problem *a, const problem *b)
+{
+    check_same(&a->p, &b->p);
+    assert_memory_equal(a->m.data, b->m.data, (size_t)mb_tensor_bytes(&a->m));
+    assert_memory_equal(a->v.data, b->v.data, (size_t)mb_tensor_bytes(&a->v));
+}
+
+/* The step of one element, exactly. */
+static void exact_step(double *p, double *m, double *v, double grad)
+{
+    const mb_adamw a = step_of(&golden[0], 9, 0.37f);
+    const double g = grad * (double)a.grad_scale;
+
+    *m += (1.0 - a.beta1) * (g - *m);
+    *v = a.beta2 * *v + (1.0 - a.beta2) * g * g;
+    *p = *p * (1.0 - a.lr * a.weight_decay) -
+         a.lr / a.correction1 * *m / (sqrt(*v) / sqrt(a.correction2) + a.eps);
+}
+
+/* How far a stored number may be from x: of bf16, the distance of its neighbours; of 8 bits half a step
+ * in its decade of the block's largest, of the next decade's steps near its end. */
+static double room_of(const mb_tensor *t, double x, double largest)
+{
+    const int steps = t->dtype == MB_DTYPE_DYN8 ? 1 : 2;
+    int decade = 0;
+
+    if (t->dtype == MB_DTYPE_BF16)
+        return fabs(x) * 0x1p-7;
+    while (decade < 6 && fabs(x) > 0.9 * largest * pow(10.0, decade - 6))
+        decade++;
+    return 0.51 * largest * fmax(0.9 * pow(10.0, decade - 6) / (steps << decade), 7e-7);
+}
+
+static double largest_of_block(const float *x, int64_t i)
+{
+    const int64_t from = i / MB_CODE8_BLOCK * MB_CODE8_BLOCK;
+    double most = 0.0;
+
+    for (int64_t k = from; k < from + MB_CODE8_BLOCK; k++)
+        most = fmax(most, fabs((double)x[k]));
+    return most;
+}
+
+static void moments_of_fewer_bits_agree_with_double_precision(void **state)
+{
+    (void)state;
+    for (kind k = BF16; k < KINDS; k++) {
+        mb_exec ex = exec_with(2);
+        problem q = problem_of(k, 5120 - 100);
+        const mb_tensor p0 = copy_of(&q.p);
+        const float *m0 = numbers_of(&q.m), *v0 = numbers_of(&q.v);
+
+        step_part(&ex, &q, 0, q.n, 4096);
+        const float *m1 = numbers_of(&q.m), *v1 = numbers_of(&q.v);
+        for (int64_t i = 0; i < q.n - q.n % MB_CODE8_BLOCK; i++) {
+            double p = (double)mb_f32(&p0)[i], m = (double)m0[i], v = (double)v0[i];
+
+            exact_step(&p, &m, &v, (double)mb_f32(&q.grad)[i]);
+            check_near((double)mb_f32(&q.p)[i], p, 2e-6 * (1.0 + fabs(p)));
+            check_near((double)m1[i], m, room_of(&q.m, m, largest_of_block(m1, i)) + 1e-7);
+            check_near((double)v1[i], v, room_of(&q.v, v, largest_of_block(v1, i)) + 1e-7);
+            assert_true(v == 0.0 || v1[i] > 0.0f); /* or the next step would be huge */
+        }
+    }
+}
+
+/* The mean over many places of a number that is not one of bf16 is that number. */
+static void rounding_by_chance_has_no_bias(void **state)
+{
+    enum { PLACES = 1 << 16 };
+    mb_exec ex = exec_with(2);
+    problem q = {.k = BF16,
+                 .n = PLACES,
+                 .p = vector(PLACES),
+                 .m = moment(BF16, PLACES, true),
+                 .v = moment(BF16, PLACES, false),
+                 .grad = vector(PLACES)};
+    double p = 0.5, m = 0.0, v = 0.25, mean_m = 0.0, mean_v = 0.0;
+    int alike = 0;
+
+    (void)state;
+    for (int64_t i = 0; i < PLACES; i++) {
+        mb_f32(&q.p)[i] = 0.5f;
+        ((uint16_t *)q.v.data)[i] = mb_f32_to_bf16(0.25f);
+        mb_f32(&q.grad)[i] = -0.123456f;
+    }
+    step_part(&ex, &q, 0, PLACES, 40960);
+    const float *m1 = numbers_of(&q.m), *v1 = numbers_of(&q.v);
+    exact_step(&p, &m, &v, (double)-0.123456f);
+    for (int64_t i = 0; i < PLACES; i++) {
+        mean_m += (double)m1[i] / PLACES;
+        mean_v += (double)v1[i] / PLACES;
+        alike += (fabs((double)m1[i]) > fabs(m)) == ((double)v1[i] > v);
+    }
+    /* a standard deviation is at most half the distance of neighbours, over 256 */
+    check_near(mean_m, m, 5.0 * fabs(m) * 0x1p-8 / 256);
+    check_near(mean_v, v, 5.0 * v * 0x1p-8 / 256);
+    /* and those of m and of v have nothing to do with each other */
+    const double m_up = fmod(fabs(m) / ldexp(1.0, ilogb(m) - 7), 1.0);
+    const double v_up = fmod(v / ldexp(1.0, ilogb(v) - 7), 1.0);
+    check_near((double)alike / PLACES, m_up * v_up + (1 - m_up) * (1 - v_up), 5.0 * 0.5 / 256);
+}
+
+static void neither_cuts_nor_threads_change_moments_of_fewer_bits(void **state)
+{
+    static const int64_t cuts[KINDS][2] = {[BF16] = {1, 20003}, [CODES] = {256, 20480}};
+
+    (void)state;
+    for (kind k = BF16; k < KINDS; k++)
+        for (int t = 0; t < 3; t++)
+            for (int64_t place = 0; place < 6; place += k == CODES ? 6 : 1) {
+                mb_exec ex = exec_with(1), team = exec_with(team_sizes[t]);
+                problem whole = problem_of(k, 40007), parts = twin_of(&whole);
+
+                step_part(&ex, &whole, 0, whole.n, place);
+                step_part(&team, &parts, cuts[k][1], parts.n, place);
+                step_part(&team, &parts, 0, cuts[k][0], place);
+                step_part(&team, &parts, cuts[k][0], cuts[k][1], place);
+                check_same_bits(&parts, &whole);
+                mb_arena_reset(memory);
+            }
+}
+
+static void moments_of_fewer_bits_have_the_bits_of_the_cpu(void **state)
+{
+    static const int64_t n[] = {1, 3, 255, 256, 257, 5003};
+    mb_exec cpu = mb_cpu_exec(scratch, 1), ex = exec_with(1);
+
+    (void)state;
+    for (kind k = BF16; k < KINDS; k++)
+        for (int i = 0; i < COUNT(n); i++)
+            for (int64_t place = 0; place < 4; place++) {
+                problem here = problem_of(k, n[i]), there = twin_of(&here);
+
+                for (int step = 0; step < 3; step++) {
+                    step_part(&cpu, &here, 0, n[i], place + ((int64_t)1 << 34));
+                    step_part(&ex, &there, 0, n[i], place + ((int64_t)1 << 34));
+                    check_same_bits(&there, &here);
+                }
+            }
+}
+
+static void no_moments_of_fewer_bits_are_fine(void **state)
+{
+    mb_exec ex = exec_with(2);
+
+    (void)state;
+    for (kind k = BF16; k < KINDS; k++) {
+        problem q = problem_of(k, 0);
+
+        step_part(&ex, &q, 0, 0, 3);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +414,11 @@ int main(void)
         KERNEL_TEST(neither_place_nor_threads_nor_scale_change_bits),
         KERNEL_TEST(bits_are_those_of_the_cpu),
         KERNEL_TEST(nothing_to_update_is_fine),
+        KERNEL_TEST(moments_of_fewer_bits_agree_with_double_precision),
+        KERNEL_TEST(rounding_by_chance_has_no_bias),
+        KERNEL_TEST(neither_cuts_nor_threads_change_moments_of_fewer_bits),
+        KERNEL_TEST(moments_of_fewer_bits_have_the_bits_of_the_cpu),
+        KERNEL_TEST(no_moments_of_fewer_bits_are_fine),
     };
 
     return cmocka_run_group_tests_name("kernels: adamw", tests, NULL, kernel_teardown);

@@ -647,6 +647,24 @@ static void words_of_other_tables_exist_there(void **state)
     }
 }
 
+static void other_names_of_optimizers_are_understood(void **state)
+{
+    static const char *const names[][2] = {
+        {"adamw_torch_fused", "adamw"},     {"adamw_bnb_8bit", "adamw_8bit"},
+        {"paged_adamw_8bit", "adamw_8bit"}, {"adamw_torch_8bit", "adamw_8bit"},
+        {"paged_adamw_32bit", "adamw"},     {"bitsandbytes.optim.PagedAdamW8bit", "adamw_8bit"},
+        {"adamw_bf16", "adamw_bf16"},
+    };
+    char text[128];
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(text, sizeof text, "optim: %s\n", names[i][0]);
+        mb_recipe *r = load_ok(text, "");
+        assert_string_equal(r->optim, names[i][1]);
+        mb_recipe_free(r);
+    }
+}
+
 static void every_key_has_a_default_of_its_type_and_a_line_of_help(void **state)
 {
     char expected[1200];
@@ -723,6 +741,7 @@ int main(void)
         cmocka_unit_test(an_unchanged_recipe_resumes_in_silence),
         cmocka_unit_test(schedules_get_their_arguments),
         cmocka_unit_test(words_of_other_tables_exist_there),
+        cmocka_unit_test(other_names_of_optimizers_are_understood),
         cmocka_unit_test(every_key_has_a_default_of_its_type_and_a_line_of_help),
         cmocka_unit_test(every_foreign_name_leads_somewhere),
         cmocka_unit_test(the_ready_recipes_are_in_order),
