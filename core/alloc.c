@@ -3,6 +3,7 @@
 #include "core/alloc.h"
 
 #include <limits.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,14 @@ enum { HEAD = 64, LARGE = INT_MAX }; /* the sanitizer watches what malloc gave *
 #else
 enum { HEAD = 64, LARGE = 1 << 20 };
 #endif
+
+void mb_alloc_init(void)
+{
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+    mallopt(M_MMAP_THRESHOLD, LARGE);
+    mallopt(M_TRIM_THRESHOLD, LARGE);
+#endif
+}
 
 static _Atomic int64_t n_requests, live_bytes;
 static _Atomic int64_t fail_at = -1; /* -1: the environment was not asked yet; 0: never */

@@ -12,6 +12,11 @@
 
 #include "core/status.h"
 
+/* For the start of a program: large blocks that libraries free go back to the system too, as ours
+ * do. Left to itself glibc learns from the first of them to keep up to 32 MiB per thread, in holes
+ * that grow with every checkpoint and that no plan knows. */
+void mb_alloc_init(void);
+
 /* Zeroed bytes; the caller owns *out and gives it to mb_free. Zero bytes give a valid pointer.
  * MB_ENOMEM says `what` was being made and how much was asked for. */
 mb_status mb_alloc(size_t bytes, const char *what, void **out) MB_MUST_USE;

@@ -30,7 +30,8 @@
     X(MB_EIO, 7, "output, disk or lock")                         \
     X(MB_ENUM, 8, "numerics: non-finite values, a failed check") \
     X(MB_EBUG, 70, "a defect in mbuyu")                          \
-    X(MB_EREQUEUE, 75, "state saved, run the same command again")
+    X(MB_EREQUEUE, 75,                                           \
+      "stopped and saved; the same command with resume_from_checkpoint=auto goes on")
 
 typedef enum mb_status {
 #define X(code, exit_code, meaning) code,

@@ -1,6 +1,7 @@
-/* dist/stop.c - see dist/stop.h. Handlers only set flags (and, the second time, end the process). */
+/* dist/stop.c - see dist/stop.h. Handlers set flags, say so (and, the second time, end the process). */
 #include "dist/stop.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "core/sigstack.h"
 
 static const int handled[] = {SIGUSR1, SIGTERM, SIGINT, SIGXFSZ, SIGPIPE, SIGHUP};
 enum { N_HANDLED = sizeof handled / sizeof *handled, N_GRACEFUL = 3 };
@@ -17,7 +19,8 @@ static volatile sig_atomic_t signal_seen; /* its number */
 static volatile sig_atomic_t hard_seen;   /* SIGTERM or SIGINT came before */
 
 static struct {
-    bool on;
+    bool on, announce;
+    pid_t mpirun; /* whose SIGTERM comes before a SIGKILL; 0: none */
     struct sigaction before[N_HANDLED];
     char file[4096];
     double deadline; /* on mb_clock; 0: none */
@@ -26,14 +29,38 @@ static struct {
     char text[4200];
 } state;
 
-static void on_signal(int number)
+/* A step can take minutes: whoever asked must not wait for it to learn that he was heard. */
+static void answer(int number, pid_t sender)
 {
+    static const char once[] = "\nmbuyu: stopping after this step and saving\n";
+    static const char twice[] = "\nmbuyu: stopping after this step and saving; again: ends at once "
+                                "without saving\n";
+    static const char killed[] =
+        "\nmbuyu: mpirun ends its ranks within a second, saved or not. To stop and save, start with "
+        "--ranks N in place of mpirun -np N, or send mpirun SIGUSR1 (`mbuyu help exit-codes`)\n";
+
+    if (number == SIGUSR1)
+        (void)!write(STDERR_FILENO, once, sizeof once - 1);
+    else if (number == SIGTERM && state.mpirun != 0 && sender == state.mpirun)
+        (void)!write(STDERR_FILENO, killed, sizeof killed - 1);
+    else
+        (void)!write(STDERR_FILENO, twice, sizeof twice - 1);
+}
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+    const int before = errno;
+
+    (void)context;
     if (number != SIGUSR1) {
         if (hard_seen)
             _exit(128 + number);
         hard_seen = 1;
     }
+    if (state.announce && (signal_seen == 0 || number != SIGUSR1))
+        answer(number, info->si_pid);
     signal_seen = number;
+    errno = before;
 }
 
 static double deadline_of(const mb_stop_options *o)
@@ -65,9 +92,17 @@ mb_status mb_stop_init(const mb_stop_options *o)
             mb_log_warn("removed the stop file %s, left over from before the start", state.file);
     }
     state.deadline = deadline_of(o);
+    state.announce = o->announce;
+    state.mpirun = getenv("OMPI_COMM_WORLD_SIZE") != NULL ? getppid() : 0;
+    mb_signal_stack();
     for (int i = 0; i < N_HANDLED; i++) {
-        struct sigaction sa = {.sa_flags = SA_RESTART};
-        sa.sa_handler = i < N_GRACEFUL ? on_signal : SIG_IGN;
+        struct sigaction sa = {.sa_flags = SA_RESTART | SA_ONSTACK};
+        if (i < N_GRACEFUL) {
+            sa.sa_flags |= SA_SIGINFO;
+            sa.sa_sigaction = on_signal;
+        } else {
+            sa.sa_handler = SIG_IGN;
+        }
         sigemptyset(&sa.sa_mask);
         sigaction(handled[i], &sa, &state.before[i]);
     }

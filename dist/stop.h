@@ -9,8 +9,9 @@
  *     stop file          as SIGUSR1; removed when seen
  *     time limit         seconds since mb_stop_init, or SLURM_JOB_END_TIME less a margin
  *
- * mpirun kills its ranks about a second after it gets SIGTERM itself, so that is not a way to get a
- * checkpoint. SIGXFSZ, SIGPIPE and SIGHUP are ignored: a full disk, a closed pipe and a lost
+ * Open MPI's mpirun answers SIGINT and SIGTERM by SIGTERM to its ranks a second later and SIGKILL
+ * after one more, so neither is a way to get a checkpoint; dist/ranks.h turns them into SIGUSR1.
+ * SIGXFSZ, SIGPIPE and SIGHUP are ignored: a full disk, a closed pipe and a lost
  * terminal do not end a run. The state belongs to the process, as signals do.
  */
 #ifndef MB_DIST_STOP_H
@@ -24,6 +25,7 @@ typedef struct mb_stop_options {
     const char *file;    /* NULL: none. Copied. One rank is enough; a left-over one is removed. */
     double time_limit;   /* seconds; 0: none */
     double slurm_margin; /* seconds before SLURM_JOB_END_TIME; negative: do not look at it */
+    bool announce;       /* a signal is answered on standard error at once; one rank is enough */
 } mb_stop_options;
 
 mb_status mb_stop_init(const mb_stop_options *options) MB_MUST_USE;

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/alloc.h"
 #include "core/log.h"
+#include "dist/ranks.h"
 #include "recipes/commands.h"
 
 static void print_failure(mb_status st)
@@ -28,16 +30,26 @@ static mb_status finish_output(mb_status st)
     return st;
 }
 
-/* The rank before MPI is asked, from what launchers leave in the environment. */
-static bool is_other_rank(void)
+/* The rank before MPI is asked, from what launchers leave in the environment; -1: none did. */
+static long rank_of_launcher(void)
 {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK",
                                         "MV2_COMM_WORLD_RANK", "SLURM_PROCID"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (getenv(names[i]) != NULL)
-            return strtol(getenv(names[i]), NULL, 10) > 0;
-    return false;
+            return strtol(getenv(names[i]), NULL, 10);
+    return -1;
+}
+
+static bool is_other_rank(void)
+{
+    return rank_of_launcher() > 0;
+}
+
+static bool is_launched(void)
+{
+    return rank_of_launcher() >= 0;
 }
 
 static int run_alone(const mb_cmd *cmd, int argc, char **argv)
@@ -50,6 +62,30 @@ static int run_alone(const mb_cmd *cmd, int argc, char **argv)
     if (st != MB_OK)
         print_failure(st);
     return mb_status_exit_code(st);
+}
+
+/* Takes "--ranks N" out of the words; *ranks is 0 without it. */
+static mb_status take_ranks(int *argc, char **argv, int *ranks)
+{
+    int n = 0;
+
+    *ranks = 0;
+    for (int i = 0; i < *argc; i++) {
+        char *end = NULL;
+
+        if (strcmp(argv[i], "--ranks") != 0) {
+            argv[n++] = argv[i];
+            continue;
+        }
+        const long wanted = i + 1 < *argc ? strtol(argv[++i], &end, 10) : 0;
+        MB_REQUIRE(end != NULL && *end == '\0' && wanted >= 1 && wanted <= 4096, MB_EARG,
+                   "--ranks wants how many ranks to start here, 1 to 4096, not \"%.40s\"",
+                   end != NULL ? argv[i] : "");
+        *ranks = (int)wanted;
+    }
+    *argc = n;
+    argv[n] = NULL;
+    return MB_OK;
 }
 
 static int run_on_ranks(const mb_cmd *cmd, int argc, char **argv)
@@ -79,10 +115,30 @@ static bool is_help(const char *word)
     return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
+static int run(const mb_cmd *cmd, int argc, char **argv)
+{
+    int ranks = 0;
+    mb_status st;
+
+    if (cmd->ranks == NULL)
+        return run_alone(cmd, argc - 1, argv + 1);
+    st = take_ranks(&argc, argv, &ranks);
+    if (st == MB_OK && ranks > 0 && is_launched())
+        st = MB_RAISE(MB_EARG, "--ranks starts ranks, and so did the launcher that runs this: give "
+                               "one of the two");
+    if (st != MB_OK) {
+        if (!is_other_rank())
+            print_failure(st);
+        return mb_status_exit_code(st);
+    }
+    return ranks > 0 ? mb_ranks_run(ranks, argv) : run_on_ranks(cmd, argc - 1, argv + 1);
+}
+
 int main(int argc, char **argv)
 {
     const mb_cmd *cmd;
 
+    mb_alloc_init();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
@@ -104,7 +160,5 @@ int main(int argc, char **argv)
     for (int i = 2; i < argc; i++)
         if (is_help(argv[i]))
             return explain(cmd);
-    argv++;
-    argc--;
-    return cmd->ranks != NULL ? run_on_ranks(cmd, argc, argv) : run_alone(cmd, argc, argv);
+    return run(cmd, argc, argv);
 }

@@ -14,6 +14,7 @@
 
 #include "core/alloc.h"
 #include "core/path.h"
+#include "core/sigstack.h"
 #include "recipes/commands.h"
 #include "recipes/generate/open.h"
 
@@ -45,8 +46,10 @@ static void on_interrupt(int number)
 
 static void watch_interrupts(void)
 {
-    struct sigaction a = {.sa_handler = on_interrupt}; /* reads are not taken up again */
+    struct sigaction a = {.sa_handler = on_interrupt, .sa_flags = SA_ONSTACK};
+    /* no SA_RESTART: reads are not taken up again */
 
+    mb_signal_stack();
     sigemptyset(&a.sa_mask);
     sigaction(SIGINT, &a, NULL);
 }

@@ -5,7 +5,8 @@
 
 static mb_status run(mb_launch *launch, mb_recipe *r)
 {
-    mb_stop_options stop = {.time_limit = r->time_limit, .slurm_margin = 120.0};
+    mb_stop_options stop = {
+        .time_limit = r->time_limit, .slurm_margin = 120.0, .announce = launch->rank == 0};
     char file[MB_PATH_MAX];
     mb_job *j = NULL;
     mb_status st = MB_OK;

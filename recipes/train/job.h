@@ -107,6 +107,7 @@ mb_dtype mb_job_export_dtype(const mb_recipe *r);
 
 /* save.c: state <-> checkpoint. */
 mb_status mb_job_resume(mb_job *j) MB_MUST_USE;          /* finds, compares, reads counters */
+bool mb_job_resumes_itself(const mb_recipe *r);          /* resume_from_checkpoint: auto */
 mb_status mb_job_restore(mb_job *j) MB_MUST_USE;         /* fills parameters and states */
 mb_status mb_job_save(mb_job *j, bool wait) MB_MUST_USE; /* starts a checkpoint of this moment */
 /* The data of a resumed run is the data it was started with. */

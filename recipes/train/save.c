@@ -130,6 +130,14 @@ mb_status mb_job_saved(mb_job *j, mb_save_outcome outcome)
 
 /* ---- resuming ----------------------------------------------------------------------------- */
 
+bool mb_job_resumes_itself(const mb_recipe *r)
+{
+    const char *wanted = r->resume_from_checkpoint;
+
+    return wanted != NULL && (strcmp(wanted, "auto") == 0 || strcmp(wanted, "true") == 0 ||
+                              strcmp(wanted, "yes") == 0);
+}
+
 static mb_status find(mb_job *j, char **path)
 {
     const char *wanted = j->recipe->resume_from_checkpoint;
@@ -137,7 +145,7 @@ static mb_status find(mb_job *j, char **path)
     *path = NULL;
     if (wanted == NULL || strcmp(wanted, "false") == 0 || strcmp(wanted, "no") == 0)
         return MB_OK;
-    if (strcmp(wanted, "auto") == 0 || strcmp(wanted, "true") == 0 || strcmp(wanted, "yes") == 0)
+    if (mb_job_resumes_itself(j->recipe))
         return mb_checkpoint_find(j->comm, j->recipe->output_dir, path);
     MB_TRY(mb_checkpoint_verify(j->comm, wanted));
     return mb_strdup(wanted, path);
@@ -146,6 +154,7 @@ static mb_status find(mb_job *j, char **path)
 /* A run that starts anew in a folder with checkpoints would mix two runs. */
 static mb_status must_be_empty(const mb_job *j)
 {
+    char log[MB_PATH_MAX];
     int64_t *steps = NULL;
     size_t n = 0;
 
@@ -154,9 +163,13 @@ static mb_status must_be_empty(const mb_job *j)
     mb_free(steps);
     MB_REQUIRE(
         n == 0 || j->recipe->overwrite_output_dir, MB_EIO,
-        "%s holds checkpoints up to step %lld of another run: set resume_from_checkpoint=auto "
+        "%s holds checkpoints up to step %lld of an earlier run: set resume_from_checkpoint=auto "
         "to continue it, or overwrite_output_dir=true to start anew",
         j->recipe->output_dir, (long long)newest);
+    MB_TRY(mb_path_join(log, sizeof log, j->recipe->output_dir, "logs/train.jsonl"));
+    if (n == 0 && mb_path_is_file(log))
+        mb_log_info("an earlier run in %s saved no checkpoint: training starts at step 0",
+                    j->recipe->output_dir);
     return MB_OK;
 }
 

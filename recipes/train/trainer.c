@@ -362,6 +362,7 @@ static mb_status finish(mb_job *j)
     mb_metrics m = {.step = j->at.step, .epoch = j->at.epoch};
     mb_save_outcome outcome;
     mb_memory_plan plan;
+    char now[48] = "";
 
     mb_job_memory(j, &plan);
     MB_TRY(mb_checkpoints_wait(j->checkpoints, &outcome));
@@ -382,10 +383,28 @@ static mb_status finish(mb_job *j)
     mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
     mb_metrics_add(&m, "num_planned_bytes", (double)plan.total);
     MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
-    mb_log_info("%lld steps, %.0f s, %.1f tokens/s, at most %.0f MiB on this rank beside libraries",
-                (long long)j->at.step, j->at.seconds, (double)j->at.seen / j->at.seconds,
-                (double)(j->peak_bytes - j->library_bytes) / 1048576.0);
+    if (j->steps_made < j->at.step)
+        snprintf(now, sizeof now, ", of which %lld now", (long long)j->steps_made);
+    mb_log_info(
+        "%lld steps%s, %.0f s, %.1f tokens/s, at most %.0f MiB on this rank beside libraries",
+        (long long)j->at.step, now, j->at.seconds, (double)j->at.seen / j->at.seconds,
+        (double)(j->peak_bytes - j->library_bytes) / 1048576.0);
     return mb_job_profile_tell(j);
+}
+
+/* Saved is not resumed: without the key the same command would refuse to mix two runs. */
+static mb_status stopped(const mb_job *j)
+{
+    const char *by = mb_stop_text()[0] != '\0' ? mb_stop_text() : "another rank";
+    const char *how = "the same command continues";
+
+    if (j->recipe->overwrite_output_dir)
+        how = "to continue: the same command with resume_from_checkpoint=auto, and without "
+              "overwrite_output_dir";
+    else if (!mb_job_resumes_itself(j->recipe))
+        how = "to continue: the same command with resume_from_checkpoint=auto";
+    return MB_RAISE(MB_EREQUEUE, "stopped at step %lld of %lld by %s, and saved; %s",
+                    (long long)j->at.step, (long long)j->total_steps, by, how);
 }
 
 mb_status mb_job_train(mb_job *j)
@@ -395,12 +414,5 @@ mb_status mb_job_train(mb_job *j)
         return MB_OK;
     MB_TRY(loop(j));
     MB_TRY(finish(j));
-    if (j->stopped) {
-        mb_log_info("stopped at step %lld of %lld by %s; the same command continues",
-                    (long long)j->at.step, (long long)j->total_steps,
-                    mb_stop_text()[0] != '\0' ? mb_stop_text() : "another rank");
-        return MB_RAISE(MB_EREQUEUE, "stopped at step %lld of %lld, saved", (long long)j->at.step,
-                        (long long)j->total_steps);
-    }
-    return MB_OK;
+    return j->stopped ? stopped(j) : MB_OK;
 }

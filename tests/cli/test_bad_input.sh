@@ -313,7 +313,7 @@ judge 2 'needs output_dir' "$MBUYU" export "$cases/llama"
 
 run=$work/run
 bad 0 '' output_dir="$run" save_strategy=steps save_steps=1
-bad 7 'run holds checkpoints up to step 2 of another run' output_dir="$run"
+bad 7 'run holds checkpoints up to step 2 of an earlier run' output_dir="$run"
 bad 2 'learning_rate' output_dir="$run" resume_from_checkpoint=auto max_steps=3 learning_rate=3e-3
 bad 4 "run/checkpoint-000002 does not have tensor 'lm_head.weight'" output_dir="$run" resume_from_checkpoint=auto max_steps=3 \
     model_name_or_path="$cases/llama3-rope"

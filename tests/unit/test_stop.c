@@ -67,6 +67,23 @@ static void the_second_hard_signal_ends_at_once(void **state)
     assert_int_equal(child_with(SIGTERM, SIGUSR1), 99);
 }
 
+/* Matrix kernels do not keep to the stack: no handler may run on theirs. */
+static void handlers_have_a_stack_of_their_own(void **state)
+{
+    static const int numbers[] = {SIGUSR1, SIGTERM, SIGINT};
+    struct sigaction sa;
+    stack_t stack;
+
+    start(NULL, 0, -1);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(sigaction(numbers[i], NULL, &sa), 0);
+        assert_true((sa.sa_flags & SA_ONSTACK) != 0);
+    }
+    assert_int_equal(sigaltstack(NULL, &stack), 0);
+    assert_int_equal(stack.ss_flags & SS_DISABLE, 0);
+    mb_stop_release();
+}
+
 static void lost_terminals_and_full_disks_do_not_end_it(void **state)
 {
     start(NULL, 0, -1);
@@ -124,6 +141,7 @@ int main(void)
         cmocka_unit_test(nothing_is_asked_at_first),
         cmocka_unit_test(usr1_asks_any_number_of_times),
         cmocka_unit_test(the_second_hard_signal_ends_at_once),
+        cmocka_unit_test(handlers_have_a_stack_of_their_own),
         cmocka_unit_test(lost_terminals_and_full_disks_do_not_end_it),
         cmocka_unit_test(a_stop_file_is_seen_and_removed),
         cmocka_unit_test(time_limits_pass),
