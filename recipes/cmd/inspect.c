@@ -12,6 +12,7 @@
 
 #include "core/alloc.h"
 #include "recipes/commands.h"
+#include "recipes/config/model_path.h"
 #include "recipes/train/data.h"
 
 struct wishes {
@@ -113,6 +114,8 @@ mb_status mb_cmd_inspect(int argc, char **argv)
     MB_TRY(take_options(&argc, argv, &w));
     MB_TRY(mb_recipe_load(argc, argv, &r));
     st = mb_recipe_require(r, "inspect", "model_name_or_path", "datasets", NULL);
+    if (st == MB_OK)
+        st = mb_recipe_check_model(r);
     if (st == MB_OK)
         st = inspect(r, &w);
     mb_recipe_free(r);

@@ -2,7 +2,7 @@
  * seen without reading a model or a row? */
 #include "core/path.h"
 #include "recipes/commands.h"
-#include "recipes/config/recipe.h"
+#include "recipes/config/model_path.h"
 
 static mb_status check_datasets(const mb_datasets *sets)
 {
@@ -17,25 +17,11 @@ static mb_status check_datasets(const mb_datasets *sets)
     return MB_OK;
 }
 
-static mb_status check_model(const mb_recipe *r)
-{
-    const char *path = r->model_name_or_path;
-
-    MB_REQUIRE(mb_path_exists(path), MB_EMODEL, "%s: there is no model directory or file %.300s",
-               mb_recipe_where(r, "model_name_or_path"), path);
-    MB_REQUIRE(mb_path_is_dir(path) || mb_path_has_suffix(path, ".gguf"), MB_EMODEL,
-               "%s: %.300s is neither a model directory nor a .gguf file",
-               mb_recipe_where(r, "model_name_or_path"), path);
-    MB_REQUIRE(r->adapter_path == NULL || mb_path_is_dir(r->adapter_path), MB_EMODEL,
-               "%s: there is no adapter directory %.300s", mb_recipe_where(r, "adapter_path"),
-               r->adapter_path);
-    return MB_OK;
-}
-
 static mb_status validate(const mb_recipe *r)
 {
     MB_TRY(mb_recipe_require(r, "train", "model_name_or_path", "datasets", "output_dir", NULL));
-    MB_TRY(check_model(r));
+    MB_TRY(mb_recipe_check_model(r));
+    MB_TRY(mb_recipe_check_start(r));
     MB_TRY(check_datasets(&r->datasets));
     return check_datasets(&r->eval_datasets);
 }

@@ -17,7 +17,8 @@ static bool is_assignment(const char *arg)
 static mb_status set_recipe(mb_args *args, const char *path)
 {
     MB_REQUIRE(args->recipe == NULL, MB_EARG,
-               "command line: two recipe files, %.200s and %.200s; give one, the rest as key=value",
+               "command line: two recipe files, %.200s and %.200s; give one, the rest as key=value "
+               "(a text to continue: prompt=\"...\")",
                args->recipe, path);
     args->recipe = path;
     return MB_OK;

@@ -139,6 +139,11 @@ static mb_status check_saving(const mb_recipe *r)
               "save_strategy best, or the same strategy with save_steps (%g) a multiple of "
               "eval_steps (%g)",
               r->save_steps, r->eval_steps);
+    return MB_OK;
+}
+
+mb_status mb_recipe_check_start(const mb_recipe *r)
+{
     REJECT_IF(r->overwrite_output_dir && r->resume_from_checkpoint != NULL, "overwrite_output_dir",
               "overwrite_output_dir starts anew, resume_from_checkpoint (%s) goes on: keep one",
               mb_recipe_where(r, "resume_from_checkpoint"));

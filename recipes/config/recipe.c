@@ -82,10 +82,36 @@ static void derive(mb_recipe *r)
         r->report_to = (mb_strings){both, 0, true};
 }
 
-static mb_status read_file(mb_arena *a, const char *path, mb_yaml **root)
+static bool has_suffix_of(const char *path, const char *const *suffixes)
 {
-    MB_REQUIRE(mb_path_exists(path), MB_EARG,
-               "there is no recipe file %.200s; keys are written key=value", path);
+    for (; *suffixes != NULL; suffixes++)
+        if (mb_path_has_suffix(path, *suffixes))
+            return true;
+    return false;
+}
+
+/* The free word of a command line that is no recipe: what may have been meant. */
+static mb_status explain(const char *verb, const char *word)
+{
+    static const char *const recipes[] = {".yaml", ".yml", NULL};
+    const bool asks = strcmp(verb, "generate") == 0;
+
+    MB_REQUIRE(!has_suffix_of(word, recipes), MB_EARG,
+               "there is no recipe file %.200s; keys are written key=value", word);
+    return MB_RAISE(MB_EARG, "there is no recipe, model folder or .gguf file %.200s; %s%.200s%s",
+                    word,
+                    asks ? "a text to continue is written prompt=\"" : "keys are written key=value",
+                    asks ? word : "", asks ? "\"" : "");
+}
+
+static mb_status read_file(mb_arena *a, const char *verb, const char *path, mb_yaml **root)
+{
+    static const char *const data[] = {".jsonl", ".json", ".csv", ".tsv", ".txt", NULL};
+
+    MB_REQUIRE(!has_suffix_of(path, data), MB_EARG,
+               "%.200s looks like data, not like a recipe: use datasets=[%.200s]", path, path);
+    if (!mb_path_exists(path))
+        return explain(verb, path);
     return mb_yaml_read(a, path, root);
 }
 
@@ -104,7 +130,7 @@ static mb_status load(const char *name, const char *text, size_t bytes, int argc
     if (text != NULL)
         MB_TRY_GOTO(mb_yaml_parse(s.arena, name, text, bytes, &root), st, done);
     else if (args.recipe != NULL)
-        MB_TRY_GOTO(read_file(s.arena, args.recipe, &root), st, done);
+        MB_TRY_GOTO(read_file(s.arena, argv[0], args.recipe, &root), st, done);
     MB_TRY_GOTO(mb_settings_add_file(&s, root), st, done);
     MB_TRY_GOTO(mb_settings_add_args(&s, &args), st, done);
     MB_TRY_GOTO(mb_settings_resolve(&s), st, done);
@@ -181,9 +207,10 @@ mb_status mb_recipe_require(const mb_recipe *r, const char *verb, ...)
     while (st == MB_OK && (key = va_arg(ap, const char *)) != NULL)
         if (!mb_recipe_is_set(r, key))
             st = MB_RAISE(MB_EARG,
-                          "mbuyu %s needs %s (%s); write '%s: ...' in the recipe or %s=... "
+                          "mbuyu %s needs %s (%.*s); write '%s: ...' in the recipe or %s=... "
                           "on the command line",
-                          verb, key, mb_recipe_keys[find(key)].help, key, key);
+                          verb, key, (int)strcspn(mb_recipe_keys[find(key)].help, ";"),
+                          mb_recipe_keys[find(key)].help, key, key);
     va_end(ap);
     return st;
 }

@@ -91,6 +91,8 @@ void mb_recipe_free(mb_recipe *r); /* NULL is allowed */
 
 /* Do the keys fit together? Called by the loading functions; call it again after mb_recipe_set. */
 mb_status mb_recipe_check(const mb_recipe *r) MB_MUST_USE;
+/* What matters only to a run that is about to start. */
+mb_status mb_recipe_check_start(const mb_recipe *r) MB_MUST_USE;
 /* The named keys (a list ended by NULL) must have been given; `verb` is for the message. */
 mb_status mb_recipe_require(const mb_recipe *r, const char *verb, ...) MB_MUST_USE;
 

@@ -402,7 +402,7 @@ bool mb_yaml_to_num(const char *text, double *out)
 
 const char *mb_yaml_place(const mb_yaml *y, char *buf, size_t size)
 {
-    if (y->line > 0)
+    if (y->line > 0 && strcmp(y->source, "command line") != 0)
         snprintf(buf, size, "%.200s:%d:%d: ", y->source, y->line, y->column);
     else
         snprintf(buf, size, "%.200s: ", y->source);

@@ -8,38 +8,11 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/path.h"
+#include "recipes/config/model_path.h"
 #include "recipes/train/device.h"
 #include "recipes/train/session.h"
 
 enum { MOST_CONFIG_BYTES = 1 << 24 };
-
-/* ---- where the model is ------------------------------------------------------------------- */
-
-/* A folder with an adapter and no model of its own: the base is the one it names, as it is or beside
- * the folder. */
-static mb_status find_model(mb_writer *w)
-{
-    const mb_recipe *r = w->recipe;
-    char config[MB_PATH_MAX], own[MB_PATH_MAX];
-    const char *base;
-
-    w->model = r->model_name_or_path;
-    w->adapter = r->adapter_path;
-    MB_TRY(mb_path_join(config, sizeof config, w->model, "adapter_config.json"));
-    MB_TRY(mb_path_join(own, sizeof own, w->model, "config.json"));
-    if (w->adapter != NULL || !mb_path_is_file(config) || mb_path_is_file(own))
-        return MB_OK;
-    MB_TRY(mb_json_read(config, MB_EMODEL, MOST_CONFIG_BYTES, &w->adapter_config));
-    MB_TRY(mb_json_get_string(mb_json_root(w->adapter_config), "base_model_name_or_path", NULL,
-                              &base));
-    MB_REQUIRE(base != NULL && mb_path_exists(base), MB_EMODEL,
-               "%s is an adapter of %s, which is not there: give the base model and "
-               "adapter_path=%s",
-               w->model, base != NULL ? base : "a model it does not name", w->model);
-    w->adapter = w->model;
-    w->model = base;
-    return MB_OK;
-}
 
 static mb_status read_positions(mb_writer *w)
 {
@@ -109,12 +82,14 @@ static mb_status find_ends(mb_writer *w)
 
 /* ---- open, load, close -------------------------------------------------------------------- */
 
-mb_status mb_writer_open(const mb_recipe *r, mb_writer *w)
+mb_status mb_writer_open(mb_recipe *r, mb_writer *w)
 {
     *w = (mb_writer){.recipe = r};
-    MB_TRY(mb_recipe_require(r, "generate", "model_name_or_path", NULL));
+    MB_TRY(mb_recipe_follow_adapter(r));
+    MB_TRY(mb_recipe_check_model(r));
     MB_TRY(mb_cpu_init());
-    MB_TRY(find_model(w));
+    w->model = r->model_name_or_path;
+    w->adapter = r->adapter_path;
     MB_TRY(read_positions(w));
     MB_TRY(mb_tokenizer_load(w->model, &w->tokenizer));
     const mb_render_options o = {.tokenizer = w->tokenizer,
@@ -152,7 +127,6 @@ void mb_writer_close(mb_writer *w)
     mb_ids_release(&w->end);
     mb_renderer_free(w->renderer);
     mb_tokenizer_free(w->tokenizer);
-    mb_json_free(w->adapter_config);
     *w = (mb_writer){0};
 }
 

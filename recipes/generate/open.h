@@ -29,12 +29,12 @@ typedef struct mb_writer {
     mb_device *device;
     mb_engine *engine; /* after mb_writer_load */
     mb_generator *generator;
-    mb_json_doc *adapter_config; /* of a model path that is an adapter folder */
 } mb_writer;
 
-/* Needs model_name_or_path, which may also be a PEFT adapter folder that names its base. The caller
+/* Needs model_name_or_path, which may also be a PEFT adapter folder that names its base: *r then says
+ * both (recipes/config/model_path.h). The caller
  * closes *w also after a failure; it must be all zero before. */
-mb_status mb_writer_open(const mb_recipe *r, mb_writer *w) MB_MUST_USE;
+mb_status mb_writer_open(mb_recipe *r, mb_writer *w) MB_MUST_USE;
 /* Reads the weights and takes memory for n_seq answers of at most `capacity` tokens, prompt
  * included. */
 mb_status mb_writer_load(mb_writer *w, int64_t n_seq, int64_t capacity) MB_MUST_USE;

@@ -16,6 +16,7 @@
 #include "core/path.h"
 #include "core/rng.h"
 #include "dist/comm_nccl.h"
+#include "recipes/config/model_path.h"
 #include "recipes/export/adapter.h"
 #include "recipes/train/device.h"
 
@@ -106,12 +107,23 @@ static mb_status plan_steps(mb_job *j)
     return MB_OK;
 }
 
+static const char *verb_of(const mb_job *j)
+{
+    static const char *const verbs[] = {[MB_JOB_TRAIN] = "train",
+                                        [MB_JOB_EVAL] = "eval",
+                                        [MB_JOB_PLAN] = "plan",
+                                        [MB_JOB_EXPORT] = "export"};
+
+    return verbs[j->use];
+}
+
 static mb_status read_config(mb_job *j, mb_model_config *c)
 {
     mb_json_doc *doc = NULL;
     mb_status st;
 
-    MB_TRY(mb_recipe_require(j->recipe, "this", "model_name_or_path", NULL));
+    MB_TRY(mb_recipe_require(j->recipe, verb_of(j), "model_name_or_path", NULL));
+    MB_TRY(mb_recipe_check_model(j->recipe));
     st = mb_model_config_doc(j->recipe->model_name_or_path, &doc);
     if (st == MB_OK)
         st = mb_model_config_parse(doc, j->task->head, c);
@@ -382,6 +394,7 @@ static mb_status open_train(mb_job *j, const mb_model_config *c)
 {
     MB_TRY(mb_recipe_require(j->recipe, "train", "model_name_or_path", "datasets", "output_dir",
                              NULL));
+    MB_TRY(mb_comm_agree(j->comm, mb_recipe_check_start(j->recipe)));
     MB_TRY(open_output(j));
     return fill(j, c);
 }
@@ -409,9 +422,12 @@ static mb_status open_eval(mb_job *j, const mb_model_config *c)
 
     MB_TRY(mb_recipe_require(r, "eval", "model_name_or_path", NULL));
     MB_REQUIRE(r->datasets.n + r->eval_datasets.n > 0, MB_EARG,
-               "mbuyu eval needs eval_datasets or datasets");
+               "mbuyu eval needs eval_datasets (files to evaluate on) or datasets");
     if (r->eval_datasets.n == 0 && r->val_set_size == 0.0) {
         const mb_datasets swap = r->eval_datasets;
+        mb_log_info(
+            "there are no eval_datasets and no val_set_size: these are the rows of datasets, "
+            "which a model trained on them has seen");
         r->eval_datasets = r->datasets;
         r->datasets = swap;
     } else if (r->eval_datasets.n > 0) {

@@ -47,7 +47,7 @@ expect 0 'Usage: mbuyu config' 'learning_rate' '5.0e-5' 'Optimizer' -- "$m" help
 expect 0 'Usage: mbuyu config' -- "$m" config --help
 expect 0 'learning_rate' 'lora_r' 'weight' -- "$m" help keys
 expect 0 '| `learning_rate` | `5.0e-5` |' '| `base_model` |' -- "$m" help keys --markdown
-expect 0 '| 75 | state saved' '| 143 |' -- "$m" help exit-codes --markdown
+expect 0 '| 75 | stopped and saved' '| 143 |' -- "$m" help exit-codes --markdown
 expect 0 '| `mbuyu config` |' -- "$m" help verbs --markdown
 expect 0 'mbuyu 0.' -- "$m" version
 expect 0 'mbuyu 0.' -- "$m" --version

@@ -1,0 +1,20 @@
+/* recipes/config/model_path.h - is there a model where the recipe says so, and what is meant when
+ * there is none?
+ *
+ * Every verb asks here, so that a wrong path has one sentence: a name on the Hugging Face hub, the
+ * folder of a run, and an adapter without its base each get what to write instead.
+ */
+#ifndef MB_RECIPES_CONFIG_MODEL_PATH_H
+#define MB_RECIPES_CONFIG_MODEL_PATH_H
+
+#include "recipes/config/recipe.h"
+
+/* model_name_or_path is a folder or a .gguf file, adapter_path (where given) a folder; else
+ * MB_EMODEL. Weights and configuration are not read. */
+mb_status mb_recipe_check_model(const mb_recipe *r) MB_MUST_USE;
+
+/* For verbs that use a model: a model_name_or_path that is a PEFT adapter's folder becomes the
+ * adapter_path, and the base it names (or ../base, when that has moved with it) the model. */
+mb_status mb_recipe_follow_adapter(mb_recipe *r) MB_MUST_USE;
+
+#endif
