@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
@@ -83,6 +84,15 @@ done:
 
 /* Lock ----------------------------------------------------------------------------------------- */
 
+/* A run that never began takes its lock file away with it: whoever waited for that has nothing. */
+static bool is_still(int fd, const char *path)
+{
+    struct stat held, named;
+
+    return fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino &&
+           held.st_dev == named.st_dev;
+}
+
 mb_status mb_folder_lock(const char *dir, int *fd)
 {
     char path[MB_PATH_MAX], text[256] = "";
@@ -104,6 +114,11 @@ mb_status mb_folder_lock(const char *dir, int *fd)
         *fd = -1;
         return MB_OK;
     }
+    if (!is_still(f, path)) {
+        close(f);
+        return MB_RAISE(
+            MB_EIO, "output_dir '%s' was removed by a run that ended just now: start again", dir);
+    }
     char host[128] = "?";
     gethostname(host, sizeof host - 1);
     const int n = snprintf(text, sizeof text, "process %ld on %s\n", (long)getpid(), host);
@@ -116,7 +131,7 @@ mb_status mb_folder_lock(const char *dir, int *fd)
 void mb_folder_unlock(int fd)
 {
     if (fd >= 0)
-        close(fd); /* the file stays: removing it would let two runs lock two files */
+        close(fd); /* the file stays: removed, it could be locked by one and made anew by another */
 }
 
 /* Publishing and removing ---------------------------------------------------------------------- */

@@ -247,7 +247,8 @@ static const struct {
     {"/reset", "            forget the conversation, but not the system message", reset},
     {"/system", " [TEXT]    begin anew with this system message, or the format's own", set_system},
     {"/save", " FILE        write the conversation as a line of a training file", save_to},
-    {"/exit", "             leave (or Ctrl-D)", leave},
+    {"/exit", "             leave (or /quit, or Ctrl-D)", leave},
+    {"/quit", NULL, leave},
 };
 
 enum { N_COMMANDS = (int)(sizeof commands / sizeof commands[0]) };
@@ -255,7 +256,8 @@ enum { N_COMMANDS = (int)(sizeof commands / sizeof commands[0]) };
 static mb_status help(struct talk *t, const char *rest)
 {
     for (int i = 0; i < N_COMMANDS; i++)
-        fprintf(stderr, "%s%s\n", commands[i].name, commands[i].help);
+        if (commands[i].help != NULL)
+            fprintf(stderr, "%s%s\n", commands[i].name, commands[i].help);
     fprintf(stderr, "Ctrl-C stops an answer; //text is a message that begins with /\n");
     return MB_OK;
 }
@@ -268,7 +270,8 @@ static mb_status obey(struct talk *t, const char *line)
         if (strncmp(line, commands[i].name, n) == 0 && (line[n] == '\0' || line[n] == ' '))
             return commands[i].run(t, line + n + strspn(line + n, " "));
     }
-    return MB_RAISE(MB_EARG, "there is no command %.40s; /help lists them", line);
+    fprintf(stderr, "there is no command %.40s; /help lists them\n", line);
+    return MB_OK;
 }
 
 static mb_status one_line(struct talk *t, char *line)

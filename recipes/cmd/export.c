@@ -4,6 +4,9 @@
  * export   model_name_or_path [+ adapter_path, merged] -> output_dir
  *          or a checkpoint folder of a run -> output_dir/final, as if training had ended there
  * merge    the same, and an adapter must be given
+ *
+ * A PEFT adapter's folder as MODEL means its base with it. What is written never mixes with what a
+ * folder holds already: a run or another model is only overwritten when overwrite_output_dir says so.
  */
 #include <string.h>
 
@@ -12,6 +15,7 @@
 #include "core/log.h"
 #include "core/path.h"
 #include "recipes/commands.h"
+#include "recipes/config/model_path.h"
 #include "recipes/export/model.h"
 #include "recipes/export/verb.h"
 #include "recipes/train/job.h"
@@ -77,6 +81,19 @@ done:
 
 /* ---- checkpoints -------------------------------------------------------------------------- */
 
+/* The checkpoint's recipe says output_dir; a model that its run has finished stays. */
+static mb_status check_final(const mb_recipe *r)
+{
+    char final[MB_PATH_MAX];
+
+    MB_TRY(mb_recipe_require(r, "export", "output_dir", NULL));
+    MB_TRY(mb_path_join(final, sizeof final, r->output_dir, "final"));
+    MB_REQUIRE(!mb_path_exists(final) || r->overwrite_output_dir, MB_EARG,
+               "%s is there already: give another output_dir (or overwrite_output_dir=true)",
+               final);
+    return MB_OK;
+}
+
 static mb_status export_checkpoint(const char *path, int argc, char **argv)
 {
     mb_launch alone = {.world = mb_comm_self(), .size = 1, .local_size = 1};
@@ -96,6 +113,7 @@ static mb_status export_checkpoint(const char *path, int argc, char **argv)
     args[n++] = resume;
     alone.threads = mb_default_threads();
     MB_TRY_GOTO(mb_recipe_load(n, args, &r), st, done);
+    MB_TRY_GOTO(check_final(r), st, done);
     MB_TRY_GOTO(mb_job_open(r, &alone, MB_JOB_EXPORT, &j), st, done);
     st = mb_job_export(j);
 done:
@@ -113,6 +131,30 @@ static bool is_checkpoint(const char *path)
            mb_path_exists(manifest);
 }
 
+/* A recipe names the folder its run writes to: the model belongs into another. */
+static mb_status check_target(const mb_recipe *r, const char *verb)
+{
+    static const struct {
+        const char *file, *what;
+    } signs[] = {{"recipe.resolved.yaml", "a training run"},
+                 {"latest", "a training run"},
+                 {"config.json", "a model"},
+                 {"adapter_config.json", "an adapter"}};
+    char path[MB_PATH_MAX];
+
+    if (r->overwrite_output_dir)
+        return MB_OK;
+    for (size_t i = 0; i < sizeof signs / sizeof signs[0]; i++) {
+        MB_TRY(mb_path_join(path, sizeof path, r->output_dir, signs[i].file));
+        MB_REQUIRE(!mb_path_exists(path), MB_EARG,
+                   "%s: %s holds %s: give %s a folder of its own, such as output_dir=%s-merged (or "
+                   "overwrite_output_dir=true)",
+                   mb_recipe_where(r, "output_dir"), r->output_dir, signs[i].what, verb,
+                   r->output_dir);
+    }
+    return MB_OK;
+}
+
 mb_status mb_export_verb(int argc, char **argv, bool needs_adapter)
 {
     mb_recipe *r = NULL;
@@ -122,8 +164,14 @@ mb_status mb_export_verb(int argc, char **argv, bool needs_adapter)
     if (argc > 1 && is_checkpoint(argv[1]) && !needs_adapter)
         return export_checkpoint(argv[1], argc, argv);
     MB_TRY(mb_recipe_load(argc, argv, &r));
-    st = mb_recipe_require(r, argv[0], "model_name_or_path", "output_dir",
-                           needs_adapter ? "adapter_path" : NULL, NULL);
+    st = mb_recipe_follow_adapter(r);
+    if (st == MB_OK)
+        st = mb_recipe_require(r, argv[0], "model_name_or_path", "output_dir",
+                               needs_adapter ? "adapter_path" : NULL, NULL);
+    if (st == MB_OK)
+        st = mb_recipe_check_model(r);
+    if (st == MB_OK)
+        st = check_target(r, argv[0]);
     if (st == MB_OK)
         st = export_model(r);
     mb_recipe_free(r);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/log.h"
 #include "recipes/commands.h"
 #include "recipes/generate/open.h"
 #include "recipes/generate/prompts.h"
@@ -77,6 +78,9 @@ static mb_status read_prompts(struct job *j, const mb_recipe *r)
     MB_REQUIRE(r->prompt == NULL || r->prompts_file == NULL, MB_EARG,
                "prompt and prompts_file are both given (%s, %s); one is enough",
                mb_recipe_where(r, "prompt"), mb_recipe_where(r, "prompts_file"));
+    if (r->prompt != NULL && strstr(r->prompt, "\\n") != NULL)
+        mb_log_warn("prompt has a backslash and an n, which is no line break; with double quotes "
+                    "inside it is one: prompt='\"first line\\nsecond\"'");
     if (r->prompt != NULL)
         return mb_prompt_rows_add(&j->rows, r->prompt, strlen(r->prompt), j->chat);
     if (r->prompts_file != NULL)
@@ -84,7 +88,10 @@ static mb_status read_prompts(struct job *j, const mb_recipe *r)
     MB_REQUIRE(
         !isatty(STDIN_FILENO), MB_EARG,
         "nothing to answer: give prompt=TEXT, prompts_file=FILE or a text on standard input");
-    return mb_prompt_rows_stdin(&j->rows, j->chat);
+    MB_TRY(mb_prompt_rows_stdin(&j->rows, j->chat));
+    MB_REQUIRE(j->rows.at[0].text == NULL || j->rows.at[0].text[0] != '\0', MB_EDATA,
+               "standard input is empty: give prompt=TEXT, prompts_file=FILE or a text there");
+    return MB_OK;
 }
 
 /* Tokens of all prompts; *capacity is the room the longest of them and its answer need. */

@@ -39,8 +39,75 @@ static const struct {
     const char *line, *what;
 } examples[] = {
     {"mbuyu train my.yaml", "train as the recipe says"},
-    {"mpirun -np 4 mbuyu train my.yaml max_steps=100", "on four ranks, with one key changed"},
-    {"mbuyu chat out/final", "talk to the result"},
+    {"mbuyu train my.yaml max_steps=100 --ranks 2", "on two ranks, with one key changed"},
+    {"mpirun -np 8 mbuyu train my.yaml", "on the ranks of several machines"},
+    {"mbuyu generate out/final prompt='Once'", "use the result"},
+};
+
+/* What a verb's screen begins with: examples, its own options, the keys most people want. */
+static const struct {
+    const char *verb, *keys, *text;
+} guides[] = {
+    {"train",
+     "model_name_or_path datasets eval_datasets output_dir finetuning_type learning_rate "
+     "num_train_epochs per_device_train_batch_size global_batch_size max_length eval_strategy "
+     "resume_from_checkpoint",
+     "  mbuyu train my.yaml\n"
+     "  mbuyu train my.yaml --ranks 2                  two ranks here; Ctrl-C stops and saves\n"
+     "  mpirun -np 8 mbuyu train my.yaml               ranks on many machines\n"
+     "  mbuyu train my.yaml resume_from_checkpoint=auto    go on from the last checkpoint\n"},
+    {"eval", "model_name_or_path adapter_path eval_datasets datasets val_set_size max_length task",
+     "  mbuyu eval my.yaml adapter_path=out/final\n"
+     "  mbuyu eval models/gpt2 eval_datasets=[valid.jsonl]\n"},
+    {"export",
+     "model_name_or_path output_dir export_dtype max_shard_size adapter_path overwrite_output_dir",
+     "  mbuyu export model.gguf output_dir=models/mine          a GGUF file as a folder\n"
+     "  mbuyu export out/checkpoint-000200 output_dir=out/200   a run as it was at step 200\n"},
+    {"merge",
+     "model_name_or_path adapter_path output_dir export_dtype max_shard_size overwrite_output_dir",
+     "  mbuyu merge out/final output_dir=out/merged             an adapter knows its base\n"
+     "  mbuyu merge models/gpt2 adapter_path=out/final output_dir=out/merged\n"},
+    {"generate",
+     "model_name_or_path adapter_path prompt prompts_file max_new_tokens stop do_sample "
+     "temperature num_samples chat_template",
+     "  mbuyu generate models/gpt2 prompt='Once upon a time'\n"
+     "  mbuyu generate out/final prompt='\"Swahili: maji\\nEnglish:\"' 'stop=[\"\\n\"]'\n"
+     "                                        in double quotes inside the value \\n is a line break\n"
+     "  mbuyu generate out/final prompts_file=valid.jsonl >answers.jsonl\n"
+     "  echo 'Once upon a time' | mbuyu generate models/gpt2\n"
+     "\n"
+     "  --chat      a text is the message of a user, in the model's chat format; without it a text\n"
+     "              is continued as it is\n"
+     "  --json      the answer as a JSON line with its tokens; several answers are always lines\n"
+     "  --verbose   tokens per second, on standard error\n"},
+    {"chat",
+     "model_name_or_path adapter_path system_prompt chat_template max_new_tokens do_sample "
+     "temperature top_k top_p",
+     "  mbuyu chat models/SmolLM2-135M-Instruct\n"
+     "  mbuyu chat out/final do_sample=true temperature=0.7     an adapter knows its base\n"
+     "\n"
+     "  --verbose   tokens per second, on standard error\n"
+     "  A model that was trained on prompts and completions is asked with `mbuyu generate`.\n"},
+    {"verify", "",
+     "  mbuyu verify tests/data/reference/llama tests/data/reference/llama/golden.safetensors\n"
+     "\n"
+     "  golden.safetensors holds what PyTorch computed with the same model; scripts/make_reference.py\n"
+     "  wrote those in tests/data/reference.\n"
+     "\n"
+     "  --adapter DIR    a PEFT adapter to verify with (otherwise MODEL/adapter-before, if there)\n"
+     "  --device NAME    auto, cpu or cuda\n"
+     "  --dtype NAME     f32, bf16 or f16: what is computed in; bounds are wider in 16 bits\n"},
+    {"tokenize", "",
+     "  mbuyu tokenize models/gpt2 --text 'Habari yako'\n"
+     "  mbuyu tokenize models/gpt2 notes.txt --ids\n"
+     "  mbuyu tokenize models/SmolLM2-135M-Instruct --messages conversation.json\n"
+     "\n"
+     "  --text TEXT           this text; without it and FILE, standard input\n"
+     "  --messages FILE       a JSON list of messages, in the model's chat format\n"
+     "  --ids                 all ids on one line\n"
+     "  --special             with what the tokenizer puts around a text (BOS, EOS)\n"
+     "  --parse-special       special tokens written in the text are tokens\n"
+     "  --chat-template NAME  chatml, llama2, llama3, mistral or zephyr\n"},
 };
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -91,7 +158,7 @@ void mb_cmd_print_overview(FILE *out)
     print_verbs(out);
     fprintf(out, "\nA recipe is a YAML file of keys; the command line wins over it. "
                  "`mbuyu help VERB` lists a verb's\nkeys with their defaults, "
-                 "`mbuyu help keys` all of them.\n\nExit codes\n");
+                 "`mbuyu help KEY` explains one, `mbuyu help keys` all of them.\n\nExit codes\n");
     print_exit_codes("  %-4d", ";\n      ", "", out);
     fprintf(out, "\nEnvironment\n");
     for (size_t i = 0; i < COUNT(environment); i++)
@@ -119,9 +186,16 @@ mb_status mb_cmd_print_help(const mb_cmd *cmd, FILE *out)
 
     fprintf(out, "mbuyu %s - %s\n\nUsage: %smbuyu %s %s\n", cmd->verb, cmd->help,
             cmd->ranks != NULL && sections != 0 ? "[mpirun -np N] " : "", cmd->verb, cmd->usage);
+    for (size_t i = 0; i < COUNT(guides); i++)
+        if (strcmp(guides[i].verb, cmd->verb) == 0) {
+            fprintf(out, "\n%s", guides[i].text);
+            if (guides[i].keys[0] != '\0')
+                fprintf(out, "\nMost used\n");
+            mb_keys_print_some(guides[i].keys, out);
+        }
     if (sections == 0)
         return MB_OK;
-    fprintf(out, "\nKeys, as 'key: value' in RECIPE.yaml, or on the command line as key=value, "
+    fprintf(out, "\nAll keys, as 'key: value' in RECIPE.yaml, or on the command line as key=value, "
                  "a.b=value,\n--key value, ~key (forget it). Steps below 1 are a fraction of all; "
                  "'-' has no default.\n");
     mb_keys_print(sections, out);
@@ -198,6 +272,8 @@ mb_status mb_cmd_help(int argc, char **argv)
             topics[i].print(markdown);
             return MB_OK;
         }
+    if (mb_cmd_find(about) == NULL && mb_name_explain(about, stdout))
+        return MB_OK;
     if (mb_cmd_find(about) == NULL)
         return mb_cmd_unknown(about);
     return mb_cmd_print_help(mb_cmd_find(about), stdout);

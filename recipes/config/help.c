@@ -84,6 +84,45 @@ void mb_keys_print(unsigned sections, FILE *out)
     }
 }
 
+void mb_keys_print_some(const char *names, FILE *out)
+{
+    while (*names != '\0') {
+        const size_t n = strcspn(names, " ");
+
+        for (int k = 0; k < MB_N_KEYS; k++)
+            if (strncmp(mb_recipe_keys[k].name, names, n) == 0 && mb_recipe_keys[k].name[n] == '\0')
+                print_key(&mb_recipe_keys[k], out);
+        names += n + strspn(names + n, " ");
+    }
+}
+
+bool mb_name_explain(const char *name, FILE *out)
+{
+    mb_name found = mb_name_find(name);
+
+    if (found.kind == MB_NAME_UNKNOWN)
+        found = mb_dataset_name_find(name);
+    switch (found.kind) {
+    case MB_NAME_KEY:
+        if (strcmp(found.key->name, name) != 0)
+            fprintf(out, "%s is %s here:\n", name, found.key->name);
+        print_key(found.key, out);
+        return true;
+    case MB_NAME_AMBIGUOUS:
+        fprintf(out, "%s has two meanings: write %s\n", name, found.note);
+        return true;
+    case MB_NAME_LATER:
+        fprintf(out, "%s is not available in this version: %s\n", name, found.note);
+        return true;
+    case MB_NAME_IGNORED:
+        fprintf(out, "%s is not used: %s\n", name, found.note);
+        return true;
+    case MB_NAME_UNKNOWN:
+        break;
+    }
+    return false;
+}
+
 /* A table's cell: '|' would end it. */
 static void print_cell(const char *text, FILE *out)
 {

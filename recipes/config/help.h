@@ -9,6 +9,11 @@ enum { MB_SECTIONS_ALL = (1 << MB_SECTION_COUNT) - 1 };
 
 /* Name, default, meaning and what is accepted, for a terminal of 100 columns. */
 void mb_keys_print(unsigned sections, FILE *out);
+/* These keys, names apart by blanks, as mb_keys_print shows them. */
+void mb_keys_print_some(const char *names, FILE *out);
+/* What one name means: a key, another trainer's name for one, or why there is none. False: no such
+ * name. */
+bool mb_name_explain(const char *name, FILE *out);
 /* The same as Markdown tables, with the keys of a dataset's block and other trainers' names. */
 void mb_keys_print_markdown(FILE *out);
 

@@ -1,12 +1,14 @@
 /* recipes/generate/prompts.c - see recipes/generate/prompts.h. */
 #include "recipes/generate/prompts.h"
 
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/log.h"
 
-enum { MOST_STDIN_BYTES = 64 << 20, READ_BYTES = 65536 };
+enum { MOST_STDIN_BYTES = 64 << 20, READ_BYTES = 65536, PATIENCE_MS = 1000 };
 
 static mb_status new_row(mb_prompt_rows *p, mb_prompt_row **out)
 {
@@ -163,9 +165,12 @@ mb_status mb_prompt_rows_stdin(mb_prompt_rows *p, bool as_chat)
 {
     char *text = NULL;
     size_t n = 0, capacity = 0;
+    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
     ssize_t got;
     mb_status st = MB_OK;
 
+    if (poll(&in, 1, PATIENCE_MS) == 0)
+        mb_log_info("waiting for a text on standard input (or give prompt=TEXT)");
     do {
         MB_TRY_GOTO(mb_grow((void **)&text, &capacity, n + READ_BYTES, 1, "standard input"), st,
                     done);

@@ -8,6 +8,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "core/path.h"
 #include "core/rng.h"
 
 /* ---- recipe -> store ---------------------------------------------------------------------- */
@@ -149,15 +150,17 @@ static void free_sources(mb_source *s, int64_t n)
     mb_free(s);
 }
 
-static mb_status cache_dir(const mb_recipe *r, char *path, size_t size)
+/* In the folder of a run, which only training makes; NULL: nowhere. */
+static const char *cache_dir(const mb_recipe *r, char *path, size_t size)
 {
     const char *wanted = getenv("MBUYU_CACHE");
 
+    if (r->output_dir == NULL)
+        return NULL;
     if (wanted != NULL && wanted[0] != '\0')
-        snprintf(path, size, "%s", wanted);
-    else
-        snprintf(path, size, "%s/cache", r->output_dir != NULL ? r->output_dir : ".");
-    return MB_OK;
+        return wanted;
+    snprintf(path, size, "%s/cache", r->output_dir);
+    return mb_path_is_dir(r->output_dir) ? path : NULL;
 }
 
 static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const mb_task *task,
@@ -169,14 +172,13 @@ static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const 
     mb_source *source = NULL;
     mb_status st = MB_OK;
 
-    MB_TRY(cache_dir(r, cache, sizeof cache));
     MB_TRY_GOTO(mb_data_store_options(r, sets, task, tok, &o, &source), st, done);
     o.vocab_size = model->vocab;
     if (o.n_label_names == 0 && labels_of != NULL && labels_of->n_labels > 0) {
         o.label_names = (const char *const *)labels_of->label_name;
         o.n_label_names = labels_of->n_labels;
     }
-    o.cache_dir = r->output_dir != NULL ? cache : NULL;
+    o.cache_dir = cache_dir(r, cache, sizeof cache);
     MB_TRY_GOTO(mb_store_build(&o, comm, out), st, done);
     mb_store_log(*out, what);
 done:

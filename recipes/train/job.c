@@ -347,12 +347,44 @@ static mb_status open_data(mb_job *j, const mb_model_config *c, int64_t micro_un
     return MB_OK;
 }
 
+static mb_status look_at_output(mb_job *j)
+{
+    char **names = NULL;
+    size_t n = 0;
+
+    if (mb_path_is_dir(j->recipe->output_dir))
+        MB_TRY(mb_path_list(j->recipe->output_dir, &names, &n));
+    mb_path_list_free(names, n);
+    j->fresh_output = n == 0;
+    return MB_OK;
+}
+
+/* A run that never began leaves nothing in a folder that was empty; after a dry run the rows stay. */
+static mb_status clear_output(const mb_job *j)
+{
+    const char *dir = j->recipe->output_dir;
+    char path[MB_PATH_MAX];
+
+    if (j->use != MB_JOB_TRAIN || j->checkpoints == NULL || !j->fresh_output ||
+        (j->opened && !j->recipe->dry_run))
+        return MB_OK;
+    if (!j->opened) {
+        MB_TRY(mb_path_join(path, sizeof path, dir, "cache"));
+        MB_TRY(mb_path_remove_tree(path));
+    }
+    MB_TRY(mb_path_join(path, sizeof path, dir, ".lock"));
+    MB_TRY(mb_path_remove_tree(path));
+    rmdir(dir); /* unless something is in it */
+    return MB_OK;
+}
+
 /* The folder is locked before anything is read from it, and before the model is loaded. */
 static mb_status open_output(mb_job *j)
 {
     const mb_checkpoints_options o = {.output_dir = j->recipe->output_dir,
                                       .keep = (int)j->recipe->save_total_limit};
 
+    MB_TRY(mb_comm_agree(j->comm, j->comm->rank == 0 ? look_at_output(j) : MB_OK));
     MB_TRY(mb_checkpoints_open(j->mesh->parts, &o, &j->checkpoints));
     MB_TRY(mb_comm_agree(j->comm, mb_job_resume(j)));
     if (j->resumed_from != NULL)
@@ -385,6 +417,8 @@ static mb_status fill(mb_job *j, const mb_model_config *c)
     MB_TRY(mb_comm_agree(j->comm, open_optimizer(j)));
     if (j->resumed_from != NULL)
         MB_TRY(mb_job_restore(j));
+    if (j->recipe->dry_run)
+        return MB_OK;
     MB_TRY(mb_comm_agree(j->comm, open_sinks(j)));
     MB_TRY(mb_comm_agree(j->comm, write_resolved_recipe(j)));
     return mb_job_profile_start(j);
@@ -523,6 +557,7 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
     j->library_bytes = mb_memory_own();
     if (st == MB_OK)
         st = open_for(j);
+    j->opened = st == MB_OK;
     if (st == MB_OK)
         *out = j;
     else
@@ -535,6 +570,8 @@ void mb_job_close(mb_job *j)
     if (j == NULL)
         return;
     if (j->sinks != NULL && mb_sinks_close(&j->sinks) != MB_OK)
+        mb_log_warn("%s", mb_status_sentence());
+    if (clear_output(j) != MB_OK && j->opened)
         mb_log_warn("%s", mb_status_sentence());
     mb_checkpoints_close(j->checkpoints);
     mb_profile_free(j->profile);

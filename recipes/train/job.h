@@ -80,6 +80,8 @@ typedef struct mb_job {
     int64_t peak_bytes;       /* measured, without libraries */
     int64_t step_allocations; /* requests for memory inside steps: 0 */
     bool save_aside;          /* checkpoints are written in the background, from a copy */
+    bool fresh_output;        /* output_dir was not there, or empty */
+    bool opened;              /* ready for the first step */
     bool stopped;             /* asked to stop: saved, to be requeued */
 } mb_job;
 

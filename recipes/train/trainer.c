@@ -410,8 +410,11 @@ static mb_status stopped(const mb_job *j)
 mb_status mb_job_train(mb_job *j)
 {
     MB_TRY(start(j));
-    if (j->recipe->dry_run)
+    if (j->recipe->dry_run) {
+        mb_log_info("dry run: nothing was trained or written but %s/cache, the rows as tokens",
+                    j->recipe->output_dir);
         return MB_OK;
+    }
     MB_TRY(loop(j));
     MB_TRY(finish(j));
     return j->stopped ? stopped(j) : MB_OK;

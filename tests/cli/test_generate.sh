@@ -107,6 +107,9 @@ same 'a stop text' "${whole%%33*}" "$short"
 expect 0 '"finish_reason":"context"' -- "$m" generate "$model" prompt=x max_new_tokens=1000 \
     --json max_length=20
 
+mkdir -p "$work/run/final"
+: >"$work/run/recipe.resolved.yaml"
+
 # --- adapters
 lora=$MB_TEST_DATA/reference/lora-llama
 base=$("$m" generate "$lora" prompt='Once upon a time' max_new_tokens=12 --json)
@@ -118,7 +121,19 @@ sed -i "s|\"base_model_name_or_path\": *[^,]*|\"base_model_name_or_path\": \"$lo
     "$work/adapter/adapter_config.json"
 same 'an adapter folder as model' "$tuned" \
     "$("$m" generate "$work/adapter" prompt='Once upon a time' max_new_tokens=12 --json)"
-sed -i "s|\"$lora\"|\"no/such/base\"|" "$work/adapter/adapter_config.json"
+# merge and export take it too, into a folder of its own
+for verb in merge export; do
+    "$m" $verb "$work/adapter" output_dir="$work/$verb" 2>"$work/err" || fail "$verb an adapter: $(cat "$work/err")"
+    same "$verb an adapter" "$(completion <<<"$tuned")" \
+        "$("$m" generate "$work/$verb" prompt='Once upon a time' max_new_tokens=12 --json | completion)"
+    expect 2 'holds a model' "output_dir=$work/$verb-merged" -- "$m" $verb "$work/adapter" output_dir="$work/$verb"
+done
+expect 0 '' -- "$m" merge "$work/adapter" output_dir="$work/merge" overwrite_output_dir=true
+expect 2 'holds a training run' -- "$m" merge "$work/adapter" output_dir="$work/run"
+mkdir -p "$work/moved" && cp -r "$work/adapter" "$work/moved/final" && cp -r "$lora" "$work/moved/base"
+sed -i "s|\"$lora\"|\"no/such/base\"|" "$work/adapter/adapter_config.json" "$work/moved/final/adapter_config.json"
+same 'an adapter moved together with its base' "$tuned" \
+    "$("$m" generate "$work/moved/final" prompt='Once upon a time' max_new_tokens=12 --json)"
 expect 4 'no/such/base' 'adapter_path=' -- "$m" generate "$work/adapter" prompt=x
 
 # --- chat
@@ -142,7 +157,8 @@ gen prompt='Habari?' --chat chat_template=chatml system_prompt='Be short.' | cmp
 printf '//reset\n/save %s/t.jsonl' "$work" | talk >/dev/null 2>&1
 grep -q '"content":"/reset"' "$work/t.jsonl" || fail '//'
 printf '/help\n' | talk 2>&1 | grep -q -- '/system' || fail '/help'
-printf '/nothing\n' | talk >/dev/null 2>"$work/err" && fail 'an unknown command'
+printf '/nothing\n/quit\nnever read\n' | talk >"$work/out" 2>"$work/err" || fail 'an unknown command ends a chat'
+[ ! -s "$work/out" ] || fail "/quit: $(cat "$work/out")"
 grep -q 'no command /nothing' "$work/err" || fail 'an unknown command is not named'
 printf 'x\n' | talk max_length=8 >/dev/null 2>"$work/err"
 [ "$? $(grep -c '/reset' "$work/err")" = '3 1' ] || fail 'a conversation that does not fit'
@@ -158,7 +174,10 @@ expect 2 'top_p' -- "$m" generate "$model" prompt=x top_p=2
 expect 2 'max_new_token' -- "$m" generate "$model" prompt=x max_new_token=2
 expect 2 'nothing' 'chat_template' -- "$m" chat "$model" chat_template=nothing
 expect 2 'empty text' -- "$m" generate "$model" prompt=x 'stop=[""]'
-expect 3 'prompt 1 is empty' -- "$m" generate "$model"
+expect 3 'standard input is empty: give prompt=TEXT' -- "$m" generate "$model"
+expect 3 'prompt 1 is empty' -- "$m" generate "$model" prompt=
+expect 0 'which is no line break' -- "$m" generate "$model" prompt='a\nb'
+[ -z "$(gen prompt='"a\nb"' 2>&1 >/dev/null)" ] || fail 'a line break in quotes is warned about'
 expect 3 'prompt 1 has' 'tokens' -- "$m" generate "$model" prompt="$(printf 'a b c %.0s' {1..200})"
 expect 3 'bad.txt:1' 'UTF-8' -- "$m" generate "$model" prompts_file="$work/bad.txt"
 expect 3 'bad.jsonl:2' '"messages"' -- "$m" generate "$model" prompts_file="$work/bad.jsonl"
@@ -169,6 +188,11 @@ expect 3 '.txt, .jsonl and .json' -- "$m" generate "$model" prompts_file="$work/
 expect 4 'chat_template' -- "$m" generate "$model" prompt=x --chat
 expect 4 'chat_template' -- "$m" chat "$model"
 expect 4 '' -- "$m" generate "$MB_TEST_DATA/reference/bert-mlm" prompt=x
+expect 2 'there is no recipe, model folder or .gguf file hello' 'prompt="hello"' -- "$m" generate "$model" hello
+expect 2 'there is no recipe, model folder or .gguf file nosuch' -- "$m" chat nosuch
+expect 4 "run is the folder of a run; its model is $work/run/final" -- "$m" chat "$work/run"
+expect 4 'there is no folder org/name' 'hf download org/name --local-dir models/name' -- \
+    "$m" chat model_name_or_path=org/name
 expect 2 'no/such' -- "$m" generate no/such prompt=x
 expect 4 'no/such' -- "$m" generate model_name_or_path=no/such prompt=x
 if [ -w /dev/full ]; then

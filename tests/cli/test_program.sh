@@ -89,14 +89,34 @@ expect 0 "r.yaml:3:1" 'command line' -- "$m" config "$work/r.yaml" seed=1 --wher
     fail 'digests differ'
 
 # validate: recipe 2, data 3, model 4
-expect 4 'there is no model directory' 'r.yaml:1:1' -- "$m" validate "$work/r.yaml"
+expect 4 'there is no model folder or .gguf file models/x' 'r.yaml:1:1' 'hf download ORG/x --local-dir models/x' -- "$m" validate "$work/r.yaml"
 expect 3 'there is no file data.jsonl' 'r.yaml:4:1' -- "$m" validate "$work/r.yaml" base_model="$work"
 expect 2 'needs output_dir' -- "$m" validate "$work/r.yaml" '~output_dir'
+for verb in validate plan inspect train eval; do # one sentence for all
+    expect 4 "mbuyu: command line: there is no folder org/name; mbuyu does not download models yet" \
+        'hf download org/name --local-dir models/name' -- "$m" $verb "$work/r.yaml" base_model=org/name
+done
+expect 3 'mbuyu: command line: there is no file x.jsonl' -- "$m" validate "$work/r.yaml" base_model="$work" 'datasets=[x.jsonl]'
+expect 2 'mbuyu train needs model_name_or_path (model directory' -- "$m" train
+expect 2 'mbuyu plan needs model_name_or_path' -- "$m" plan
+expect 2 'mbuyu train needs datasets (files to train on, as paths or as blocks);' -- "$m" validate "$work/r.yaml" '~datasets'
+expect 2 'per_device_train_batch_size' 'per_device_eval_batch_size' -- "$m" config per_device_batch_size=2
+expect 2 'data.jsonl looks like data' 'datasets=[data.jsonl]' -- "$m" train data.jsonl
+expect 0 'learning_rate ' 'lr is learning_rate here' -- "$m" help lr
+expect 0 'completion_suffix is empty' -- "$m" help add_eos
+expect 0 'part of the file' -- "$m" help split
+expect 2 "unknown verb 'learning_rat'" -- "$m" help learning_rat
+for verb in generate chat; do
+    "$m" help $verb | grep -A 4 'Most used' | grep -q prompt || fail "help $verb does not begin with what matters"
+    expect 0 '--verbose' -- "$m" $verb --help
+done
+expect 0 'is a line break' '--chat' '--json' -- "$m" help generate
+expect 0 '--device' '--dtype' 'scripts/make_reference.py' -- "$m" help verify
 echo '{"text": "a"}' >"$work/data.jsonl"
 expect 0 'in order' -- "$m" validate "$work/r.yaml" base_model="$work" \
     datasets="$work/data.jsonl"
 for recipe in "$root"/recipes/configs/*.yaml; do
-    expect 4 'there is no model' -- "$m" validate "$recipe" model_name_or_path="$work/none"
+    expect 4 'there is no model folder' -- "$m" validate "$recipe" model_name_or_path="$work/none"
     head -1 "$recipe" | grep -q '^# ' || fail "$recipe does not say what it is"
 done
 
