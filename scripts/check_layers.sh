@@ -40,6 +40,7 @@ wrappers='
     cuda_runtime.h core/cuda/cuda.h
     cublasLt.h    core/cuda/gemm.cu
     dnnl.h        core/cpu/gemm_onednn.c
+    malloc.h      core/alloc.c
     jansson.h     core/json.c
     openssl/evp.h core/digest.c
     mpi.h         dist/comm_mpi.c
@@ -77,7 +78,7 @@ call() { # call WHY PATTERN EXCEPT FOLDER...: PATTERN as a whole word before "("
 call 'memory comes from core/alloc.h' 'malloc|calloc|realloc|free|strdup|strndup|asprintf|mmap|aligned_alloc|posix_memalign' \
     'core/alloc\.c' core autograd optim dist recipes
 call 'only recipes/ talks on standard output' 'printf|puts|putchar' 'none' core autograd optim dist
-call 'only main ends the process' 'exit|_exit|abort' 'recipes/main\.c|core/status\.c|dist/launch\.c|dist/stop\.c' core autograd optim dist recipes
+call 'only main ends the process' 'exit|_exit|abort' 'recipes/main\.c|core/status\.c|dist/launch\.c|dist/ranks\.c|dist/stop\.c' core autograd optim dist recipes
 call 'unsafe or not thread-safe' 'strcpy|strcat|sprintf|vsprintf|strtok|gets|atoi|atol|atof|rand|srand|gmtime|localtime|alloca|assert' \
     'none' core autograd optim dist recipes
 

@@ -307,7 +307,7 @@ bad 7 'file-not-folder' output_dir="$work/file-not-folder/out"
 bad 7 '/proc/mbuyu' output_dir=/proc/mbuyu
 judge 7 'file-not-folder' "$MBUYU" export "$cases/llama" output_dir="$work/file-not-folder"
 judge 2 'is the base model itself' "$MBUYU" export "$work/m" model_name_or_path="$cases/llama" \
-    output_dir="$cases/llama"
+    output_dir="$cases/llama" overwrite_output_dir=true
 judge 2 'needs adapter_path' "$MBUYU" merge "$cases/llama" output_dir="$work/merged"
 judge 2 'needs output_dir' "$MBUYU" export "$cases/llama"
 
