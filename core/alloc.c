@@ -24,6 +24,13 @@ void mb_alloc_init(void)
 #endif
 }
 
+void mb_alloc_trim(void)
+{
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+    malloc_trim(0);
+#endif
+}
+
 static _Atomic int64_t n_requests, live_bytes;
 static _Atomic int64_t fail_at = -1; /* -1: the environment was not asked yet; 0: never */
 

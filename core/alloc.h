@@ -16,6 +16,8 @@
  * do. Left to itself glibc learns from the first of them to keep up to 32 MiB per thread, in holes
  * that grow with every checkpoint and that no plan knows. */
 void mb_alloc_init(void);
+/* After much work of a library: what it freed in small blocks goes back to the system too. */
+void mb_alloc_trim(void);
 
 /* Zeroed bytes; the caller owns *out and gives it to mb_free. Zero bytes give a valid pointer.
  * MB_ENOMEM says `what` was being made and how much was asked for. */

@@ -461,6 +461,7 @@ mb_status mb_checkpoint_load(const char *path, mb_zero *z)
         mb_free(l.done[i]);
     mb_free(l.by_name);
     mb_json_free(doc);
+    mb_h5_tidy();
     st = mb_comm_agree(comm, st);
     if (st == MB_OK) {
         *mb_zero_history_of(z) = info.history;

@@ -172,6 +172,7 @@ static mb_status write_common(struct mb_save_job *j)
     MB_TRY(mb_state_image(&j->info, &j->layout, &bytes, &n));
     MB_TRY(write_file(j, "state.h5", bytes, n));
     MB_TRY(mb_model_image(&j->layout, &j->info, &bytes, &n));
+    note_memory(j);
     MB_TRY(write_file(j, "model.h5", bytes, n));
     MB_TRY(mb_strdup(j->info.recipe_yaml, &text));
     return write_file(j, "recipe.yaml", text, strlen(text));
@@ -199,6 +200,7 @@ static void *run(void *arg)
         snprintf(j->sentence, sizeof j->sentence, "%s", mb_status_sentence());
         mb_status_clear();
     }
+    mb_h5_tidy();
     atomic_store(&c->progress, j->st == MB_OK ? WRITTEN : FAILED);
     return NULL;
 }
@@ -411,6 +413,12 @@ size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind,
     return (size_t)own * sizeof(float) + mb_optim_state_bytes(kind, own);
 }
 
+/* model.h5 while HDF5 holds it open: so much for each tensor of each set, as measured. */
+static size_t model_bytes(const mb_flat *flat, const mb_optim_kind *kind)
+{
+    return (size_t)flat->n_segments * (size_t)(1 + kind->n_states) * (21 << 10);
+}
+
 size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb_flat *flat,
                                  const mb_optim_kind *kind, int rank, int size)
 {
@@ -420,7 +428,9 @@ size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb
 
     for (int i = 0; i < kind->n_states; i++)
         widened = widened || kind->dtype[i] != MB_DTYPE_F32;
-    return image_bytes(data) + (widened ? data : 0);
+    const size_t pieces = image_bytes(data) + (widened ? data : 0);
+    const size_t model = rank == 0 ? model_bytes(flat, kind) : 0;
+    return pieces > model ? pieces : model;
 }
 
 static mb_status open_folder(mb_checkpoints *c)

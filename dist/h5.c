@@ -264,6 +264,12 @@ mb_status mb_h5_close_image(mb_h5 *f, void **bytes, size_t *n)
 #define TEXT(x)    #x
 #define TEXT_OF(x) TEXT(x)
 
+void mb_h5_tidy(void)
+{
+    H5garbage_collect();
+    mb_alloc_trim();
+}
+
 const char *mb_h5_library(void)
 {
     return "HDF5 " TEXT_OF(H5_VERS_MAJOR) "." TEXT_OF(H5_VERS_MINOR) "." TEXT_OF(H5_VERS_RELEASE);

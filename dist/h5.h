@@ -100,6 +100,8 @@ typedef struct mb_h5_block {
 int mb_h5_blocks(int ndim, const int64_t *dim, int64_t from, int64_t n,
                  mb_h5_block out[2 * MB_MAX_DIMS - 1]);
 
+/* Gives back the memory that HDF5 keeps for later, when nothing is open. */
+void mb_h5_tidy(void);
 const char *mb_h5_library(void); /* "HDF5 1.10.8" */
 
 #endif

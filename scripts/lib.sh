@@ -2,7 +2,9 @@
 # scripts/lib.sh - what the scripts share; sourced, not run. Sets `root` (the source folder) and:
 #
 #     need_packages PACKAGE...     install Debian packages that are missing
-#     build FOLDER [CMAKE ARG...]  configure and build
+#     build FOLDER [CMAKE ARG...]  configure and build, saying how far it is
+#     progress TOTAL               passes lines on and says how many of TOTAL there were
+#     has_gpu                      is there an NVIDIA GPU?
 #     stage NAME                   ends the stage before, prints its seconds, starts another
 #     cores                        processors this process may use
 #     die SENTENCE
@@ -67,15 +69,54 @@ cores() {
     nproc
 }
 
+has_gpu() {
+    [ -e /dev/nvidia0 ] || nvidia-smi -L >/dev/null 2>&1
+}
+
+# On a terminal the last line of it, elsewhere a line for every tenth.
+show_progress() { # show_progress DONE TOTAL WHAT
+    if [ -t 2 ]; then
+        printf '\r   %d of %d %s ' "$1" "$2" "$3" >&2
+        [ "$1" -lt "$2" ] || printf '\n' >&2
+    elif [ $(($1 * 10 / $2)) -gt $((($1 - 1) * 10 / $2)) ]; then
+        printf '   %d of %d %s\n' "$1" "$2" "$3" >&2
+    fi
+}
+
+progress() { # progress TOTAL WHAT
+    local line done=0
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        done=$((done + 1))
+        show_progress $done "$1" "$2"
+    done
+}
+
+# Ninja's lines begin with [3/180], make's with [ 2%]; all of them go to the log.
+watch_build() { # watch_build LOG
+    local line shown=0
+    while IFS= read -r line; do
+        printf '%s\n' "$line" >>"$1"
+        if [[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]]; then
+            show_progress "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" files
+        elif [[ $line =~ ^\[\ *([0-9]+)%\] ]] && [ "${BASH_REMATCH[1]}" -gt "$shown" ]; then
+            shown=${BASH_REMATCH[1]}
+            show_progress "$shown" 100 percent
+        fi
+    done
+}
+
 build() {
     local folder=$1 generator=()
     shift
     mkdir -p "$folder"
+    printf 'its log: %s\n' "$folder/build.log"
+    : >"$folder/build.log"
     command -v ninja >/dev/null && [ ! -f "$folder/Makefile" ] && generator=(-G Ninja)
     {
         cmake -S "$root" -B "$folder" "${generator[@]}" "$@" &&
             cmake --build "$folder" -j "$(cores)" --target "${build_targets:-all}"
-    } >"$folder/build.log" 2>&1 || {
+    } 2>&1 | watch_build "$folder/build.log" || {
         tail -n 60 "$folder/build.log" >&2
         die "the build in $folder failed; all of its output is in $folder/build.log"
     }

