@@ -311,6 +311,17 @@ judge 2 'is the base model itself' "$MBUYU" export "$work/m" model_name_or_path=
 judge 2 'needs adapter_path' "$MBUYU" merge "$cases/llama" output_dir="$work/merged"
 judge 2 'needs output_dir' "$MBUYU" export "$cases/llama"
 
+# a run that never began leaves nothing; a dry run the rows; eval and plan make no folder
+bad 3 'none would be left' output_dir="$work/never" val_set_size=8 eval_strategy=epoch
+bad 4 'none' output_dir="$work/never" model_name_or_path="$work/none"
+bad 0 '' output_dir="$work/dry" dry_run=true
+[ "$(ls -A "$work/dry")" = cache ] || fail "a dry run leaves $(ls -A "$work/dry")"
+for verb in eval plan; do
+    MBUYU_LOG=info "$MBUYU" $verb "${good[@]}" output_dir="$work/never" >/dev/null 2>"$work/err" || fail "$verb: $(cat "$work/err")"
+    [ $verb = plan ] || grep -q 'there are no eval_datasets' "$work/err" || fail "eval does not say of what: $(cat "$work/err")"
+done
+[ ! -e "$work/never" ] || fail "left in a folder of no run: $(find "$work/never")"
+
 run=$work/run
 bad 0 '' output_dir="$run" save_strategy=steps save_steps=1
 bad 7 'run holds checkpoints up to step 2 of an earlier run' output_dir="$run"

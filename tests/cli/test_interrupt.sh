@@ -34,8 +34,8 @@ typed() {
     shift 2
     rm -f keyboard typed.log
     mkfifo keyboard
-    printf '%q ' "$@" >command
-    timeout 120 script -qec "bash command" /dev/null <keyboard >typed.log 2>&1 &
+    printf '%q ' "$@" >typed.sh
+    timeout 120 script -qec "bash typed.sh" /dev/null <keyboard >typed.log 2>&1 &
     terminal=$!
     exec 7>keyboard
     seen "$pattern" && printf '\003' >&7
