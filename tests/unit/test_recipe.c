@@ -414,9 +414,6 @@ static const struct {
     {"load_best_model_at_end: true\neval_strategy: steps\neval_steps: 30\nsave_steps: 100\n",
      "",
      {"t.yaml:1:1: ", "save_steps (100) a multiple of eval_steps (30)"}},
-    {"overwrite_output_dir: true\nresume_from_checkpoint: auto\n",
-     "",
-     {"t.yaml:1:1: ", "keep one"}},
     {"prompt: a\nprompts_file: b\n", "", {"t.yaml:2:1: ", "prompt (t.yaml:1:1)"}},
     {"lr_scheduler_type: cosine_with_min_lr\n", "", {"t.yaml:1:1: ", "min_lr"}},
     {"lr_scheduler_type: wsd\n", "", {"t.yaml:1:1: ", "num_decay_steps"}},
@@ -431,7 +428,7 @@ static const struct {
      {"t.yaml:1:1: ", "the environment has no MB_TEST_NONE"}},
     {"output_dir: ${run_name\n", "", {"t.yaml:1:1: ", "without a '}'"}},
     {"output_dir: ${run_name}\nrun_name: ${output_dir}\n", "", {"refers to itself"}},
-    {"", "seed", {"there is no recipe file seed", "key=value"}},
+    {"", "seed", {"there is no recipe, model folder or .gguf file seed", "key=value"}},
     {"", "/tmp/none.yaml", {"there is no recipe file /tmp/none.yaml"}},
     {"", "a.yaml b.yaml", {"two recipe files, a.yaml and b.yaml"}},
     {"", "--learning-rate", {"--learning-rate has no value"}},
@@ -443,6 +440,20 @@ static const struct {
     {"", "~datasets.0", {"there is no '0' to remove"}},
     {"", "stop=[a", {"command line:", "not YAML"}},
 };
+
+/* merge and export may overwrite by a recipe that resumes; a run may not do both */
+static void a_start_cannot_overwrite_and_resume(void **state)
+{
+    mb_recipe *r = NULL;
+
+    assert_int_equal(load("overwrite_output_dir: true\nresume_from_checkpoint: auto\n", "", &r),
+                     MB_OK);
+    assert_int_equal(mb_recipe_check_start(r), MB_EARG);
+    assert_non_null(strstr(mb_status_sentence(), "t.yaml:1:1: "));
+    assert_non_null(strstr(mb_status_sentence(), "keep one"));
+    mb_status_clear();
+    mb_recipe_free(r);
+}
 
 static void wrong_recipes_have_a_sentence_with_the_place(void **state)
 {
@@ -732,6 +743,7 @@ int main(void)
         cmocka_unit_test(files_and_models_can_stand_alone),
         cmocka_unit_test(references_are_replaced),
         cmocka_unit_test(null_means_not_given),
+        cmocka_unit_test(a_start_cannot_overwrite_and_resume),
         cmocka_unit_test(wrong_recipes_have_a_sentence_with_the_place),
         cmocka_unit_test(printed_recipes_read_back_the_same),
         cmocka_unit_test(keys_can_be_set_by_the_program),
