@@ -56,6 +56,7 @@ static mb_status state_to_json(const mb_job *j, mb_json out)
                                 *(const double *)((const char *)&j->at + reals[i].offset)));
     MB_TRY(mb_json_set_string(out, "base_digest", j->base_digest));
     MB_TRY(mb_json_set_string(out, "hardware", hardware(j)));
+    MB_TRY(mb_json_set_string(out, "computed_in", mb_dtype_name(j->dtype)));
     MB_TRY(mb_json_set_string(out, "data_digest", j->data->store->digest));
     return mb_json_set_string(out, "version", MB_VERSION);
 }
@@ -189,6 +190,27 @@ static mb_status same_hardware(const mb_job *j, mb_json state, const char *path)
     return MB_OK;
 }
 
+/* A run goes on in the type it began in, where the recipe leaves that open: another start may say
+ * zero_stage 0, and another machine may be without bf16 instructions. */
+static mb_status same_type(mb_job *j, mb_json in, const char *path)
+{
+    const bool open = j->recipe->bf16 == MB_AUTO && j->recipe->fp16 == MB_AUTO;
+    const bool host = mb_device_is_host(j->device);
+    const char *was = NULL;
+    mb_dtype d;
+
+    MB_TRY(mb_json_get_string(in, "computed_in", "", &was));
+    if (j->use != MB_JOB_TRAIN || !open || !mb_dtype_from_name(was, &d) || d == j->dtype)
+        return MB_OK;
+    if ((host && d == MB_DTYPE_F16) || (!host && d == MB_DTYPE_BF16 && !j->device->has_bf16)) {
+        mb_log_warn("%s was computed in %s, which is not to be had here: the run goes on in %s",
+                    path, was, mb_dtype_name(j->dtype));
+        return MB_OK;
+    }
+    j->dtype = d;
+    return MB_OK;
+}
+
 static mb_status take_state(mb_job *j, const mb_checkpoint_info *info, const char *path)
 {
     mb_json_doc *doc = NULL;
@@ -198,6 +220,7 @@ static mb_status take_state(mb_job *j, const mb_checkpoint_info *info, const cha
     MB_TRY(mb_json_parse(info->state_json, strlen(info->state_json), path, 0, MB_EIO, &doc));
     MB_TRY_GOTO(state_from_json(j, mb_json_root(doc)), st, done);
     MB_TRY_GOTO(same_hardware(j, mb_json_root(doc), path), st, done);
+    MB_TRY_GOTO(same_type(j, mb_json_root(doc), path), st, done);
     MB_TRY_GOTO(mb_json_get_string(mb_json_root(doc), "base_digest", "", &base), st, done);
     MB_TRY_GOTO(mb_json_get_string(mb_json_root(doc), "data_digest", "", &data), st, done);
     snprintf(j->data_digest, sizeof j->data_digest, "%s", data);

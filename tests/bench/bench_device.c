@@ -290,6 +290,7 @@ static void free_operands(operands *o)
 {
     mb_tensor *t = (mb_tensor *)o;
 
+    o->m_half = o->v_half = o->m_codes = o->v_codes = (mb_tensor){0}; /* of m and v */
     for (size_t i = 0; i < sizeof *o / sizeof *t; i++)
         release(&t[i]);
 }

@@ -192,7 +192,7 @@ for way in 'cpu cuda 3 2' 'llama cpu 4 3' 'llama-4-3-dp_shard_size=2 cpu 1 1' 'l
     grep -q 'was saved on other hardware (.*mbuyu emulator, sm_80.*): the run goes on' log ||
         fail "$way: the hardware changed and nobody says so: $(cat log)"
     near cpu "$out" 1e-5 "$way"
-    near_weights cpu/final/model.safetensors "$out/final/model.safetensors" 2e-5 "$way"
+    near_weights cpu/final/model.safetensors "$out/final/model.safetensors" 5e-5 "$way"
     printf 'from %s on %s, %d ranks at stage %d: weights %s apart at the end\n' "${word[@]}" "$apart"
 done
 for way in 'llama-4-3 cuda 1 2' 'llama cuda 3 3'; do # on the GPU from end to end: the same bits
@@ -252,10 +252,10 @@ MBUYU_EMU_DEVICES=1 refused bad '' 4 'process 1 of this node has no GPU of its o
 MBUYU_EMU_DEVICES=0 refused bad '' 4 'no GPU' 1
 MBUYU_EMU_DRIVER=11000 refused bad '' 4 'driver is too old' 1
 MBUYU_NCCL_LIBRARY=$work/none.so refused bad '' 4 'several GPUs need NCCL' 2
-MBUYU_EMU_MEMORY=4194304 refused bad '.lock cache ' 5 'needs [0-9]+ MiB on each GPU, [0-9]+ of 4 MiB.*zero_stage=2' 2
-MBUYU_EMU_MEMORY=4194304 refused bad '.lock cache ' 5 'needs [0-9]+ MiB on each GPU' 1
+MBUYU_EMU_MEMORY=4194304 refused bad '' 5 'needs [0-9]+ MiB on each GPU, [0-9]+ of 4 MiB.*zero_stage=2' 2
+MBUYU_EMU_MEMORY=4194304 refused bad '' 5 'needs [0-9]+ MiB on each GPU' 1
 grep -q zero_stage log && fail "there is nothing to share on one rank: $(cat log)"
-refused bad '.lock cache ' 2 "device is the text 'gpu'" 1 device=gpu
+refused bad '' 2 "device is the text 'gpu'" 1 device=gpu
 "$MBUYU" verify "$cases/llama" "$cases/llama/golden.safetensors" --device gpu >out 2>log
 [ $? = 2 ] || fail "verify on a gpu: $(cat log)"
 MBUYU_EMU_DEVICES=0 "$MBUYU" verify "$cases/llama" "$cases/llama/golden.safetensors" --device cuda >out 2>log

@@ -154,7 +154,7 @@ while [ $number -lt $((kills + 6)) ] && { [ $counted -lt "$kills" ] || [ $in_sav
     [ $number = 0 ] && place=start # before there is any checkpoint
     keys=()
     [ $((number % 4)) = 3 ] && keys+=(save_async=false)
-    [ $((number % 5)) = 4 ] && keys+=(zero_stage=0)
+    [ $((number % 5)) = 4 ] && keys+=(zero_stage=3)
     [ $((number % 3)) = 2 ] && keys+=(gradient_checkpointing=true)
     kill_once $((number + 1)) "${ranks_of[number % ${#ranks_of[@]}]}" $place $((number % 3)) "${keys[@]}"
     number=$((number + 1))

@@ -132,6 +132,22 @@ for kind in adamw_bf16 adamw_8bit; do
 done
 printf 'adamw_bf16, adamw_8bit on 1 and 3 ranks, and resumed on 2: the same bits\n'
 
+# --- a run goes on in the type it began in: stage 0, which is float32's, does not change that
+one llama began 2 reduction=exact save_steps=10
+read -ra more <<<"${keys[llama]}"
+rm -rf on && cp -r began on && rm -r on/checkpoint-000020 on/final
+train 2 "${common[@]}" "${pairs[@]}" "${more[@]}" reduction=exact output_dir=on save_steps=10 bf16=auto \
+    resume_from_checkpoint=auto && fail 'bf16: auto went on with what bf16: false began'
+if "$MBUYU" env | grep -q avx512_bf16; then
+    one llama began 2 reduction=exact save_steps=10 bf16=auto overwrite_output_dir=true
+    rm -rf on && cp -r began on && rm -r on/checkpoint-000020 on/final
+    train 2 "${common[@]}" "${pairs[@]}" "${more[@]}" reduction=exact output_dir=on save_steps=10 bf16=auto \
+        resume_from_checkpoint=auto zero_stage=0 && fail 'stage 0 went on with what was begun in bf16'
+    grep -q 'computes in float32' log || fail "stage 0 after bf16: $(cat log)"
+    one llama on 3 reduction=exact save_steps=10 bf16=auto resume_from_checkpoint=auto zero_stage=2
+    same_run began on 'begun in bf16, gone on'
+fi
+
 # --- every rank keeps its share of the optimizer's state, and at most a grain more
 "$helpers/checkpoint_digest" llama-3/checkpoint-000020 --shares >shares
 awk '{ rank[NR] = $2; total += $2 }
