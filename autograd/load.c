@@ -135,8 +135,9 @@ static mb_status store(const mb_model *m, const mb_weight *w, const mb_tensor *v
     return value->data == w->value.data ? MB_OK : mb_weight_write(m, w, mb_f32(value));
 }
 
-static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int64_t at,
-                          mb_weight *w, mb_exec *ex, mb_arena *scratch)
+/* Tensor `at` of the file, as this model's weight. */
+static mb_status read_value(const mb_model *m, mb_tensor_file *f, const char *path, int64_t at,
+                            const mb_weight *w, mb_exec *ex, mb_arena *scratch, mb_tensor *value)
 {
     const mb_tensor_info *info = mb_tensor_file_info(f, at);
     const mb_tensor found = mb_tensor_of(NULL, MB_DTYPE_F32, info->ndim, info->dim);
@@ -146,15 +147,42 @@ static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int6
                "%s: tensor '%s' has shape %s; this model's %s needs %s", path, info->name,
                mb_tensor_shape(&found, a, sizeof a), w->name,
                mb_tensor_shape(&w->value, b, sizeof b));
+    MB_TRY(mb_load_f32(f, at, ex, scratch, value));
+    if (mb_tensor_file_gguf(f) != NULL && (w->row->flags & (MB_W_ROPE_Q | MB_W_ROPE_K)) != 0)
+        MB_TRY(unpermute(m, value, scratch));
+    return MB_OK;
+}
+
+static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int64_t at,
+                          mb_weight *w, mb_exec *ex, mb_arena *scratch)
+{
     const size_t mark = mb_arena_used(scratch);
     mb_tensor value;
+
     MB_TRY(host_value(m, w, scratch, &value));
-    MB_TRY(mb_load_f32(f, at, ex, scratch, &value));
-    if (mb_tensor_file_gguf(f) != NULL && (w->row->flags & (MB_W_ROPE_Q | MB_W_ROPE_K)) != 0)
-        MB_TRY(unpermute(m, &value, scratch));
+    MB_TRY(read_value(m, f, path, at, w, ex, scratch, &value));
     MB_TRY(store(m, w, &value));
     mb_arena_rewind(scratch, mark);
     return MB_OK;
+}
+
+mb_status mb_model_read_file(const mb_model *m, const mb_weight *w, mb_tensor_file *f,
+                             const char *path, mb_exec *ex, float *to)
+{
+    const int64_t at = find_weight(m, f, w);
+    mb_arena *scratch = NULL;
+    mb_tensor value = w->value;
+    mb_status st;
+
+    MB_REQUIRE(at >= 0, MB_EMODEL, "%s: tensor '%s' is missing", path, w->name);
+    value.data = to;
+    value.dtype = MB_DTYPE_F32;
+    const size_t head = (size_t)(m->config.head_dim * mb_cols(&value)) * sizeof(float);
+    MB_TRY(mb_arena_new("a weight", (size_t)mb_tensor_file_info(f, at)->bytes + head + 4096,
+                        &scratch));
+    st = read_value(m, f, path, at, w, ex, scratch, &value);
+    mb_arena_free(scratch);
+    return st;
 }
 
 static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int index,

@@ -22,4 +22,9 @@ mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exe
 mb_status mb_load_f32(mb_tensor_file *f, int64_t i, mb_exec *ex, mb_arena *scratch,
                       mb_tensor *dst) MB_MUST_USE;
 
+/* A weight as the file has it, rounded to nothing: n f32 numbers into `to`, whatever the model holds.
+ * MB_EMODEL when it is not there. */
+mb_status mb_model_read_file(const mb_model *m, const mb_weight *w, mb_tensor_file *f,
+                             const char *path, mb_exec *ex, float *to) MB_MUST_USE;
+
 #endif

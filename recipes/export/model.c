@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "autograd/load.h"
 #include "core/alloc.h"
 #include "core/formats/safetensors_writer.h"
 #include "core/path.h"
@@ -43,6 +44,41 @@ static mb_status append_cast(mb_safetensors_writer *w, const mb_export *e, const
     return MB_OK;
 }
 
+/* A frozen weight that the model holds rounded goes out as it came. */
+static mb_status append_frozen(mb_safetensors_writer *w, const mb_export *e, mb_tensor_file *base,
+                               const mb_weight *v, void *work)
+{
+    const int64_t n = mb_tensor_count(&v->value);
+    float *value;
+    mb_status st;
+
+    MB_TRY(mb_pages((size_t)n * sizeof *value, "a frozen weight", (void **)&value));
+    st = mb_model_read_file(e->model, v, base, e->base, e->ex, value);
+    for (int64_t from = 0; from < n && st == MB_OK; from += CHUNK) {
+        mb_tensor out = mb_tensor_1d(work, e->dtype, n - from < CHUNK ? n - from : CHUNK);
+        const mb_tensor in = mb_tensor_1d(value + from, MB_DTYPE_F32, out.dim[0]);
+        st = MB_RUN(e->ex, cast, &out, &in);
+        if (st == MB_OK)
+            st = mb_safetensors_append(w, work, mb_tensor_bytes(&out));
+    }
+    mb_pages_free(value, (size_t)n * sizeof *value);
+    return st;
+}
+
+static mb_status append_all(const mb_export *e, mb_safetensors_writer *w, mb_tensor_file *base,
+                            void *work)
+{
+    const mb_model *m = e->model;
+
+    for (int i = 0; i < m->n_weights; i++) {
+        const mb_weight *v = &m->weight[i];
+        if (written(v))
+            MB_TRY(base != NULL && !v->trained ? append_frozen(w, e, base, v, work)
+                                               : append_cast(w, e, v, work));
+    }
+    return MB_OK;
+}
+
 static mb_status write_all(const mb_export *e, mb_safetensors_writer *w, void *work)
 {
     const mb_model *m = e->model;
@@ -51,10 +87,12 @@ static mb_status write_all(const mb_export *e, mb_safetensors_writer *w, void *w
         if (written(&m->weight[i]))
             MB_TRY(mb_safetensors_declare(w, m->weight[i].name, e->dtype, m->weight[i].value.ndim,
                                           m->weight[i].value.dim));
-    for (int i = 0; i < m->n_weights; i++)
-        if (written(&m->weight[i]))
-            MB_TRY(append_cast(w, e, &m->weight[i], work));
-    return mb_safetensors_finish(w);
+    mb_tensor_file *base = NULL;
+    if (m->dtype != MB_DTYPE_F32)
+        MB_TRY(mb_tensor_file_open(e->base, &base));
+    const mb_status st = append_all(e, w, base, work);
+    mb_tensor_file_close(base);
+    return st == MB_OK ? mb_safetensors_finish(w) : st;
 }
 
 static mb_status write_weights(const mb_export *e, const char *dir)

@@ -113,7 +113,7 @@ mb_status mb_writer_load(mb_writer *w, int64_t n_seq, int64_t capacity)
     const mb_generator_options o = {.n_seq = n_seq, .capacity = capacity};
 
     MB_TRY(mb_recipe_open_device(r, 0, threads, &w->device));
-    MB_TRY(mb_recipe_dtype(r, w->device, &session.engine.dtype));
+    MB_TRY(mb_recipe_dtype(r, w->device, false, &session.engine.dtype));
     session.engine.device = w->device;
     MB_TRY(mb_session_open(&session, &w->engine, NULL));
     return mb_generator_new(w->engine, w->tokenizer, &o, &w->generator);

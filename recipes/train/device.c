@@ -10,12 +10,18 @@ mb_status mb_recipe_open_device(const mb_recipe *r, int ordinal, int threads, mb
     return mb_device_open(kinds[r->device], ordinal, threads, out);
 }
 
-/* On CPUs bf16 is what `auto` takes where the processor multiplies it faster; at stage 0 everybody
- * updates parameters that are computed with, which are float32. */
-mb_status mb_recipe_dtype(const mb_recipe *r, const mb_device *d, mb_dtype *out)
+/* On CPUs `auto` takes bf16 to train in where the processor multiplies it faster, but not at
+ * stage 0, where parameters that are computed with are also kept. */
+static bool auto_takes_bf16(const mb_recipe *r, const mb_device *d, bool trains)
+{
+    if (!mb_device_is_host(d))
+        return d->has_bf16;
+    return d->has_bf16 && trains && r->zero_stage > 0;
+}
+
+mb_status mb_recipe_dtype(const mb_recipe *r, const mb_device *d, bool trains, mb_dtype *out)
 {
     const bool gpu = !mb_device_is_host(d);
-    const bool fast = d->has_bf16 && (gpu || r->zero_stage > 0);
 
     *out = MB_DTYPE_F32;
     MB_REQUIRE(gpu || r->fp16 != MB_YES, MB_ENOTSUP,
@@ -24,7 +30,7 @@ mb_status mb_recipe_dtype(const mb_recipe *r, const mb_device *d, mb_dtype *out)
                "bf16: true, and %s has no bf16 arithmetic; write fp16: true", d->name);
     if (r->fp16 == MB_YES)
         *out = MB_DTYPE_F16;
-    else if (r->bf16 == MB_YES || (r->bf16 == MB_AUTO && fast))
+    else if (r->bf16 == MB_YES || (r->bf16 == MB_AUTO && auto_takes_bf16(r, d, trains)))
         *out = MB_DTYPE_BF16;
     else if (gpu && r->bf16 == MB_AUTO && r->fp16 == MB_AUTO)
         *out = MB_DTYPE_F16;

@@ -14,7 +14,8 @@
 /* `ordinal`: the GPU of this process. The caller owns *out. MB_ENOTSUP says what is not there. */
 mb_status mb_recipe_open_device(const mb_recipe *r, int ordinal, int threads,
                                 mb_device **out) MB_MUST_USE;
-/* F32, BF16 or F16. MB_ENOTSUP when the recipe insists on what the device has not. */
-mb_status mb_recipe_dtype(const mb_recipe *r, const mb_device *d, mb_dtype *out) MB_MUST_USE;
+/* F32, BF16 or F16, to train in or only to look. MB_ENOTSUP when the recipe insists on what the device has not. */
+mb_status mb_recipe_dtype(const mb_recipe *r, const mb_device *d, bool trains,
+                          mb_dtype *out) MB_MUST_USE;
 
 #endif

@@ -221,7 +221,8 @@ static mb_status open_device(mb_job *j)
         j->device = NULL;
         MB_TRY(mb_device_cpu(j->launch->threads, &j->device));
     }
-    MB_TRY(mb_comm_agree(j->comm, mb_recipe_dtype(j->recipe, j->device, &j->dtype)));
+    MB_TRY(mb_comm_agree(j->comm,
+                         mb_recipe_dtype(j->recipe, j->device, j->use != MB_JOB_EVAL, &j->dtype)));
     if (cuda)
         mb_log_info("computing in %s on %s (%s)", mb_dtype_name(j->dtype), j->device->name,
                     j->device->class_);
