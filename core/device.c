@@ -11,6 +11,7 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm_bf16.h"
 #include "core/cpu/init.h"
+#include "core/cpu/strip.h"
 #include "core/log.h"
 #include "core/memory.h"
 #include "core/path.h"
@@ -293,25 +294,12 @@ mb_status mb_device_zero(mb_device *d, const mb_tensor *t)
     return d->ops->wait(d, MB_STREAM_COMPUTE);
 }
 
-/* Between types of host memory, all numbers in a row. */
-static mb_status cast_here(const mb_tensor *to, mb_tensor from)
-{
-    mb_exec ex = mb_cpu_exec(NULL, 1);
-    mb_tensor flat = mb_tensor_1d(to->data, to->dtype, from.dim[0]);
-
-    return MB_RUN(&ex, cast, &flat, &from);
-}
-
 static void narrow(void *to, mb_dtype d, const float *from, int64_t n)
 {
-    uint16_t *half = to;
-
-    if (mb_dtype_block(d) > 1) {
+    if (mb_dtype_block(d) > 1)
         mb_code8_write(to, d, from, n);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++)
-        half[i] = d == MB_DTYPE_BF16 ? mb_f32_to_bf16(from[i]) : mb_f32_to_f16(from[i]);
+    else
+        mb_cpu_narrow(to, d, from, n);
 }
 
 /* Both may end at the same place. */
@@ -335,8 +323,10 @@ mb_status mb_device_write_f32(mb_device *d, const mb_tensor *to, const float *fr
 
     if (to->dtype == MB_DTYPE_F32)
         return mb_device_write(d, to, from);
-    if (mb_device_is_host(d) && mb_dtype_block(to->dtype) == 1)
-        return cast_here(to, mb_tensor_1d((void *)(uintptr_t)from, MB_DTYPE_F32, n));
+    if (mb_device_is_host(d)) {
+        narrow(to->data, to->dtype, from, n);
+        return MB_OK;
+    }
     MB_TRY(mb_alloc((size_t)mb_tensor_bytes(to), "numbers on their way to a device", &rounded));
     narrow(rounded, to->dtype, from, n);
     st = mb_device_write(d, to, rounded);
@@ -352,9 +342,9 @@ mb_status mb_device_read_f32(mb_device *d, float *to, const mb_tensor *from)
 
     if (from->dtype == MB_DTYPE_F32)
         return mb_device_read(d, to, from);
-    if (mb_device_is_host(d) && mb_dtype_block(from->dtype) == 1) {
-        mb_tensor wide = mb_tensor_1d(to, MB_DTYPE_F32, n);
-        return cast_here(&wide, mb_tensor_1d(from->data, from->dtype, n));
+    if (mb_device_is_host(d)) {
+        widen(to, from->data, from->dtype, n);
+        return MB_OK;
     }
     MB_TRY(mb_device_read(d, here, from));
     widen(to, here, from->dtype, n);

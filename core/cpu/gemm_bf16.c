@@ -14,7 +14,7 @@
 #include <omp.h>
 #include <string.h>
 
-#include "core/cpu/cpu.h"
+#include "core/cpu/strip.h"
 
 enum {
     K_BLOCK = 2048,           /* a panel of 256 KiB */
@@ -25,11 +25,10 @@ enum {
 };
 
 typedef struct product {
-    int64_t m, n, k, lda, ldb, ldc;
+    int64_t m, n, k, lda, ldb;
     const uint16_t *a, *b;
-    const mb_tensor *bias;
-    void *c;
-    bool c_is_bf16, ta, tb;
+    const mb_tensor *c, *bias;
+    bool ta, tb;
     float alpha, beta;
     /* the cut */
     bool packs_a;
@@ -104,8 +103,8 @@ size_t mb_cpu_gemm_bf16_workspace(const mb_exec *ex, const mb_tensor *c, const m
 /* ---- what comes of sums --------------------------------------------------------------------- */
 
 MB_CPU_CLONES
-static void finish_f32(float *restrict c, const float *restrict sum, const float *restrict bias,
-                       int64_t n, float alpha, float beta)
+static void finish(float *restrict c, const float *restrict sum, const float *restrict bias,
+                   int64_t n, float alpha, float beta)
 {
     if (beta == 0.0f) {
         for (int64_t j = 0; j < n; j++)
@@ -116,37 +115,25 @@ static void finish_f32(float *restrict c, const float *restrict sum, const float
     }
 }
 
-MB_CPU_CLONES
-static void finish_bf16(uint16_t *restrict c, const float *restrict sum, const float *restrict bias,
-                        int64_t n, float alpha, float beta)
+/* The bias of n columns, or zeros. */
+static const float *bias_of(const product *p, float *strip, int64_t j0, int64_t n)
 {
-    if (beta == 0.0f) {
-        for (int64_t j = 0; j < n; j++)
-            c[j] = mb_f32_to_bf16(alpha * sum[j] + bias[j]);
-    } else {
-        for (int64_t j = 0; j < n; j++)
-            c[j] = mb_f32_to_bf16(alpha * sum[j] + beta * mb_bf16_to_f32(c[j]) + bias[j]);
-    }
-}
-
-static void load_bias(const product *p, int64_t j0, int64_t n, float bias[MB_PAIR_COLS])
-{
-    memset(bias, 0, MB_PAIR_COLS * sizeof *bias);
-    for (int64_t j = 0; j < n && p->bias != NULL; j++)
-        bias[j] = p->bias->dtype == MB_DTYPE_F32
-                      ? mb_f32(p->bias)[j0 + j]
-                      : mb_bf16_to_f32(((const uint16_t *)p->bias->data)[j0 + j]);
+    if (p->bias != NULL)
+        return mb_strip_read(strip, p->bias, 0, j0, n);
+    memset(strip, 0, (size_t)n * sizeof *strip);
+    return strip;
 }
 
 static void finish_rows(const product *p, int64_t i0, int64_t rows, int64_t j0, int64_t n,
                         const float *sum, const float *bias)
 {
-    for (int64_t i = 0; i < rows; i++, sum += MB_PAIR_COLS) {
-        const int64_t at = (i0 + i) * p->ldc + j0;
-        if (p->c_is_bf16)
-            finish_bf16((uint16_t *)p->c + at, sum, bias, n, p->alpha, p->beta);
-        else
-            finish_f32((float *)p->c + at, sum, bias, n, p->alpha, p->beta);
+    float strip[MB_PAIR_COLS];
+
+    for (int64_t i = i0; i < i0 + rows; i++, sum += MB_PAIR_COLS) {
+        float *to = mb_strip_open(strip, p->c, i, j0, n, p->beta != 0.0f);
+
+        finish(to, sum, bias, n, p->alpha, p->beta);
+        mb_strip_close(to, p->c, i, j0, n);
     }
 }
 
@@ -166,16 +153,16 @@ static void run_unit(const product *p, mb_pairs_fn *multiply, int64_t base, int6
 {
     const int64_t block = K_BLOCK, n = least(MB_PAIR_COLS, p->n - j0);
     uint32_t *panel = (uint32_t *)(p->own + (size_t)omp_get_thread_num() * p->own_bytes);
-    float *strip = (float *)(panel + least(p->pairs, block / 2) * MB_PAIR_COLS);
-    float tile[MB_PAIR_ROWS * MB_PAIR_COLS], bias[MB_PAIR_COLS];
+    float *waiting = (float *)(panel + least(p->pairs, block / 2) * MB_PAIR_COLS);
+    float tile[MB_PAIR_ROWS * MB_PAIR_COLS], strip[MB_PAIR_COLS];
+    const float *bias = bias_of(p, strip, j0, n);
 
-    load_bias(p, j0, n, bias);
     for (int64_t k0 = 0; k0 < p->k; k0 += block) {
         const int64_t k = least(block, p->k - k0), pairs = (k + 1) / 2;
         pack_panel(p, panel, j0, n, k0, k);
         for (int64_t i = i0; i < i0 + rows; i += MB_PAIR_ROWS) {
             const int64_t height = least(MB_PAIR_ROWS, i0 + rows - i), in = i - base;
-            float *sum = p->k > block ? strip + (i - i0) * MB_PAIR_COLS : tile;
+            float *sum = p->k > block ? waiting + (i - i0) * MB_PAIR_COLS : tile;
             if (p->packs_a)
                 multiply(sum,
                          p->packed + 2 * ((in / MB_PAIR_GROUP * p->pairs + k0 / 2) * MB_PAIR_GROUP +
@@ -222,11 +209,11 @@ static void run_block(const product *p, mb_pairs_fn *multiply, int64_t base, int
 static void no_products(const product *p)
 {
     const float zeros[MB_PAIR_COLS] = {0};
-    float bias[MB_PAIR_COLS];
+    float strip[MB_PAIR_COLS];
 
     for (int64_t j0 = 0; j0 < p->n; j0 += MB_PAIR_COLS) {
         const int64_t n = least(MB_PAIR_COLS, p->n - j0);
-        load_bias(p, j0, n, bias);
+        const float *bias = bias_of(p, strip, j0, n);
         for (int64_t i = 0; i < p->m; i++)
             finish_rows(p, i, 1, j0, n, zeros, bias);
     }
@@ -242,12 +229,10 @@ mb_status mb_cpu_gemm_bf16(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool t
 
     p.a = a->data;
     p.b = b->data;
-    p.c = c->data;
-    p.c_is_bf16 = c->dtype == MB_DTYPE_BF16;
+    p.c = c;
     p.bias = bias;
     p.lda = mb_row_stride(a);
     p.ldb = mb_row_stride(b);
-    p.ldc = mb_row_stride(c);
     p.tb = tb;
     p.alpha = alpha;
     p.beta = beta;

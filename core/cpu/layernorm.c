@@ -37,13 +37,6 @@ MB_CPU_CLONES static void add_deviations(float *restrict lanes, const float *x, 
     memcpy(lanes, lane, sizeof lane);
 }
 
-MB_CPU_CLONES static void add_rows(float *sum, const float *a, const float *b, int64_t n)
-{
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++)
-        sum[i] = a[i] + b[i];
-}
-
 MB_CPU_CLONES static void normalise(float *y, const float *x, const float *w, const float *b,
                                     float mean, float rstd, int64_t n)
 {
@@ -155,7 +148,7 @@ MB_CPU_CLONES static void row_db(float *restrict db, const float *restrict dy, i
 
 struct strips {
     mb_kept x, w, b, dy;
-    mb_strip p, q;
+    mb_strip to;
 };
 
 static void forget(struct strips *k)
@@ -185,7 +178,7 @@ static void finish_row(mb_tensor *y, mb_tensor *mean, mb_tensor *rstd, const mb_
         mb_f32(rstd)[r] = s;
     for (int64_t c = 0; c < n; c += MB_STRIP) {
         const int64_t m = mb_strip_length(n, c);
-        float *to = mb_strip_open(k->p, y, r, c, m, false);
+        float *to = mb_strip_open(k->to, y, r, c, m, false);
 
         normalise(to, mb_kept_read(&k->x, x, r, c, m), mb_kept_read(&k->w, w, 0, c, m),
                   mb_kept_read(&k->b, b, 0, c, m), at, s, m);
@@ -193,44 +186,14 @@ static void finish_row(mb_tensor *y, mb_tensor *mean, mb_tensor *rstd, const mb_
     }
 }
 
-mb_status mb_cpu_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *mean, mb_tensor *rstd,
-                               const mb_tensor *x, const mb_tensor *w, const mb_tensor *b,
-                               float eps)
+/* All rows of x, which is a, or where b is given becomes a + b: the norm is that of the rounded sum. */
+static mb_status forward(mb_exec *ex, mb_tensor *y, mb_tensor *mean, mb_tensor *rstd,
+                         const mb_tensor *x, const mb_tensor *a, const mb_tensor *b,
+                         const mb_tensor *w, const mb_tensor *bias, float eps)
 {
     const int64_t rows = mb_rows(x), n = mb_cols(x);
 
     MB_ASSERT(mb_rows(y) == rows && mb_cols(y) == n);
-    MB_ASSERT((w == NULL || mb_tensor_count(w) == n) && (b == NULL || mb_tensor_count(b) == n));
-    const int team = mb_team(ex, rows * n);
-
-#pragma omp parallel num_threads(team)
-    {
-        struct strips k;
-
-        forget(&k);
-#pragma omp for schedule(static)
-        for (int64_t r = 0; r < rows; r++) {
-            float lanes[MB_LANES] = {0};
-
-            for (int64_t c = 0; c < n; c += MB_STRIP) {
-                const int64_t m = mb_strip_length(n, c);
-
-                add_sum(lanes, mb_kept_read(&k.x, x, r, c, m), m);
-            }
-            finish_row(y, mean, rstd, x, w, b, lanes, eps, r, &k);
-        }
-    }
-    return MB_OK;
-}
-
-mb_status mb_cpu_add_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *mean,
-                                   mb_tensor *rstd, const mb_tensor *a, const mb_tensor *b,
-                                   const mb_tensor *w, const mb_tensor *bias, float eps)
-{
-    const int64_t rows = mb_rows(a), n = mb_cols(a);
-
-    MB_ASSERT(mb_rows(y) == rows && mb_cols(y) == n && mb_rows(sum) == rows && mb_cols(sum) == n);
-    MB_ASSERT(mb_rows(b) == rows && mb_cols(b) == n);
     MB_ASSERT((w == NULL || mb_tensor_count(w) == n) &&
               (bias == NULL || mb_tensor_count(bias) == n));
     const int team = mb_team(ex, rows * n);
@@ -246,18 +209,31 @@ mb_status mb_cpu_add_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb
 
             for (int64_t c = 0; c < n; c += MB_STRIP) {
                 const int64_t m = mb_strip_length(n, c);
-                const float *p = mb_strip_read(k.p, a, r, c, m),
-                            *q = mb_strip_read(k.q, b, r, c, m);
-                float *to = mb_strip_open(k.p, sum, r, c, m, false);
 
-                add_rows(to, p, q, m);
-                mb_strip_close(to, sum, r, c, m); /* the norm is that of the rounded sum */
-                add_sum(lanes, mb_kept_read(&k.x, sum, r, c, m), m);
+                if (b != NULL)
+                    mb_cpu_add_strip(x, a, b, r, c, m);
+                add_sum(lanes, mb_kept_read(&k.x, x, r, c, m), m);
             }
-            finish_row(y, mean, rstd, sum, w, bias, lanes, eps, r, &k);
+            finish_row(y, mean, rstd, x, w, bias, lanes, eps, r, &k);
         }
     }
     return MB_OK;
+}
+
+mb_status mb_cpu_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *mean, mb_tensor *rstd,
+                               const mb_tensor *x, const mb_tensor *w, const mb_tensor *b,
+                               float eps)
+{
+    return forward(ex, y, mean, rstd, x, x, NULL, w, b, eps);
+}
+
+mb_status mb_cpu_add_layernorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *mean,
+                                   mb_tensor *rstd, const mb_tensor *a, const mb_tensor *b,
+                                   const mb_tensor *w, const mb_tensor *bias, float eps)
+{
+    MB_ASSERT(mb_rows(sum) == mb_rows(a) && mb_cols(sum) == mb_cols(a));
+    MB_ASSERT(mb_rows(b) == mb_rows(a) && mb_cols(b) == mb_cols(a));
+    return forward(ex, y, mean, rstd, sum, a, b, w, bias, eps);
 }
 
 size_t mb_cpu_layernorm_bwd_workspace(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, mb_tensor *db,
@@ -298,7 +274,7 @@ static void row_backward(mb_tensor *dx, float *dw, float *db, const mb_tensor *d
     for (int64_t c = 0; c < n; c += MB_STRIP) {
         const int64_t m = mb_strip_length(n, c);
         const float *g = mb_kept_read(&k->dy, dy, r, c, m), *h = mb_kept_read(&k->x, x, r, c, m);
-        float *to = mb_strip_open(k->p, dx, r, c, m, acc);
+        float *to = mb_strip_open(k->to, dx, r, c, m, acc);
 
         row_dx(to, g, h, mb_kept_read(&k->w, w, 0, c, m), &row, acc, m);
         mb_strip_close(to, dx, r, c, m);

@@ -33,13 +33,6 @@ MB_CPU_CLONES static void add_products(float *restrict lanes, const float *w, co
     memcpy(lanes, lane, sizeof lane);
 }
 
-MB_CPU_CLONES static void add_rows(float *sum, const float *a, const float *b, int64_t n)
-{
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++)
-        sum[i] = a[i] + b[i];
-}
-
 MB_CPU_CLONES static void normalise(float *y, const float *x, const float *w, float rstd, int64_t n)
 {
 #pragma omp simd
@@ -71,7 +64,7 @@ MB_CPU_CLONES static void row_dw(float *restrict dw, const float *restrict dy,
 
 struct strips {
     mb_kept x, w, dy;
-    mb_strip p, q;
+    mb_strip to;
 };
 
 static void forget(struct strips *k)
@@ -91,15 +84,16 @@ static void finish_row(mb_tensor *y, mb_tensor *rstd, const mb_tensor *x, const 
     for (int64_t c = 0; c < n; c += MB_STRIP) {
         const int64_t m = mb_strip_length(n, c);
         const float *row = mb_kept_read(&k->x, x, r, c, m), *wc = mb_kept_read(&k->w, w, 0, c, m);
-        float *to = mb_strip_open(k->p, y, r, c, m, false);
+        float *to = mb_strip_open(k->to, y, r, c, m, false);
 
         normalise(to, row, wc, s, m);
         mb_strip_close(to, y, r, c, m);
     }
 }
 
-mb_status mb_cpu_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *rstd, const mb_tensor *x,
-                             const mb_tensor *w, float eps)
+/* All rows of x, which is a, or where b is given becomes a + b: the norm is that of the rounded sum. */
+static mb_status forward(mb_exec *ex, mb_tensor *y, mb_tensor *rstd, const mb_tensor *x,
+                         const mb_tensor *a, const mb_tensor *b, const mb_tensor *w, float eps)
 {
     const int64_t rows = mb_rows(x), n = mb_cols(x);
 
@@ -118,6 +112,8 @@ mb_status mb_cpu_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *rstd, const m
             for (int64_t c = 0; c < n; c += MB_STRIP) {
                 const int64_t m = mb_strip_length(n, c);
 
+                if (b != NULL)
+                    mb_cpu_add_strip(x, a, b, r, c, m);
                 add_squares(lanes, mb_kept_read(&k.x, x, r, c, m), m);
             }
             finish_row(y, rstd, x, w, lanes, eps, r, &k);
@@ -126,39 +122,19 @@ mb_status mb_cpu_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *rstd, const m
     return MB_OK;
 }
 
+mb_status mb_cpu_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *rstd, const mb_tensor *x,
+                             const mb_tensor *w, float eps)
+{
+    return forward(ex, y, rstd, x, x, NULL, w, eps);
+}
+
 mb_status mb_cpu_add_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *rstd,
                                  const mb_tensor *a, const mb_tensor *b, const mb_tensor *w,
                                  float eps)
 {
-    const int64_t rows = mb_rows(a), n = mb_cols(a);
-
-    MB_ASSERT(mb_rows(y) == rows && mb_cols(y) == n && mb_rows(sum) == rows && mb_cols(sum) == n);
-    MB_ASSERT(mb_rows(b) == rows && mb_cols(b) == n && mb_tensor_count(w) == n);
-    const int team = mb_team(ex, rows * n);
-
-#pragma omp parallel num_threads(team)
-    {
-        struct strips k;
-
-        forget(&k);
-#pragma omp for schedule(static)
-        for (int64_t r = 0; r < rows; r++) {
-            float lanes[MB_LANES] = {0};
-
-            for (int64_t c = 0; c < n; c += MB_STRIP) {
-                const int64_t m = mb_strip_length(n, c);
-                const float *p = mb_strip_read(k.p, a, r, c, m),
-                            *q = mb_strip_read(k.q, b, r, c, m);
-                float *to = mb_strip_open(k.p, sum, r, c, m, false);
-
-                add_rows(to, p, q, m);
-                mb_strip_close(to, sum, r, c, m); /* the norm is that of the rounded sum */
-                add_squares(lanes, mb_kept_read(&k.x, sum, r, c, m), m);
-            }
-            finish_row(y, rstd, sum, w, lanes, eps, r, &k);
-        }
-    }
-    return MB_OK;
+    MB_ASSERT(mb_rows(sum) == mb_rows(a) && mb_cols(sum) == mb_cols(a));
+    MB_ASSERT(mb_rows(b) == mb_rows(a) && mb_cols(b) == mb_cols(a));
+    return forward(ex, y, rstd, sum, a, b, w, eps);
 }
 
 size_t mb_cpu_rmsnorm_bwd_workspace(mb_exec *ex, mb_tensor *dx, mb_tensor *dw, const mb_tensor *dy,
@@ -191,7 +167,7 @@ static void row_backward(mb_tensor *dx, float *dw, const mb_tensor *dy, const mb
     for (int64_t c = 0; c < n; c += MB_STRIP) {
         const int64_t m = mb_strip_length(n, c);
         const float *g = mb_kept_read(&k->dy, dy, r, c, m), *row = mb_kept_read(&k->x, x, r, c, m);
-        float *to = mb_strip_open(k->p, dx, r, c, m, acc);
+        float *to = mb_strip_open(k->to, dx, r, c, m, acc);
 
         row_dx(to, g, row, mb_kept_read(&k->w, w, 0, c, m), s, slope, acc, m);
         mb_strip_close(to, dx, r, c, m);

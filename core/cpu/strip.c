@@ -58,3 +58,21 @@ MB_CPU_CLONES void mb_cpu_narrow_f16(void *restrict out, const float *restrict i
     for (int64_t i = 0; i < n; i++)
         y[i] = float_to_half(in[i]);
 }
+
+MB_CPU_CLONES static void add(float *sum, const float *a, const float *b, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        sum[i] = a[i] + b[i];
+}
+
+void mb_cpu_add_strip(const mb_tensor *sum, const mb_tensor *a, const mb_tensor *b, int64_t row,
+                      int64_t col, int64_t n)
+{
+    mb_strip as, bs;
+    const float *x = mb_strip_read(as, a, row, col, n), *y = mb_strip_read(bs, b, row, col, n);
+    float *to = mb_strip_open(as, sum, row, col, n, false);
+
+    add(to, x, y, n);
+    mb_strip_close(to, sum, row, col, n);
+}

@@ -90,6 +90,10 @@ static inline void mb_strip_close(const float *y, const mb_tensor *t, int64_t ro
         mb_cpu_narrow(mb_at16(t, row, col), t->dtype, y, n);
 }
 
+/* sum = a + b of these elements, n <= MB_STRIP; sum may be a or b. */
+void mb_cpu_add_strip(const mb_tensor *sum, const mb_tensor *a, const mb_tensor *b, int64_t row,
+                      int64_t col, int64_t n);
+
 /* A strip that knows what it holds: a row that is read twice, or a weight that all rows need, is
  * widened once where it fits. Only for what the kernel has not written in between. */
 typedef struct mb_kept {

@@ -21,47 +21,45 @@ static bool written(const mb_weight *w)
     return w->row != NULL; /* adapters have no row */
 }
 
-static mb_status append_cast(mb_safetensors_writer *w, const mb_export *e, const mb_weight *v,
-                             void *work)
+/* A frozen weight that the model holds rounded: the file has it as it came. */
+static bool in_file(const mb_export *e, const mb_weight *v)
 {
-    const mb_tensor *t = &v->value;
-    const int64_t n = mb_tensor_count(t);
-    const bool here = mb_weight_is_here(e->model, v);
+    return written(v) && !v->trained && e->model->dtype != MB_DTYPE_F32;
+}
 
-    if (e->dtype == MB_DTYPE_F32 && here)
-        return mb_safetensors_append(w, t->data, mb_tensor_bytes(t));
+/* In the type of the export. `whole`: all of v in f32; NULL: it is asked for piece by piece. */
+static mb_status append_cast(mb_safetensors_writer *w, const mb_export *e, const mb_weight *v,
+                             float *whole, void *work)
+{
+    const int64_t n = mb_tensor_count(&v->value);
+
+    if (e->dtype == MB_DTYPE_F32 && whole != NULL)
+        return mb_safetensors_append(w, whole, n * (int64_t)sizeof *whole);
     for (int64_t from = 0; from < n; from += CHUNK) {
         const int64_t k = n - from < CHUNK ? n - from : CHUNK;
-        mb_tensor in = mb_tensor_1d(here ? mb_f32(t) + from : NULL, MB_DTYPE_F32, k);
+        float *piece = whole != NULL ? whole + from : (float *)work + CHUNK;
+        const mb_tensor in = mb_tensor_1d(piece, MB_DTYPE_F32, k);
         mb_tensor out = mb_tensor_1d(work, e->dtype, k);
-        if (!here) {
-            MB_TRY(mb_weight_read(e->model, v, from, k, (float *)work + CHUNK));
-            in.data = (float *)work + CHUNK;
-        }
+        if (whole == NULL)
+            MB_TRY(mb_weight_read(e->model, v, from, k, piece));
         MB_TRY(MB_RUN(e->ex, cast, &out, &in));
         MB_TRY(mb_safetensors_append(w, work, mb_tensor_bytes(&out)));
     }
     return MB_OK;
 }
 
-/* A frozen weight that the model holds rounded goes out as it came. */
-static mb_status append_frozen(mb_safetensors_writer *w, const mb_export *e, mb_tensor_file *base,
-                               const mb_weight *v, void *work)
+static mb_status append_from_file(mb_safetensors_writer *w, const mb_export *e,
+                                  mb_tensor_file *base, const mb_weight *v, void *work)
 {
-    const int64_t n = mb_tensor_count(&v->value);
-    float *value;
+    const size_t bytes = (size_t)mb_tensor_count(&v->value) * sizeof(float);
+    float *whole;
     mb_status st;
 
-    MB_TRY(mb_pages((size_t)n * sizeof *value, "a frozen weight", (void **)&value));
-    st = mb_model_read_file(e->model, v, base, e->base, e->ex, value);
-    for (int64_t from = 0; from < n && st == MB_OK; from += CHUNK) {
-        mb_tensor out = mb_tensor_1d(work, e->dtype, n - from < CHUNK ? n - from : CHUNK);
-        const mb_tensor in = mb_tensor_1d(value + from, MB_DTYPE_F32, out.dim[0]);
-        st = MB_RUN(e->ex, cast, &out, &in);
-        if (st == MB_OK)
-            st = mb_safetensors_append(w, work, mb_tensor_bytes(&out));
-    }
-    mb_pages_free(value, (size_t)n * sizeof *value);
+    MB_TRY(mb_pages(bytes, "a frozen weight", (void **)&whole));
+    st = mb_model_read_file(e->model, v, base, e->base, e->ex, whole);
+    if (st == MB_OK)
+        st = append_cast(w, e, v, whole, work);
+    mb_pages_free(whole, bytes);
     return st;
 }
 
@@ -72,9 +70,10 @@ static mb_status append_all(const mb_export *e, mb_safetensors_writer *w, mb_ten
 
     for (int i = 0; i < m->n_weights; i++) {
         const mb_weight *v = &m->weight[i];
-        if (written(v))
-            MB_TRY(base != NULL && !v->trained ? append_frozen(w, e, base, v, work)
-                                               : append_cast(w, e, v, work));
+        if (in_file(e, v))
+            MB_TRY(append_from_file(w, e, base, v, work));
+        else if (written(v))
+            MB_TRY(append_cast(w, e, v, mb_weight_is_here(m, v) ? mb_f32(&v->value) : NULL, work));
     }
     return MB_OK;
 }
@@ -88,8 +87,9 @@ static mb_status write_all(const mb_export *e, mb_safetensors_writer *w, void *w
             MB_TRY(mb_safetensors_declare(w, m->weight[i].name, e->dtype, m->weight[i].value.ndim,
                                           m->weight[i].value.dim));
     mb_tensor_file *base = NULL;
-    if (m->dtype != MB_DTYPE_F32)
-        MB_TRY(mb_tensor_file_open(e->base, &base));
+    for (int i = 0; i < m->n_weights && base == NULL; i++)
+        if (in_file(e, &m->weight[i]))
+            MB_TRY(mb_tensor_file_open(e->base, &base));
     const mb_status st = append_all(e, w, base, work);
     mb_tensor_file_close(base);
     return st == MB_OK ? mb_safetensors_finish(w) : st;

@@ -50,6 +50,15 @@ static void gather_data(const mb_job *j, struct facts *f)
             (long long)s->dropped);
 }
 
+static const char *precision(const mb_job *j)
+{
+    const mb_dtype d = j->use == MB_JOB_EXPORT ? j->trained_in : j->dtype;
+
+    return d == MB_DTYPE_BF16  ? "bfloat16, float32 master weights"
+           : d == MB_DTYPE_F16 ? "float16, float32 master weights"
+                               : "float32";
+}
+
 static void gather(const mb_job *j, struct facts *f)
 {
     const mb_recipe *r = j->recipe;
@@ -64,7 +73,7 @@ static void gather(const mb_job *j, struct facts *f)
         (long long)j->schedule.warmup);
     add(f, f->training, "steps", "%lld of %lld rows", (long long)j->at.step,
         (long long)j->at.step_units);
-    add(f, f->training, "precision", "float32");
+    add(f, f->training, "precision", "%s", precision(j));
     add(f, f->training, "seed", "%lld", (long long)r->seed);
     add(f, f->training, "made with", "mbuyu %s", MB_VERSION);
     add(f, f->data, "trained tokens seen", "%lld", (long long)j->at.tokens);

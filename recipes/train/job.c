@@ -10,7 +10,6 @@
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
-#include "core/cpu/init.h"
 #include "core/log.h"
 #include "core/memory.h"
 #include "core/path.h"
@@ -509,7 +508,7 @@ static mb_status same_recipe_everywhere(mb_comm *comm, const mb_recipe *r)
 /* Bits are promised per class of what computes; a mixture is worth a word. */
 static mb_status compare_hardware(const mb_job *j)
 {
-    const char *mine = mb_device_is_host(j->device) ? mb_cpu_class() : j->device->class_;
+    const char *mine = mb_job_hardware(j);
     char first[256] = "";
 
     snprintf(first, sizeof first, "%s", mine);

@@ -61,6 +61,7 @@ typedef struct mb_job {
     int64_t base_labels; /* classes that the base tells apart; 0: it is no classifier */
     mb_device *device;   /* where steps run */
     mb_dtype dtype;      /* what they compute in */
+    mb_dtype trained_in; /* MB_JOB_EXPORT: what the checkpoint's steps computed in */
     mb_mesh *mesh;       /* who shares gradients and parameters; NULL in MB_JOB_EXPORT */
     mb_engine *engine;
     mb_session_options session; /* what it was opened with */
@@ -108,7 +109,9 @@ mb_dtype mb_job_export_dtype(const mb_recipe *r);
 /* ---- parts -------------------------------------------------------------------------------- */
 
 /* save.c: state <-> checkpoint. */
-mb_status mb_job_resume(mb_job *j) MB_MUST_USE;          /* finds, compares, reads counters */
+mb_status mb_job_resume(mb_job *j) MB_MUST_USE; /* finds, compares, reads counters */
+/* The class of what computes the steps: bits are promised within it. */
+const char *mb_job_hardware(const mb_job *j);
 bool mb_job_resumes_itself(const mb_recipe *r);          /* resume_from_checkpoint: auto */
 mb_status mb_job_restore(mb_job *j) MB_MUST_USE;         /* fills parameters and states */
 mb_status mb_job_save(mb_job *j, bool wait) MB_MUST_USE; /* starts a checkpoint of this moment */

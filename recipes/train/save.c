@@ -40,10 +40,9 @@ enum {
     N_REALS = sizeof reals / sizeof reals[0]
 };
 
-/* The class of what computes the steps: bits are promised within it. */
-static const char *hardware(const mb_job *j)
+const char *mb_job_hardware(const mb_job *j)
 {
-    return mb_device_is_host(j->device) ? mb_cpu_class() : j->device->class_;
+    return j->device != NULL ? j->device->class_ : mb_cpu_class();
 }
 
 static mb_status state_to_json(const mb_job *j, mb_json out)
@@ -55,7 +54,7 @@ static mb_status state_to_json(const mb_job *j, mb_json out)
         MB_TRY(mb_json_set_real(out, reals[i].name,
                                 *(const double *)((const char *)&j->at + reals[i].offset)));
     MB_TRY(mb_json_set_string(out, "base_digest", j->base_digest));
-    MB_TRY(mb_json_set_string(out, "hardware", hardware(j)));
+    MB_TRY(mb_json_set_string(out, "hardware", mb_job_hardware(j)));
     MB_TRY(mb_json_set_string(out, "computed_in", mb_dtype_name(j->dtype)));
     MB_TRY(mb_json_set_string(out, "data_digest", j->data->store->digest));
     return mb_json_set_string(out, "version", MB_VERSION);
@@ -176,7 +175,7 @@ static mb_status must_be_empty(const mb_job *j)
 
 static mb_status same_hardware(const mb_job *j, mb_json state, const char *path)
 {
-    const char *now = hardware(j), *then;
+    const char *now = mb_job_hardware(j), *then;
 
     MB_TRY(mb_json_get_string(state, "hardware", now, &then));
     if (strcmp(then, now) == 0 || j->use == MB_JOB_EXPORT) /* which computes nothing */
@@ -200,7 +199,10 @@ static mb_status same_type(mb_job *j, mb_json in, const char *path)
     mb_dtype d;
 
     MB_TRY(mb_json_get_string(in, "computed_in", "", &was));
-    if (j->use != MB_JOB_TRAIN || !open || !mb_dtype_from_name(was, &d) || d == j->dtype)
+    if (!mb_dtype_from_name(was, &d))
+        return MB_OK;
+    j->trained_in = d;
+    if (j->use != MB_JOB_TRAIN || !open || d == j->dtype)
         return MB_OK;
     if ((host && d == MB_DTYPE_F16) || (!host && d == MB_DTYPE_BF16 && !j->device->has_bf16)) {
         mb_log_warn("%s was computed in %s, which is not to be had here: the run goes on in %s",
