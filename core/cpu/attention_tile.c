@@ -5,14 +5,9 @@
 
 #include "core/cpu/gemm_bf16.h"
 #include "core/cpu/init.h"
+#include "core/cpu/pairs.h"
 #include "core/cpu/strip.h"
 #include "core/cpu/vec16.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAS_PAIRS 1
-#include <immintrin.h>
-#define PAIRS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-#endif
 
 enum { Q = MB_ATT_Q, K = MB_ATT_K, ROWS = MB_ATT_ROWS };
 
@@ -27,7 +22,7 @@ mb_att_form mb_att_form_of(const mb_tensor *q, const mb_attention *at)
                      .width = round_up(at->head_dim, 16),
                      .columns = (mb_cpu_features() & MB_CPU_AVX512) != 0 ? 64 : 16};
 
-#ifdef HAS_PAIRS
+#ifdef MB_HAS_PAIRS
     f.pairs = q->dtype == MB_DTYPE_BF16 && mb_cpu_bf16_is_native();
 #endif
     f.words = f.pairs ? round_up(mb_att_words(&f, f.hd), 16) : f.width;
@@ -37,35 +32,13 @@ mb_att_form mb_att_form_of(const mb_tensor *q, const mb_attention *at)
 
 /* ---- packing -------------------------------------------------------------------------------- */
 
-typedef uint32_t vec16u __attribute__((vector_size(64), may_alias));
-
-/* One round of a transposition: rows i and i + d swap what lies beyond column d of every 2 d. */
-#define SWAP(d, ...)                                                                     \
-    for (int i = 0; i < 16; i++)                                                         \
-        if ((i & (d)) == 0) {                                                            \
-            const vec16u a = r[i], b = r[i + (d)];                                       \
-            r[i] = __builtin_shuffle(a, b, (vec16u){__VA_ARGS__});                       \
-            r[i + (d)] = __builtin_shuffle(a, b, (vec16u){__VA_ARGS__} + (uint32_t)(d)); \
-        }
-
 /* to(c, 64) = from(64, c) transposed, both of words; c a multiple of 16. */
 MB_CPU_CLONES
 static void transpose(uint32_t *restrict to, const uint32_t *restrict from, int64_t c)
 {
-    for (int64_t i0 = 0; i0 < K; i0 += 16) {
-        for (int64_t j0 = 0; j0 < c; j0 += 16) {
-            vec16u r[16];
-
-            for (int i = 0; i < 16; i++)
-                memcpy(&r[i], from + (i0 + i) * c + j0, sizeof r[i]);
-            SWAP(8, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
-            SWAP(4, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
-            SWAP(2, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-            SWAP(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
-            for (int i = 0; i < 16; i++)
-                memcpy(to + (j0 + i) * K + i0, &r[i], sizeof r[i]);
-        }
-    }
+    for (int64_t i = 0; i < K; i += 16)
+        for (int64_t j = 0; j < c; j += 16)
+            mb_transpose16(to + j * K + i, K, from + i * c + j, c * (int64_t)sizeof *from);
 }
 
 /* A row's part in a head is a few cache lines, far from the next: too short for the processor to
@@ -190,55 +163,32 @@ static void product_f32(float *c, int64_t ldc, const float *a, int64_t row, int6
 
 /* ---- products of pairs ---------------------------------------------------------------------- */
 
-#ifdef HAS_PAIRS
+#ifdef MB_HAS_PAIRS
 
-PAIRS MB_INLINE void tile_pairs(float *c, int64_t ldc, const uint32_t *a, int64_t row, int64_t step,
-                                const uint32_t *b, int64_t ldb, int64_t depth, bool add,
-                                const int vectors)
+MB_PAIRS static void product_pairs(float *c, int64_t ldc, mb_att_left a, const uint32_t *b,
+                                   int64_t ldb, int64_t m, int64_t n, int64_t depth, bool add)
 {
-    __m512 sum[ROWS][4];
+    const int64_t row = 2 * a.row, step = 2 * a.step; /* in elements */
 
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < vectors; j++)
-            sum[i][j] = add ? _mm512_loadu_ps(c + i * ldc + 16 * j) : _mm512_setzero_ps();
-    for (int64_t l = 0; l < depth; l++) {
-        __m512bh y[4];
-
-        for (int j = 0; j < vectors; j++)
-            y[j] = (__m512bh)_mm512_loadu_si512(b + l * ldb + 16 * j);
-        for (int i = 0; i < ROWS; i++) {
-            const __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[i * row + l * step]);
-
-            for (int j = 0; j < vectors; j++)
-                sum[i][j] = _mm512_dpbf16_ps(sum[i][j], x, y[j]);
-        }
-    }
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < vectors; j++)
-            _mm512_storeu_ps(c + i * ldc + 16 * j, sum[i][j]);
-}
-
-PAIRS static void product_pairs(float *c, int64_t ldc, mb_att_left a, const uint32_t *b,
-                                int64_t ldb, int64_t m, int64_t n, int64_t depth, bool add)
-{
     for (int64_t j = 0; j < n; j += 64) {
         for (int64_t i = 0; i < m; i += ROWS) {
             float *at = c + i * ldc + j;
-            const uint32_t *x = a.at + i * a.row, *y = b + j;
+            const uint16_t *x = (const uint16_t *)a.at + i * row;
+            const uint32_t *y = b + j;
 
             if (n - j >= 64)
-                tile_pairs(at, ldc, x, a.row, a.step, y, ldb, depth, add, 4);
+                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 4);
             else if (n - j >= 48)
-                tile_pairs(at, ldc, x, a.row, a.step, y, ldb, depth, add, 3);
+                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 3);
             else if (n - j >= 32)
-                tile_pairs(at, ldc, x, a.row, a.step, y, ldb, depth, add, 2);
+                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 2);
             else
-                tile_pairs(at, ldc, x, a.row, a.step, y, ldb, depth, add, 1);
+                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 1);
         }
     }
 }
 
-PAIRS static void round_rows(uint32_t *to, const float *x, int64_t rows)
+MB_PAIRS static void round_rows(uint32_t *to, const float *x, int64_t rows)
 {
     for (int64_t i = 0; i < rows * K; i += 32)
         _mm512_storeu_si512(to + i / 2, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + i + 16),
@@ -246,7 +196,7 @@ PAIRS static void round_rows(uint32_t *to, const float *x, int64_t rows)
 }
 
 /* to(rows / 2, 64): row 2 i in the low halves, 2 i + 1 in the high. */
-PAIRS static void round_columns(uint32_t *to, const float *x, int64_t rows)
+MB_PAIRS static void round_columns(uint32_t *to, const float *x, int64_t rows)
 {
     uint16_t order[32];
 
@@ -269,7 +219,7 @@ PAIRS static void round_columns(uint32_t *to, const float *x, int64_t rows)
 
 mb_att_left mb_att_by_rows(const mb_att_form *f, uint32_t *buffer, const float *x, int64_t rows)
 {
-#ifdef HAS_PAIRS
+#ifdef MB_HAS_PAIRS
     if (f->pairs) {
         round_rows(buffer, x, round_up(rows, ROWS));
         return (mb_att_left){buffer, K / 2, 1};
@@ -280,7 +230,7 @@ mb_att_left mb_att_by_rows(const mb_att_form *f, uint32_t *buffer, const float *
 
 mb_att_left mb_att_by_columns(const mb_att_form *f, uint32_t *buffer, const float *x, int64_t rows)
 {
-#ifdef HAS_PAIRS
+#ifdef MB_HAS_PAIRS
     if (f->pairs) {
         round_columns(buffer, x, rows);
         return (mb_att_left){buffer, 1, K};
@@ -292,7 +242,7 @@ mb_att_left mb_att_by_columns(const mb_att_form *f, uint32_t *buffer, const floa
 void mb_att_product(const mb_att_form *f, float *c, int64_t ldc, mb_att_left a, const uint32_t *b,
                     int64_t ldb, int64_t m, int64_t n, int64_t depth, bool add)
 {
-#ifdef HAS_PAIRS
+#ifdef MB_HAS_PAIRS
     if (f->pairs) {
         product_pairs(c, ldc, a, b, ldb, m, n, depth, add);
         return;

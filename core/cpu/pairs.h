@@ -1,0 +1,86 @@
+/* core/cpu/pairs.h - what products of bf16 share: a register tile of pairs, a square transposed.
+ *
+ * An operand is taken in words of two bf16 along the summed dimension, the first in the low half. With
+ * avx512_bf16 a vdpbf16ps adds the products of 16 words to 16 sums. Used by core/cpu/gemm_pairs.c and
+ * core/cpu/attention_tile.c.
+ */
+#ifndef MB_CORE_CPU_PAIRS_H
+#define MB_CORE_CPU_PAIRS_H
+
+#include <string.h>
+
+#include "core/cpu/vecmath.h"
+
+static inline uint32_t mb_pair_at(const uint16_t *a)
+{
+    uint32_t u;
+
+    memcpy(&u, a, sizeof u);
+    return u;
+}
+
+/* to = from transposed, 16 x 16 words; rows of `to` ldt words apart, of `from` ldf bytes. To be inlined
+ * into functions marked MB_CPU_CLONES. */
+typedef uint32_t mb_vec16u __attribute__((vector_size(64), may_alias));
+
+MB_INLINE void mb_transpose16(uint32_t *to, int64_t ldt, const void *from, int64_t ldf)
+{
+    mb_vec16u r[16];
+
+/* One round: rows i and i + d swap what lies beyond column d of every 2 d. */
+#define MB_SWAP(d, ...)                                                                     \
+    for (int i = 0; i < 16; i++)                                                            \
+        if ((i & (d)) == 0) {                                                               \
+            const mb_vec16u a = r[i], b = r[i + (d)];                                       \
+            r[i] = __builtin_shuffle(a, b, (mb_vec16u){__VA_ARGS__});                       \
+            r[i + (d)] = __builtin_shuffle(a, b, (mb_vec16u){__VA_ARGS__} + (uint32_t)(d)); \
+        }
+
+    for (int i = 0; i < 16; i++)
+        memcpy(&r[i], (const char *)from + i * ldf, sizeof r[i]);
+    MB_SWAP(8, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+    MB_SWAP(4, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
+    MB_SWAP(2, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+    MB_SWAP(1, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
+    for (int i = 0; i < 16; i++)
+        memcpy(to + i * ldt, &r[i], sizeof r[i]);
+#undef MB_SWAP
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define MB_HAS_PAIRS 1
+#include <immintrin.h>
+#define MB_PAIRS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+
+/* c(rows, 16 vectors) (+)= A(rows, depth words) B(depth words, 16 vectors); rows <= 6, vectors <= 4 and
+ * both constants where this is inlined, so that all sums stay in registers. Word (i, l) of A starts at
+ * element i * row + l * step. Each sum goes over l in order: the bits of a row do not depend on the
+ * others. */
+MB_PAIRS MB_INLINE void mb_pairs_tile(float *c, int64_t ldc, const uint16_t *a, int64_t row,
+                                      int64_t step, const uint32_t *b, int64_t ldb, int64_t depth,
+                                      bool add, const int rows, const int vectors)
+{
+    __m512 sum[6][4];
+
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < vectors; j++)
+            sum[i][j] = add ? _mm512_loadu_ps(c + i * ldc + 16 * j) : _mm512_setzero_ps();
+    for (int64_t l = 0; l < depth; l++) {
+        __m512bh y[4];
+
+        for (int j = 0; j < vectors; j++)
+            y[j] = (__m512bh)_mm512_loadu_si512(b + l * ldb + 16 * j);
+        for (int i = 0; i < rows; i++) {
+            const __m512bh x = (__m512bh)_mm512_set1_epi32((int)mb_pair_at(a + i * row + l * step));
+
+            for (int j = 0; j < vectors; j++)
+                sum[i][j] = _mm512_dpbf16_ps(sum[i][j], x, y[j]);
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < vectors; j++)
+            _mm512_storeu_ps(c + i * ldc + 16 * j, sum[i][j]);
+}
+#endif
+
+#endif
