@@ -341,13 +341,6 @@ static mb_status clear_gradients(mb_zero *z)
 }
 
 /* A collective over device memory between what computed its input and what uses its result. */
-static mb_status gather_all(mb_zero *z, void *buf, mb_dtype d)
-{
-    MB_TRY(mb_comm_after(z->comm, MB_STREAM_COMPUTE));
-    MB_TRY(z->comm->ops->all_gather(z->comm, buf, z->bounds, d));
-    return mb_comm_before(z->comm, MB_STREAM_COMPUTE);
-}
-
 static mb_status reduce_all(mb_zero *z, void *buf, mb_dtype d)
 {
     MB_TRY(mb_comm_after(z->comm, MB_STREAM_COMPUTE));
@@ -370,7 +363,7 @@ static mb_status reduce_copies(mb_zero *z)
     return mb_comm_before(outer, MB_STREAM_COMPUTE);
 }
 
-/* all_gather of whole grains of a type that may have blocks. */
+/* Whole grains of all ranks of c, of a type that may have blocks: as bytes. */
 static mb_status gather_grains(mb_zero *z, mb_comm *c, void *buf, const int64_t *at, mb_dtype d)
 {
     for (int r = 0; r <= c->size; r++)
@@ -519,7 +512,7 @@ static mb_status new_parameters(mb_zero *z)
     MB_TRY(mb_flat_round(z->ex, z->flat));
     return mb_shard_moves_parameters(z->shard)
                ? MB_OK
-               : gather_all(z, mb_flat_values(z->flat), z->flat->dtype);
+               : gather_grains(z, z->comm, mb_flat_values(z->flat), z->bounds, z->flat->dtype);
 }
 
 /* At stage 0 everybody updates everything. */
@@ -528,7 +521,7 @@ static mb_status gather_sums(mb_zero *z)
     if (z->o.stage > 0)
         return MB_OK;
     mb_profile_begin(z->ex->profile, MB_SPAN_REDUCE);
-    MB_TRY(gather_all(z, z->flat->grad, MB_DTYPE_F32));
+    MB_TRY(gather_grains(z, z->comm, z->flat->grad, z->bounds, MB_DTYPE_F32));
     mb_profile_end(z->ex->profile, MB_SPAN_REDUCE);
     return MB_OK;
 }
@@ -616,7 +609,7 @@ mb_status mb_zero_spread(mb_zero *z)
     }
     MB_TRY(mb_flat_round(z->ex, z->flat));
     if (z->o.stage < 3)
-        MB_TRY(gather_all(z, mb_flat_values(z->flat), z->flat->dtype));
+        MB_TRY(gather_grains(z, z->comm, mb_flat_values(z->flat), z->bounds, z->flat->dtype));
     if (mb_shard_moves_parameters(z->shard))
         MB_TRY(mb_shard_settle(z->shard));
     for (int i = 0; z->o.stage == 0 && i < z->kind->n_states; i++)

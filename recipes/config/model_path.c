@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/alloc.h"
 #include "core/json.h"
 #include "core/path.h"
 #include "recipes/config/text.h"
@@ -94,8 +95,7 @@ static mb_status set_path(mb_recipe *r, const char *key, const char *path, const
     mb_text_add_yaml(&quoted, path);
     MB_TRY(mb_text_take(&quoted, &text));
     st = mb_recipe_set(r, key, text, why);
-    quoted.s = text;
-    mb_text_release(&quoted);
+    mb_free(text);
     return st;
 }
 

@@ -138,6 +138,7 @@ read -ra more <<<"${keys[llama]}"
 rm -rf on && cp -r began on && rm -r on/checkpoint-000020 on/final
 train 2 "${common[@]}" "${pairs[@]}" "${more[@]}" reduction=exact output_dir=on save_steps=10 bf16=auto \
     resume_from_checkpoint=auto && fail 'bf16: auto went on with what bf16: false began'
+grep -q 'bf16' log || fail "bf16: auto after false: $(cat log)"
 if "$MBUYU" env | grep -q avx512_bf16; then
     one llama began 2 reduction=exact save_steps=10 bf16=auto overwrite_output_dir=true
     rm -rf on && cp -r began on && rm -r on/checkpoint-000020 on/final
@@ -146,6 +147,8 @@ if "$MBUYU" env | grep -q avx512_bf16; then
     grep -q 'computes in float32' log || fail "stage 0 after bf16: $(cat log)"
     one llama on 3 reduction=exact save_steps=10 bf16=auto resume_from_checkpoint=auto zero_stage=2
     same_run began on 'begun in bf16, gone on'
+else
+    echo 'left out, without avx512_bf16: a run that auto began in bf16'
 fi
 
 # --- every rank keeps its share of the optimizer's state, and at most a grain more
