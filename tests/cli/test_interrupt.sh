@@ -28,14 +28,16 @@ seen() {
     done
 }
 
-# typed PATTERN TIMES COMMAND...: Ctrl-C when the terminal, typed.log, shows the pattern; sets code
+# typed PATTERN TIMES COMMAND...: Ctrl-C when the terminal, typed.log, shows the pattern; sets code.
+# Both shells give way to the command: one that waits gets the Ctrl-C, too, and ends with 130 where
+# its child ends before it notices.
 typed() {
     local pattern=$1 times=$2 terminal
     shift 2
     rm -f keyboard typed.log
     mkfifo keyboard
-    printf '%q ' "$@" >typed.sh
-    timeout 120 script -qec "bash typed.sh" /dev/null <keyboard >typed.log 2>&1 &
+    printf '%q ' exec "$@" >typed.sh
+    timeout 120 script -qec 'exec bash typed.sh' /dev/null <keyboard >typed.log 2>&1 &
     terminal=$!
     exec 7>keyboard
     seen "$pattern" && printf '\003' >&7
