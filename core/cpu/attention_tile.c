@@ -177,13 +177,13 @@ MB_PAIRS static void product_pairs(float *c, int64_t ldc, mb_att_left a, const u
             const uint32_t *y = b + j;
 
             if (n - j >= 64)
-                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 4);
+                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 4, false);
             else if (n - j >= 48)
-                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 3);
+                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 3, false);
             else if (n - j >= 32)
-                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 2);
+                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 2, false);
             else
-                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 1);
+                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 1, false);
         }
     }
 }

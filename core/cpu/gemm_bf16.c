@@ -100,78 +100,66 @@ size_t mb_cpu_gemm_bf16_workspace(const mb_exec *ex, const mb_tensor *c, const m
     return packed_bytes(&p) + (size_t)ex->threads * p.own_bytes;
 }
 
-/* ---- what comes of sums --------------------------------------------------------------------- */
-
-MB_CPU_CLONES
-static void finish(float *restrict c, const float *restrict sum, const float *restrict bias,
-                   int64_t n, float alpha, float beta)
-{
-    if (beta == 0.0f) {
-        for (int64_t j = 0; j < n; j++)
-            c[j] = alpha * sum[j] + bias[j];
-    } else {
-        for (int64_t j = 0; j < n; j++)
-            c[j] = alpha * sum[j] + beta * c[j] + bias[j];
-    }
-}
-
-/* The bias of n columns, or zeros. */
+/* The bias of n columns; NULL: none. */
 static const float *bias_of(const product *p, float *strip, int64_t j0, int64_t n)
 {
-    if (p->bias != NULL)
-        return mb_strip_read(strip, p->bias, 0, j0, n);
-    memset(strip, 0, (size_t)n * sizeof *strip);
-    return strip;
-}
-
-static void finish_rows(const product *p, int64_t i0, int64_t rows, int64_t j0, int64_t n,
-                        const float *sum, const float *bias)
-{
-    float strip[MB_PAIR_COLS];
-
-    for (int64_t i = i0; i < i0 + rows; i++, sum += MB_PAIR_COLS) {
-        float *to = mb_strip_open(strip, p->c, i, j0, n, p->beta != 0.0f);
-
-        finish(to, sum, bias, n, p->alpha, p->beta);
-        mb_strip_close(to, p->c, i, j0, n);
-    }
+    return mb_strip_read(strip, p->bias, 0, j0, n);
 }
 
 /* ---- a unit: rows of a panel ---------------------------------------------------------------- */
 
-static void pack_panel(const product *p, uint32_t *to, int64_t j0, int64_t n, int64_t k0, int64_t k)
+static void pack_panel(const product *p, uint32_t *to, int64_t width, int64_t j0, int64_t n,
+                       int64_t k0, int64_t k)
 {
     if (p->tb)
-        mb_cpu_pack_cols(to, MB_PAIR_COLS, p->b + j0 * p->ldb + k0, p->ldb, k, n);
+        mb_cpu_pack_cols(to, width, p->b + j0 * p->ldb + k0, p->ldb, k, n);
     else
-        mb_cpu_pack_rows(to, MB_PAIR_COLS, p->b + k0 * p->ldb + j0, p->ldb, k, n);
+        mb_cpu_pack_rows(to, width, p->b + k0 * p->ldb + j0, p->ldb, k, n);
+}
+
+/* A tile of C is written when its sums are there; it comes into the cache meanwhile. */
+static void fetch(const mb_tensor *c, int64_t i, int64_t rows, int64_t j0, int64_t n)
+{
+    const int64_t size = c->dtype == MB_DTYPE_F32 ? 4 : 2, ld = mb_row_stride(c) * size;
+    const char *at = (const char *)c->data + i * ld + j0 * size;
+
+    for (int64_t r = 0; r < rows; r++, at += ld)
+        for (int64_t b = 0; b < n * size; b += 64)
+            __builtin_prefetch(at + b, 1);
 }
 
 /* Rows [i0, i0 + rows) of C, of which A's packed part starts at row `base`. */
-static void run_unit(const product *p, mb_pairs_fn *multiply, int64_t base, int64_t i0,
+static void run_unit(const product *p, const mb_pairs *pairs_of, int64_t base, int64_t i0,
                      int64_t rows, int64_t j0)
 {
-    const int64_t block = K_BLOCK, n = least(MB_PAIR_COLS, p->n - j0);
+    const int64_t block = K_BLOCK, n = least(MB_PAIR_COLS, p->n - j0), width = round_up(n, 16);
+    const int64_t full = mb_pairs_rows(width);
     uint32_t *panel = (uint32_t *)(p->own + (size_t)omp_get_thread_num() * p->own_bytes);
     float *waiting = (float *)(panel + least(p->pairs, block / 2) * MB_PAIR_COLS);
-    float tile[MB_PAIR_ROWS * MB_PAIR_COLS], strip[MB_PAIR_COLS];
-    const float *bias = bias_of(p, strip, j0, n);
+    float tile[MB_PAIR_TILE] __attribute__((aligned(64))), strip[MB_PAIR_COLS];
+    const mb_pairs_out out = {p->c, bias_of(p, strip, j0, n), p->alpha, p->beta};
 
     for (int64_t k0 = 0; k0 < p->k; k0 += block) {
         const int64_t k = least(block, p->k - k0), pairs = (k + 1) / 2;
-        pack_panel(p, panel, j0, n, k0, k);
-        for (int64_t i = i0; i < i0 + rows; i += MB_PAIR_ROWS) {
-            const int64_t height = least(MB_PAIR_ROWS, i0 + rows - i), in = i - base;
-            float *sum = p->k > block ? waiting + (i - i0) * MB_PAIR_COLS : tile;
-            if (p->packs_a)
-                multiply(sum,
-                         p->packed + 2 * ((in / MB_PAIR_GROUP * p->pairs + k0 / 2) * MB_PAIR_GROUP +
-                                          in % MB_PAIR_GROUP),
-                         2, 2 * MB_PAIR_GROUP, (int)height, panel, pairs, k0 > 0);
-            else
-                multiply(sum, p->a + i * p->lda + k0, p->lda, 2, (int)height, panel, pairs, k0 > 0);
-            if (k0 + k == p->k)
-                finish_rows(p, i, height, j0, n, sum, bias);
+        const bool last = k0 + k == p->k;
+        pack_panel(p, panel, width, j0, n, k0, k);
+        for (int64_t i = i0; i < i0 + rows; i += full) {
+            const int64_t height = least(full, i0 + rows - i), in = i - base;
+            float *sum = p->k > block ? waiting + (i - i0) * width : tile;
+            const uint16_t *a = p->a + i * p->lda + k0;
+            int64_t row = p->lda, step = 2;
+
+            if (p->packs_a) {
+                a = p->packed + 2 * ((in / MB_PAIR_GROUP * p->pairs + k0 / 2) * MB_PAIR_GROUP +
+                                     in % MB_PAIR_GROUP);
+                row = 2;
+                step = 2 * MB_PAIR_GROUP;
+            }
+            if (last)
+                fetch(p->c, i, height, j0, n);
+            pairs_of->multiply(sum, a, row, step, (int)height, panel, width, pairs, k0 > 0);
+            if (last)
+                pairs_of->finish(&out, sum, width, i, (int)height, j0, n);
         }
     }
 }
@@ -189,7 +177,7 @@ static void pack_group(const product *p, int64_t base, int64_t g)
 }
 
 /* Rows [base, base + rows) of C; all threads of the team. */
-static void run_block(const product *p, mb_pairs_fn *multiply, int64_t base, int64_t rows)
+static void run_block(const product *p, const mb_pairs *pairs_of, int64_t base, int64_t rows)
 {
     const int64_t ranges = ceil_div(rows, p->unit_rows), panels = ceil_div(p->n, MB_PAIR_COLS);
 
@@ -201,21 +189,21 @@ static void run_block(const product *p, mb_pairs_fn *multiply, int64_t base, int
 #pragma omp for schedule(dynamic)
     for (int64_t u = 0; u < ranges * panels; u++) {
         const int64_t i0 = u % ranges * p->unit_rows;
-        run_unit(p, multiply, base, base + i0, least(p->unit_rows, rows - i0),
+        run_unit(p, pairs_of, base, base + i0, least(p->unit_rows, rows - i0),
                  u / ranges * MB_PAIR_COLS);
     }
 }
 
-static void no_products(const product *p)
+static void no_products(const product *p, const mb_pairs *pairs_of)
 {
     const float zeros[MB_PAIR_COLS] = {0};
     float strip[MB_PAIR_COLS];
 
     for (int64_t j0 = 0; j0 < p->n; j0 += MB_PAIR_COLS) {
         const int64_t n = least(MB_PAIR_COLS, p->n - j0);
-        const float *bias = bias_of(p, strip, j0, n);
+        const mb_pairs_out out = {p->c, bias_of(p, strip, j0, n), p->alpha, p->beta};
         for (int64_t i = 0; i < p->m; i++)
-            finish_rows(p, i, 1, j0, n, zeros, bias);
+            pairs_of->finish(&out, zeros, MB_PAIR_COLS, i, 1, j0, n);
     }
 }
 
@@ -224,7 +212,7 @@ mb_status mb_cpu_gemm_bf16(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool t
                            const mb_tensor *bias)
 {
     product p = sizes_of(ex, c, a, ta);
-    mb_pairs_fn *multiply = mb_cpu_pairs();
+    const mb_pairs *pairs_of = mb_cpu_pairs();
     const int team = p.m * p.n * p.k < 65536 ? 1 : ex->threads;
 
     p.a = a->data;
@@ -239,13 +227,13 @@ mb_status mb_cpu_gemm_bf16(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool t
     if (p.m == 0 || p.n == 0)
         return MB_OK;
     if (p.k == 0) {
-        no_products(&p);
+        no_products(&p, pairs_of);
         return MB_OK;
     }
     p.packed = ex->workspace;
     p.own = (char *)ex->workspace + packed_bytes(&p);
 #pragma omp parallel num_threads(team)
     for (int64_t base = 0; base < p.m; base += p.block_rows)
-        run_block(&p, multiply, base, least(p.block_rows, p.m - base));
+        run_block(&p, pairs_of, base, least(p.block_rows, p.m - base));
     return MB_OK;
 }

@@ -19,15 +19,33 @@ bool mb_cpu_bf16_is_native(void);
 void mb_cpu_bf16_native(bool on);
 
 /* Operands are taken in pairs along the summed dimension: 32 bits with element 2l in the low and 2l+1
- * in the high half. A panel is (pairs, MB_PAIR_COLS) of them from op(B). */
-enum { MB_PAIR_ROWS = 6, MB_PAIR_COLS = 64, MB_PAIR_GROUP = 48 };
+ * in the high half. A panel is (pairs, width) of them from op(B); width is 16, 32, 48 or
+ * MB_PAIR_COLS. A tile is so many rows as fill the registers with sums of that width. */
+enum { MB_PAIR_ROWS = 16, MB_PAIR_COLS = 64, MB_PAIR_GROUP = 48, MB_PAIR_TILE = 6 * 64 };
 
-/* sum(rows, MB_PAIR_COLS) (+)= A(rows, 2 pairs) panel. The pair (i, l) of A starts at element
- * i * row + l * step of a. rows <= MB_PAIR_ROWS; `add`: onto what sum holds. The bits of a row do not
- * depend on `rows`. */
-typedef void mb_pairs_fn(float *sum, const uint16_t *a, int64_t row, int64_t step, int rows,
-                         const uint32_t *panel, int64_t pairs, bool add);
-mb_pairs_fn *mb_cpu_pairs(void);
+static inline int mb_pairs_rows(int64_t width)
+{
+    return width == 64 ? 6 : width == 48 ? 8 : width == 32 ? 12 : 16;
+}
+
+/* What becomes of sums: C = alpha sum + beta C + bias, rounded once to C's type (f32 or bf16). */
+typedef struct mb_pairs_out {
+    const mb_tensor *c;
+    const float *bias; /* of the panel's columns; NULL: none */
+    float alpha, beta;
+} mb_pairs_out;
+
+typedef struct mb_pairs {
+    /* sum(rows, width) (+)= A(rows, 2 pairs) panel. The pair (i, l) of A starts at element
+     * i * row + l * step of a. rows <= mb_pairs_rows(width); `add`: onto what sum holds. The bits of
+     * a row do not depend on `rows` or `width`. */
+    void (*multiply)(float *sum, const uint16_t *a, int64_t row, int64_t step, int rows,
+                     const uint32_t *panel, int64_t width, int64_t pairs, bool add);
+    /* rows [i, i + rows) and columns [j, j + n) of C from sum(rows, width) */
+    void (*finish)(const mb_pairs_out *out, const float *sum, int64_t width, int64_t i, int rows,
+                   int64_t j, int64_t n);
+} mb_pairs;
+const mb_pairs *mb_cpu_pairs(void);
 
 /* to(ceil(k/2), width) = pairs of x: to[l, j] = (x(2l, j), x(2l+1, j)); zero where j >= cols or
  * 2l + 1 >= k. width: a multiple of 16. x is (k, cols) with rows ld apart ... */

@@ -52,34 +52,40 @@ MB_INLINE void mb_transpose16(uint32_t *to, int64_t ldt, const void *from, int64
 #include <immintrin.h>
 #define MB_PAIRS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
-/* c(rows, 16 vectors) (+)= A(rows, depth words) B(depth words, 16 vectors); rows <= 6, vectors <= 4 and
+/* c(rows, 16 vectors) (+)= A(rows, depth words) B(depth words, 16 vectors); rows * vectors <= 24 and
  * both constants where this is inlined, so that all sums stay in registers. Word (i, l) of A starts at
  * element i * row + l * step. Each sum goes over l in order: the bits of a row do not depend on the
- * others. */
+ * others. `ahead`, a constant: the rows after these come into the cache meanwhile (step 2). */
 MB_PAIRS MB_INLINE void mb_pairs_tile(float *c, int64_t ldc, const uint16_t *a, int64_t row,
                                       int64_t step, const uint32_t *b, int64_t ldb, int64_t depth,
-                                      bool add, const int rows, const int vectors)
+                                      bool add, const int rows, const int vectors, const bool ahead)
 {
-    __m512 sum[6][4];
+    enum { LINE = 16 }; /* words */
+    __m512 sum[24];
 
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < vectors; j++)
-            sum[i][j] = add ? _mm512_loadu_ps(c + i * ldc + 16 * j) : _mm512_setzero_ps();
+#define MB_EACH_ROW    _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)
+#define MB_EACH_VECTOR _Pragma("GCC unroll 4") for (int j = 0; j < vectors; j++)
+    if (add) {
+        MB_EACH_ROW MB_EACH_VECTOR sum[i * vectors + j] = _mm512_loadu_ps(c + i * ldc + 16 * j);
+    } else {
+        MB_EACH_ROW MB_EACH_VECTOR sum[i * vectors + j] = _mm512_setzero_ps();
+    }
     for (int64_t l = 0; l < depth; l++) {
         __m512bh y[4];
 
-        for (int j = 0; j < vectors; j++)
-            y[j] = (__m512bh)_mm512_loadu_si512(b + l * ldb + 16 * j);
-        for (int i = 0; i < rows; i++) {
+        if (ahead && l % LINE == 0)
+            MB_EACH_ROW _mm_prefetch((const char *)(a + (rows + i) * row + 2 * l), _MM_HINT_T0);
+        MB_EACH_VECTOR y[j] = (__m512bh)_mm512_loadu_si512(b + l * ldb + 16 * j);
+        MB_EACH_ROW
+        {
             const __m512bh x = (__m512bh)_mm512_set1_epi32((int)mb_pair_at(a + i * row + l * step));
 
-            for (int j = 0; j < vectors; j++)
-                sum[i][j] = _mm512_dpbf16_ps(sum[i][j], x, y[j]);
+            MB_EACH_VECTOR sum[i * vectors + j] = _mm512_dpbf16_ps(sum[i * vectors + j], x, y[j]);
         }
     }
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < vectors; j++)
-            _mm512_storeu_ps(c + i * ldc + 16 * j, sum[i][j]);
+    MB_EACH_ROW MB_EACH_VECTOR _mm512_storeu_ps(c + i * ldc + 16 * j, sum[i * vectors + j]);
+#undef MB_EACH_ROW
+#undef MB_EACH_VECTOR
 }
 #endif
 
