@@ -10,6 +10,7 @@ static const struct {
     unsigned tables;
 } of_kernel[MB_OPERATION_KERNELS] = {
     [MB_OPERATION_gemm] = {MB_PROFILE_GEMM, 0},
+    [MB_OPERATION_gemm_adapted] = {MB_PROFILE_GEMM, 0},
     [MB_OPERATION_copy] = {MB_PROFILE_ELEMENTWISE, 0},
     [MB_OPERATION_axpy] = {MB_PROFILE_ELEMENTWISE, 0},
     [MB_OPERATION_fill] = {MB_PROFILE_ELEMENTWISE, 0},
@@ -195,11 +196,14 @@ static mb_status describe(mb_device *d, int kernel, const struct note *note, mb_
     out->bytes = bytes_of(kernel, note, main);
     if (of_kernel[kernel].kind == MB_PROFILE_GEMM) {
         const mb_tensor *c = note->tensor[0], *a = note->tensor[1], *b = note->tensor[2];
-        *k = (mb_profile_key){
-            .operation = kernel,
-            .flags = note->flags & 3,
-            .dtype = {a->dtype, b->dtype, c->dtype},
-            .dim = {mb_rows(c), mb_cols(c), note->flags & 1 ? mb_rows(a) : mb_cols(a)}};
+        const bool adapted = kernel == MB_OPERATION_gemm_adapted;
+        const unsigned flags = adapted ? (note->flags & 1) << 1 : note->flags & 3;
+        *k = (mb_profile_key){.operation = kernel,
+                              .flags = flags,
+                              .dtype = {a->dtype, b->dtype, c->dtype},
+                              .dim = {mb_rows(c), mb_cols(c), flags & 1 ? mb_rows(a) : mb_cols(a)}};
+        if (adapted)
+            k->dim[2] += mb_cols(note->tensor[3]);
         out->flop = 2.0 * (double)k->dim[0] * (double)k->dim[1] * (double)k->dim[2];
     } else if (note->attention != NULL) {
         const mb_attention *at = note->attention;

@@ -1,8 +1,8 @@
 /* autograd/ops/linear.c - y = x W^T + bias, with an optional low-rank adapter (LoRA, Hu et al. 2021,
  * arXiv:2106.09685) that is added inside the same op:
  *
- *     h  = drop(x) A^T             (R,r)          y += s h B^T
- *     dh = s dy B                                 dB += s dy^T h,  dA += dh^T drop(x)
+ *     h  = s drop(x) A^T           (R,r)          y += h B^T
+ *     dh = s dy B                                 dB += dy^T h,  dA += dh^T drop(x)
  *     dx = dy W + drop'(dh A)                     dW += dy^T x,  dbias += sum of rows of dy
  *
  * Only h is saved. A frozen W gets no dW and, without an adapter, its input is not kept.
@@ -25,21 +25,28 @@ static mb_status forward(mb_tape *t, mb_call *c)
     const mb_tensor *in = mb_in(c, X);
     mb_tensor dropped = {0};
 
-    MB_TRY(MB_RUN(ex, gemm, mb_out(c, 0), in, false, mb_in(c, W), !a->transposed, 1.0f, 0.0f,
-                  mb_in(c, BIAS)));
     if (c->in[A] == NULL)
-        return MB_OK;
+        return MB_RUN(ex, gemm, mb_out(c, 0), in, false, mb_in(c, W), !a->transposed, 1.0f, 0.0f,
+                      mb_in(c, BIAS));
     if (drops(a)) {
         MB_TRY(mb_tape_temporary(t, in->dtype, 2, in->dim, &dropped));
         MB_TRY(MB_RUN(ex, dropout, &dropped, in, &a->drop, false));
         in = &dropped;
     }
-    MB_TRY(MB_RUN(ex, gemm, &c->saved[H], in, false, mb_in(c, A), true, 1.0f, 0.0f, NULL));
-    return MB_RUN(ex, gemm, mb_out(c, 0), &c->saved[H], false, mb_in(c, B), true, a->lora_scale,
-                  1.0f, NULL);
+    MB_TRY(MB_RUN(ex, gemm, &c->saved[H], in, false, mb_in(c, A), true, a->lora_scale, 0.0f, NULL));
+    return MB_RUN(ex, gemm_adapted, mb_out(c, 0), mb_in(c, X), mb_in(c, W), !a->transposed,
+                  &c->saved[H], mb_in(c, B), true, 0.0f, mb_in(c, BIAS));
 }
 
-static mb_status adapter_backward(mb_tape *t, mb_call *c, bool dx_exists)
+static mb_status dx_of_base(mb_tape *t, mb_call *c)
+{
+    const mb_linear_args *a = c->attr;
+
+    return MB_RUN(mb_tape_exec(t), gemm, c->d_in[X], c->d_out[0], false, mb_in(c, W), a->transposed,
+                  1.0f, c->acc[X] ? 1.0f : 0.0f, NULL);
+}
+
+static mb_status adapter_backward(mb_tape *t, mb_call *c)
 {
     const mb_linear_args *a = c->attr;
     mb_exec *ex = mb_tape_exec(t);
@@ -51,7 +58,7 @@ static mb_status adapter_backward(mb_tape *t, mb_call *c, bool dx_exists)
         MB_TRY(mb_tape_temporary(t, in->dtype, 2, in->dim, &wide));
     MB_TRY(MB_RUN(ex, gemm, &dh, dy, false, mb_in(c, B), false, a->lora_scale, 0.0f, NULL));
     if (c->d_in[B] != NULL)
-        MB_TRY(MB_RUN(ex, gemm, c->d_in[B], dy, true, &c->saved[H], false, a->lora_scale,
+        MB_TRY(MB_RUN(ex, gemm, c->d_in[B], dy, true, &c->saved[H], false, 1.0f,
                       c->acc[B] ? 1.0f : 0.0f, NULL));
     if (c->d_in[A] != NULL) {
         if (drops(a)) {
@@ -64,10 +71,11 @@ static mb_status adapter_backward(mb_tape *t, mb_call *c, bool dx_exists)
     if (c->d_in[X] == NULL)
         return MB_OK;
     if (!drops(a))
-        return MB_RUN(ex, gemm, c->d_in[X], &dh, false, mb_in(c, A), false, 1.0f,
-                      dx_exists ? 1.0f : 0.0f, NULL);
+        return MB_RUN(ex, gemm_adapted, c->d_in[X], dy, mb_in(c, W), a->transposed, &dh,
+                      mb_in(c, A), false, c->acc[X] ? 1.0f : 0.0f, NULL);
+    MB_TRY(dx_of_base(t, c));
     MB_TRY(MB_RUN(ex, gemm, &wide, &dh, false, mb_in(c, A), false, 1.0f, 0.0f, NULL));
-    return MB_RUN(ex, dropout, c->d_in[X], &wide, &a->drop, dx_exists);
+    return MB_RUN(ex, dropout, c->d_in[X], &wide, &a->drop, true);
 }
 
 static mb_status backward(mb_tape *t, mb_call *c)
@@ -76,9 +84,10 @@ static mb_status backward(mb_tape *t, mb_call *c)
     mb_exec *ex = mb_tape_exec(t);
     const mb_tensor *dy = c->d_out[0], *in = mb_in(c, X);
 
-    if (c->d_in[X] != NULL)
-        MB_TRY(MB_RUN(ex, gemm, c->d_in[X], dy, false, mb_in(c, W), a->transposed, 1.0f,
-                      c->acc[X] ? 1.0f : 0.0f, NULL));
+    if (c->in[A] != NULL)
+        MB_TRY(adapter_backward(t, c));
+    else if (c->d_in[X] != NULL)
+        MB_TRY(dx_of_base(t, c));
     if (c->d_in[W] != NULL && !a->transposed)
         MB_TRY(
             MB_RUN(ex, gemm, c->d_in[W], dy, true, in, false, 1.0f, c->acc[W] ? 1.0f : 0.0f, NULL));
@@ -87,7 +96,7 @@ static mb_status backward(mb_tape *t, mb_call *c)
             MB_RUN(ex, gemm, c->d_in[W], in, true, dy, false, 1.0f, c->acc[W] ? 1.0f : 0.0f, NULL));
     if (c->in[BIAS] != NULL && c->d_in[BIAS] != NULL)
         MB_TRY(MB_RUN(ex, bias_bwd, c->d_in[BIAS], dy));
-    return c->in[A] != NULL ? adapter_backward(t, c, true) : MB_OK;
+    return MB_OK;
 }
 
 static mb_status check(const mb_var *x, const mb_linear_args *a)

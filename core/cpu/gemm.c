@@ -127,7 +127,7 @@ size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool
     const int64_t partial = p.pieces > 1 ? p.pieces * p.m * p.n : 0;
 
     if (a->dtype == MB_DTYPE_BF16)
-        return mb_cpu_gemm_bf16_workspace(ex, c, a, ta);
+        return mb_cpu_gemm_bf16_workspace(ex, c, a, ta, NULL);
     if (has_few_rows(&p))
         return 0;
     return (size_t)(partial + ex->threads * p.edge_floats) * sizeof(float);
@@ -397,7 +397,7 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
 
     MB_TRY(check(&p, c, a, b, bias));
     if (a->dtype == MB_DTYPE_BF16)
-        return mb_cpu_gemm_bf16(ex, c, a, ta, b, tb, alpha, beta, bias);
+        return mb_cpu_gemm_bf16(ex, c, a, ta, b, tb, alpha, beta, bias, NULL);
     p.sgemm = mb_cpu_sgemm();
     MB_REQUIRE(p.sgemm != NULL, MB_EBUG, "gemm called before mb_cpu_init");
     if (p.m == 0 || p.n == 0)
@@ -412,4 +412,37 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
         tiles(&p, ex->threads);
     }
     return MB_OK;
+}
+
+/* One sum in f32 where it can be; else C is rounded between the two. */
+static bool is_one_sum(const mb_tensor *x, const mb_tensor *h)
+{
+    return x->dtype == MB_DTYPE_BF16 && mb_cpu_gemm_bf16_adds(mb_cols(x), mb_cols(h));
+}
+
+size_t mb_cpu_gemm_adapted_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *x,
+                                     const mb_tensor *w, bool tw, const mb_tensor *h,
+                                     const mb_tensor *b, bool tb, float beta, const mb_tensor *bias)
+{
+    if (is_one_sum(x, h))
+        return mb_cpu_gemm_bf16_workspace(ex, c, x, false, h);
+    const size_t one = mb_cpu_gemm_workspace(ex, c, x, false, w, tw, 1.0f, beta, bias);
+    const size_t two = mb_cpu_gemm_workspace(ex, c, h, false, b, tb, 1.0f, 1.0f, NULL);
+    return one > two ? one : two;
+}
+
+mb_status mb_cpu_gemm_adapted(mb_exec *ex, mb_tensor *c, const mb_tensor *x, const mb_tensor *w,
+                              bool tw, const mb_tensor *h, const mb_tensor *b, bool tb, float beta,
+                              const mb_tensor *bias)
+{
+    const product base = product_of(c, x, false, w, tw, 1.0f, beta, bias);
+    const product adapter = product_of(c, h, false, b, tb, 1.0f, 1.0f, NULL);
+    const mb_gemm_adapter also = {h, b, tb};
+
+    MB_TRY(check(&base, c, x, w, bias));
+    MB_TRY(check(&adapter, c, h, b, NULL));
+    if (is_one_sum(x, h))
+        return mb_cpu_gemm_bf16(ex, c, x, false, w, tw, 1.0f, beta, bias, &also);
+    MB_TRY(mb_cpu_gemm(ex, c, x, false, w, tw, 1.0f, beta, bias));
+    return mb_cpu_gemm(ex, c, h, false, b, tb, 1.0f, 1.0f, NULL);
 }

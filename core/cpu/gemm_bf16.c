@@ -5,6 +5,8 @@
  * Rows of A that lie along k are read where they are; a transposed A (weight gradients: k is tokens)
  * is packed first, by all threads, in groups of 48 columns.
  *
+ * An adapter's product joins the sums before they leave: its panel lies behind the last of B.
+ *
  * Each number of C is one sum over k in order, in blocks of K_BLOCK between which it waits in f32.
  * No cut changes it: its bits depend on k alone, not on threads, rows or neighbours. It is rounded
  * once, after alpha, beta and bias.
@@ -19,6 +21,7 @@
 enum {
     K_BLOCK = 2048,           /* a panel of 256 KiB */
     WANTED_UNITS = 8,         /* per thread, so that all end together */
+    MOST_RANK = 512,          /* of an adapter */
     LEAST_ROWS = 96,          /* of a unit: what packing its panel is spread over */
     STRIP_ROWS = 384,         /* most of a unit whose sums wait between blocks of k */
     PACKED_ELEMENTS = 8 << 20 /* most of A that is packed at once */
@@ -30,6 +33,10 @@ typedef struct product {
     const mb_tensor *c, *bias;
     bool ta, tb;
     float alpha, beta;
+    /* the adapter; rank 0: none */
+    const uint16_t *h, *hb;
+    int64_t rank, ldh, ldhb;
+    bool thb;
     /* the cut */
     bool packs_a;
     int64_t pairs;      /* of k */
@@ -69,7 +76,7 @@ static void cut(product *p, int threads)
     if (p->pairs > block && rows > STRIP_ROWS)
         rows = STRIP_ROWS;
     p->unit_rows = round_up(rows, MB_PAIR_GROUP);
-    p->own_bytes = (size_t)(block * MB_PAIR_COLS) * sizeof(uint32_t);
+    p->own_bytes = (size_t)((block + p->rank / 2) * MB_PAIR_COLS) * sizeof(uint32_t);
     if (p->pairs > block)
         p->own_bytes += (size_t)(p->unit_rows * MB_PAIR_COLS) * sizeof(float);
 }
@@ -81,9 +88,14 @@ static size_t packed_bytes(const product *p)
                : 0;
 }
 
-static product sizes_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a, bool ta)
+static product sizes_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a, bool ta,
+                        const mb_tensor *h)
 {
-    product p = {.m = mb_rows(c), .n = mb_cols(c), .k = ta ? mb_rows(a) : mb_cols(a), .ta = ta};
+    product p = {.m = mb_rows(c),
+                 .n = mb_cols(c),
+                 .k = ta ? mb_rows(a) : mb_cols(a),
+                 .ta = ta,
+                 .rank = h != NULL ? mb_cols(h) : 0};
 
     p.pairs = (p.k + 1) / 2;
     p.packs_a = ta || p.k % 2 != 0;
@@ -92,10 +104,15 @@ static product sizes_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *
     return p;
 }
 
-size_t mb_cpu_gemm_bf16_workspace(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a,
-                                  bool ta)
+bool mb_cpu_gemm_bf16_adds(int64_t k, int64_t rank)
 {
-    const product p = sizes_of(ex, c, a, ta);
+    return k > 0 && k % 2 == 0 && rank > 0 && rank % 2 == 0 && rank <= MOST_RANK;
+}
+
+size_t mb_cpu_gemm_bf16_workspace(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a,
+                                  bool ta, const mb_tensor *h)
+{
+    const product p = sizes_of(ex, c, a, ta, h);
 
     return packed_bytes(&p) + (size_t)ex->threads * p.own_bytes;
 }
@@ -108,13 +125,14 @@ static const float *bias_of(const product *p, float *strip, int64_t j0, int64_t 
 
 /* ---- a unit: rows of a panel ---------------------------------------------------------------- */
 
-static void pack_panel(const product *p, uint32_t *to, int64_t width, int64_t j0, int64_t n,
-                       int64_t k0, int64_t k)
+/* Columns [j0, j0 + n) and rows [k0, k0 + k) of op(B). */
+static void pack_panel(uint32_t *to, int64_t width, const uint16_t *b, int64_t ldb, bool tb,
+                       int64_t j0, int64_t n, int64_t k0, int64_t k)
 {
-    if (p->tb)
-        mb_cpu_pack_cols(to, width, p->b + j0 * p->ldb + k0, p->ldb, k, n);
+    if (tb)
+        mb_cpu_pack_cols(to, width, b + j0 * ldb + k0, ldb, k, n);
     else
-        mb_cpu_pack_rows(to, width, p->b + k0 * p->ldb + j0, p->ldb, k, n);
+        mb_cpu_pack_rows(to, width, b + k0 * ldb + j0, ldb, k, n);
 }
 
 /* A tile of C is written when its sums are there; it comes into the cache meanwhile. */
@@ -135,14 +153,17 @@ static void run_unit(const product *p, const mb_pairs *pairs_of, int64_t base, i
     const int64_t block = K_BLOCK, n = least(MB_PAIR_COLS, p->n - j0), width = round_up(n, 16);
     const int64_t full = mb_pairs_rows(width);
     uint32_t *panel = (uint32_t *)(p->own + (size_t)omp_get_thread_num() * p->own_bytes);
-    float *waiting = (float *)(panel + least(p->pairs, block / 2) * MB_PAIR_COLS);
+    uint32_t *adapter = panel + least(p->pairs, block / 2) * MB_PAIR_COLS;
+    float *waiting = (float *)(adapter + p->rank / 2 * MB_PAIR_COLS);
     float tile[MB_PAIR_TILE] __attribute__((aligned(64))), strip[MB_PAIR_COLS];
     const mb_pairs_out out = {p->c, bias_of(p, strip, j0, n), p->alpha, p->beta};
 
     for (int64_t k0 = 0; k0 < p->k; k0 += block) {
         const int64_t k = least(block, p->k - k0), pairs = (k + 1) / 2;
         const bool last = k0 + k == p->k;
-        pack_panel(p, panel, width, j0, n, k0, k);
+        pack_panel(panel, width, p->b, p->ldb, p->tb, j0, n, k0, k);
+        if (last && p->rank > 0)
+            pack_panel(adapter, width, p->hb, p->ldhb, p->thb, j0, n, 0, p->rank);
         for (int64_t i = i0; i < i0 + rows; i += full) {
             const int64_t height = least(full, i0 + rows - i), in = i - base;
             float *sum = p->k > block ? waiting + (i - i0) * width : tile;
@@ -158,6 +179,9 @@ static void run_unit(const product *p, const mb_pairs *pairs_of, int64_t base, i
             if (last)
                 fetch(p->c, i, height, j0, n);
             pairs_of->multiply(sum, a, row, step, (int)height, panel, width, pairs, k0 > 0);
+            if (last && p->rank > 0)
+                pairs_of->multiply(sum, p->h + i * p->ldh, p->ldh, 2, (int)height, adapter, width,
+                                   p->rank / 2, true);
             if (last)
                 pairs_of->finish(&out, sum, width, i, (int)height, j0, n);
         }
@@ -209,9 +233,9 @@ static void no_products(const product *p, const mb_pairs *pairs_of)
 
 mb_status mb_cpu_gemm_bf16(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta,
                            const mb_tensor *b, bool tb, float alpha, float beta,
-                           const mb_tensor *bias)
+                           const mb_tensor *bias, const mb_gemm_adapter *also)
 {
-    product p = sizes_of(ex, c, a, ta);
+    product p = sizes_of(ex, c, a, ta, also != NULL ? also->h : NULL);
     const mb_pairs *pairs_of = mb_cpu_pairs();
     const int team = p.m * p.n * p.k < 65536 ? 1 : ex->threads;
 
@@ -224,6 +248,13 @@ mb_status mb_cpu_gemm_bf16(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool t
     p.tb = tb;
     p.alpha = alpha;
     p.beta = beta;
+    if (also != NULL) {
+        p.h = also->h->data;
+        p.hb = also->b->data;
+        p.ldh = mb_row_stride(also->h);
+        p.ldhb = mb_row_stride(also->b);
+        p.thb = also->tb;
+    }
     if (p.m == 0 || p.n == 0)
         return MB_OK;
     if (p.k == 0) {

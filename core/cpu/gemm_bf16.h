@@ -5,12 +5,21 @@
 
 #include "core/kernels.h"
 
-/* The gemm kernel for A and B in bf16; C bf16 or f32, bias bf16 or f32. */
+/* H op(B), added before C is rounded: h (M,R), b (R,N) or, with tb, (N,R). */
+typedef struct mb_gemm_adapter {
+    const mb_tensor *h, *b;
+    bool tb;
+} mb_gemm_adapter;
+
+/* The gemm kernel for A and B in bf16; C bf16 or f32, bias bf16 or f32. `also`, where
+ * mb_cpu_gemm_bf16_adds says so, or NULL. */
 mb_status mb_cpu_gemm_bf16(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta,
                            const mb_tensor *b, bool tb, float alpha, float beta,
-                           const mb_tensor *bias) MB_MUST_USE;
+                           const mb_tensor *bias, const mb_gemm_adapter *also) MB_MUST_USE;
+bool mb_cpu_gemm_bf16_adds(int64_t k, int64_t rank);
+/* h: of the adapter, or NULL */
 size_t mb_cpu_gemm_bf16_workspace(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a,
-                                  bool ta);
+                                  bool ta, const mb_tensor *h);
 
 /* Whether products of pairs run on instructions of the processor (avx512_bf16). Off: plain C, about
  * as fast as f32. For tests and benchmarks: turns them off, or on again where they exist; between

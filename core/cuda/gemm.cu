@@ -394,6 +394,23 @@ extern "C" mb_status mb_cuda_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a,
     return bias != nullptr && !s.bias ? add_bias(ex, c, bias, 1.0f) : MB_OK;
 }
 
+extern "C" size_t mb_cuda_gemm_adapted_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *x,
+                                                 const mb_tensor *w, bool tw, const mb_tensor *h,
+                                                 const mb_tensor *b, bool tb, float beta,
+                                                 const mb_tensor *bias)
+{
+    return workspace_bytes(mb_rows(c), mb_cols(c)) + ALIGNED;
+}
+
+extern "C" mb_status mb_cuda_gemm_adapted(mb_exec *ex, mb_tensor *c, const mb_tensor *x,
+                                          const mb_tensor *w, bool tw, const mb_tensor *h,
+                                          const mb_tensor *b, bool tb, float beta,
+                                          const mb_tensor *bias)
+{
+    MB_TRY(mb_cuda_gemm(ex, c, x, false, w, tw, 1.0f, beta, bias));
+    return mb_cuda_gemm(ex, c, h, false, b, tb, 1.0f, 1.0f, nullptr);
+}
+
 /* ---- opening ------------------------------------------------------------------------------- */
 
 int mb_cuda_gemm_version()

@@ -21,6 +21,7 @@ static const struct rule {
     double wider;
 } rules[MB_SHADOW_KERNELS] = {
     [MB_SHADOW_gemm] = {.roles = "c:T a:T b:T bias:T|c:F a:T b:T bias:T"},
+    [MB_SHADOW_gemm_adapted] = {.roles = "c:T x:T w:T h:T b:T bias:T"},
     [MB_SHADOW_copy] = {.roles = "y:T x:T"},
     [MB_SHADOW_axpy] = {.roles = "y:T x:T"},
     [MB_SHADOW_fill] = {.roles = "y:T"},

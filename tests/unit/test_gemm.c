@@ -130,6 +130,53 @@ static void products_equal_the_reference(void **state)
     }
 }
 
+/* Ranks an adapter may have, one longer than a block of k, odd ones; rows with gaps. */
+static void adapters_add_to_the_same_sums(void **state)
+{
+    static const struct {
+        int64_t m, n, k, r;
+    } cases[] = {{1, 5, 8, 2},    {17, 70, 33, 3},   {50, 64, 40, 16},  {96, 130, 100, 48},
+                 {33, 20, 10, 0}, {40, 48, 2200, 8}, {20, 100, 64, 600}};
+
+    for (int p = 0; p < n_providers(); p++) {
+        ok(mb_cpu_gemm_use(providers[p]));
+        for (size_t s = 0; s < sizeof cases / sizeof *cases; s++) {
+            for (int ops = 0; ops < 8; ops++) {
+                const int64_t m = cases[s].m, n = cases[s].n, k = cases[s].k, r = cases[s].r;
+                const bool tw = ops & 1, tb = ops & 2, adds = ops & 4;
+                float *xd = numbers(m * (k + 1), 1), *wd = numbers(n * k, 2);
+                float *hd = numbers(m * (r + 2) + 1, 3), *bd = numbers(n * r + 1, 4);
+                float *cd = numbers(m * n, 5), *c0 = numbers(m * n, 5), *bias = numbers(n, 6);
+                const mb_tensor x = strided(xd, m, k, k + 1), h = strided(hd, m, r, r + 2);
+                const mb_tensor w = mb_tensor_2d(wd, MB_DTYPE_F32, tw ? n : k, tw ? k : n);
+                const mb_tensor b = mb_tensor_2d(bd, MB_DTYPE_F32, tb ? n : r, tb ? r : n);
+                const mb_tensor bt = mb_tensor_1d(bias, MB_DTYPE_F32, n);
+                mb_tensor c = mb_tensor_2d(cd, MB_DTYPE_F32, m, n);
+                mb_exec ex = mb_test_exec(scratch, 2);
+
+                ok(MB_RUN(&ex, gemm_adapted, &c, &x, &w, tw, &h, &b, tb, adds ? 1.0f : 0.0f,
+                          adds ? NULL : &bt));
+                for (int64_t i = 0; i < m; i++) {
+                    for (int64_t j = 0; j < n; j++) {
+                        double sum = adds ? c0[i * n + j] : bias[j], size = 2;
+                        for (int64_t l = 0; l < k; l++)
+                            sum += (double)xd[i * (k + 1) + l] * wd[tw ? j * k + l : l * n + j];
+                        for (int64_t l = 0; l < r; l++)
+                            sum += (double)hd[i * (r + 2) + l] * bd[tb ? j * r + l : l * n + j];
+                        size += (double)(k + r);
+                        if (!(fabs(cd[i * n + j] - sum) <= 1e-6 * size))
+                            fail_msg("%d x %d x %d + %d, tw %d tb %d: C[%d,%d] = %g, expected %g",
+                                     (int)m, (int)n, (int)k, (int)r, tw, tb, (int)i, (int)j,
+                                     cd[i * n + j], sum);
+                    }
+                }
+                for (int i = 0; i < 7; i++)
+                    mb_free((float *[]){xd, wd, hd, bd, cd, c0, bias}[i]);
+            }
+        }
+    }
+}
+
 static void threads_change_no_bit(void **state)
 {
     static const int threads[] = {1, 2, 3, 8};
@@ -319,6 +366,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_equal_the_reference),
+        cmocka_unit_test(adapters_add_to_the_same_sums),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(a_row_has_the_same_bits_wherever_it_stands),
         cmocka_unit_test(workspace_is_a_function_of_shape_and_threads),
