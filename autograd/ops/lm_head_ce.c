@@ -5,19 +5,26 @@
  * place (in f32 whatever the model computes in; they are then rounded to its type), from which dW += dlogits^T h, dbias, and the hidden rows' gradient follow at once. So the
  * forward does the whole of the backward, logits are never whole, and rows without a target cost
  * nothing (the idea of cut cross-entropy, Wijmans et al. 2024, arXiv:2411.09009).
+ *
+ * dW is in f32 and far larger than the cache: adding to it costs as much as the product of one chunk.
+ * Where the model computes in 16 bits, it therefore waits for the dlogits of four chunks.
  */
 #include "autograd/ops.h"
 
 enum { HIDDEN, W, BIAS };
-enum { CHUNK = 288, PAD = 48 };
+enum { CHUNK = 288, PAD = 48, DW_CHUNKS = 4 };
 
 struct work {
-    mb_tensor h, dh, logits;            /* (CHUNK, D), (CHUNK, D), (CHUNK, V) */
-    mb_tensor dlogits;                  /* logits, or a copy of them in the model's type */
+    mb_tensor dh, logits;               /* (CHUNK, D), (CHUNK, V) */
+    mb_tensor h, dlogits;               /* (waits, D), (waits, V) */
+    int64_t waits;                      /* rows that dW waits for */
+    bool apart;                         /* dlogits are in the model's type, not logits themselves */
     mb_tensor *d_hidden, *d_w, *d_bias; /* NULL: not wanted */
 };
 
-static mb_status chunk(mb_tape *t, mb_call *c, const struct work *w, int64_t from, int64_t n)
+/* n targets from `from`, the first of them at row `at` of what dW waits for. */
+static mb_status chunk(mb_tape *t, mb_call *c, const struct work *w, int64_t from, int64_t at,
+                       int64_t n)
 {
     const mb_head_args *a = c->attr;
     mb_exec *ex = mb_tape_exec(t);
@@ -25,18 +32,16 @@ static mb_status chunk(mb_tape *t, mb_call *c, const struct work *w, int64_t fro
     const mb_tensor index = mb_tensor_1d((void *)(uintptr_t)(a->row + from), MB_DTYPE_I32, n);
     const mb_tensor label = mb_tensor_1d((void *)(uintptr_t)(a->label + from), MB_DTYPE_I32, n);
     const mb_tensor weight = mb_tensor_1d((void *)(uintptr_t)(a->weight + from), MB_DTYPE_F32, n);
-    mb_tensor h = mb_tensor_rows(&w->h, 0, n), logits = mb_tensor_rows(&w->logits, 0, n);
-    mb_tensor dlogits = mb_tensor_rows(&w->dlogits, 0, n);
+    mb_tensor h = mb_tensor_rows(&w->h, at, n), logits = mb_tensor_rows(&w->logits, 0, n);
+    mb_tensor dlogits = w->apart ? mb_tensor_rows(&w->dlogits, at, n) : logits;
     mb_tensor logprob = mb_tensor_rows(mb_out(c, 0), from, n);
 
     MB_TRY(MB_RUN(ex, gather_rows, &h, mb_in(c, HIDDEN), &index));
     MB_TRY(MB_RUN(ex, gemm, &logits, &h, false, mb_in(c, W), true, 1.0f, 0.0f, mb_in(c, BIAS)));
     MB_TRY(MB_RUN(ex, softmax_xent, &logits, &logprob, &label, &weight,
                   train ? a->grad_scale : 0.0f, a->softcap, a->logit_scale));
-    if (train && dlogits.dtype != MB_DTYPE_F32)
+    if (w->apart)
         MB_TRY(MB_RUN(ex, cast, &dlogits, &logits));
-    if (w->d_w != NULL)
-        MB_TRY(MB_RUN(ex, gemm, w->d_w, &dlogits, true, &h, false, 1.0f, 1.0f, NULL));
     if (w->d_bias != NULL)
         MB_TRY(MB_RUN(ex, bias_bwd, w->d_bias, &dlogits));
     if (w->d_hidden != NULL) {
@@ -44,6 +49,27 @@ static mb_status chunk(mb_tape *t, mb_call *c, const struct work *w, int64_t fro
         MB_TRY(MB_RUN(ex, gemm, &dh, &dlogits, false, mb_in(c, W), false, 1.0f, 0.0f, NULL));
         MB_TRY(MB_RUN(ex, scatter_rows, w->d_hidden, &dh, &index));
     }
+    return MB_OK;
+}
+
+/* dW of the first n rows that wait */
+static mb_status add_dw(mb_tape *t, const struct work *w, int64_t n)
+{
+    const mb_tensor h = mb_tensor_rows(&w->h, 0, n);
+    const mb_tensor dlogits = mb_tensor_rows(w->apart ? &w->dlogits : &w->logits, 0, n);
+
+    if (w->d_w == NULL)
+        return MB_OK;
+    return MB_RUN(mb_tape_exec(t), gemm, w->d_w, &dlogits, true, &h, false, 1.0f, 1.0f, NULL);
+}
+
+/* Every size that a last chunk, and what waits with it, may have. */
+static mb_status plan(mb_tape *t, mb_call *c, const struct work *w, int64_t most)
+{
+    for (int64_t n = PAD; n <= most; n += PAD)
+        MB_TRY(chunk(t, c, w, 0, 0, n));
+    for (int64_t n = PAD; n <= w->waits; n += PAD)
+        MB_TRY(add_dw(t, w, n));
     return MB_OK;
 }
 
@@ -65,28 +91,33 @@ static mb_status forward(mb_tape *t, mb_call *c)
     const mb_head_args *a = c->attr;
     const int64_t d = mb_cols(mb_in(c, HIDDEN)), v = mb_in(c, W)->dim[0];
     const int64_t most = a->capacity < CHUNK ? a->capacity : CHUNK;
-    const bool planning = mb_tape_exec(t)->planning;
     const mb_dtype dtype = mb_in(c, HIDDEN)->dtype;
-    struct work w = {0};
+    const bool train = mb_tape_is_training(t);
+    struct work w = {.waits = most, .apart = train && dtype != MB_DTYPE_F32};
+    int64_t at = 0;
 
-    MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){most, d}, &w.h));
+    if (w.apart && c->in[W]->needs_grad)
+        w.waits = a->capacity < DW_CHUNKS * CHUNK ? a->capacity : DW_CHUNKS * CHUNK;
+    MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){w.waits, d}, &w.h));
     MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 2, (const int64_t[]){most, v}, &w.logits));
-    w.dlogits = w.logits;
-    if (dtype != MB_DTYPE_F32 && mb_tape_is_training(t))
-        MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){most, v}, &w.dlogits));
+    if (w.apart)
+        MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){w.waits, v}, &w.dlogits));
     MB_TRY(want(t, c->in[HIDDEN], true, &w.d_hidden));
     MB_TRY(want(t, c->in[W], true, &w.d_w));
     MB_TRY(want(t, c->in[BIAS], true, &w.d_bias));
     if (w.d_hidden != NULL)
         MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){most, d}, &w.dh));
-    if (planning) { /* every size a last chunk may have */
-        for (int64_t n = PAD; n <= most; n += PAD)
-            MB_TRY(chunk(t, c, &w, 0, n));
-        return MB_OK;
-    }
+    if (mb_tape_exec(t)->planning)
+        return plan(t, c, &w, most);
     for (int64_t from = 0; from < a->n; from += most) {
-        const int64_t left = (a->n - from + PAD - 1) / PAD * PAD;
-        MB_TRY(chunk(t, c, &w, from, left < most ? left : most));
+        const int64_t left = (a->n - from + PAD - 1) / PAD * PAD, n = left < most ? left : most;
+
+        MB_TRY(chunk(t, c, &w, from, at, n));
+        at += n;
+        if (at == w.waits || from + most >= a->n) {
+            MB_TRY(add_dw(t, &w, at));
+            at = 0;
+        }
     }
     return MB_OK;
 }
