@@ -33,6 +33,7 @@ enum {
     MB_SITE_MLM = 4,
     MB_SITE_SPLIT = 5,
     MB_SITE_OPTIM = 6,
+    MB_SITE_BINS = 7,
     MB_SITE_MODEL = 1000
 };
 

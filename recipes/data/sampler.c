@@ -1,12 +1,21 @@
 /* recipes/data/sampler.c - see recipes/data/sampler.h.
  *
- * Packing is first-fit over windows of the shuffled order: a row goes into the first bin of its
- * window with room for it; a window's bins follow each other in the order they were opened. So a
- * bin depends on (seed, epoch) alone, and rows stay near their place in the order.
+ * Packing goes by windows of the shuffled order, whose rows are sorted by length. A bin begins with the
+ * longest row that is left. Then there are two ways, and the one with fewer bins is taken:
+ *
+ *     the longest row with room (first-fit decreasing): best where lengths spread widely, because
+ *         the short rows fill the gaps that the long ones left;
+ *     as many rows as fit on average, each of the length nearest below its share of the room: best
+ *         where rows are alike, of which the first leaves gaps shorter than any row.
+ *
+ * The bins are then shuffled, for otherwise a step would have rows of one length; within a bin rows
+ * keep the shuffled order. A bin depends on (seed, epoch) alone, and rows stay near their place in
+ * the order.
  */
 #include "recipes/data/sampler.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -19,6 +28,18 @@ enum {
 /* Rows visited while measuring the run exactly; a run that visits more is bounded instead. */
 static const int64_t MEASURE_LIMIT = 64 * 1000 * 1000;
 
+/* What filling the bins of one window takes. */
+struct packer {
+    struct by_length {
+        int32_t tokens, place;
+    } row[WINDOW]; /* ascending */
+    /* Of row[i], counted from 1: itself while it is left, then some row before it; 0 ends. */
+    int32_t left_below[WINDOW + 1];
+    int32_t bin_of[2][WINDOW]; /* of each row, by its place in the window; of either way */
+    int32_t turn[WINDOW];      /* bins in the order they follow each other */
+    int32_t at[WINDOW];        /* of each bin: its next row, counted in the window */
+};
+
 struct mb_sampler {
     mb_sampler_options o;
     int64_t steps, steps_first, units_first;
@@ -27,12 +48,11 @@ struct mb_sampler {
     int64_t epoch;       /* the epoch the arrays below describe, -1 none */
     int64_t epoch_start; /* its first step */
     int64_t n_units;
-    int64_t *row;     /* (n_rows) of the store, unit by unit */
-    int32_t *ordinal; /* (n_rows) */
-    int64_t *unit_at; /* (n_rows+1) */
-    int32_t *order;   /* (n_rows) the shuffled order, as indices into o.rows */
-    int32_t *bin_of;  /* (WINDOW) packing: bin of each row of the window */
-    int64_t *room;    /* (WINDOW) packing: tokens left per bin */
+    int64_t *row;          /* (n_rows) of the store, unit by unit */
+    int32_t *ordinal;      /* (n_rows) */
+    int64_t *unit_at;      /* (n_rows+1) */
+    int32_t *order;        /* (n_rows) the shuffled order, as indices into o.rows */
+    struct packer *packer; /* NULL without packing */
 };
 
 static int64_t store_row(const mb_sampler *s, int64_t i)
@@ -45,60 +65,151 @@ static int64_t row_tokens(const int64_t *offset, int64_t row)
     return offset[row + 1] - offset[row];
 }
 
-static void shuffle(mb_sampler *s, int64_t epoch)
+/* 0 .. n-1, in an order drawn with the numbers of the key from `from` on. */
+static void make_order(const mb_sampler *s, int32_t *order, int64_t n, uint64_t key, int64_t from)
 {
-    const uint64_t key = mb_rng_key(s->o.seed, MB_SITE_SHUFFLE, (uint64_t)epoch);
-
-    for (int64_t i = 0; i < s->o.n_rows; i++)
-        s->order[i] = (int32_t)i;
+    for (int64_t i = 0; i < n; i++)
+        order[i] = (int32_t)i;
     if (!s->o.shuffle)
         return;
-    for (int64_t i = s->o.n_rows - 1; i > 0; i--) {
-        const int64_t j = (int64_t)mb_rng_below(key, (uint64_t)i, (uint64_t)i + 1);
-        const int32_t held = s->order[i];
+    for (int64_t i = n - 1; i > 0; i--) {
+        const int64_t j = (int64_t)mb_rng_below(key, (uint64_t)(from + i), (uint64_t)i + 1);
+        const int32_t held = order[i];
 
-        s->order[i] = s->order[j];
-        s->order[j] = held;
+        order[i] = order[j];
+        order[j] = held;
     }
 }
 
-/* Packs rows [from, to) of the order; their units start at `at` in row[] and ordinal[]. */
-static void pack_window(mb_sampler *s, int64_t from, int64_t to)
+/* Of rows of one length the first in the order is the last here: it is taken first. */
+static int by_length(const void *a, const void *b)
 {
-    int64_t bins = 0, at = from;
+    const struct by_length *x = a, *y = b;
 
-    for (int64_t i = from; i < to; i++) {
-        const int64_t tokens = row_tokens(s->o.offset, store_row(s, s->order[i]));
-        int64_t b = 0;
+    if (x->tokens != y->tokens)
+        return x->tokens < y->tokens ? -1 : 1;
+    return (x->place < y->place) - (x->place > y->place);
+}
 
-        while (b < bins && s->room[b] < tokens)
-            b++;
-        if (b == bins)
-            s->room[bins++] = s->o.max_length;
-        s->room[b] -= tokens;
-        s->bin_of[i - from] = (int32_t)b;
+/* The longest row that is left of at most `tokens`, counted from 1; 0 when there is none. */
+static int32_t longest_within(struct packer *p, int32_t n, int64_t tokens)
+{
+    int32_t lo = 0, hi = n; /* the first lo rows are short enough */
+
+    while (lo < hi) {
+        const int32_t mid = (lo + hi) / 2;
+
+        if (p->row[mid].tokens <= tokens)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
-    for (int64_t b = 0; b < bins; b++) {
-        for (int64_t i = from; i < to; i++) {
-            if (s->bin_of[i - from] != b)
-                continue;
-            s->row[at] = store_row(s, s->order[i]);
-            s->ordinal[at] = (int32_t)i;
-            at++;
+    while (p->left_below[lo] != lo) { /* halves the path for the next search */
+        p->left_below[lo] = p->left_below[p->left_below[lo]];
+        lo = p->left_below[lo];
+    }
+    return lo;
+}
+
+/* Fills bins of `capacity` with the n sorted rows of `tokens` tokens; returns how many. */
+static int32_t fill_bins(struct packer *p, int32_t n, int64_t tokens, int64_t capacity, bool shares,
+                         int32_t *bin_of)
+{
+    int32_t bins = 0, shortest = 0, left = n;
+    int64_t room = capacity;
+    bool empty = true;
+
+    for (int32_t i = 0; i <= n; i++)
+        p->left_below[i] = i;
+    while (left > 0) {
+        int64_t most = room;
+        int32_t r;
+
+        while (p->left_below[shortest + 1] != shortest + 1)
+            shortest++;
+        if (p->row[shortest].tokens > room) {
+            bins++, room = capacity, empty = true;
+            continue;
         }
-        s->unit_at[++s->n_units] = at;
+        if (shares && !empty && room > p->row[shortest].tokens) {
+            const int64_t fit = room / p->row[shortest].tokens;
+            const int64_t usual = (room * left + tokens / 2) / tokens;
+            const int64_t rows = usual < fit ? usual : fit;
+
+            most = rows > 1 ? room / rows : room;
+        }
+        r = longest_within(p, n, most);
+        if (r == 0)
+            r = shortest + 1;
+        p->left_below[r] = r - 1;
+        bin_of[p->row[r - 1].place] = bins;
+        room -= p->row[r - 1].tokens;
+        tokens -= p->row[r - 1].tokens;
+        left--;
+        empty = false;
+    }
+    return bins + 1;
+}
+
+/* The bins of the n rows from place `from` of the order on, by the better way. */
+static const int32_t *choose_bins(const mb_sampler *s, int64_t from, int32_t n, int32_t *bins)
+{
+    struct packer *p = s->packer;
+    int32_t by_shares, by_longest;
+    int64_t tokens = 0;
+
+    for (int32_t i = 0; i < n; i++) {
+        const int64_t t = row_tokens(s->o.offset, store_row(s, s->order[from + i]));
+
+        p->row[i] = (struct by_length){(int32_t)t, i};
+        tokens += t;
+    }
+    qsort(p->row, (size_t)n, sizeof *p->row, by_length);
+    by_shares = fill_bins(p, n, tokens, s->o.max_length, true, p->bin_of[0]);
+    by_longest = fill_bins(p, n, tokens, s->o.max_length, false, p->bin_of[1]);
+    *bins = by_longest < by_shares ? by_longest : by_shares;
+    return p->bin_of[by_longest < by_shares];
+}
+
+/* Packs rows [from, to) of the order; their units start at `from` in row[] and ordinal[]. */
+static void pack_window(mb_sampler *s, int64_t from, int64_t to, uint64_t key)
+{
+    struct packer *p = s->packer;
+    const int32_t n = (int32_t)(to - from);
+    int32_t bins, at = 0;
+    const int32_t *bin_of = choose_bins(s, from, n, &bins);
+
+    make_order(s, p->turn, bins, key, s->n_units);
+    memset(p->at, 0, (size_t)bins * sizeof *p->at);
+    for (int32_t i = 0; i < n; i++)
+        p->at[bin_of[i]]++;
+    for (int32_t k = 0; k < bins; k++) {
+        const int32_t rows = p->at[p->turn[k]];
+
+        p->at[p->turn[k]] = at;
+        at += rows;
+        s->unit_at[++s->n_units] = from + at;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        const int64_t place = from + p->at[bin_of[i]]++;
+
+        s->row[place] = store_row(s, s->order[from + i]);
+        s->ordinal[place] = (int32_t)(from + i);
     }
 }
 
 static void layout(mb_sampler *s, int64_t epoch)
 {
-    shuffle(s, epoch);
+    make_order(s, s->order, s->o.n_rows, mb_rng_key(s->o.seed, MB_SITE_SHUFFLE, (uint64_t)epoch),
+               0);
     s->epoch = epoch;
     s->n_units = 0;
     s->unit_at[0] = 0;
     if (s->o.packing) {
+        const uint64_t key = mb_rng_key(s->o.seed, MB_SITE_BINS, (uint64_t)epoch);
+
         for (int64_t from = 0; from < s->o.n_rows; from += WINDOW)
-            pack_window(s, from, from + WINDOW < s->o.n_rows ? from + WINDOW : s->o.n_rows);
+            pack_window(s, from, from + WINDOW < s->o.n_rows ? from + WINDOW : s->o.n_rows, key);
         return;
     }
     for (int64_t i = 0; i < s->o.n_rows; i++) {
@@ -223,10 +334,11 @@ static mb_status check(const mb_sampler_options *o)
                (long long)o->max_length);
     for (int64_t i = 0; i < o->n_rows; i++) {
         const int64_t row = o->rows != NULL ? o->rows[i] : i;
+        const int64_t tokens = row_tokens(o->offset, row);
 
-        MB_REQUIRE(row_tokens(o->offset, row) <= o->max_length, MB_EARG,
-                   "row %lld has %lld tokens, a bin holds max_length = %lld", (long long)row,
-                   (long long)row_tokens(o->offset, row), (long long)o->max_length);
+        MB_REQUIRE(tokens > 0 && tokens <= o->max_length, MB_EARG,
+                   "row %lld has %lld tokens, a bin takes 1 to %lld (max_length)", (long long)row,
+                   (long long)tokens, (long long)o->max_length);
     }
     return MB_OK;
 }
@@ -244,8 +356,8 @@ mb_status mb_sampler_new(const mb_sampler_options *o, mb_sampler **out)
     MB_TRY_GOTO(MB_NEW_ARRAY(&s->ordinal, o->n_rows), st, fail);
     MB_TRY_GOTO(MB_NEW_ARRAY(&s->unit_at, o->n_rows + 1), st, fail);
     MB_TRY_GOTO(MB_NEW_ARRAY(&s->order, o->n_rows), st, fail);
-    MB_TRY_GOTO(MB_NEW_ARRAY(&s->bin_of, WINDOW), st, fail);
-    MB_TRY_GOTO(MB_NEW_ARRAY(&s->room, WINDOW), st, fail);
+    if (o->packing)
+        MB_TRY_GOTO(MB_NEW(&s->packer), st, fail);
     MB_TRY_GOTO(plan_run(s), st, fail);
     layout(s, 0);
     s->epoch_start = 0;
@@ -264,8 +376,7 @@ void mb_sampler_free(mb_sampler *s)
     mb_free(s->ordinal);
     mb_free(s->unit_at);
     mb_free(s->order);
-    mb_free(s->bin_of);
-    mb_free(s->room);
+    mb_free(s->packer);
     mb_free(s);
 }
 

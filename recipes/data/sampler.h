@@ -6,7 +6,8 @@
  *                   of an epoch may have fewer
  *
  * The order of an epoch is a Fisher-Yates shuffle drawn from Philox with the key (seed,
- * MB_SITE_SHUFFLE, epoch). Ranks appear nowhere: they share the micro-batches of a step out among
+ * MB_SITE_SHUFFLE, epoch); bins are filled from windows of that order and shuffled with the key (seed,
+ * MB_SITE_BINS, epoch). Ranks appear nowhere: they share the micro-batches of a step out among
  * themselves with mb_micro_range. A row's ordinal is its place in the shuffled order, the same with
  * and without packing, because it keys the row's dropouts.
  *
@@ -66,7 +67,7 @@ typedef struct mb_micro {
 } mb_micro;
 
 /* Copies what it needs of the options but borrows rows, offset and trained. MB_EARG: sizes that are
- * not positive, a row longer than max_length with packing. MB_EDATA: no rows. */
+ * not positive, a row without tokens or longer than max_length with packing. MB_EDATA: no rows. */
 mb_status mb_sampler_new(const mb_sampler_options *o, mb_sampler **out) MB_MUST_USE;
 void mb_sampler_free(mb_sampler *s); /* NULL is allowed */
 

@@ -152,12 +152,16 @@ static void the_same_seed_gives_the_same_run_from_any_step(void **state)
             at[i] = k;
             k += st.n_rows;
         }
-        for (int t = 0; t < 200; t++) { /* jump about */
+        for (int t = 0; t < 200; t++) { /* jump about, as runs that are resumed do */
             const int64_t i = (int64_t)mb_rng_below(7, (uint64_t)t, mb_sampler_steps(b));
-            mb_step st;
+            mb_step st, same;
 
+            assert_int_equal(mb_sampler_step(a, i, &same), MB_OK);
             assert_int_equal(mb_sampler_step(b, i, &st), MB_OK);
             assert_memory_equal(st.row, order + at[i], (size_t)st.n_rows * 8);
+            assert_int_equal(st.n_units, same.n_units);
+            assert_memory_equal(st.unit_at, same.unit_at, (size_t)(st.n_units + 1) * 8);
+            assert_memory_equal(st.ordinal, same.ordinal, (size_t)st.n_rows * 4);
         }
         mb_sampler_free(a);
         mb_sampler_free(b);
@@ -200,6 +204,173 @@ static void packing_keeps_the_ordinals_of_the_unpacked_order(void **state)
     }
     mb_sampler_free(plain);
     mb_sampler_free(packed);
+}
+
+/* Tokens of the Swahili pairs under SmolLM2's tokenizer: so many rows of 16, 17, ... tokens. */
+static const int swahili[] = {19, 478, 510, 352, 294, 342, 278, 283, 152, 91, 37, 32, 19, 13, 8,
+                              9,  7,   6,   3,   2,   2,   0,   3,   0,   0,  0,  0,  0,  1};
+
+static int64_t make_swahili_rows(void)
+{
+    int64_t n = 0;
+
+    offset[0] = 0;
+    for (size_t k = 0; k < sizeof swahili / sizeof swahili[0]; k++)
+        for (int i = 0; i < swahili[k]; i++, n++) {
+            offset[n + 1] = offset[n] + 16 + (int64_t)k;
+            trained[n] = 4;
+        }
+    return n;
+}
+
+/* Bins when each row of the unpacked order goes into the first of its 1024 rows' bins with room. */
+static int64_t first_fit_bins(const mb_sampler_options *packed)
+{
+    mb_sampler_options o = *packed;
+    mb_sampler *s;
+    mb_step st;
+    int64_t total = 0;
+
+    o.packing = false;
+    o.micro_units = 1;
+    o.step_units = o.n_rows;
+    s = make(&o);
+    assert_int_equal(mb_sampler_step(s, 0, &st), MB_OK);
+    for (int64_t from = 0; from < st.n_rows; from += 1024) {
+        int64_t room[1024], bins = 0;
+
+        for (int64_t i = from; i < st.n_rows && i < from + 1024; i++) {
+            const int64_t tokens = offset[st.row[i] + 1] - offset[st.row[i]];
+            int64_t b = 0;
+
+            while (b < bins && room[b] < tokens)
+                b++;
+            if (b == bins)
+                room[bins++] = o.max_length;
+            room[b] -= tokens;
+        }
+        total += bins;
+    }
+    mb_sampler_free(s);
+    return total;
+}
+
+static void bins_of_the_swahili_pairs_are_full(void **state)
+{
+    static const struct {
+        int64_t max_length;
+        double fill; /* at least */
+    } cases[] = {{48, 0.845}, {64, 0.945}, {100, 0.985}, {128, 0.99}, {256, 0.99}, {512, 0.99}};
+    const int64_t n = make_swahili_rows();
+
+    assert_int_equal(n, 2941);
+    assert_int_equal(offset[n], 59986);
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        mb_sampler_options o = options(n);
+
+        o.packing = true;
+        o.max_length = cases[c].max_length;
+        for (o.seed = 1; o.seed < 6; o.seed++) {
+            mb_sampler *s = make(&o);
+            const int64_t bins = mb_sampler_units_per_epoch(s);
+            const double fill = (double)offset[n] / (double)(bins * o.max_length);
+
+            assert_true(bins <= first_fit_bins(&o));
+            if (fill < cases[c].fill)
+                fail_msg("bins of %lld: %.4f full, wanted %.4f", (long long)o.max_length, fill,
+                         cases[c].fill);
+            mb_sampler_free(s);
+        }
+    }
+}
+
+/* The same where lengths spread widely, and where two or three rows make a bin. */
+static void bins_are_no_more_than_first_fits_whatever_the_lengths(void **state)
+{
+    for (int64_t shortest = 1; shortest <= 30; shortest++) {
+        mb_sampler_options o = options(4000);
+
+        offset[0] = 0;
+        for (int64_t i = 0; i < 4000; i++)
+            offset[i + 1] = offset[i] + shortest +
+                            (int64_t)mb_rng_below(5, (uint64_t)i, (uint64_t)(100 - shortest));
+        o.packing = true;
+        mb_sampler *s = make(&o);
+
+        assert_true(mb_sampler_units_per_epoch(s) <= first_fit_bins(&o));
+        mb_sampler_free(s);
+    }
+}
+
+/* Steps see short and long rows alike, and ranks and micro-batches have nearly the same to do. */
+static void steps_of_packed_rows_are_alike(void **state)
+{
+    const int64_t n = make_swahili_rows();
+    mb_sampler_options o = options(n);
+    int64_t largest = 0, smallest = INT64_MAX;
+    double low = 1e9, high = 0;
+
+    o.packing = true;
+    o.max_length = 256;
+    o.step_units = 8;
+    o.epochs = 1;
+    mb_sampler *s = make(&o);
+
+    for (int64_t i = 0; i + 1 < mb_sampler_steps(s); i++) {
+        int64_t of_rank[2] = {0, 0};
+        mb_step st;
+
+        assert_int_equal(mb_sampler_step(s, i, &st), MB_OK);
+        for (int rank = 0; rank < 2; rank++) {
+            int64_t from, to;
+
+            mb_micro_range(st.n_micro, rank, 2, &from, &to);
+            for (int64_t m = from; m < to; m++) {
+                mb_micro micro;
+
+                mb_step_micro(&st, m, &micro);
+                of_rank[rank] += micro.tokens;
+            }
+            largest = of_rank[rank] > largest ? of_rank[rank] : largest;
+            smallest = of_rank[rank] < smallest ? of_rank[rank] : smallest;
+        }
+        low = fmin(low, (double)st.tokens / (double)st.n_rows);
+        high = fmax(high, (double)st.tokens / (double)st.n_rows);
+    }
+    assert_true(mb_sampler_max_tokens(s) <= 2 * 256);
+    assert_true(largest <= 4 * 256 &&
+                smallest > 4 * 256 * 3 / 4); /* a bin of a window's last rows */
+    assert_true(low > 19.0 && high < 22.0);  /* the mean of all rows is 20.4 */
+    mb_sampler_free(s);
+}
+
+/* The longest row of each bin, on average, is the same early in a window and late. */
+static void bins_do_not_come_sorted(void **state)
+{
+    mb_sampler_options o = options(1000);
+    double longest[3] = {0};
+    mb_step st;
+
+    make_rows(1000, 100);
+    o.packing = true;
+    o.step_units = 3 * 150;
+    mb_sampler *s = make(&o);
+
+    assert_int_equal(mb_sampler_step(s, 0, &st), MB_OK);
+    assert_int_equal(st.n_units, 450);
+    for (int64_t u = 0; u < st.n_units; u++) {
+        int64_t most = 0;
+
+        for (int64_t i = st.unit_at[u]; i < st.unit_at[u + 1]; i++) {
+            const int64_t row = st.row[i - st.unit_at[0]], n = offset[row + 1] - offset[row];
+
+            most = n > most ? n : most;
+        }
+        longest[u / 150] += (double)most / 150.0;
+    }
+    for (int k = 0; k < 3; k++)
+        assert_true(fabs(longest[k] - (longest[0] + longest[1] + longest[2]) / 3.0) < 4.0);
+    mb_sampler_free(s);
 }
 
 static void ranks_cover_the_micro_batches_once(void **state)
@@ -327,7 +498,8 @@ static void wrong_options_are_named(void **state)
     o = options(5), o.packing = true, o.max_length = 3;
     offset[1] = 4;
     assert_int_equal(mb_sampler_new(&o, &s), MB_EARG);
-    assert_string_equal(mb_status_sentence(), "row 0 has 4 tokens, a bin holds max_length = 3");
+    assert_string_equal(mb_status_sentence(),
+                        "row 0 has 4 tokens, a bin takes 1 to 3 (max_length)");
     mb_status_clear();
 }
 
@@ -337,6 +509,10 @@ int main(void)
         cmocka_unit_test(every_epoch_is_the_data_set_and_orders_differ),
         cmocka_unit_test(the_same_seed_gives_the_same_run_from_any_step),
         cmocka_unit_test(packing_keeps_the_ordinals_of_the_unpacked_order),
+        cmocka_unit_test(bins_of_the_swahili_pairs_are_full),
+        cmocka_unit_test(bins_are_no_more_than_first_fits_whatever_the_lengths),
+        cmocka_unit_test(steps_of_packed_rows_are_alike),
+        cmocka_unit_test(bins_do_not_come_sorted),
         cmocka_unit_test(ranks_cover_the_micro_batches_once),
         cmocka_unit_test(steps_follow_epochs_and_max_steps),
         cmocka_unit_test(a_short_last_step_has_what_is_left),
