@@ -3,6 +3,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -590,8 +591,10 @@ mb_status mb_job_verb(mb_launch *launch, int argc, char **argv, mb_recipe_fn run
     mb_recipe *r = NULL;
     mb_status st = mb_comm_agree(launch->world, mb_recipe_load(argc, argv, &r));
 
-    if (st == MB_OK && r->threads > 0)
+    if (st == MB_OK && r->threads > 0) {
         launch->threads = (int)r->threads;
+        omp_set_num_threads(launch->threads); /* rows are tokenised by as many */
+    }
     if (st == MB_OK)
         st = run(launch, r);
     mb_recipe_free(r);

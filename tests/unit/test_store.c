@@ -1,4 +1,6 @@
 /* tests/unit/test_store.c - what of a data set is kept, counted, cut, split and cached. */
+#include <omp.h>
+
 #include "data_test.h"
 #include "recipes/data/store.h"
 
@@ -85,6 +87,34 @@ static void rows_are_kept_in_order_with_their_places(void **state)
     assert_string_equal(mb_store_place(s, 4, place, sizeof place) + strlen(folder),
                         "/pairs.jsonl:5");
     mb_store_free(s);
+    mb_tokenizer_free(t);
+}
+
+static void any_number_of_threads_makes_the_same_store(void **state)
+{
+    mb_tokenizer *t = make_tokenizer(NULL, "</s>", NULL);
+    const mb_source source = {.path = pairs_file("pairs.jsonl", 2000)};
+    const mb_store_options o = options(t, &source, 1);
+    const int had = omp_get_max_threads();
+    mb_store *one, *many;
+
+    omp_set_num_threads(1);
+    one = build(&o);
+    for (int threads = 2; threads <= 5; threads++) {
+        omp_set_num_threads(threads);
+        many = build(&o);
+        assert_int_equal(many->n_rows, 2000);
+        assert_int_equal(many->n_tokens, one->n_tokens);
+        assert_memory_equal(many->ids, one->ids, (size_t)one->n_tokens * 4);
+        assert_memory_equal(many->flags, one->flags, (size_t)one->n_tokens);
+        assert_memory_equal(many->offset, one->offset, 2001 * 8);
+        assert_memory_equal(many->line, one->line, 2000 * 8);
+        assert_memory_equal(many->hash, one->hash, 2000 * 8);
+        assert_memory_equal(&many->stats, &one->stats, sizeof one->stats);
+        mb_store_free(many);
+    }
+    omp_set_num_threads(had);
+    mb_store_free(one);
     mb_tokenizer_free(t);
 }
 
@@ -407,6 +437,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_kept_in_order_with_their_places),
+        cmocka_unit_test(any_number_of_threads_makes_the_same_store),
         cmocka_unit_test(every_loss_of_a_row_is_counted),
         cmocka_unit_test(a_set_without_trained_tokens_is_refused_with_rows),
         cmocka_unit_test(bad_rows_stop_with_their_place),
