@@ -7,6 +7,9 @@
 #     has_gpu                      is there an NVIDIA GPU?
 #     stage NAME                   ends the stage before, prints its seconds, starts another
 #     cores                        processors this process may use
+#     peers_python                 prints the Python with PyTorch and the like: MB_PEERS, or the one
+#                                  that install_peers makes
+#     install_peers                makes it, if it is not there
 #     die SENTENCE
 
 # shellcheck disable=SC2034 # several of these are for those who source this
@@ -143,4 +146,29 @@ check_sha256() { # check_sha256 HEX FILE
 
 materials_folder() {
     printf '%s\n' "${MB_MATERIALS:-${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/materials}"
+}
+
+# A virtual environment named by what is in it.
+peers_folder() {
+    local hash
+    hash=$(sha256sum "$root/scripts/peers.lock" | cut -c1-16)
+    printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/peers-$hash"
+}
+
+peers_python() {
+    printf '%s\n' "${MB_PEERS:-$(peers_folder)/bin/python}"
+}
+
+install_peers() {
+    local folder
+    folder=$(peers_folder)
+    [ "$(peers_python)" = "$folder/bin/python" ] || return 0
+    [ ! -f "$folder/complete" ] || return 0
+    [ "${MB_OFFLINE:-0}" = 0 ] || return 1
+    printf "Python packages to compare with go to %s, about 6 GB\n" "$folder" >&2
+    rm -rf "$folder"
+    python3 -m venv "$folder" &&
+        "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+            -r "$root/scripts/peers.lock" &&
+        touch "$folder/complete"
 }

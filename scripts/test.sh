@@ -102,20 +102,6 @@ three_steps() { # three_steps RANKS
     ls "$out/final/adapter_model.safetensors" "$out/logs/train.jsonl"
 }
 
-peers_environment() {
-    local hash folder
-    hash=$(sha256sum scripts/peers.lock | cut -c1-16)
-    folder=${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/peers-$hash
-    export MB_PEERS=${MB_PEERS:-$folder/bin/python}
-    [ "$MB_PEERS" != "$folder/bin/python" ] && return
-    [ -f "$folder/complete" ] && return
-    [ "$offline" -eq 0 ] || return 1
-    rm -rf "$folder"
-    python3 -m venv "$folder"
-    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps -r scripts/peers.lock
-    touch "$folder/complete"
-}
-
 # What a script of tests/peers is given: its helper program and materials; by default the program
 # built from the .c file of its name.
 peer_arguments() {
@@ -207,8 +193,9 @@ unset LSAN_OPTIONS UBSAN_OPTIONS
 
 if [ "$peers" -eq 1 ]; then
     stage "peers' packages"
-    check 'peers: packages' peers_environment
-    export MB_PEERS=${MB_PEERS:-${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/peers-$(sha256sum scripts/peers.lock | cut -c1-16)/bin/python}
+    check 'peers: packages' install_peers
+    MB_PEERS=$(peers_python)
+    export MB_PEERS
     stage peers
     for script in tests/peers/*.py; do
         check "peers: $(basename "$script" .py)" peer "$script"

@@ -1,169 +1,245 @@
 #!/usr/bin/env bash
-# cpu.sh [--rounds N] [--steps N] [--threads N] [--no-compile] [--only ROW]... - mbuyu against PyTorch
-# on this CPU.
+# cpu.sh [--rounds N] [--steps N] [--threads N] [--no-compile] [--only ROW]... [--report DIR] - mbuyu
+# against PyTorch on this CPU.
 #
 #     full-f32        SmolLM2-135M, all weights, 4 rows of 512 tokens a step, float32
 #     full-bf16       the same in bf16 (PyTorch: autocast over f32 weights)
 #     lora-bf16       LoRA r16 on all linear layers, bf16
 #     llama1b-lora    the shape of Llama-3.2-1B, LoRA r16, 1 x 512, bf16 (PyTorch: weights in bf16)
 #     bert-bf16       BERT-base, classification, 16 x 128, bf16
+#     packing         lora-bf16 on the Swahili pairs, tokens that are no padding: mbuyu packed, by rows
+#                     and with rows padded as collators do; PyTorch, padded to the longest of 16 rows
+#                     and to 128 tokens
 #     scaling         full-bf16 on 1 rank and on 2, a thread each, the same rows for every rank
-#     start           from the start of the process to the end of a first forward pass
+#     gemm-share      what full-bf16 gets out of the machine's fastest product of bf16 matrices,
+#                     PyTorch's or our own
+#     start           from the start of the process to the end of a first forward pass; mbuyu from
+#                     GGUF, PyTorch from safetensors in f32
+#     loss            200 steps on the Swahili pairs in f32 and in bf16, LoRA and full, mbuyu only: how
+#                     far means over 20 steps are apart. Takes long, so only with --only loss
 #
-# Both sides take turns, N rounds (3) of N steps (5) after two that are not counted, on the same
-# weights; PyTorch eager and compiled. Prints versions, tokens/s, peak resident memory of the whole
-# process, and lines "ratio NAME VALUE", mbuyu over PyTorch (the faster of its two).
+# Both sides take turns, N rounds (3; published figures are of 5) of N steps (5) after two that are not
+# counted, on the same weights; PyTorch eager and compiled. DIR (bench-results/, ignored by git) gets
+# report.md, report.svg and results.json: versions, the table of tokens/s and of the peak resident
+# memory of whole processes. The last lines are "ratio NAME VALUE", medians of rounds, mbuyu over the
+# faster of PyTorch's two. Nothing else should run meanwhile.
 #
-# MB_PEERS is a Python with torch, transformers and peft (default: that of scripts/test.sh).
-# PyTorch runs without any OPENBLAS_* variable; both run with OMP_NUM_THREADS.
+# Installs PyTorch into a virtual environment when it is not there (5 GB), unless MB_PEERS names a
+# Python with torch, transformers and peft. PyTorch runs without any OPENBLAS_* variable; both run with
+# OMP_NUM_THREADS.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
-rounds=3 steps=5 threads=2 compile=1 only=()
+rows=(full-f32 full-bf16 lora-bf16 llama1b-lora bert-bf16 packing scaling gemm-share start)
+rounds=3 steps=5 threads=2 compile=1 only=() report=$root/bench-results
 while [ $# -gt 0 ]; do
     case $1 in
-    --rounds) rounds=$2 && shift ;;
-    --steps) steps=$2 && shift ;;
-    --threads) threads=$2 && shift ;;
-    --no-compile) compile=0 ;;
-    --only) only+=("$2") && shift ;;
+    --no-compile) compile=0 && shift && continue ;;
+    --rounds | --steps | --threads | --only | --report) [ $# -gt 1 ] || die "$1 wants a value" ;;
     *) die "unknown option $1" ;;
     esac
-    shift
+    case $1 in
+    --rounds) rounds=$2 ;;
+    --steps) steps=$2 ;;
+    --threads) threads=$2 ;;
+    --report) report=$2 ;;
+    --only)
+        [[ " ${rows[*]} loss " == *" $2 "* ]] || die "there is no row $2: ${rows[*]} loss"
+        only+=("$2")
+        ;;
+    esac
+    shift 2
 done
+[ ${#only[@]} -gt 0 ] || only=("${rows[@]}")
+wanted() {
+    [[ " ${only[*]} " == *" $1 "* ]]
+}
+
 here=$root/scripts/bench
-peers=${MB_PEERS:-${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/peers-$(sha256sum "$root/scripts/peers.lock" | cut -c1-16)/bin/python}
-[ -x "$peers" ] || die "no Python with PyTorch at $peers: set MB_PEERS, or run scripts/test.sh once"
 mbuyu=${MBUYU:-$root/build/mbuyu}
 if [ ! -x "$mbuyu" ]; then
     need_packages "${build_packages[@]}"
     build "$root/build" -DCMAKE_BUILD_TYPE=Release -DMB_TESTS=OFF
 fi
+[ -x "$(peers_python)" ] || need_packages python3 python3-pip python3-venv g++ # torch.compile needs g++
+install_peers || die 'PyTorch cannot be installed'
+peers=$(peers_python)
 materials=$(materials_folder)
+pairs=$materials/swahili/train.jsonl
+gguf=$materials/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/results"
-export OMP_NUM_THREADS=$threads
+export OMP_NUM_THREADS=$threads HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 unset_openblas=()
 while IFS='=' read -r name _; do
     unset_openblas+=(-u "$name")
 done < <(env | grep '^OPENBLAS_' || true)
 
-wanted() {
-    [ ${#only[@]} -eq 0 ] || [[ " ${only[*]} " == *" $1 "* ]]
+# quietly NAME COMMAND...: its output is shown when it fails
+quietly() {
+    local name=$1
+    shift
+    "$@" >"$work/log" 2>&1 || { tail -n 30 "$work/log" >&2 && die "$name failed"; }
 }
 
 # --- models and rows
 
+"$root/scripts/fetch_materials.sh" "$materials" smollm2 minilm swahili
 model=$work/smollm2
-"$root/scripts/fetch_materials.sh" "$materials" smollm2 minilm
-"$mbuyu" export "model_name_or_path=$materials/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" \
-    export_dtype=f32 "output_dir=$model" >"$work/log" 2>&1 || { cat "$work/log" && die 'export failed'; }
+quietly export "$mbuyu" export "model_name_or_path=$gguf" export_dtype=f32 "output_dir=$model"
 [ ! -d "$model/final" ] || model=$model/final
-for shape in llama1b bert; do
-    if { [ $shape = llama1b ] && wanted llama1b-lora; } || { [ $shape = bert ] && wanted bert-bf16; }; then
-        tokenizer=$model
-        [ $shape = llama1b ] || tokenizer=$materials/minilm
-        "$peers" "$here/random_model.py" $shape "$tokenizer" "$work/$shape" 2>"$work/errors" ||
-            { tail -n 20 "$work/errors" && die "no model of the shape of $shape"; }
-    fi
-done
+! wanted llama1b-lora ||
+    quietly 'a model of the shape of Llama-3.2-1B' \
+        "$peers" "$here/random_model.py" llama1b "$model" "$work/llama1b"
+! wanted bert-bf16 ||
+    quietly "BERT's shape" "$peers" "$here/random_model.py" bert "$materials/minilm" "$work/bert"
+"$peers" "$here/make_rows.py" texts $((16 * (steps + 3))) "$work/rows.jsonl"
 
-# Texts longer than 512 tokens, cut where a run says; every row another.
-"$peers" - "$work/rows.jsonl" $((32 * (steps + 2))) <<'PYTHON'
-import json, random, sys
+# --- one run of one side
 
-random.seed(0)
-letters = "abcdefghijklmnopqrstuvwxyz"
-with open(sys.argv[1], "w") as out:
-    for i in range(int(sys.argv[2])):
-        words = ("".join(random.choices(letters, k=random.randint(2, 7))) for _ in range(600))
-        out.write(json.dumps({"text": " ".join(words), "label": i % 2}) + "\n")
-PYTHON
-
-# run_mbuyu KIND SIDE ROUND RANKS KEYS...
+# run_mbuyu KIND SIDE ROUND RANKS TOKENS KEYS...: a step of TOKENS tokens, each of them exactly
 run_mbuyu() {
-    local name=$1.$2.$3 ranks=$4 launcher=()
-    shift 4
+    local name=$work/results/$1.$2.$3 ranks=$4 tokens=$5 launcher=()
+    shift 5
     [ "$ranks" -eq 1 ] || launcher=(mpirun --oversubscribe --bind-to core -np "$ranks")
-    "$peers" "$here/measure.py" "$work/results/$name.json" "${launcher[@]}" "$mbuyu" train \
-        "datasets=[\"$work/rows.jsonl\"]" "output_dir=$work/run" packing=false \
-        gradient_accumulation_steps=1 "max_steps=$((steps + 2))" logging_steps=1 save_strategy=no \
-        learning_rate=1e-4 lr_scheduler_type=constant weight_decay=0 max_grad_norm=1.0 \
-        'report_to=[jsonl]' "$@" >"$work/log" 2>&1 || { tail -n 30 "$work/log" && die 'mbuyu train failed'; }
-    "$peers" - "$work/run/logs/train.jsonl" >"$work/results/$name.log" <<'PYTHON'
-import json, sys
-
-rows = [json.loads(line) for line in open(sys.argv[1])]
-speeds = [r["tokens_per_second"] for r in rows if r["step"] > 2 and "tokens_per_second" in r and "loss" in r]
-memory = [r for r in rows if "num_planned_bytes" in r][-1]
-print(json.dumps(speeds))
-print(json.dumps(memory["num_planned_bytes"] / memory["num_peak_bytes"]))
-PYTHON
+    quietly 'mbuyu train' "$peers" "$here/measure.py" "$name.json" "${launcher[@]}" "$mbuyu" train \
+        "output_dir=$work/run" gradient_accumulation_steps=1 "max_steps=$((steps + 2))" \
+        logging_steps=1 save_strategy=no learning_rate=1e-4 lr_scheduler_type=constant \
+        weight_decay=0 max_grad_norm=1.0 'report_to=[jsonl]' "$@"
+    "$peers" "$here/mbuyu_log.py" "$work/run/logs/train.jsonl" --tokens "$tokens" >"$name.run" ||
+        die "mbuyu's log is not as it should be"
     rm -rf "$work/run"
 }
 
 # run_torch KIND SIDE ROUND MODEL OPTIONS...
 run_torch() {
-    local name=$1.$2.$3 of=$4
-    shift 4
-    env "${unset_openblas[@]}" "$peers" "$here/measure.py" "$work/results/$name.json" \
-        "$peers" "$here/torch_finetune.py" "$of" --threads "$threads" --steps "$steps" "$@" \
-        >"$work/log" 2>"$work/errors" || { tail -n 30 "$work/errors" && die 'PyTorch failed'; }
-    tail -n 1 "$work/log" | tee "$work/versions" | "$peers" -c \
-        'import json, sys; print(json.dumps(json.load(sys.stdin)["tokens_per_second"]))' \
-        >"$work/results/$name.log"
+    local name=$work/results/$1.$2.$3
+    shift 3
+    env "${unset_openblas[@]}" "$peers" "$here/measure.py" "$name.json" "$peers" \
+        "$here/torch_finetune.py" "$@" --threads "$threads" --steps "$steps" \
+        >"$work/log" 2>"$work/errors" || { tail -n 30 "$work/errors" >&2 && die 'PyTorch failed'; }
+    tail -n 1 "$work/log" >"$name.run"
 }
 
-# both KIND ROUND MODEL "KEYS of mbuyu" "OPTIONS of PyTorch"
+# torch KIND SIDE ROUND MODEL OPTIONS...: eager and compiled
+torch() {
+    local kind=$1 side=$2 round=$3
+    shift 3
+    run_torch "$kind" "$side-eager" "$round" "$@"
+    [ "$compile" -eq 0 ] || run_torch "$kind" "$side-compile" "$round" "$@" --compile
+}
+
+# both KIND ROUND MODEL TOKENS "KEYS of mbuyu" "OPTIONS of PyTorch"
 both() {
     local keys options
     wanted "$1" || return 0
-    read -ra keys <<<"$4"
-    read -ra options <<<"$5"
-    run_mbuyu "$1" mbuyu "$2" 1 "model_name_or_path=$3" "${keys[@]}"
-    run_torch "$1" torch-eager "$2" "$3" "${options[@]}"
-    [ "$compile" -eq 0 ] || run_torch "$1" torch-compile "$2" "$3" "${options[@]}" --compile
+    read -ra keys <<<"$5"
+    read -ra options <<<"$6"
+    run_mbuyu "$1" mbuyu "$2" 1 "$4" "model_name_or_path=$3" "datasets=[\"$work/rows.jsonl\"]" "${keys[@]}"
+    torch "$1" torch "$2" "$3" "${options[@]}"
+}
+
+# --- rows that are more than both sides on texts
+
+text='train_on=all max_length=512 per_device_train_batch_size=4'
+lora='finetuning_type=lora lora_r=16 lora_alpha=32 lora_target_modules=all-linear lora_dropout=0.0'
+
+packing() { # packing ROUND
+    local keys pad
+    read -ra keys <<<"$lora bf16=true max_length=512 add_bos=false add_eos=false"
+    keys+=("model_name_or_path=$model" 'completion_suffix="\n"')
+    run_mbuyu packing mbuyu-packed "$1" 1 any "datasets=[\"$pairs\"]" "${keys[@]}" packing=true \
+        per_device_train_batch_size=4
+    run_mbuyu packing mbuyu-rows "$1" 1 any "datasets=[\"$pairs\"]" "${keys[@]}" \
+        per_device_train_batch_size=16
+    for pad in longest 128; do
+        [ -f "$work/pairs-$pad.jsonl" ] ||
+            "$peers" "$here/make_rows.py" padded "$model" "$pairs" "$pad" "$work/pairs-$pad.jsonl" \
+                >"$work/share-$pad"
+        run_mbuyu packing "mbuyu-pad-$pad" "$1" 1 "$([ $pad = 128 ] && echo 2048 || echo any)" \
+            "datasets=[\"$work/pairs-$pad.jsonl\"]" "${keys[@]}" per_device_train_batch_size=16
+        cp "$work/share-$pad" "$work/results/packing.mbuyu-pad-$pad.share"
+        torch packing "torch-pad-$pad" "$1" "$model" --dtype bf16 --lora 16 --batch 16 \
+            --rows "$pairs" --pad "$pad"
+    done
+}
+
+scaling() { # scaling ROUND
+    local keys ranks
+    read -ra keys <<<"$text bf16=true threads=1"
+    for ranks in 1 2; do
+        OMP_NUM_THREADS=1 run_mbuyu scaling "ranks-$ranks" "$1" "$ranks" $((2048 * ranks)) \
+            "model_name_or_path=$model" "datasets=[\"$work/rows.jsonl\"]" "${keys[@]}"
+    done
+}
+
+gemm_share() { # gemm_share ROUND
+    local keys program
+    program=$(dirname "$mbuyu")/tests/bench_gemm
+    read -ra keys <<<"$text bf16=true"
+    wanted full-bf16 || run_mbuyu full-bf16 mbuyu "$1" 1 2048 "model_name_or_path=$model" \
+        "datasets=[\"$work/rows.jsonl\"]" "${keys[@]}"
+    env "${unset_openblas[@]}" "$peers" "$here/torch_gemm.py" "$threads" >"$work/results/gemm.torch.$1.run"
+    [ ! -x "$program" ] || "$program" "$threads" bf16 |
+        sed -nE 's|.* ([0-9.]+) GFLOP/s.*|\1|p' | sort -n | tail -n 1 >"$work/results/gemm.mbuyu.$1.run"
 }
 
 # one_start SIDE ROUND COMMAND...: loads the model and computes once
 one_start() {
-    local name=start.$1.$2
+    local name=$work/results/start.$1.$2.json
     shift 2
-    env "${unset_openblas[@]}" "$peers" "$here/measure.py" "$work/results/$name.json" "$@" \
-        >"$work/log" 2>&1 || { tail -n 30 "$work/log" && die "start failed: $*"; }
+    quietly "$1" env "${unset_openblas[@]}" "$peers" "$here/measure.py" "$name" "$@"
 }
 
-text='stage=pt train_on=all max_length=512'
-lora='finetuning_type=lora lora_r=16 lora_alpha=32 lora_target_modules=all-linear lora_dropout=0.0'
+start() { # start ROUND
+    one_start mbuyu "$1" "$mbuyu" generate "model_name_or_path=$gguf" \
+        'prompt=one two three four five six' max_new_tokens=1
+    one_start torch "$1" "$peers" "$here/torch_finetune.py" "$model" --threads "$threads" --first-forward
+}
+
+loss() {
+    local kind bf16
+    for kind in lora full; do
+        for bf16 in false true; do
+            printf 'loss: %s, bf16=%s\n' $kind $bf16 >&2
+            quietly 'mbuyu train' "$mbuyu" train "$root/recipes/configs/swahili-$kind.yaml" \
+                "model_name_or_path=$gguf" "datasets=[\"$pairs\"]" 'eval_datasets=[]' \
+                eval_strategy=no eval_on_start=false save_strategy=no logging_steps=1 max_steps=200 \
+                seed=1 bf16=$bf16 'report_to=[jsonl]' "output_dir=$work/loss-$kind-$bf16"
+        done
+        "$peers" "$here/mbuyu_log.py" "$work/loss-$kind-false/logs/train.jsonl" \
+            --against "$work/loss-$kind-true/logs/train.jsonl" >"$work/results/loss.$kind.run"
+    done
+}
+
+# --- all of it
+
+cat /proc/loadavg >"$work/results/load"
 for ((i = 1; i <= rounds; i++)); do
-    printf 'round %d of %d\n' "$i" "$rounds" >&2
-    both full-f32 "$i" "$model" "$text per_device_train_batch_size=4 bf16=false" ''
-    both full-bf16 "$i" "$model" "$text per_device_train_batch_size=4 bf16=true" '--dtype bf16'
-    both lora-bf16 "$i" "$model" "$text per_device_train_batch_size=4 bf16=true $lora" '--dtype bf16 --lora 16'
-    both llama1b-lora "$i" "$work/llama1b" "$text per_device_train_batch_size=1 bf16=true $lora" \
-        '--dtype weights --lora 16 --batch 1'
-    both bert-bf16 "$i" "$work/bert" \
+    [ "${only[*]}" = loss ] || printf 'round %d of %d\n' "$i" "$rounds" >&2
+    both full-f32 "$i" "$model" 2048 "$text bf16=false" ''
+    both full-bf16 "$i" "$model" 2048 "$text bf16=true" '--dtype bf16'
+    ! wanted gemm-share || gemm_share "$i"
+    both lora-bf16 "$i" "$model" 2048 "$text bf16=true $lora" '--dtype bf16 --lora 16'
+    both llama1b-lora "$i" "$work/llama1b" 512 \
+        "$text per_device_train_batch_size=1 bf16=true $lora" '--dtype weights --lora 16 --batch 1'
+    both bert-bf16 "$i" "$work/bert" 2048 \
         'task=seq-classification num_labels=2 max_length=128 per_device_train_batch_size=16 bf16=true' \
         '--dtype bf16 --classify 2 --batch 16 --seq 128'
-    if wanted scaling; then
-        for ranks in 1 2; do
-            # shellcheck disable=SC2086
-            OMP_NUM_THREADS=1 run_mbuyu scaling "ranks-$ranks" "$i" $ranks "model_name_or_path=$model" $text \
-                per_device_train_batch_size=4 bf16=true threads=1
-        done
-    fi
-    if wanted start; then
-        one_start mbuyu "$i" "$mbuyu" generate "model_name_or_path=$model" \
-            'prompt=one two three four five six' max_new_tokens=1
-        one_start torch "$i" "$peers" "$here/torch_finetune.py" "$model" --threads "$threads" \
-            --first-forward
-    fi
+    ! wanted packing || packing "$i"
+    ! wanted scaling || scaling "$i"
+    ! wanted start || start "$i"
 done
+! wanted loss || loss
 
-"$mbuyu" version
-[ ! -f "$work/versions" ] || "$peers" -c 'import json, sys; v = json.load(open(sys.argv[1])); print("torch", v["torch"], "transformers", v["transformers"])' "$work/versions"
-sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1
-printf '%d threads, %d rounds of %d steps\n\n' "$threads" "$rounds" "$steps"
-"$peers" "$here/table.py" "$work/results"
+{
+    "$mbuyu" version | head -n 1
+    "$peers" -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)'
+    sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1
+    printf '%d threads, %d rounds of %d steps\n' "$threads" "$rounds" "$steps"
+} >"$work/results/about"
+cp "$model/config.json" "$work/results/model"
+mkdir -p "$report"
+"$peers" "$here/table.py" "$work/results" "$report"

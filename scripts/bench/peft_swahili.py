@@ -45,11 +45,12 @@ def read_rows(path, tokenizer):
     return rows
 
 
-def batch(rows, pad):
-    longest = max(len(tokens) for tokens, _ in rows)
+def batch(rows, pad, length=None):
+    """Padded to `length` tokens, or to the longest row."""
+    length = length or max(len(tokens) for tokens, _ in rows)
 
     def filled(items, value):
-        return torch.tensor([item + [value] * (longest - len(item)) for item in items])
+        return torch.tensor([item + [value] * (length - len(item)) for item in items])
 
     return dict(
         input_ids=filled([tokens for tokens, _ in rows], pad),
