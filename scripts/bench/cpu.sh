@@ -176,14 +176,15 @@ scaling() { # scaling ROUND
 }
 
 gemm_share() { # gemm_share ROUND
-    local keys program
+    local keys program own
     program=$(dirname "$mbuyu")/tests/bench_gemm
     read -ra keys <<<"$text bf16=true"
     wanted full-bf16 || run_mbuyu full-bf16 mbuyu "$1" 1 2048 "model_name_or_path=$model" \
         "datasets=[\"$work/rows.jsonl\"]" "${keys[@]}"
     env "${unset_openblas[@]}" "$peers" "$here/torch_gemm.py" "$threads" >"$work/results/gemm.torch.$1.run"
-    [ ! -x "$program" ] || "$program" "$threads" bf16 |
-        sed -nE 's|.* ([0-9.]+) GFLOP/s.*|\1|p' | sort -n | tail -n 1 >"$work/results/gemm.mbuyu.$1.run"
+    [ -x "$program" ] || return 0
+    own=$("$program" "$threads" bf16 | sed -nE 's|.* ([0-9.]+) GFLOP/s.*|\1|p' | sort -n | tail -n 1)
+    [ -z "$own" ] || printf '%s\n' "$own" >"$work/results/gemm.mbuyu.$1.run"
 }
 
 # one_start SIDE ROUND COMMAND...: loads the model and computes once

@@ -1,13 +1,16 @@
 /* tests/bench/bench_gemm.c - GFLOP/s of the products of a training step: f32 under both providers, and
  * bf16 by the processor's instructions and in plain C.
  *
- *     bench_gemm [threads]
+ *     bench_gemm [threads [bf16]]
+ *
+ * With "bf16" only what the processor's bf16 instructions do.
  *
  * Shapes are those of SmolLM2-135M with 4 x 512 tokens: y = x W^T, dx = dy W, dW = dy^T x, LoRA's
  * narrow ones, and one token of generation.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
@@ -78,7 +81,7 @@ static mb_status bench(mb_exec *ex, mb_dtype d, size_t at)
     return MB_OK;
 }
 
-static mb_status run(int threads)
+static mb_status run(int threads, bool only_bf16)
 {
     static const char *const providers[] = {"openblas", "onednn"};
     mb_arena *scratch;
@@ -87,7 +90,7 @@ static mb_status run(int threads)
     printf("%s, %d threads\n", mb_cpu_class(), threads);
     MB_TRY(mb_arena_new("scratch", (size_t)1 << 30, &scratch));
     mb_exec ex = mb_cpu_exec(scratch, threads);
-    for (int p = 0; p < 2; p++) {
+    for (int p = 0; p < 2 && !only_bf16; p++) {
         if (!mb_cpu_gemm_available(providers[p]))
             continue;
         MB_TRY(mb_cpu_gemm_use(providers[p]));
@@ -95,7 +98,7 @@ static mb_status run(int threads)
         for (size_t i = 0; i < sizeof products / sizeof *products; i++)
             MB_TRY(bench(&ex, MB_DTYPE_F32, i));
     }
-    for (int plain = 0; plain < 2; plain++) {
+    for (int plain = 0; plain < (only_bf16 ? 1 : 2); plain++) {
         mb_cpu_bf16_native(plain == 0);
         if (plain == 0 && !mb_cpu_bf16_is_native())
             continue;
@@ -109,7 +112,7 @@ static mb_status run(int threads)
 
 int main(int argc, char **argv)
 {
-    if (run(argc > 1 ? atoi(argv[1]) : 2) != MB_OK) {
+    if (run(argc > 1 ? atoi(argv[1]) : 2, argc > 2 && strcmp(argv[2], "bf16") == 0) != MB_OK) {
         fprintf(stderr, "%s\n", mb_status_sentence());
         return 1;
     }
