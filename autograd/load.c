@@ -8,7 +8,7 @@
 #include "core/log.h"
 #include "core/rng.h"
 
-enum { NAME_MAX_BYTES = 256 };
+enum { NAME_MAX_BYTES = 256, PIECE = 1 << 20 }; /* elements that are read at a time */
 
 /* ---- names -------------------------------------------------------------------------------- */
 
@@ -79,37 +79,46 @@ static bool ignorable(const mb_model *m, const char *name)
 
 /* ---- values ------------------------------------------------------------------------------- */
 
-mb_status mb_load_f32(mb_tensor_file *f, int64_t i, mb_exec *ex, mb_arena *scratch, mb_tensor *dst)
+/* Elements [from, from + n), which no block crosses. */
+static mb_status load_range(mb_tensor_file *f, int64_t i, int64_t from, int64_t n, mb_exec *ex,
+                            mb_arena *scratch, float *dst)
 {
-    const mb_tensor_info *info = mb_tensor_file_info(f, i);
+    const mb_dtype d = mb_tensor_file_info(f, i)->dtype;
     const size_t mark = mb_arena_used(scratch);
-    mb_tensor raw;
+    const int64_t at = mb_dtype_bytes(d, from), bytes = mb_dtype_bytes(d, n);
+    mb_tensor numbers = mb_tensor_1d(dst, MB_DTYPE_F32, n);
     void *p;
 
-    if (info->dtype == MB_DTYPE_F32)
-        return mb_tensor_file_read(f, i, dst->data, 0, info->bytes);
-    MB_TRY(mb_arena_take(scratch, (size_t)info->bytes, &p));
-    MB_TRY(mb_tensor_file_read(f, i, p, 0, info->bytes));
-    raw = mb_tensor_of(p, info->dtype, info->ndim, info->dim);
-    if (mb_dtype_is_quantised(info->dtype))
-        MB_TRY(MB_RUN(ex, dequantise, dst, &raw));
+    if (d == MB_DTYPE_F32)
+        return mb_tensor_file_read(f, i, dst, at, bytes);
+    MB_TRY(mb_arena_take(scratch, (size_t)bytes, &p));
+    MB_TRY(mb_tensor_file_read(f, i, p, at, bytes));
+    const mb_tensor raw = mb_tensor_1d(p, d, n);
+    if (mb_dtype_is_quantised(d))
+        MB_TRY(MB_RUN(ex, dequantise, &numbers, &raw));
     else
-        MB_TRY(MB_RUN(ex, cast, dst, &raw));
+        MB_TRY(MB_RUN(ex, cast, &numbers, &raw));
     mb_arena_rewind(scratch, mark);
     return MB_OK;
 }
 
-/* llama.cpp stores q and k with the two halves of each head interleaved: its row 2i + j of a head is
- * Hugging Face's row i + j * head_dim/2. */
-static mb_status unpermute(const mb_model *m, mb_tensor *t, mb_arena *scratch)
+mb_status mb_load_f32(mb_tensor_file *f, int64_t i, mb_exec *ex, mb_arena *scratch, mb_tensor *dst)
 {
-    const int64_t hd = m->config.head_dim, row = mb_tensor_count(t) / t->dim[0];
+    return load_range(f, i, 0, mb_tensor_count(dst), ex, scratch, mb_f32(dst));
+}
+
+/* llama.cpp stores q and k with the two halves of each head interleaved: its row 2i + j of a head is
+ * Hugging Face's row i + j * head_dim/2. `rows` rows of `row` elements, whole heads. */
+static mb_status unpermute(const mb_model *m, float *x, int64_t rows, int64_t row,
+                           mb_arena *scratch)
+{
+    const int64_t hd = m->config.head_dim;
     const size_t row_bytes = (size_t)row * sizeof(float), mark = mb_arena_used(scratch);
     void *p;
 
     MB_TRY(mb_arena_take(scratch, (size_t)hd * row_bytes, &p));
-    for (int64_t head = 0; head < t->dim[0] / hd; head++) {
-        float *at = mb_f32(t) + head * hd * row;
+    for (int64_t head = 0; head < rows / hd; head++) {
+        float *at = x + head * hd * row;
         memcpy(p, at, (size_t)hd * row_bytes);
         for (int64_t i = 0; i < hd / 2; i++)
             for (int64_t j = 0; j < 2; j++)
@@ -119,27 +128,39 @@ static mb_status unpermute(const mb_model *m, mb_tensor *t, mb_arena *scratch)
     return MB_OK;
 }
 
-/* Where a weight's numbers are put together: in their place when the host can write there. */
-static mb_status host_value(const mb_model *m, const mb_weight *w, mb_arena *scratch,
-                            mb_tensor *out)
+/* A weight is read in whole rows, of a permuted one in whole heads: this many at a time. */
+static int64_t piece_rows(const mb_model *m, const mb_weight *w)
 {
-    *out = w->value;
-    if (mb_weight_is_here(m, w))
-        return MB_OK;
-    out->dtype = MB_DTYPE_F32;
-    return mb_arena_take(scratch, (size_t)mb_tensor_bytes(out), &out->data);
+    const int64_t row = w->value.ndim > 1 ? mb_tensor_count(&w->value) / w->value.dim[0] : 1,
+                  hd = (w->row->flags & (MB_W_ROPE_Q | MB_W_ROPE_K)) != 0 ? m->config.head_dim : 1;
+    const int64_t n = PIECE / row / hd * hd;
+
+    return n > hd ? n : hd;
 }
 
-static mb_status store(const mb_model *m, const mb_weight *w, const mb_tensor *value)
+/* Room for a piece as the file has it, for its numbers, and for a head. */
+size_t mb_model_load_bytes(const mb_model *m)
 {
-    return value->data == w->value.data ? MB_OK : mb_weight_write(m, w, mb_f32(value));
+    int64_t most = PIECE, head = 0;
+
+    for (int i = 0; i < m->n_weights; i++) {
+        const mb_weight *w = &m->weight[i];
+        if (w->row == NULL)
+            continue;
+        if (w->value.ndim < 2 && mb_tensor_count(&w->value) > most)
+            most = mb_tensor_count(&w->value);
+        if (w->value.ndim < 2)
+            continue;
+        const int64_t row = mb_tensor_count(&w->value) / w->value.dim[0],
+                      n = piece_rows(m, w) * row;
+        most = n > most ? n : most;
+        head = m->config.head_dim * row > head ? m->config.head_dim * row : head;
+    }
+    return (size_t)(2 * most + head) * sizeof(float) + 4096;
 }
 
-/* Tensor `at` of the file, as this model's weight. */
-static mb_status read_value(const mb_model *m, mb_tensor_file *f, const char *path, int64_t at,
-                            const mb_weight *w, mb_exec *ex, mb_arena *scratch, mb_tensor *value)
+static mb_status check_found(const mb_tensor_info *info, const mb_weight *w, const char *path)
 {
-    const mb_tensor_info *info = mb_tensor_file_info(f, at);
     const mb_tensor found = mb_tensor_of(NULL, MB_DTYPE_F32, info->ndim, info->dim);
     char a[96], b[96];
 
@@ -147,40 +168,72 @@ static mb_status read_value(const mb_model *m, mb_tensor_file *f, const char *pa
                "%s: tensor '%s' has shape %s; this model's %s needs %s", path, info->name,
                mb_tensor_shape(&found, a, sizeof a), w->name,
                mb_tensor_shape(&w->value, b, sizeof b));
-    MB_TRY(mb_load_f32(f, at, ex, scratch, value));
-    if (mb_tensor_file_gguf(f) != NULL && (w->row->flags & (MB_W_ROPE_Q | MB_W_ROPE_K)) != 0)
-        MB_TRY(unpermute(m, value, scratch));
     return MB_OK;
+}
+
+/* Tensor `at` of the file, as this model's weight, piece by piece: into `place`, where all of it has
+ * room, or through scratch; `fn` (optional) is given each. */
+static mb_status read_pieces(const mb_model *m, mb_tensor_file *f, int64_t at, const mb_weight *w,
+                             mb_exec *ex, mb_arena *scratch, float *place, mb_piece_fn fn,
+                             void *ctx)
+{
+    const int64_t rows = w->value.ndim > 1 ? w->value.dim[0] : mb_tensor_count(&w->value),
+                  row = rows > 0 ? mb_tensor_count(&w->value) / rows : 0;
+    const bool permuted =
+        mb_tensor_file_gguf(f) != NULL && (w->row->flags & (MB_W_ROPE_Q | MB_W_ROPE_K)) != 0;
+    const int64_t each = w->value.ndim > 1 ? piece_rows(m, w) : rows;
+
+    for (int64_t r = 0; r < rows; r += each) {
+        const int64_t n = rows - r < each ? rows - r : each;
+        const size_t mark = mb_arena_used(scratch);
+        void *to = place != NULL ? place + r * row : NULL;
+        if (to == NULL)
+            MB_TRY(mb_arena_take(scratch, (size_t)(n * row) * sizeof(float), &to));
+        MB_TRY(load_range(f, at, r * row, n * row, ex, scratch, to));
+        if (permuted)
+            MB_TRY(unpermute(m, to, n, row, scratch));
+        if (fn != NULL)
+            MB_TRY(fn(ctx, r * row, n * row, to));
+        mb_arena_rewind(scratch, mark);
+    }
+    return MB_OK;
+}
+
+/* Where pieces of a weight go that is not in its place already. */
+struct target {
+    const mb_model *m;
+    const mb_weight *w;
+};
+
+static mb_status store(void *ctx, int64_t from, int64_t n, float *numbers)
+{
+    const struct target *t = ctx;
+
+    return mb_weight_write(t->m, t->w, from, n, numbers);
 }
 
 static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int64_t at,
                           mb_weight *w, mb_exec *ex, mb_arena *scratch)
 {
-    const size_t mark = mb_arena_used(scratch);
-    mb_tensor value;
+    const bool here = mb_weight_is_here(m, w);
+    struct target t = {m, w};
 
-    MB_TRY(host_value(m, w, scratch, &value));
-    MB_TRY(read_value(m, f, path, at, w, ex, scratch, &value));
-    MB_TRY(store(m, w, &value));
-    mb_arena_rewind(scratch, mark);
-    return MB_OK;
+    MB_TRY(check_found(mb_tensor_file_info(f, at), w, path));
+    return read_pieces(m, f, at, w, ex, scratch, here ? mb_f32(&w->value) : NULL,
+                       here ? NULL : store, &t);
 }
 
 mb_status mb_model_read_file(const mb_model *m, const mb_weight *w, mb_tensor_file *f,
-                             const char *path, mb_exec *ex, float *to)
+                             const char *path, mb_exec *ex, mb_piece_fn fn, void *ctx)
 {
     const int64_t at = find_weight(m, f, w);
     mb_arena *scratch = NULL;
-    mb_tensor value = w->value;
     mb_status st;
 
     MB_REQUIRE(at >= 0, MB_EMODEL, "%s: tensor '%s' is missing", path, w->name);
-    value.data = to;
-    value.dtype = MB_DTYPE_F32;
-    const size_t head = (size_t)(m->config.head_dim * mb_cols(&value)) * sizeof(float);
-    MB_TRY(mb_arena_new("a weight", (size_t)mb_tensor_file_info(f, at)->bytes + head + 4096,
-                        &scratch));
-    st = read_value(m, f, path, at, w, ex, scratch, &value);
+    MB_TRY(check_found(mb_tensor_file_info(f, at), w, path));
+    MB_TRY(mb_arena_new("a weight", mb_model_load_bytes(m), &scratch));
+    st = read_pieces(m, f, at, w, ex, scratch, NULL, fn, ctx);
     mb_arena_free(scratch);
     return st;
 }
@@ -189,17 +242,21 @@ static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int 
                             mb_arena *scratch)
 {
     const uint64_t key = mb_rng_key(seed, MB_SITE_INIT, (uint64_t)index);
-    const int64_t n = mb_tensor_count(&w->value);
+    const int64_t count = mb_tensor_count(&w->value);
     const bool norm = (w->row->flags & MB_W_NO_DECAY) != 0 && ends_with(w->name, ".weight");
     const size_t mark = mb_arena_used(scratch);
-    mb_tensor value;
+    void *p;
 
-    MB_TRY(host_value(m, w, scratch, &value));
-    for (int64_t i = 0; i < n; i++)
-        mb_f32(&value)[i] = norm                 ? 1.0f
-                            : w->value.ndim == 1 ? 0.0f
-                                                 : (float)(0.02 * mb_rng_normal(key, (uint64_t)i));
-    MB_TRY(store(m, w, &value));
+    MB_TRY(mb_arena_take(scratch, PIECE * sizeof(float), &p));
+    for (int64_t from = 0; from < count; from += PIECE) {
+        const int64_t n = count - from < PIECE ? count - from : PIECE;
+        float *x = p;
+        for (int64_t i = 0; i < n; i++)
+            x[i] = norm                 ? 1.0f
+                   : w->value.ndim == 1 ? 0.0f
+                                        : (float)(0.02 * mb_rng_normal(key, (uint64_t)(from + i)));
+        MB_TRY(mb_weight_write(m, w, from, n, x));
+    }
     mb_arena_rewind(scratch, mark);
     w->fresh = true;
     return MB_OK;
@@ -243,16 +300,6 @@ static mb_status check_unknown(const mb_model *m, mb_tensor_file *f, const char 
     return MB_OK;
 }
 
-static size_t largest_tensor(mb_tensor_file *f)
-{
-    int64_t most = 0;
-
-    for (int64_t i = 0; i < mb_tensor_file_count(f); i++)
-        if (mb_tensor_file_info(f, i)->bytes > most)
-            most = mb_tensor_file_info(f, i)->bytes;
-    return (size_t)most;
-}
-
 static mb_status load_all(mb_model *m, mb_tensor_file *f, const char *path, mb_exec *ex,
                           uint64_t seed, mb_arena *scratch, bool *used, mb_load_report *report)
 {
@@ -278,34 +325,16 @@ static mb_status load_all(mb_model *m, mb_tensor_file *f, const char *path, mb_e
     return check_unknown(m, f, path, used, report);
 }
 
-static size_t largest_weight(const mb_model *m)
-{
-    int64_t most = 0;
-
-    for (int i = 0; i < m->n_weights; i++)
-        if (mb_tensor_count(&m->weight[i].value) > most)
-            most = mb_tensor_count(&m->weight[i].value);
-    return (size_t)most * sizeof(float);
-}
-
 mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exec *ex,
                         uint64_t seed, mb_load_report *report)
 {
-    const size_t head =
-        (size_t)(m->config.head_dim *
-                 (m->config.width > m->config.ffn ? m->config.width : m->config.ffn)) *
-        sizeof(float);
     mb_arena *scratch = NULL;
     bool *used = NULL;
     mb_status st = MB_OK;
 
     *report = (mb_load_report){0};
     MB_TRY(rope_factors_are_one(f, path));
-    const bool in_place =
-        mb_device_is_host(m->device) && m->flat->stage < 3 && m->dtype == MB_DTYPE_F32;
-    const size_t value = in_place ? 0 : largest_weight(m);
-    MB_TRY_GOTO(mb_arena_new("loading", largest_tensor(f) + head + value + 4096, &scratch), st,
-                done);
+    MB_TRY_GOTO(mb_arena_new("loading", mb_model_load_bytes(m), &scratch), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&used, mb_tensor_file_count(f) + 1), st, done);
     MB_TRY_GOTO(load_all(m, f, path, ex, seed, scratch, used, report), st, done);
 done:

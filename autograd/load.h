@@ -22,9 +22,13 @@ mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exe
 mb_status mb_load_f32(mb_tensor_file *f, int64_t i, mb_exec *ex, mb_arena *scratch,
                       mb_tensor *dst) MB_MUST_USE;
 
-/* A weight as the file has it, rounded to nothing: n f32 numbers into `to`, whatever the model holds.
- * MB_EMODEL when it is not there. */
+/* A weight as the file has it, rounded to nothing, whatever the model holds: given to `fn` in pieces,
+ * elements [from, from + n) as f32, in order. MB_EMODEL when it is not there. */
+typedef mb_status (*mb_piece_fn)(void *ctx, int64_t from, int64_t n, float *numbers);
 mb_status mb_model_read_file(const mb_model *m, const mb_weight *w, mb_tensor_file *f,
-                             const char *path, mb_exec *ex, float *to) MB_MUST_USE;
+                             const char *path, mb_exec *ex, mb_piece_fn fn, void *ctx) MB_MUST_USE;
+
+/* What either takes beside the model, while it runs: weights are read in pieces. */
+size_t mb_model_load_bytes(const mb_model *m);
 
 #endif

@@ -330,7 +330,7 @@ static mb_status init_one(const mb_model *m, const mb_weight *w, uint64_t seed)
     MB_TRY(MB_NEW_ARRAY(&value, n));
     for (int64_t j = 0; j < n; j++)
         value[j] = (float)((2.0 * mb_rng_double(key, (uint64_t)j) - 1.0) * bound);
-    st = mb_weight_write(m, w->lora_a, value);
+    st = mb_weight_write(m, w->lora_a, 0, mb_tensor_count(&w->lora_a->value), value);
     mb_free(value);
     return st == MB_OK ? mb_weight_zero(m, w->lora_b) : st;
 }

@@ -340,14 +340,21 @@ static bool has_rounded(const mb_model *m, const mb_weight *w)
     return w->trained && m->flat->dtype != MB_DTYPE_F32 && m->flat->stage < 3;
 }
 
-mb_status mb_weight_write(const mb_model *m, const mb_weight *w, const float *from)
+mb_status mb_weight_write(const mb_model *m, const mb_weight *w, int64_t from, int64_t n,
+                          const float *numbers)
 {
+    const mb_dtype d = w->value.dtype;
     int64_t at;
     const mb_tensor t = kept(m, w, &at);
+    const int64_t a = from > at ? from : at, end = at + mb_tensor_count(&t),
+                  b = from + n < end ? from + n : end;
 
-    if (mb_tensor_count(&t) > 0)
-        MB_TRY(mb_device_write_f32(m->device, &t, from + at));
-    return has_rounded(m, w) ? mb_device_write_f32(m->device, &w->value, from) : MB_OK;
+    if (a < b) {
+        const mb_tensor part = mb_tensor_1d(mb_element(t.data, t.dtype, a - at), t.dtype, b - a);
+        MB_TRY(mb_device_write_f32(m->device, &part, numbers + (a - from)));
+    }
+    const mb_tensor part = mb_tensor_1d(mb_element(w->value.data, d, from), d, n);
+    return has_rounded(m, w) ? mb_device_write_f32(m->device, &part, numbers) : MB_OK;
 }
 
 mb_status mb_weight_zero(const mb_model *m, const mb_weight *w)
@@ -379,9 +386,8 @@ mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, in
             mb_tensor_1d(f->own_param + (w->offset + from - f->own_from), MB_DTYPE_F32, n);
         return mb_device_read(m->device, to, &own);
     }
-    MB_REQUIRE(f->host != NULL, MB_EBUG, "%s is spread over ranks and was not collected", w->name);
-    memcpy(to, f->host + w->offset + from, (size_t)n * sizeof(float));
-    return MB_OK;
+    MB_REQUIRE(f->fetch != NULL, MB_EBUG, "%s is spread over ranks", w->name);
+    return f->fetch(f->fetch_ctx, w->offset + from, n, to);
 }
 
 mb_status mb_weight_read_grad(const mb_model *m, const mb_weight *w, float *to)

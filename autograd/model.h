@@ -170,10 +170,11 @@ void mb_model_compute_in(mb_model *m, mb_dtype dtype);
 mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *flat,
                         bool exact) MB_MUST_USE;
 
-/* A weight's numbers, or its gradient's, from and to host memory; waits for the device. Of a sharded
- * weight every rank writes the whole and keeps its part; reading needs flat->host. For loading,
+/* Elements [from, from + n) of a weight, or its gradient, from and to host memory; waits for the device.
+ * Of a sharded weight every rank writes the whole and keeps its part; reading needs flat->fetch. For loading,
  * saving and tools. */
-mb_status mb_weight_write(const mb_model *m, const mb_weight *w, const float *from) MB_MUST_USE;
+mb_status mb_weight_write(const mb_model *m, const mb_weight *w, int64_t from, int64_t n,
+                          const float *numbers) MB_MUST_USE;
 mb_status mb_weight_zero(const mb_model *m, const mb_weight *w) MB_MUST_USE;
 mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, int64_t n,
                          float *to) MB_MUST_USE;

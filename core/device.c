@@ -195,11 +195,32 @@ mb_status mb_device_kind_of(const char *name, mb_device_kind *out)
     return MB_RAISE(MB_EARG, "the device is auto, cpu or cuda, not '%s'", name);
 }
 
+/* Does the GPU's driver know one? Asked before the plug-in, whose libraries take over a hundred MiB as
+ * soon as they are loaded. A plug-in that is named (an emulator) needs no driver. */
+static bool has_gpu(void)
+{
+    const char *named = getenv("MBUYU_CUDA_LIBRARY");
+    int (*start)(unsigned), (*count)(int *), n = 0;
+    void *driver;
+
+    if (named != NULL && named[0] != '\0')
+        return true;
+    driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (driver == NULL)
+        return false;
+    *(void **)&start = dlsym(driver, "cuInit");
+    *(void **)&count = dlsym(driver, "cuDeviceGetCount");
+    if (start != NULL && count != NULL && start(0) == 0 && count(&n) == 0 && n > 0)
+        return true; /* the plug-in will use the driver, too: it stays */
+    dlclose(driver);
+    return false;
+}
+
 mb_status mb_device_open(mb_device_kind kind, int ordinal, int threads, mb_device **out)
 {
     mb_status st;
 
-    if (kind == MB_DEVICE_CPU)
+    if (kind == MB_DEVICE_CPU || (kind == MB_DEVICE_AUTO && !has_gpu()))
         return mb_device_cpu(threads, out);
     st = open_cuda(ordinal, out);
     if (st == MB_OK || st == MB_EARG || kind == MB_DEVICE_CUDA)

@@ -63,7 +63,10 @@ typedef struct mb_flat {
     void *param_window[MB_FLAT_WINDOWS]; /* of dtype */
     float *grad_window[MB_FLAT_WINDOWS];
     int64_t *exact_window[MB_FLAT_WINDOWS];
-    float *host; /* while all master copies are needed at once: in host memory */
+    /* While rank 0 writes the model: elements [from, from + n) of the master copies, whoever owns
+     * them, into host memory. NULL otherwise. */
+    mb_status (*fetch)(void *ctx, int64_t from, int64_t n, float *to);
+    void *fetch_ctx;
 } mb_flat;
 
 /* Element i of an array of d; of blocks, the first of one. */

@@ -13,6 +13,7 @@
 enum { NOT_FINITE, TOO_LARGE, MAX_ABS, N_NOTES };
 enum { SCALE_START = 65536, SCALE_MOST = 1 << 24, SCALE_GROWS_AFTER = 2000 };
 enum { SHIFT_START = 36, SHIFT_TARGET = 40, SUM_BITS = 62 };
+enum { PIECE = 1 << 20 }; /* parameters that go to rank 0 at once */
 
 struct mb_zero {
     mb_mesh mesh;
@@ -617,36 +618,81 @@ mb_status mb_zero_spread(mb_zero *z)
     return mb_comm_wait(z->comm, MB_STREAM_COMPUTE);
 }
 
-/* Another rank's master copies to rank 0, which puts them in their place. */
-static mb_status send_own(mb_zero *z)
-{
-    const mb_flat *f = z->flat;
-    const int64_t n = f->own_to - f->own_from;
-    const mb_tensor own = mb_tensor_1d(f->own_param, MB_DTYPE_F32, n);
-    float *copy = NULL;
-    mb_status st;
+/* What rank 0 wants of another's range; n 0: nothing more. */
+struct want {
+    int64_t from, n;
+};
 
-    MB_TRY(mb_pages((size_t)n * sizeof(float), "this rank's parameters", (void **)&copy));
-    st = mb_device_read(z->ex->device, copy, &own);
-    if (st == MB_OK)
-        st = host(z)->ops->send(host(z), copy, n * (int64_t)sizeof(float), 0);
-    mb_pages_free(copy, (size_t)n * sizeof(float));
+/* In pieces, so that a device's numbers need no more than one of host memory. */
+static int64_t piece_bytes(int64_t left)
+{
+    return (left < PIECE ? left : PIECE) * (int64_t)sizeof(float);
+}
+
+static mb_status ask(mb_zero *z, int rank, struct want w)
+{
+    return host(z)->ops->send(host(z), &w, sizeof w, rank);
+}
+
+mb_status mb_zero_fetch(void *zero, int64_t from, int64_t n, float *to)
+{
+    mb_zero *z = zero;
+
+    for (int r = 0; r < z->comm->size; r++) {
+        const int64_t a = from > z->bounds[r] ? from : z->bounds[r],
+                      b = from + n < z->bounds[r + 1] ? from + n : z->bounds[r + 1];
+        if (a >= b)
+            continue;
+        if (r == z->comm->rank) {
+            const mb_tensor own = own_part(z, 0, a - z->flat->own_from, b - a);
+            MB_TRY(mb_device_read(z->ex->device, to + (a - from), &own));
+            continue;
+        }
+        MB_TRY(ask(z, r, (struct want){a, b - a}));
+        for (int64_t at = a; at < b; at += PIECE)
+            MB_TRY(host(z)->ops->recv(host(z), to + (at - from), piece_bytes(b - at), r));
+    }
+    return MB_OK;
+}
+
+static mb_status answer(mb_zero *z, const struct want *w, float *piece)
+{
+    mb_comm *c = host(z);
+
+    for (int64_t at = 0; at < w->n; at += PIECE) {
+        const int64_t n = w->n - at < PIECE ? w->n - at : PIECE;
+        const mb_tensor own = own_part(z, 0, w->from + at - z->flat->own_from, n);
+        if (piece != NULL)
+            MB_TRY(mb_device_read(z->ex->device, piece, &own));
+        MB_TRY(c->ops->send(c, piece != NULL ? piece : own.data, piece_bytes(w->n - at), 0));
+    }
+    return MB_OK;
+}
+
+/* Only ranks of the first copy, and not rank 0, have anything to give. */
+mb_status mb_zero_serve(mb_zero *z)
+{
+    struct want w = {.n = 1};
+    float *piece = NULL;
+    mb_status st = MB_OK;
+
+    if (z->mesh.dp_outer->rank != 0 || z->comm->rank == 0)
+        return MB_OK;
+    if (!mb_device_is_host(z->ex->device))
+        MB_TRY(mb_pages(PIECE * sizeof(float), "parameters on their way", (void **)&piece));
+    while (w.n > 0) {
+        MB_TRY_GOTO(host(z)->ops->recv(host(z), &w, sizeof w, 0), st, done);
+        MB_TRY_GOTO(answer(z, &w, piece), st, done);
+    }
+done:
+    mb_pages_free(piece, PIECE * sizeof(float));
     return st;
 }
 
-mb_status mb_zero_collect(mb_zero *z, float *to)
+mb_status mb_zero_served(mb_zero *z)
 {
-    const mb_flat *f = z->flat;
-    const mb_tensor own = mb_tensor_1d(f->own_param, MB_DTYPE_F32, f->own_to - f->own_from);
-
-    if (z->mesh.dp_outer->rank != 0)
-        return MB_OK;
-    if (z->comm->rank != 0)
-        return send_own(z);
-    MB_TRY(mb_device_read(z->ex->device, to, &own));
     for (int r = 1; r < z->comm->size; r++)
-        MB_TRY(host(z)->ops->recv(host(z), to + z->bounds[r],
-                                  (z->bounds[r + 1] - z->bounds[r]) * (int64_t)sizeof(float), r));
+        MB_TRY(ask(z, r, (struct want){0, 0}));
     return MB_OK;
 }
 

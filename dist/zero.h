@@ -112,9 +112,12 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes,
 /* After a load filled what mb_zero_own says: parameters and states to all ranks that have them.
  * Collective. */
 mb_status mb_zero_spread(mb_zero *z) MB_MUST_USE;
-/* All master copies into `to` (flat->count numbers of host memory) of rank 0, NULL elsewhere.
- * Collective. */
-mb_status mb_zero_collect(mb_zero *z, float *to) MB_MUST_USE;
+/* For writing the model: rank 0 gets elements [from, from + n) of the master copies, in host memory, of
+ * whoever owns them. The others answer in mb_zero_serve until rank 0 calls mb_zero_served; nothing
+ * else may be asked of them meanwhile. `z` is a void * so that flat->fetch can be this. */
+mb_status mb_zero_fetch(void *z, int64_t from, int64_t n, float *to) MB_MUST_USE;
+mb_status mb_zero_serve(mb_zero *z) MB_MUST_USE;
+mb_status mb_zero_served(mb_zero *z) MB_MUST_USE;
 /* What follows a step's layers. */
 mb_shard *mb_zero_shard(mb_zero *z);
 

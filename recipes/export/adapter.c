@@ -92,7 +92,7 @@ static mb_status load_one(const mb_model *m, mb_tensor_file *f, const char *path
         MB_TRY(mb_arena_take(scratch, (size_t)mb_tensor_bytes(&value), &value.data));
     MB_TRY(mb_load_f32(f, at, ex, scratch, &value));
     if (value.data != w->value.data)
-        MB_TRY(mb_weight_write(m, w, mb_f32(&value)));
+        MB_TRY(mb_weight_write(m, w, 0, mb_tensor_count(&value), mb_f32(&value)));
     mb_arena_rewind(scratch, mark);
     return MB_OK;
 }

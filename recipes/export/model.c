@@ -27,53 +27,58 @@ static bool in_file(const mb_export *e, const mb_weight *v)
     return written(v) && !v->trained && e->model->dtype != MB_DTYPE_F32;
 }
 
-/* In the type of the export. `whole`: all of v in f32; NULL: it is asked for piece by piece. */
-static mb_status append_cast(mb_safetensors_writer *w, const mb_export *e, const mb_weight *v,
-                             float *whole, void *work)
-{
-    const int64_t n = mb_tensor_count(&v->value);
+/* What pieces of a weight go through on their way into the file. */
+struct piece {
+    mb_safetensors_writer *w;
+    const mb_export *e;
+    void *work; /* (2, CHUNK) numbers */
+};
 
-    if (e->dtype == MB_DTYPE_F32 && whole != NULL)
-        return mb_safetensors_append(w, whole, n * (int64_t)sizeof *whole);
-    for (int64_t from = 0; from < n; from += CHUNK) {
-        const int64_t k = n - from < CHUNK ? n - from : CHUNK;
-        float *piece = whole != NULL ? whole + from : (float *)work + CHUNK;
-        const mb_tensor in = mb_tensor_1d(piece, MB_DTYPE_F32, k);
-        mb_tensor out = mb_tensor_1d(work, e->dtype, k);
-        if (whole == NULL)
-            MB_TRY(mb_weight_read(e->model, v, from, k, piece));
-        MB_TRY(MB_RUN(e->ex, cast, &out, &in));
-        MB_TRY(mb_safetensors_append(w, work, mb_tensor_bytes(&out)));
+/* n numbers in the type of the export. */
+static mb_status append_numbers(void *ctx, int64_t from, int64_t n, float *numbers)
+{
+    const struct piece *p = ctx;
+
+    if (p->e->dtype == MB_DTYPE_F32)
+        return mb_safetensors_append(p->w, numbers, n * (int64_t)sizeof *numbers);
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        const int64_t k = n - at < CHUNK ? n - at : CHUNK;
+        const mb_tensor in = mb_tensor_1d(numbers + at, MB_DTYPE_F32, k);
+        mb_tensor out = mb_tensor_1d(p->work, p->e->dtype, k);
+        MB_TRY(MB_RUN(p->e->ex, cast, &out, &in));
+        MB_TRY(mb_safetensors_append(p->w, p->work, mb_tensor_bytes(&out)));
     }
     return MB_OK;
 }
 
-static mb_status append_from_file(mb_safetensors_writer *w, const mb_export *e,
-                                  mb_tensor_file *base, const mb_weight *v, void *work)
+/* Of a weight the host cannot use in its place. */
+static mb_status append_read(struct piece *p, const mb_weight *v)
 {
-    const size_t bytes = (size_t)mb_tensor_count(&v->value) * sizeof(float);
-    float *whole;
-    mb_status st;
+    const int64_t n = mb_tensor_count(&v->value);
+    float *numbers = (float *)p->work + CHUNK;
 
-    MB_TRY(mb_pages(bytes, "a frozen weight", (void **)&whole));
-    st = mb_model_read_file(e->model, v, base, e->base, e->ex, whole);
-    if (st == MB_OK)
-        st = append_cast(w, e, v, whole, work);
-    mb_pages_free(whole, bytes);
-    return st;
+    for (int64_t from = 0; from < n; from += CHUNK) {
+        const int64_t k = n - from < CHUNK ? n - from : CHUNK;
+        MB_TRY(mb_weight_read(p->e->model, v, from, k, numbers));
+        MB_TRY(append_numbers(p, from, k, numbers));
+    }
+    return MB_OK;
 }
 
 static mb_status append_all(const mb_export *e, mb_safetensors_writer *w, mb_tensor_file *base,
                             void *work)
 {
     const mb_model *m = e->model;
+    struct piece p = {w, e, work};
 
     for (int i = 0; i < m->n_weights; i++) {
         const mb_weight *v = &m->weight[i];
         if (in_file(e, v))
-            MB_TRY(append_from_file(w, e, base, v, work));
+            MB_TRY(mb_model_read_file(m, v, base, e->base, e->ex, append_numbers, &p));
+        else if (written(v) && mb_weight_is_here(m, v))
+            MB_TRY(append_numbers(&p, 0, mb_tensor_count(&v->value), mb_f32(&v->value)));
         else if (written(v))
-            MB_TRY(append_cast(w, e, v, mb_weight_is_here(m, v) ? mb_f32(&v->value) : NULL, work));
+            MB_TRY(append_read(&p, v));
     }
     return MB_OK;
 }

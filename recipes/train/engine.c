@@ -360,13 +360,18 @@ done:
     return st;
 }
 
-mb_status mb_engine_reserve(mb_engine *e)
+void mb_engine_rest(mb_engine *e)
 {
     mb_arena_free(e->step);
     mb_arena_free(e->scratch);
     mb_tape_free(e->tape);
-    e->step = e->scratch = NULL;
+    e->step = e->scratch = e->ex.scratch = NULL;
     e->tape = NULL;
+}
+
+mb_status mb_engine_reserve(mb_engine *e)
+{
+    mb_engine_rest(e);
     MB_TRY(mb_device_arena(e->device, "step", e->step_bytes + 4096, &e->step));
     MB_TRY(mb_device_arena(e->device, "workspace", e->scratch_bytes + 4096, &e->scratch));
     if (e->feed != NULL)

@@ -78,6 +78,8 @@ void mb_engine_free(mb_engine *e); /* NULL is allowed */
 mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train) MB_MUST_USE;
 /* Takes the memory that all plans so far need. */
 mb_status mb_engine_reserve(mb_engine *e) MB_MUST_USE;
+/* Gives it back: there will be no more steps. Weights stay. */
+void mb_engine_rest(mb_engine *e);
 /* For unplanned use: memory for one step like `b`, with whole logits of `logit_rows` rows. */
 mb_status mb_engine_reserve_for(mb_engine *e, mb_batch *b, bool train,
                                 int64_t logit_rows) MB_MUST_USE;

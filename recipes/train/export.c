@@ -234,30 +234,31 @@ static mb_status best_or_last(mb_job *j)
     return mb_checkpoint_load(path, j->zero);
 }
 
-/* Rank 0 can read every parameter: its master copy, out of host memory where those are spread. */
-static mb_status collect(mb_job *j)
-{
-    mb_flat *f = &j->engine->flat;
-
-    if (!mb_flat_master_apart(f))
-        return mb_shard_settle(mb_zero_shard(j->zero));
-    MB_TRY(mb_comm_agree(j->comm, j->comm->rank != 0
-                                      ? MB_OK
-                                      : mb_pages((size_t)f->count * sizeof(float), "all parameters",
-                                                 (void **)&f->host)));
-    return mb_comm_agree(j->comm, mb_zero_collect(j->zero, f->host));
-}
-
-mb_status mb_job_export(mb_job *j)
+/* Rank 0 writes; the others give it their part of what is spread over ranks. */
+static mb_status write_spread(mb_job *j)
 {
     mb_flat *f = &j->engine->flat;
     mb_status st;
 
+    if (j->comm->rank != 0)
+        return mb_zero_serve(j->zero);
+    f->fetch = mb_zero_fetch;
+    f->fetch_ctx = j->zero;
+    st = write_final(j);
+    f->fetch = NULL;
+    const mb_status told = mb_zero_served(j->zero);
+    return st != MB_OK ? st : told;
+}
+
+mb_status mb_job_export(mb_job *j)
+{
+    const bool apart = mb_flat_master_apart(&j->engine->flat);
+
     MB_TRY(best_or_last(j));
-    MB_TRY(collect(j));
-    st = mb_comm_agree(j->comm, j->comm->rank == 0 ? write_final(j) : MB_OK);
-    if (f->host != NULL)
-        mb_pages_free(f->host, (size_t)f->count * sizeof(float));
-    f->host = NULL;
-    return st;
+    if (!apart)
+        MB_TRY(mb_shard_settle(mb_zero_shard(j->zero)));
+    mb_engine_rest(j->engine);
+    if (apart)
+        return mb_comm_agree(j->comm, write_spread(j));
+    return mb_comm_agree(j->comm, j->comm->rank == 0 ? write_final(j) : MB_OK);
 }
