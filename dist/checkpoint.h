@@ -108,5 +108,8 @@ size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind,
                                  int size);
 size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb_flat *flat,
                                  const mb_optim_kind *kind, int rank, int size);
+/* What mb_checkpoint_load takes meanwhile: a file, whoever wrote it, and numbers that are kept in
+ * another type than f32. */
+size_t mb_checkpoint_load_bytes(const mb_flat *flat, const mb_optim_kind *kind);
 
 #endif

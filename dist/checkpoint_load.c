@@ -441,6 +441,17 @@ static mb_status load_own(struct loader *l)
     return check_cover(l);
 }
 
+size_t mb_checkpoint_load_bytes(const mb_flat *flat, const mb_optim_kind *kind)
+{
+    const int64_t piece = flat->count < WINDOW ? flat->count : WINDOW,
+                  own = flat->own_to - flat->own_from, part = own < WINDOW ? own : WINDOW;
+    bool widened = false;
+
+    for (int i = 0; i < kind->n_states; i++)
+        widened = widened || kind->dtype[i] != MB_DTYPE_F32;
+    return (size_t)(piece + (widened ? part : 0)) * sizeof(float);
+}
+
 mb_status mb_checkpoint_load(const char *path, mb_zero *z)
 {
     mb_comm *comm = mb_zero_parts(z);

@@ -3,22 +3,46 @@
 #include "recipes/commands.h"
 #include "recipes/train/job.h"
 
-static void line(const char *what, int64_t bytes)
+enum { NAME = 16, COLUMN = 12 };
+
+static double mib(int64_t bytes)
 {
-    printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576.0);
+    return (double)bytes / 1048576.0;
+}
+
+/* Parts by phases; the total of the phase that takes most is marked. */
+static void print_memory(const mb_memory_plan *p)
+{
+    printf("%-*s", NAME, "");
+    for (int i = 0; i < MB_MEMORY_PHASES; i++)
+        printf("%*s", COLUMN, mb_memory_phase_names[i]);
+    for (int k = 0; k < MB_MEMORY_PARTS; k++) {
+        int64_t most = 0;
+        for (int i = 0; i < MB_MEMORY_PHASES; i++)
+            most = p->bytes[i][k] > most ? p->bytes[i][k] : most;
+        if (k == MB_PART_EXACT && most == 0)
+            continue;
+        printf("\n  %-*s", NAME - 2, mb_memory_part_names[k]);
+        for (int i = 0; i < MB_MEMORY_PHASES; i++)
+            printf("%*.1f", COLUMN, mib(p->bytes[i][k]));
+    }
+    printf("\n  %-*s", NAME - 2, "total");
+    for (int i = 0; i < MB_MEMORY_PHASES; i++)
+        printf("%*.1f", COLUMN, mib(p->total[i]));
+    printf("\n  the most: %.1f MiB, in %s\n", mib(p->most), mb_memory_phase_names[p->peak]);
 }
 
 static mb_status print(const mb_job *j)
 {
     const mb_model *m = j->engine->model;
     const mb_store_stats *s = &j->data->store->stats;
-    mb_memory_limit limit;
+    mb_memory_room room;
     mb_memory_plan p;
 
     mb_job_memory(j, &p);
-    MB_TRY(mb_memory_limits("", &limit));
-    printf("%s (%s), %s\n", j->recipe->model_name_or_path, m->family->name,
-           mb_choice_word(j->recipe->finetuning_type));
+    MB_TRY(mb_job_room(j, 0, &room));
+    printf("%s (%s), %s, %s\n", j->recipe->model_name_or_path, m->family->name,
+           mb_choice_word(j->recipe->finetuning_type), mb_dtype_name(j->dtype));
     printf("  parameters %lld, trained %lld\n", (long long)mb_model_parameters(m, false),
            (long long)mb_model_parameters(m, true));
     printf("  rows %lld, trained tokens %lld, longest row %lld\n", (long long)j->data->n_train,
@@ -26,20 +50,10 @@ static mb_status print(const mb_job *j)
     printf("  steps %lld of %lld %s, micro-batches of %lld, largest of %lld tokens\n",
            (long long)j->total_steps, (long long)j->at.step_units,
            j->recipe->packing ? "bins" : "rows", (long long)j->at.micro_units,
-           (long long)j->data->largest);
-    printf("memory of each of %d %s:\n", j->comm->size, j->comm->size == 1 ? "rank" : "ranks");
-    line("weights", p.weights);
-    line("gradients", p.gradients);
-    if (p.exact > 0)
-        line("exact accumulator", p.exact);
-    line("optimizer state (this rank's share)", p.optimizer);
-    line("activations of a micro-batch", p.activations);
-    line("workspace of kernels", p.workspace);
-    line("communication", p.communication);
-    line("checkpoint or model being written", p.checkpoints);
-    line("data", p.data);
-    line("total", p.total);
-    line("this machine has", limit.available);
+           (long long)j->data->collate.largest);
+    printf("memory of each of %d %s, MiB:\n", j->comm->size, j->comm->size == 1 ? "rank" : "ranks");
+    print_memory(&p);
+    printf("  this machine has %.1f MiB for each\n", mib(room.host));
     return MB_OK;
 }
 

@@ -179,6 +179,13 @@ mb_status mb_export_peft(const mb_export *e, const mb_peft *p, const char *dir)
     return e->card != NULL ? mb_card_write(dir, e->card) : MB_OK;
 }
 
+/* Numbers on their way, those of a frozen weight out of the base, and a tokenizer's text. */
+size_t mb_export_bytes(const mb_model *m)
+{
+    return 2 * CHUNK * sizeof(float) + (m->dtype != MB_DTYPE_F32 ? mb_model_load_bytes(m) : 0) +
+           (size_t)m->config.vocab * 128;
+}
+
 /* ---- what PEFT calls target_modules -------------------------------------------------------- */
 
 static bool ends_with_parts(const char *module, const char *end)

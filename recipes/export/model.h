@@ -26,6 +26,9 @@ mb_status mb_export_hf(const mb_export *e, const char *dir) MB_MUST_USE;
 /* adapter_config.json, adapter_model.safetensors, tokenizer, card. */
 mb_status mb_export_peft(const mb_export *e, const mb_peft *p, const char *dir) MB_MUST_USE;
 
+/* For the plan: what either takes while it runs. */
+size_t mb_export_bytes(const mb_model *m);
+
 /* What PEFT calls target_modules: for every module with an adapter the shortest ending of its path
  * that names no module without one, each once. `names` has room for `most`, more is MB_ENOTSUP;
  * *count says how many. Borrowed from the model. */

@@ -346,19 +346,19 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int
 {
     int64_t rows = 1;
 
-    d->largest = 1;
+    d->collate.largest = 0;
+    d->eval_collate = d->collate;
     if (d->store != NULL && step_units > 0) {
         MB_TRY(order_train(d, r, micro_units, step_units));
-        d->largest = mb_sampler_max_tokens(d->train);
+        d->collate.largest = mb_sampler_max_tokens(d->train);
         rows = mb_sampler_max_rows(d->train);
     }
     if (mb_data_eval_rows(d) > 0) {
         MB_TRY(order_eval(d, r));
-        if (mb_sampler_max_tokens(d->eval) > d->largest)
-            d->largest = mb_sampler_max_tokens(d->eval);
+        d->eval_collate.largest = mb_sampler_max_tokens(d->eval);
         if (mb_sampler_max_rows(d->eval) > rows)
             rows = mb_sampler_max_rows(d->eval);
     }
-    d->collate.largest = d->largest;
-    return mb_batch_new(d->largest, rows, &d->batch);
+    const int64_t a = d->collate.largest, b = d->eval_collate.largest;
+    return mb_batch_new(a > b ? a : b, rows, &d->batch);
 }

@@ -12,9 +12,8 @@ typedef struct mb_data {
     int64_t n_train, n_val;
     mb_sampler *train; /* NULL until mb_data_order */
     mb_sampler *eval;  /* one step holding every evaluation row; NULL: no evaluation */
-    mb_collate_options collate;
-    mb_batch *batch; /* for the largest micro-batch of both */
-    int64_t largest; /* tokens of it */
+    mb_collate_options collate, eval_collate; /* largest: tokens of the largest micro-batch */
+    mb_batch *batch;                          /* for the largest of both */
 } mb_data;
 
 /* Reads, tokenises and splits. `model_path` is where the tokenizer is; the vocabulary must fit the

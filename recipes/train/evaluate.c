@@ -50,7 +50,7 @@ static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, double *sums)
 
     mb_step_micro(s, m, &micro);
     /* the evaluation of a masked-lm always masks the same tokens */
-    MB_TRY(mb_collate(&j->data->collate, store, &micro, UINT32_MAX, b));
+    MB_TRY(mb_collate(&j->data->eval_collate, store, &micro, UINT32_MAX, b));
     MB_TRY(look(j, false));
     MB_TRY(mb_engine_micro(j->engine, b, false, &r));
     sums[LOSS] = r.loss;

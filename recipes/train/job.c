@@ -86,24 +86,30 @@ static mb_status enough_micro_batches(const mb_job *j)
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
-/* One plan per shape class, for training and for evaluation. */
+/* One plan per shape class of micro-batches up to `largest` tokens. */
+static mb_status plan_classes(mb_job *j, int64_t largest, bool train)
+{
+    mb_batch *b = j->data->batch;
+
+    for (int64_t tokens = 1; tokens <= largest;) {
+        const int64_t c = mb_shape_class(tokens, largest);
+        b->max_len = c < j->recipe->max_length ? c : j->recipe->max_length;
+        MB_TRY(mb_engine_plan(j->engine, b, c, train));
+        tokens = c + 1;
+    }
+    return MB_OK;
+}
+
 static mb_status plan_steps(mb_job *j)
 {
     const mb_data *d = j->data;
-    mb_batch *b = d->batch;
+    const int64_t eval = d->eval_collate.largest;
 
-    for (int64_t tokens = 1; tokens <= d->largest;) {
-        const int64_t c = mb_shape_class(tokens, d->largest);
-        b->max_len = c < j->recipe->max_length ? c : j->recipe->max_length;
-        if (d->train != NULL)
-            MB_TRY(mb_engine_plan(j->engine, b, c, true));
-        if (d->eval != NULL)
-            MB_TRY(mb_engine_plan(j->engine, b, c, false));
-        tokens = c + 1;
-    }
+    MB_TRY(plan_classes(j, d->collate.largest, true));
+    MB_TRY(plan_classes(j, eval, false));
     if (d->eval != NULL && j->task->accuracy) /* classes are told from whole logits */
-        return mb_engine_plan_logits(j->engine, b, mb_shape_class(d->largest, d->largest),
-                                     b->max_seq);
+        return mb_engine_plan_logits(j->engine, d->batch, mb_shape_class(eval, eval),
+                                     d->batch->max_seq);
     return MB_OK;
 }
 
@@ -340,11 +346,15 @@ static mb_status new_run_id(mb_job *j)
 static mb_status open_data(mb_job *j, const mb_model_config *c, int64_t micro_units,
                            int64_t step_units)
 {
-    const int64_t before = mb_alloc_live();
+    const int64_t live = mb_alloc_live(), own = mb_memory_own();
+    int64_t taken;
 
     MB_TRY(mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
     MB_TRY(mb_comm_agree(j->comm, mb_data_order(j->data, j->recipe, micro_units, step_units)));
-    j->data_bytes = mb_alloc_live() - before;
+    mb_alloc_trim();
+    taken =
+        mb_memory_own() - own; /* with what malloc adds; some of it may not have been touched yet */
+    j->data_bytes = most(taken, mb_alloc_live() - live);
     return MB_OK;
 }
 
@@ -532,6 +542,7 @@ static mb_status open_for(mb_job *j)
 
     if (j->use != MB_JOB_EXPORT)
         MB_TRY(open_device(j));
+    j->library_bytes = mb_memory_own();
     MB_TRY(compare_hardware(j));
     MB_TRY(mb_comm_agree(j->comm, read_config(j, &c)));
     return open[j->use](j, &c);
@@ -555,7 +566,6 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
     st = same_recipe_everywhere(j->comm, r);
     if (st == MB_OK)
         st = mb_comm_agree(j->comm, mb_cpu_init());
-    j->library_bytes = mb_memory_own();
     if (st == MB_OK)
         st = open_for(j);
     j->opened = st == MB_OK;

@@ -75,10 +75,10 @@ typedef struct mb_job {
     char *resumed_from; /* checkpoint this run goes on from, NULL: fresh */
     char run_id[40], base_digest[80], data_digest[80];
     int64_t total_steps, saving_step;
-    int64_t steps_made;       /* by this process */
-    int64_t library_bytes;    /* of the process before anything was made */
-    int64_t data_bytes;       /* tokenizer, tokens, order and batch: there before the plan is */
-    int64_t peak_bytes;       /* measured, without libraries */
+    int64_t steps_made;    /* by this process */
+    int64_t library_bytes; /* of the process before anything was made */
+    int64_t data_bytes; /* tokenizer, tokens, order and batch, measured before the plan is made */
+    int64_t peak_bytes; /* measured, without libraries */
     int64_t step_allocations; /* requests for memory inside steps: 0 */
     bool save_aside;          /* checkpoints are written in the background, from a copy */
     bool fresh_output;        /* output_dir was not there, or empty */
@@ -129,16 +129,53 @@ mb_status mb_job_profile_reserve(mb_job *j) MB_MUST_USE;
 mb_status mb_job_profile_start(mb_job *j) MB_MUST_USE;
 mb_status mb_job_profile_tell(mb_job *j) MB_MUST_USE;
 
-/* plan.c: bytes per rank, by what they are for. */
+/* plan.c: bytes of this rank, by what they are for and when. Pages that a phase touched stay, so an
+ * evaluation has training's activations, too; only the model's last writing has given them back. */
+typedef enum mb_memory_part {
+    MB_PART_WEIGHTS,
+    MB_PART_GRADIENTS,
+    MB_PART_EXACT, /* integer sums of reduction: exact */
+    MB_PART_OPTIMIZER,
+    MB_PART_ACTIVATIONS,
+    MB_PART_WORKSPACE,
+    MB_PART_COMMUNICATION,
+    MB_PART_FILES, /* a checkpoint or model being read or written, and the copy it is made from */
+    MB_PART_DATA,  /* tokenizer, tokens, order, a batch */
+    MB_MEMORY_PARTS
+} mb_memory_part;
+
+typedef enum mb_memory_phase {
+    MB_PHASE_LOADING, /* the base model */
+    MB_PHASE_TRAINING,
+    MB_PHASE_EVALUATION,
+    MB_PHASE_SAVING,
+    MB_PHASE_RESUMING, /* from a checkpoint */
+    MB_PHASE_FINAL,    /* writing the model */
+    MB_MEMORY_PHASES
+} mb_memory_phase;
+
 typedef struct mb_memory_plan {
-    int64_t weights, gradients, exact, optimizer, activations, workspace, communication,
-        checkpoints, data, total;
-    int64_t on_device; /* of total; 0 where the device's memory is the host's */
+    int64_t bytes[MB_MEMORY_PHASES][MB_MEMORY_PARTS];
+    bool happens[MB_MEMORY_PHASES]; /* in this run; resuming: could */
+    int64_t total[MB_MEMORY_PHASES];
+    mb_memory_phase peak; /* the phase that takes most */
+    int64_t most;         /* of it */
+    int64_t host,
+        device; /* the most in host memory; of the device, 0 where its memory is the host's */
 } mb_memory_plan;
+extern const char *const mb_memory_part_names[MB_MEMORY_PARTS];
+extern const char *const mb_memory_phase_names[MB_MEMORY_PHASES];
+
 void mb_job_memory(const mb_job *j, mb_memory_plan *out);
-/* MB_ENOMEM, with both numbers and what to change, when the plan exceeds what the machine has for
- * this rank. Gives up save_aside before that where save_async is auto. Called before the memory is
- * touched. */
+/* What there is for this rank: its share of the machine's memory (`given` bytes, 0: what is free now),
+ * or of a GPU's. */
+typedef struct mb_memory_room {
+    int64_t host, device;
+} mb_memory_room;
+mb_status mb_job_room(const mb_job *j, int64_t given, mb_memory_room *out) MB_MUST_USE;
+bool mb_memory_fits(const mb_memory_plan *p, const mb_memory_room *room);
+/* MB_ENOMEM, with both numbers, when the plan exceeds what the machine has for this rank. Gives up
+ * save_aside before that where save_async is auto. Called before the memory is touched. */
 mb_status mb_job_fits(mb_job *j) MB_MUST_USE;
 void mb_job_log_memory(const mb_job *j);
 

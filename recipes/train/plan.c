@@ -1,28 +1,17 @@
 /* recipes/train/plan.c - the memory of a job, known before it is touched. */
 #include <stdio.h>
 
+#include "autograd/load.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "recipes/export/model.h"
 #include "recipes/train/job.h"
 
-/* While a checkpoint is written: a file of it, and the copy of the state that a save in the background
- * is made from. Later, while rank 0 writes the model: all parameters that it does not have whole. */
-static int64_t checkpoint_bytes(const mb_job *j)
-{
-    const mb_flat *f = &j->engine->flat;
-    const mb_optim_kind *kind = mb_optim_find(j->recipe->optim);
-    const mb_checkpoints_options o = {.output_dir = ""};
-    const int rank = j->mesh->parts->rank, size = j->mesh->parts->size;
-    int64_t whole = 0, saved = 0;
-
-    if (j->comm->rank == 0 && mb_flat_master_apart(f))
-        whole = f->count * (int64_t)sizeof(float);
-    if (j->recipe->save_strategy != MB_SAVE_NO)
-        saved = (int64_t)mb_checkpoint_image_bytes(&o, f, kind, rank, size);
-    if (j->recipe->save_strategy != MB_SAVE_NO && j->save_aside)
-        saved += (int64_t)mb_checkpoint_aside_bytes(f, kind, rank, size);
-    return saved > whole ? saved : whole;
-}
+const char *const mb_memory_part_names[MB_MEMORY_PARTS] = {
+    "weights",   "gradients",     "exact sums", "optimizer", "activations",
+    "workspace", "communication", "files",      "data"};
+const char *const mb_memory_phase_names[MB_MEMORY_PHASES] = {"loading", "training", "evaluation",
+                                                             "saving",  "resuming", "final model"};
 
 /* Whole, or the own range and a window of each kind. */
 static int64_t gradient_elements(const mb_flat *f)
@@ -36,38 +25,139 @@ static int64_t gradient_elements(const mb_flat *f)
     return n;
 }
 
-void mb_job_memory(const mb_job *j, mb_memory_plan *p)
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Activations and workspace of the largest micro-batch. */
+static void step_bytes(const mb_engine *e, bool train, int64_t *bytes)
+{
+    for (int i = 0; i < e->n_classes; i++) {
+        const mb_engine_class *c = &e->class_plan[i];
+        if (c->train != train)
+            continue;
+        bytes[MB_PART_ACTIVATIONS] = most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.peak);
+        bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch);
+    }
+    if (train)
+        return;
+    bytes[MB_PART_ACTIVATIONS] =
+        most(bytes[MB_PART_ACTIVATIONS], (int64_t)e->logits_plan.plan.peak);
+    bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)e->logits_plan.scratch);
+}
+
+/* What every phase has, and training with it. */
+static void training(const mb_job *j, const mb_zero_options *z, int64_t *bytes)
+{
+    const mb_flat *f = &j->engine->flat;
+
+    bytes[MB_PART_GRADIENTS] = gradient_elements(f) * (int64_t)sizeof(float);
+    bytes[MB_PART_EXACT] = f->is_exact ? gradient_elements(f) * (int64_t)sizeof(int64_t) : 0;
+    bytes[MB_PART_WEIGHTS] =
+        (int64_t)j->engine->run_bytes - bytes[MB_PART_GRADIENTS] - bytes[MB_PART_EXACT];
+    bytes[MB_PART_OPTIMIZER] =
+        (int64_t)mb_zero_state_bytes(f, mb_optim_find(j->recipe->optim), z->stage,
+                                     j->mesh->dp_inner->rank, j->mesh->dp_inner->size);
+    bytes[MB_PART_COMMUNICATION] = (int64_t)mb_zero_work_bytes(j->mesh->dp_inner, f, z);
+    bytes[MB_PART_DATA] = j->data_bytes + mb_profile_bytes(j->profile);
+    step_bytes(j->engine, true, bytes);
+}
+
+static void copy(int64_t *to, const int64_t *from, bool steps)
+{
+    for (int i = 0; i < MB_MEMORY_PARTS; i++)
+        to[i] = from[i];
+    if (!steps)
+        to[MB_PART_ACTIVATIONS] = to[MB_PART_WORKSPACE] = 0;
+}
+
+/* A checkpoint's files while it is written, and the copy of the state that a save in the background is
+ * made from. */
+static int64_t saving_bytes(const mb_job *j)
 {
     const mb_flat *f = &j->engine->flat;
     const mb_optim_kind *kind = mb_optim_find(j->recipe->optim);
+    const mb_checkpoints_options o = {.output_dir = ""};
+    const int rank = j->mesh->parts->rank, size = j->mesh->parts->size;
+
+    return (int64_t)mb_checkpoint_image_bytes(&o, f, kind, rank, size) +
+           (j->save_aside ? (int64_t)mb_checkpoint_aside_bytes(f, kind, rank, size) : 0);
+}
+
+static void phases(const mb_job *j, const mb_zero_options *z, mb_memory_plan *p)
+{
+    const mb_optim_kind *kind = mb_optim_find(j->recipe->optim);
+    const bool saves = j->recipe->save_strategy != MB_SAVE_NO || j->recipe->save_first_step;
+    int64_t(*b)[MB_MEMORY_PARTS] = p->bytes;
+
+    training(j, z, b[MB_PHASE_TRAINING]);
+    copy(b[MB_PHASE_EVALUATION], b[MB_PHASE_TRAINING], true);
+    step_bytes(j->engine, false, b[MB_PHASE_EVALUATION]);
+    copy(b[MB_PHASE_SAVING], b[MB_PHASE_EVALUATION], true);
+    b[MB_PHASE_SAVING][MB_PART_FILES] = saving_bytes(j);
+    copy(b[MB_PHASE_RESUMING], b[MB_PHASE_TRAINING], false);
+    b[MB_PHASE_RESUMING][MB_PART_GRADIENTS] = b[MB_PHASE_RESUMING][MB_PART_EXACT] = 0;
+    b[MB_PHASE_RESUMING][MB_PART_FILES] = (int64_t)mb_checkpoint_load_bytes(&j->engine->flat, kind);
+    copy(b[MB_PHASE_LOADING], b[MB_PHASE_RESUMING], false);
+    b[MB_PHASE_LOADING][MB_PART_OPTIMIZER] = b[MB_PHASE_LOADING][MB_PART_COMMUNICATION] = 0;
+    b[MB_PHASE_LOADING][MB_PART_FILES] = (int64_t)mb_model_load_bytes(j->engine->model);
+    copy(b[MB_PHASE_FINAL], b[MB_PHASE_TRAINING], false);
+    if (j->comm->rank == 0)
+        b[MB_PHASE_FINAL][MB_PART_FILES] = (int64_t)mb_export_bytes(j->engine->model);
+    for (int i = 0; i < MB_MEMORY_PHASES; i++)
+        p->happens[i] = true;
+    p->happens[MB_PHASE_EVALUATION] =
+        j->data->eval != NULL &&
+        (j->recipe->eval_strategy != MB_EVAL_NO || j->recipe->eval_on_start);
+    p->happens[MB_PHASE_SAVING] = saves;
+    p->happens[MB_PHASE_RESUMING] = j->use == MB_JOB_PLAN ? saves : j->resumed_from != NULL;
+}
+
+/* What lies beside the host's memory. */
+static int64_t on_device(const mb_job *j, const int64_t *bytes)
+{
+    int64_t n = 0;
+
+    for (int i = MB_PART_WEIGHTS; i <= MB_PART_WORKSPACE && !mb_device_is_host(j->device); i++)
+        n += bytes[i];
+    return n;
+}
+
+/* The batch there, and the pinned memory it goes through. */
+static void add_feed(const mb_job *j, const mb_zero_options *z, int64_t *bytes)
+{
+    const int64_t n = (z->max_micro + j->comm->size - 1) / j->comm->size;
+
+    bytes[MB_PART_COMMUNICATION] +=
+        (int64_t)mb_feed_pinned_bytes(j->engine->batch_bytes, n, j->data->batch->max_targets);
+    bytes[MB_PART_ACTIVATIONS] += (int64_t)j->engine->batch_bytes;
+}
+
+void mb_job_memory(const mb_job *j, mb_memory_plan *p)
+{
     const mb_zero_options z = {.stage = (int)j->recipe->zero_stage,
                                .n_metrics = MB_METRICS_PER_MICRO,
                                .n_votes = MB_VOTES,
                                .max_micro = mb_sampler_max_micro(j->data->train)};
 
     *p = (mb_memory_plan){0};
-    p->gradients = gradient_elements(f) * (int64_t)sizeof(float);
-    p->exact = f->is_exact ? gradient_elements(f) * (int64_t)sizeof(int64_t) : 0;
-    p->weights = (int64_t)j->engine->run_bytes - p->gradients - p->exact;
-    p->optimizer = (int64_t)mb_zero_state_bytes(f, kind, z.stage, j->mesh->dp_inner->rank,
-                                                j->mesh->dp_inner->size);
-    p->communication = (int64_t)mb_zero_work_bytes(j->mesh->dp_inner, f, &z);
-    p->activations = (int64_t)j->engine->step_bytes;
-    p->workspace = (int64_t)j->engine->scratch_bytes;
-    p->checkpoints = checkpoint_bytes(j);
-    p->data = j->data_bytes + mb_profile_bytes(j->profile);
-    p->total = p->weights + p->gradients + p->exact + p->optimizer + p->activations + p->workspace +
-               p->communication + p->checkpoints + p->data;
-    if (mb_device_is_host(j->device))
-        return;
-    const int64_t pinned = (int64_t)mb_feed_pinned_bytes(
-        j->engine->batch_bytes, (z.max_micro + j->comm->size - 1) / j->comm->size,
-        j->data->batch->max_targets);
-    p->communication += pinned;
-    p->activations += (int64_t)j->engine->batch_bytes;
-    p->total += pinned + (int64_t)j->engine->batch_bytes;
-    p->on_device =
-        p->weights + p->gradients + p->exact + p->optimizer + p->activations + p->workspace;
+    phases(j, &z, p);
+    for (int i = 0; i < MB_MEMORY_PHASES; i++) {
+        if (!mb_device_is_host(j->device) && i != MB_PHASE_LOADING)
+            add_feed(j, &z, p->bytes[i]);
+        for (int k = 0; k < MB_MEMORY_PARTS; k++)
+            p->total[i] += p->bytes[i][k];
+        if (!p->happens[i])
+            continue;
+        const int64_t there = on_device(j, p->bytes[i]);
+        p->device = most(p->device, there);
+        p->host = most(p->host, p->total[i] - there);
+        if (p->total[i] > p->most) {
+            p->most = p->total[i];
+            p->peak = (mb_memory_phase)i;
+        }
+    }
 }
 
 static double mib(int64_t bytes)
@@ -75,47 +165,50 @@ static double mib(int64_t bytes)
     return (double)bytes / 1048576.0;
 }
 
-static mb_status fits_on_device(const mb_job *j, const mb_memory_plan *p)
+/* Tokens and tokenizer are in the plan and already taken. */
+mb_status mb_job_room(const mb_job *j, int64_t given, mb_memory_room *out)
 {
-    int64_t available, all;
-    char stage[24] = "";
+    mb_memory_limit limit;
+    int64_t all;
 
-    if (p->on_device == 0)
-        return MB_OK;
-    MB_TRY(j->device->ops->memory(j->device, &available, &all));
-    if (j->comm->size > 1 && j->recipe->zero_stage < 3)
-        snprintf(stage, sizeof stage, ", zero_stage=%d", j->recipe->zero_stage < 2 ? 2 : 3);
-    MB_REQUIRE(
-        p->on_device <= available, MB_ENOMEM,
-        "this run needs %.0f MiB on each GPU, %.0f of %.0f MiB of %s are free: try "
-        "gradient_checkpointing=true, a smaller per_device_train_batch_size or max_length%s%s",
-        mib(p->on_device), mib(available), mib(all), j->device->name, stage,
-        j->recipe->finetuning_type == MB_FINETUNING_LORA ? "" : ", or finetuning_type=lora");
+    *out = (mb_memory_room){.device = INT64_MAX};
+    MB_TRY(mb_memory_limits("", &limit));
+    out->host = limit.available / j->launch->local_size + j->data_bytes;
+    if (!mb_device_is_host(j->device))
+        MB_TRY(j->device->ops->memory(j->device, &out->device, &all));
+    if (given > 0 && mb_device_is_host(j->device))
+        out->host = given / j->launch->local_size;
+    else if (given > 0)
+        out->device = given;
     return MB_OK;
+}
+
+bool mb_memory_fits(const mb_memory_plan *p, const mb_memory_room *room)
+{
+    return p->host <= room->host && p->device <= room->device;
 }
 
 mb_status mb_job_fits(mb_job *j)
 {
-    mb_memory_limit limit;
+    const int n = j->launch->local_size;
+    mb_memory_room room;
     mb_memory_plan p;
 
     mb_job_memory(j, &p);
-    MB_TRY(mb_memory_limits("", &limit));
-    const int64_t have = limit.available / j->launch->local_size;
-    if (p.total - p.on_device > have && j->save_aside && j->recipe->save_async == MB_AUTO) {
+    MB_TRY(mb_job_room(j, 0, &room));
+    if (p.host > room.host && j->save_aside && j->recipe->save_async == MB_AUTO) {
         j->save_aside = false;
         mb_job_memory(j, &p);
         mb_log_info("no memory for a copy of the state: steps wait while a checkpoint is written");
     }
-    MB_TRY(fits_on_device(j, &p));
-    MB_REQUIRE(
-        p.total - p.on_device <= have, MB_ENOMEM,
-        "this run needs %.0f MiB on each rank, %.0f MiB are there (%d %s on this machine): try "
-        "gradient_checkpointing=true, a smaller per_device_train_batch_size or max_length%s, "
-        "or fewer ranks here",
-        mib(p.total - p.on_device), mib(have), j->launch->local_size,
-        j->launch->local_size == 1 ? "rank" : "ranks",
-        j->recipe->finetuning_type == MB_FINETUNING_LORA ? "" : ", finetuning_type=lora");
+    MB_REQUIRE(p.device <= room.device, MB_ENOMEM,
+               "this run needs %.0f MiB on each GPU, %.0f MiB of %s are free; `mbuyu plan` lists "
+               "changes that make it fit",
+               mib(p.device), mib(room.device), j->device->name);
+    MB_REQUIRE(p.host <= room.host, MB_ENOMEM,
+               "this run needs %.0f MiB on each rank, %.0f MiB are there (%d %s on this machine); "
+               "`mbuyu plan` lists changes that make it fit",
+               mib(p.host), mib(room.host), n, n == 1 ? "rank" : "ranks");
     return MB_OK;
 }
 
@@ -124,10 +217,11 @@ void mb_job_log_memory(const mb_job *j)
     mb_memory_plan p;
 
     mb_job_memory(j, &p);
-    mb_log_info(
-        "memory per rank: %.0f MiB planned (weights %.0f, gradients %.0f, optimizer %.0f, "
-        "activations %.0f, workspace %.0f, communication %.0f, checkpoints %.0f, data %.0f%s)",
-        mib(p.total), mib(p.weights), mib(p.gradients + p.exact), mib(p.optimizer),
-        mib(p.activations), mib(p.workspace), mib(p.communication), mib(p.checkpoints), mib(p.data),
-        p.exact > 0 ? "; gradients include the exact accumulator" : "");
+    const int64_t *b = p.bytes[p.peak];
+    mb_log_info("memory per rank: %.0f MiB planned (weights %.0f, gradients %.0f, optimizer %.0f, "
+                "activations %.0f, workspace %.0f, communication %.0f, files %.0f, data %.0f%s)",
+                mib(p.most), mib(b[MB_PART_WEIGHTS]), mib(b[MB_PART_GRADIENTS] + b[MB_PART_EXACT]),
+                mib(b[MB_PART_OPTIMIZER]), mib(b[MB_PART_ACTIVATIONS]), mib(b[MB_PART_WORKSPACE]),
+                mib(b[MB_PART_COMMUNICATION]), mib(b[MB_PART_FILES]), mib(b[MB_PART_DATA]),
+                b[MB_PART_EXACT] > 0 ? "; gradients include the exact accumulator" : "");
 }

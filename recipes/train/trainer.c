@@ -211,6 +211,7 @@ static mb_status evaluate(mb_job *j, double epoch, bool *save, bool *stop)
     mb_profile_begin(j->profile, MB_SPAN_EVALUATION);
     MB_TRY(mb_job_evaluate(j, &m, &loss, &given_up));
     mb_profile_end(j->profile, MB_SPAN_EVALUATION);
+    note_memory(j, mb_memory_own());
     j->at.evaluate_again = given_up;
     if (given_up) {
         j->stopped = true;
@@ -381,7 +382,7 @@ static mb_status finish(mb_job *j)
     mb_metrics_add(&m, "num_bytes_sent", (double)mb_mesh_bytes_sent(j->mesh));
     mb_metrics_add(&m, "num_library_bytes", (double)j->library_bytes);
     mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
-    mb_metrics_add(&m, "num_planned_bytes", (double)plan.total);
+    mb_metrics_add(&m, "num_planned_bytes", (double)plan.most);
     MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
     if (j->steps_made < j->at.step)
         snprintf(now, sizeof now, ", of which %lld now", (long long)j->steps_made);
