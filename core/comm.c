@@ -84,6 +84,16 @@ mb_status mb_comm_one(mb_device *device, mb_comm **out)
     return MB_OK;
 }
 
+mb_status mb_comm_on_paper(mb_device *device, int size, mb_comm **out)
+{
+    mb_comm *c = NULL;
+
+    MB_TRY(MB_NEW(&c));
+    *c = (mb_comm){.ops = &self_ops, .size = size, .device = device};
+    *out = c;
+    return MB_OK;
+}
+
 void mb_comm_free(mb_comm *c)
 {
     if (c != NULL)

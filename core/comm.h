@@ -70,6 +70,8 @@ struct mb_comm {
 mb_comm *mb_comm_self(void);
 /* The same for buffers of a device (borrowed). The caller owns *out. */
 mb_status mb_comm_one(mb_device *device, mb_comm **out) MB_MUST_USE;
+/* Rank 0 of `size` ranks that are not there, for plans: collectives do nothing. The caller owns *out. */
+mb_status mb_comm_on_paper(mb_device *device, int size, mb_comm **out) MB_MUST_USE;
 void mb_comm_free(mb_comm *c); /* NULL is allowed */
 
 /* The communicator of the same ranks for host memory. */

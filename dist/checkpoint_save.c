@@ -124,10 +124,10 @@ done:
     return st;
 }
 
-/* Sums and headers are far below an eighth of the data. */
-static size_t image_bytes(size_t data)
+/* Headers take below a KiB of each tensor, sums and tables of chunks below a 64th of the data. */
+static size_t image_bytes(const mb_flat *flat, size_t data)
 {
-    return data + data / 8 + (256 << 10);
+    return data + data / 64 + (size_t)flat->n_segments * (2 << 10) + (64 << 10);
 }
 
 static void note_memory(struct mb_save_job *j)
@@ -149,8 +149,8 @@ static mb_status write_pieces(struct mb_save_job *j)
         void *bytes;
         size_t size;
         mb_layout_piece(&j->layout, j->rank, i, &p);
-        MB_TRY(
-            mb_h5_create_image(p.file, image_bytes((size_t)(p.to - p.from) * sizeof(float)), &f));
+        MB_TRY(mb_h5_create_image(
+            p.file, image_bytes(j->layout.flat, (size_t)(p.to - p.from) * sizeof(float)), &f));
         const mb_status st = put_piece(j, f, &p, slices);
         if (st != MB_OK) {
             mb_h5_close(f);
@@ -428,7 +428,7 @@ size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb
 
     for (int i = 0; i < kind->n_states; i++)
         widened = widened || kind->dtype[i] != MB_DTYPE_F32;
-    const size_t pieces = image_bytes(data) + (widened ? data : 0);
+    const size_t pieces = image_bytes(flat, data) + (widened ? data : 0);
     const size_t model = rank == 0 ? model_bytes(flat, kind) : 0;
     return pieces > model ? pieces : model;
 }

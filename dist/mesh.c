@@ -111,6 +111,29 @@ mb_status mb_mesh_new(mb_comm *world, mb_device *device, const mb_mesh_options *
     return MB_OK;
 }
 
+mb_status mb_mesh_on_paper(mb_comm *world, mb_device *device, int node_ranks,
+                           const mb_mesh_options *options, mb_mesh **out)
+{
+    mb_mesh *m = NULL;
+    int n;
+    mb_status st;
+
+    MB_TRY(find_shard_size(world, options->shard_size, node_ranks, &n));
+    MB_TRY(MB_NEW(&m));
+    m->world = m->parts = world;
+    st = mb_comm_on_paper(device, n, &m->owned[0]);
+    if (st == MB_OK)
+        st = mb_comm_on_paper(device, world->size / n, &m->owned[1]);
+    if (st != MB_OK) {
+        mb_mesh_free(m);
+        return st;
+    }
+    m->dp_inner = m->owned[0];
+    m->dp_outer = m->owned[1];
+    *out = m;
+    return MB_OK;
+}
+
 void mb_mesh_free(mb_mesh *m)
 {
     if (m == NULL)

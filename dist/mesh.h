@@ -51,6 +51,9 @@ typedef struct mb_mesh {
  * the caller owns. MB_EARG when the ranks cannot be divided so. Collective. */
 mb_status mb_mesh_new(mb_comm *world, mb_device *device, const mb_mesh_options *options,
                       mb_mesh **out) MB_MUST_USE;
+/* For a plan: `world` is on paper (core/comm.h), with `node_ranks` ranks on each machine. */
+mb_status mb_mesh_on_paper(mb_comm *world, mb_device *device, int node_ranks,
+                           const mb_mesh_options *options, mb_mesh **out) MB_MUST_USE;
 void mb_mesh_free(mb_mesh *m); /* NULL is allowed; collective */
 
 /* Payload bytes that left this rank, on the world's communicator and all of the mesh. */

@@ -19,7 +19,7 @@ done:
     return st;
 }
 
-static mb_status run(mb_launch *launch, mb_recipe *r)
+static mb_status run(mb_launch *launch, mb_recipe *r, void *ctx)
 {
     mb_metrics m = {0};
     mb_job *j = NULL;
@@ -37,5 +37,5 @@ static mb_status run(mb_launch *launch, mb_recipe *r)
 
 mb_status mb_cmd_eval(mb_launch *launch, int argc, char **argv)
 {
-    return mb_job_verb(launch, argc, argv, run);
+    return mb_job_verb(launch, argc, argv, run, NULL);
 }

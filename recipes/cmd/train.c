@@ -3,7 +3,7 @@
 #include "recipes/commands.h"
 #include "recipes/train/job.h"
 
-static mb_status run(mb_launch *launch, mb_recipe *r)
+static mb_status run(mb_launch *launch, mb_recipe *r, void *ctx)
 {
     mb_stop_options stop = {
         .time_limit = r->time_limit, .slurm_margin = 120.0, .announce = launch->rank == 0};
@@ -30,5 +30,5 @@ done:
 
 mb_status mb_cmd_train(mb_launch *launch, int argc, char **argv)
 {
-    return mb_job_verb(launch, argc, argv, run);
+    return mb_job_verb(launch, argc, argv, run, NULL);
 }

@@ -104,6 +104,9 @@ bool mb_recipe_is_set(const mb_recipe *r, const char *key);
 /* "my.yaml:3:1", "command line: lora_r=8", "default"; borrowed from the recipe. */
 const char *mb_recipe_where(const mb_recipe *r, const char *key);
 
+/* A size as recipes have it, "8GiB" or "500 MB"; false when it is none. */
+bool mb_recipe_size(const char *text, int64_t *bytes);
+
 /* The resolved recipe as YAML under canonical names; all: also the keys that were not given.
  * The caller owns *text. Reading it again gives the same recipe. */
 mb_status mb_recipe_text(const mb_recipe *r, bool all, char **text) MB_MUST_USE;

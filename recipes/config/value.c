@@ -184,7 +184,7 @@ static const struct {
     {"TiB", 1099511627776.0},
 };
 
-static bool to_bytes(const char *s, int64_t *out)
+bool mb_recipe_size(const char *s, int64_t *out)
 {
     const size_t n = strspn(s, "0123456789.");
     char number[32];
@@ -209,7 +209,7 @@ static mb_status read_size(const struct context *c, const mb_yaml *y, void *fiel
 {
     int64_t bytes;
 
-    if (y->kind != MB_YAML_SCALAR || !to_bytes(y->text, &bytes) ||
+    if (y->kind != MB_YAML_SCALAR || !mb_recipe_size(y->text, &bytes) ||
         !is_in_range(c->key->check, (double)bytes))
         return wrong(c, y);
     *(int64_t *)field = bytes;

@@ -283,6 +283,19 @@ mb_status mb_data_open_tokenizer(const mb_recipe *r, mb_data **out)
     return st;
 }
 
+mb_status mb_data_borrow(const mb_data *of, mb_data **out)
+{
+    mb_data *d = NULL;
+
+    MB_TRY(MB_NEW(&d));
+    *d = *of;
+    d->borrowed = true;
+    d->train = d->eval = NULL;
+    d->batch = NULL;
+    *out = d;
+    return MB_OK;
+}
+
 void mb_data_free(mb_data *d)
 {
     if (d == NULL)
@@ -290,11 +303,13 @@ void mb_data_free(mb_data *d)
     mb_sampler_free(d->train);
     mb_sampler_free(d->eval);
     mb_batch_free(d->batch);
-    mb_free(d->train_rows);
-    mb_free(d->val_rows);
-    mb_store_free(d->store);
-    mb_store_free(d->eval_store);
-    mb_tokenizer_free(d->tokenizer);
+    if (!d->borrowed) {
+        mb_free(d->train_rows);
+        mb_free(d->val_rows);
+        mb_store_free(d->store);
+        mb_store_free(d->eval_store);
+        mb_tokenizer_free(d->tokenizer);
+    }
     mb_free(d);
 }
 

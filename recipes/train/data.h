@@ -14,6 +14,7 @@ typedef struct mb_data {
     mb_sampler *eval;  /* one step holding every evaluation row; NULL: no evaluation */
     mb_collate_options collate, eval_collate; /* largest: tokens of the largest micro-batch */
     mb_batch *batch;                          /* for the largest of both */
+    bool borrowed;                            /* tokenizer, stores and rows are another's */
 } mb_data;
 
 /* Reads, tokenises and splits. `model_path` is where the tokenizer is; the vocabulary must fit the
@@ -22,6 +23,8 @@ mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_c
                        mb_comm *comm, mb_data **out) MB_MUST_USE;
 /* Only the tokenizer: for exports. */
 mb_status mb_data_open_tokenizer(const mb_recipe *r, mb_data **out) MB_MUST_USE;
+/* The rows of `of`, which outlives *out, in an order of their own. */
+mb_status mb_data_borrow(const mb_data *of, mb_data **out) MB_MUST_USE;
 void mb_data_free(mb_data *d); /* NULL is allowed */
 
 /* Fixes the order of training and evaluation and makes the batch. `step_units`: the global batch. */

@@ -100,6 +100,25 @@ static mb_status all_micros(mb_job *j, double *sums, const mb_step *s, bool *giv
     return MB_OK;
 }
 
+mb_status mb_job_evaluate_part(mb_job *j, int64_t most, double *share)
+{
+    double *sums = NULL;
+    int64_t from, to, each;
+    mb_step s;
+    mb_status st;
+
+    MB_TRY(mb_sampler_step(j->data->eval, 0, &s));
+    MB_TRY(mb_comm_agree(j->comm, MB_NEW_ARRAY(&sums, s.n_micro * SUMS)));
+    mb_micro_range(s.n_micro, j->comm->rank, j->comm->size, &from, &to);
+    each = (s.n_micro + j->comm->size - 1) / j->comm->size;
+    each = each < most ? each : most;
+    to = from + each < to ? from + each : to;
+    st = mb_comm_agree(j->comm, some_micros(j, sums, &s, from, to, each));
+    *share = fmin((double)(each * j->comm->size) / (double)s.n_micro, 1.0);
+    mb_free(sums);
+    return st;
+}
+
 mb_status mb_job_evaluate(mb_job *j, mb_metrics *out, double *loss, bool *given_up)
 {
     const double before = mb_clock();

@@ -209,6 +209,8 @@ static mb_status open_mesh(mb_job *j)
     MB_REQUIRE(wanted == MB_SHARD_ALL || j->recipe->zero_stage > 0, MB_EARG,
                "dp_shard_size %lld: zero_stage 0 shares nothing; use zero_stage 1, 2 or 3",
                (long long)wanted);
+    if (j->like != NULL)
+        return mb_mesh_on_paper(j->comm, j->device, j->launch->local_size, &o, &j->mesh);
     return mb_mesh_new(j->comm, j->device, &o, &j->mesh);
 }
 
@@ -217,6 +219,11 @@ static mb_status open_device(mb_job *j)
 {
     int32_t cuda;
 
+    if (j->like != NULL) {
+        j->device = j->like->device;
+        MB_TRY(mb_recipe_dtype(j->recipe, j->device, true, &j->dtype));
+        return open_mesh(j);
+    }
     MB_TRY(mb_comm_agree(j->comm, mb_recipe_open_device(j->recipe, j->launch->local_rank,
                                                         j->launch->threads, &j->device)));
     cuda = j->device->kind == MB_DEVICE_CUDA;
@@ -243,7 +250,7 @@ static mb_status open_model(mb_job *j)
     mb_job_session_options(r, j->task, j->launch->threads, &o);
     o.engine.device = j->device;
     o.engine.dtype = j->dtype;
-    if (j->use == MB_JOB_TRAIN || j->use == MB_JOB_PLAN) {
+    if (j->use != MB_JOB_EVAL && j->use != MB_JOB_EXPORT) {
         o.engine.zero_stage = (int)r->zero_stage;
         o.engine.rank = j->mesh->dp_inner->rank;
         o.engine.size = j->mesh->dp_inner->size;
@@ -349,12 +356,13 @@ static mb_status open_data(mb_job *j, const mb_model_config *c, int64_t micro_un
     const int64_t live = mb_alloc_live(), own = mb_memory_own();
     int64_t taken;
 
-    MB_TRY(mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
+    MB_TRY(j->like != NULL ? mb_data_borrow(j->like->data, &j->data)
+                           : mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
     MB_TRY(mb_comm_agree(j->comm, mb_data_order(j->data, j->recipe, micro_units, step_units)));
     mb_alloc_trim();
     taken =
         mb_memory_own() - own; /* with what malloc adds; some of it may not have been touched yet */
-    j->data_bytes = most(taken, mb_alloc_live() - live);
+    j->data_bytes = j->like != NULL ? j->like->data_bytes : most(taken, mb_alloc_live() - live);
     return MB_OK;
 }
 
@@ -405,7 +413,7 @@ static mb_status open_output(mb_job *j)
     return new_run_id(j);
 }
 
-static mb_status fill(mb_job *j, const mb_model_config *c)
+static mb_status check_run(mb_job *j, const mb_model_config *c)
 {
     MB_TRY(batch_sizes(j));
     MB_TRY(enough_micro_batches(j));
@@ -414,6 +422,12 @@ static mb_status fill(mb_job *j, const mb_model_config *c)
                "max_length %lld is beyond the %lld positions of %s",
                (long long)j->recipe->max_length, (long long)c->positions,
                j->recipe->model_name_or_path);
+    return MB_OK;
+}
+
+static mb_status fill(mb_job *j, const mb_model_config *c)
+{
+    MB_TRY(check_run(j, c));
     MB_TRY(open_data(j, c, j->at.micro_units, j->at.step_units));
     MB_TRY(mb_comm_agree(j->comm, mb_job_same_data(j)));
     j->total_steps = mb_sampler_steps(j->data->train);
@@ -450,13 +464,21 @@ static mb_status open_train(mb_job *j, const mb_model_config *c)
 static mb_status open_plan(mb_job *j, const mb_model_config *c)
 {
     MB_TRY(mb_recipe_require(j->recipe, "plan", "model_name_or_path", "datasets", NULL));
-    MB_TRY(batch_sizes(j));
-    MB_TRY(enough_micro_batches(j));
+    MB_TRY(check_run(j, c));
     MB_TRY(open_data(j, c, j->at.micro_units, j->at.step_units));
     j->total_steps = mb_sampler_steps(j->data->train);
     MB_TRY(mb_comm_agree(j->comm, open_model(j)));
     MB_TRY(mb_comm_agree(j->comm, mb_job_profile_reserve(j)));
     return mb_comm_agree(j->comm, plan_steps(j));
+}
+
+mb_status mb_job_prepare(mb_job *j)
+{
+    MB_TRY(mb_recipe_schedule(j->recipe, j->total_steps, &j->schedule_kind, &j->schedule));
+    MB_TRY(mb_comm_agree(j->comm, mb_job_fits(j)));
+    MB_TRY(mb_comm_agree(j->comm, load_model(j)));
+    MB_TRY(mb_comm_agree(j->comm, mb_engine_reserve(j->engine)));
+    return mb_comm_agree(j->comm, open_optimizer(j));
 }
 
 /* Evaluates eval_datasets, or the validation rows of datasets, or, when there is neither, all of
@@ -548,10 +570,10 @@ static mb_status open_for(mb_job *j)
     return open[j->use](j, &c);
 }
 
-mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_job **out)
+/* Everything that is set before anything is looked at. */
+static mb_status new_job(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_job **out)
 {
     mb_job *j = NULL;
-    mb_status st;
 
     MB_TRY(MB_NEW(&j));
     j->recipe = r;
@@ -563,9 +585,12 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
     j->at.best = NAN;
     j->at.best_step = -1;
     j->at.first_loss = j->at.last_loss = j->at.last_eval_loss = NAN;
-    st = same_recipe_everywhere(j->comm, r);
-    if (st == MB_OK)
-        st = mb_comm_agree(j->comm, mb_cpu_init());
+    *out = j;
+    return MB_OK;
+}
+
+static mb_status finish_open(mb_job *j, mb_status st, mb_job **out)
+{
     if (st == MB_OK)
         st = open_for(j);
     j->opened = st == MB_OK;
@@ -574,6 +599,27 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
     else
         mb_job_close(j);
     return st;
+}
+
+mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_job **out)
+{
+    mb_job *j = NULL;
+    mb_status st;
+
+    MB_TRY(new_job(r, launch, use, &j));
+    st = same_recipe_everywhere(j->comm, r);
+    if (st == MB_OK)
+        st = mb_comm_agree(j->comm, mb_cpu_init());
+    return finish_open(j, st, out);
+}
+
+mb_status mb_job_open_like(const mb_job *like, mb_recipe *r, const mb_launch *launch, mb_job **out)
+{
+    mb_job *j = NULL;
+
+    MB_TRY(new_job(r, launch, MB_JOB_PLAN, &j));
+    j->like = like;
+    return finish_open(j, mb_comm_on_paper(NULL, launch->size, &j->comm), out);
 }
 
 void mb_job_close(mb_job *j)
@@ -589,14 +635,17 @@ void mb_job_close(mb_job *j)
     mb_zero_free(j->zero);
     mb_engine_free(j->engine);
     mb_mesh_free(j->mesh);
-    mb_device_close(j->device);
+    if (j->like == NULL)
+        mb_device_close(j->device);
+    else
+        mb_comm_free(j->comm);
     mb_data_free(j->data);
     mb_json_free(j->config);
     mb_free(j->resumed_from);
     mb_free(j);
 }
 
-mb_status mb_job_verb(mb_launch *launch, int argc, char **argv, mb_recipe_fn run)
+mb_status mb_job_verb(mb_launch *launch, int argc, char **argv, mb_recipe_fn run, void *ctx)
 {
     mb_recipe *r = NULL;
     mb_status st = mb_comm_agree(launch->world, mb_recipe_load(argc, argv, &r));
@@ -606,7 +655,7 @@ mb_status mb_job_verb(mb_launch *launch, int argc, char **argv, mb_recipe_fn run
         omp_set_num_threads(launch->threads); /* rows are tokenised by as many */
     }
     if (st == MB_OK)
-        st = run(launch, r);
+        st = run(launch, r, ctx);
     mb_recipe_free(r);
     return st;
 }

@@ -46,14 +46,15 @@ typedef struct mb_progress_state {
 typedef enum mb_job_use {
     MB_JOB_TRAIN,
     MB_JOB_EVAL,   /* no optimizer, no output: only mb_job_evaluate */
-    MB_JOB_PLAN,   /* no values, no output: only mb_job_memory */
+    MB_JOB_PLAN,   /* no values, no output: only mb_job_memory and mb_job_probe */
     MB_JOB_EXPORT, /* a checkpoint's weights: only mb_job_export; one rank */
 } mb_job_use;
 
 typedef struct mb_job {
     mb_job_use use;
-    mb_recipe *recipe;       /* borrowed */
-    const mb_launch *launch; /* borrowed */
+    mb_recipe *recipe;         /* borrowed */
+    const mb_launch *launch;   /* borrowed */
+    const struct mb_job *like; /* borrowed; its data and device are this one's, too; NULL: none */
     mb_comm *comm;
     const mb_task *task;
     mb_data *data;
@@ -89,6 +90,10 @@ typedef struct mb_job {
 /* Everything up to the first step. Collective; fails on all ranks or none. */
 mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use,
                       mb_job **out) MB_MUST_USE;
+/* A plan of a changed recipe for the data of `like`, as rank 0 of launch->size ranks that need not be
+ * there (launch->world is not used). Not collective. */
+mb_status mb_job_open_like(const mb_job *like, mb_recipe *r, const mb_launch *launch,
+                           mb_job **out) MB_MUST_USE;
 void mb_job_close(mb_job *j); /* NULL is allowed */
 
 /* Runs to the end, to a stop, or to a failure; MB_EREQUEUE after a stop. Collective. */
@@ -102,6 +107,22 @@ mb_status mb_job_evaluate(mb_job *j, mb_metrics *m, double *loss, bool *given_up
 /* Writes <output_dir>/final: an HF folder, or a PEFT adapter folder beside which the base is named.
  * Rank 0 writes. Collective. */
 mb_status mb_job_export(mb_job *j) MB_MUST_USE;
+
+/* Of a plan: reads the model, makes the first `steps` steps of the run and part of an evaluation, and
+ * times them. Nothing is written. Once per job; MB_ENOMEM where the run does not fit. Collective. */
+typedef struct mb_probe {
+    int64_t steps, timed; /* made, and of them in the figures */
+    double step_seconds, tokens_per_second;
+    double train_hours; /* of the whole run */
+    int64_t evaluations;
+    double evaluation_seconds; /* of one; 0: none */
+    int64_t saves, save_bytes; /* of all ranks, one save; not timed */
+    double hours;              /* training and evaluations */
+    int64_t peak_bytes;        /* measured after steps, without libraries; the most of any rank */
+} mb_probe;
+mb_status mb_job_probe(mb_job *j, int64_t steps, mb_probe *out) MB_MUST_USE;
+/* job.c: memory and values for the steps of a plan. */
+mb_status mb_job_prepare(mb_job *j) MB_MUST_USE;
 
 /* The type a recipe wants exported weights in. */
 mb_dtype mb_job_export_dtype(const mb_recipe *r);
@@ -117,6 +138,12 @@ mb_status mb_job_restore(mb_job *j) MB_MUST_USE;         /* fills parameters and
 mb_status mb_job_save(mb_job *j, bool wait) MB_MUST_USE; /* starts a checkpoint of this moment */
 /* The data of a resumed run is the data it was started with. */
 mb_status mb_job_same_data(mb_job *j) MB_MUST_USE;
+/* trainer.c: one step, with what ranks vote in it. */
+mb_status mb_job_step(mb_job *j, const mb_step *s, double *votes, mb_zero_result *r) MB_MUST_USE;
+/* How often a run that goes to its end evaluates and saves. */
+void mb_job_due(const mb_job *j, int64_t *evaluations, int64_t *saves);
+/* evaluate.c: the first micro-batches of an evaluation, at most `most` of each rank; *share: of all. */
+mb_status mb_job_evaluate_part(mb_job *j, int64_t most, double *share) MB_MUST_USE;
 /* trainer.c: metric_for_best_model is one this task's evaluation has. */
 mb_status mb_job_metric_exists(const mb_job *j) MB_MUST_USE;
 /* After a poll or wait: a published checkpoint gets the logs' trainer_state.json beside it. */
@@ -174,14 +201,17 @@ typedef struct mb_memory_room {
 } mb_memory_room;
 mb_status mb_job_room(const mb_job *j, int64_t given, mb_memory_room *out) MB_MUST_USE;
 bool mb_memory_fits(const mb_memory_plan *p, const mb_memory_room *room);
-/* MB_ENOMEM, with both numbers, when the plan exceeds what the machine has for this rank. Gives up
- * save_aside before that where save_async is auto. Called before the memory is touched. */
+/* As mb_job_memory; gives up save_aside where save_async is auto and there is no room for it. */
+void mb_job_memory_in(mb_job *j, const mb_memory_room *room, mb_memory_plan *out);
+/* MB_ENOMEM, with both numbers, when the plan exceeds what the machine has for this rank. Called before
+ * the memory is touched. */
 mb_status mb_job_fits(mb_job *j) MB_MUST_USE;
 void mb_job_log_memory(const mb_job *j);
 
 /* For verbs on ranks: loads the recipe on all, applies `threads`, calls run. Collective. */
-typedef mb_status (*mb_recipe_fn)(mb_launch *launch, mb_recipe *r);
-mb_status mb_job_verb(mb_launch *launch, int argc, char **argv, mb_recipe_fn run) MB_MUST_USE;
+typedef mb_status (*mb_recipe_fn)(mb_launch *launch, mb_recipe *r, void *ctx);
+mb_status mb_job_verb(mb_launch *launch, int argc, char **argv, mb_recipe_fn run,
+                      void *ctx) MB_MUST_USE;
 
 /* Session options as a recipe gives them. */
 void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads,

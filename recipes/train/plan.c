@@ -188,19 +188,26 @@ bool mb_memory_fits(const mb_memory_plan *p, const mb_memory_room *room)
     return p->host <= room->host && p->device <= room->device;
 }
 
+void mb_job_memory_in(mb_job *j, const mb_memory_room *room, mb_memory_plan *out)
+{
+    mb_job_memory(j, out);
+    if (out->host <= room->host || !j->save_aside || j->recipe->save_async != MB_AUTO)
+        return;
+    j->save_aside = false;
+    mb_job_memory(j, out);
+}
+
 mb_status mb_job_fits(mb_job *j)
 {
     const int n = j->launch->local_size;
+    const bool aside = j->save_aside;
     mb_memory_room room;
     mb_memory_plan p;
 
-    mb_job_memory(j, &p);
     MB_TRY(mb_job_room(j, 0, &room));
-    if (p.host > room.host && j->save_aside && j->recipe->save_async == MB_AUTO) {
-        j->save_aside = false;
-        mb_job_memory(j, &p);
+    mb_job_memory_in(j, &room, &p);
+    if (aside && !j->save_aside)
         mb_log_info("no memory for a copy of the state: steps wait while a checkpoint is written");
-    }
     MB_REQUIRE(p.device <= room.device, MB_ENOMEM,
                "this run needs %.0f MiB on each GPU, %.0f MiB of %s are free; `mbuyu plan` lists "
                "changes that make it fit",

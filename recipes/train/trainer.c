@@ -61,7 +61,7 @@ static mb_status run_micros(mb_job *j, const mb_step *s)
     return MB_OK;
 }
 
-static mb_status one_step(mb_job *j, const mb_step *s, double *votes, mb_zero_result *r)
+mb_status mb_job_step(mb_job *j, const mb_step *s, double *votes, mb_zero_result *r)
 {
     const int64_t allocations = mb_alloc_count();
     const mb_zero_args args = {
@@ -75,7 +75,8 @@ static mb_status one_step(mb_job *j, const mb_step *s, double *votes, mb_zero_re
         sent = mb_mesh_bytes_sent(j->mesh);
         MB_TRY(run_micros(j, s));
         votes[MB_VOTE_STOP] = mb_stop_poll() != MB_STOP_NO ? 1.0 : 0.0;
-        mb_checkpoints_vote(j->checkpoints, votes + MB_VOTE_SAVE);
+        if (j->checkpoints != NULL)
+            mb_checkpoints_vote(j->checkpoints, votes + MB_VOTE_SAVE);
         MB_TRY(mb_zero_step(j->zero, &args, votes, r));
     } while (r->outcome == MB_ZERO_REPEAT);
     j->step_allocations += mb_alloc_count() - allocations;
@@ -287,6 +288,32 @@ static bool time_to_log(const mb_job *j)
            j->at.step == j->total_steps || (j->recipe->logging_first_step && j->at.step == 1);
 }
 
+/* Every n steps and at the end. */
+static int64_t times(int64_t total, int64_t n)
+{
+    return n > 0 ? (total + n - 1) / n : 1;
+}
+
+void mb_job_due(const mb_job *j, int64_t *evaluations, int64_t *saves)
+{
+    const mb_recipe *r = j->recipe;
+    const int64_t total = j->total_steps, epoch = mb_sampler_steps_per_epoch(j->data->train);
+    const double steps = r->eval_steps > 0.0 ? r->eval_steps : r->logging_steps;
+
+    *evaluations = *saves = 0;
+    if (j->data->eval != NULL && r->eval_strategy != MB_EVAL_NO)
+        *evaluations =
+            times(total, r->eval_strategy == MB_EVAL_EPOCH ? epoch : mb_recipe_steps(steps, total));
+    if (j->data->eval != NULL && r->eval_on_start)
+        *evaluations += 1;
+    if (r->save_strategy == MB_SAVE_EPOCH)
+        *saves = times(total, epoch);
+    if (r->save_strategy == MB_SAVE_STEPS)
+        *saves = times(total, mb_recipe_steps(r->save_steps, total));
+    if (r->save_first_step)
+        *saves += 1;
+}
+
 /* ---- the loop ----------------------------------------------------------------------------- */
 
 static mb_status after_step(mb_job *j, const mb_step *s, const double *votes, mb_log_window *w,
@@ -330,7 +357,7 @@ static mb_status loop(mb_job *j)
         mb_profile_begin(j->profile, MB_SPAN_DATA);
         MB_TRY(mb_sampler_step(j->data->train, j->at.step, &s));
         mb_profile_end(j->profile, MB_SPAN_DATA);
-        MB_TRY(one_step(j, &s, votes, &r));
+        MB_TRY(mb_job_step(j, &s, votes, &r));
         MB_TRY(mb_profile_step_end(j->profile));
         j->at.step++;
         j->steps_made++;
