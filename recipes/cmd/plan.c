@@ -122,26 +122,38 @@ static void print_room(const mb_job *j, const mb_memory_plan *p, const mb_memory
 
 static void print_hours(const char *what, double hours)
 {
-    if (hours < 1.0)
-        printf("  %-14s %10.1f minutes", what, 60 * hours);
-    else
-        printf("  %-14s %10.2f hours", what, hours);
+    static const struct {
+        const char *name;
+        double in_an_hour;
+    } units[] = {{"hours", 1}, {"minutes", 60}, {"seconds", 3600}};
+    int u = 0;
+
+    while (u < 2 && hours * units[u].in_an_hour < 2)
+        u++;
+    printf("  %-14s %10.1f %-7s", what, hours * units[u].in_an_hour, units[u].name);
+}
+
+static const char *plural(int64_t n)
+{
+    return n == 1 ? "" : "s";
 }
 
 static void print_probe(const mb_job *j, const mb_probe *b, const mb_memory_plan *p)
 {
-    printf("probe: %lld steps, the last %lld timed: %.1f tokens/s, %.3g s a step\n",
-           (long long)b->steps, (long long)b->timed, b->tokens_per_second, b->step_seconds);
+    printf("probe: %lld step%s, the last %lld timed: %.1f tokens/s, %.3g s a step\n",
+           (long long)b->steps, plural(b->steps), (long long)b->timed, b->tokens_per_second,
+           b->step_seconds);
     print_hours("training", b->train_hours);
-    printf("   %lld steps\n", (long long)j->total_steps);
+    printf("   %lld step%s\n", (long long)j->total_steps, plural(j->total_steps));
     if (b->evaluations > 0) {
         print_hours("evaluation", (double)b->evaluations * b->evaluation_seconds / 3600);
-        printf("   %lld times %.3g s\n", (long long)b->evaluations, b->evaluation_seconds);
+        printf("   %lld time%s %.3g s\n", (long long)b->evaluations, plural(b->evaluations),
+               b->evaluation_seconds);
     }
     print_hours("the run", b->hours);
     if (b->saves > 0)
-        printf("   and %lld checkpoints of %.0f MiB, which were not tried", (long long)b->saves,
-               mib(b->save_bytes));
+        printf("   and %lld checkpoint%s of %.0f MiB, not tried", (long long)b->saves,
+               plural(b->saves), mib(b->save_bytes));
     printf("\n  memory after steps: %.1f MiB, planned %.1f\n", mib(b->peak_bytes),
            mib(p->total[MB_PHASE_TRAINING]));
 }

@@ -277,6 +277,7 @@ static mb_status plan(struct search *s, const int *attempt, mb_proposal *p, bool
     if (mb_device_is_host(s->j->device))
         p->room.host *= all.fewer;
     p->time = all.time;
+    p->more_machines = all.machines > 1;
     describe(s, &all, &l, p);
     st = plan_keys(s, &all, &l, p);
     *possible = st == MB_OK;
@@ -406,6 +407,8 @@ static int by_time(const void *a, const void *b)
 {
     const mb_proposal *x = a, *y = b;
 
+    if (x->more_machines != y->more_machines)
+        return x->more_machines ? 1 : -1;
     return x->time != y->time ? (x->time > y->time) - (x->time < y->time)
                               : (x->plan.most > y->plan.most) - (x->plan.most < y->plan.most);
 }

@@ -398,6 +398,8 @@ static mb_status finish(mb_job *j)
     if (j->steps_made == 0) /* a finished run, started again: there is nothing new to say */
         return MB_OK;
     note_memory(j, mb_checkpoints_peak(j->checkpoints));
+    int64_t peak = j->peak_bytes - j->library_bytes; /* of the rank that had most */
+    MB_TRY(j->comm->ops->all_reduce(j->comm, &peak, 1, MB_DTYPE_I64, MB_MAX));
     mb_metrics_add(&m, "train_runtime", j->at.seconds);
     mb_metrics_add(&m, "num_tokens", (double)j->at.seen);
     mb_metrics_add(&m, "train_tokens_per_second", (double)j->at.seen / j->at.seconds);
@@ -408,15 +410,14 @@ static mb_status finish(mb_job *j)
         mb_metrics_add(&m, "num_replayed_micro_steps", (double)mb_replay_count(j->engine->replay));
     mb_metrics_add(&m, "num_bytes_sent", (double)mb_mesh_bytes_sent(j->mesh));
     mb_metrics_add(&m, "num_library_bytes", (double)j->library_bytes);
-    mb_metrics_add(&m, "num_peak_bytes", (double)(j->peak_bytes - j->library_bytes));
+    mb_metrics_add(&m, "num_peak_bytes", (double)peak);
     mb_metrics_add(&m, "num_planned_bytes", (double)plan.most);
     MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
     if (j->steps_made < j->at.step)
         snprintf(now, sizeof now, ", of which %lld now", (long long)j->steps_made);
-    mb_log_info(
-        "%lld steps%s, %.0f s, %.1f tokens/s, at most %.0f MiB on this rank beside libraries",
-        (long long)j->at.step, now, j->at.seconds, (double)j->at.seen / j->at.seconds,
-        (double)(j->peak_bytes - j->library_bytes) / 1048576.0);
+    mb_log_info("%lld steps%s, %.0f s, %.1f tokens/s, at most %.0f MiB on a rank beside libraries",
+                (long long)j->at.step, now, j->at.seconds, (double)j->at.seen / j->at.seconds,
+                (double)peak / 1048576.0);
     return mb_job_profile_tell(j);
 }
 
