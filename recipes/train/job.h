@@ -198,6 +198,7 @@ void mb_job_memory(const mb_job *j, mb_memory_plan *out);
  * or of a GPU's. */
 typedef struct mb_memory_room {
     int64_t host, device;
+    int64_t device_all; /* used or not */
 } mb_memory_room;
 mb_status mb_job_room(const mb_job *j, int64_t given, mb_memory_room *out) MB_MUST_USE;
 bool mb_memory_fits(const mb_memory_plan *p, const mb_memory_room *room);

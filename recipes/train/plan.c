@@ -169,13 +169,12 @@ static double mib(int64_t bytes)
 mb_status mb_job_room(const mb_job *j, int64_t given, mb_memory_room *out)
 {
     mb_memory_limit limit;
-    int64_t all;
 
     *out = (mb_memory_room){.device = INT64_MAX};
     MB_TRY(mb_memory_limits("", &limit));
     out->host = limit.available / j->launch->local_size + j->data_bytes;
     if (!mb_device_is_host(j->device))
-        MB_TRY(j->device->ops->memory(j->device, &out->device, &all));
+        MB_TRY(j->device->ops->memory(j->device, &out->device, &out->device_all));
     if (given > 0 && mb_device_is_host(j->device))
         out->host = given / j->launch->local_size;
     else if (given > 0)
@@ -209,9 +208,9 @@ mb_status mb_job_fits(mb_job *j)
     if (aside && !j->save_aside)
         mb_log_info("no memory for a copy of the state: steps wait while a checkpoint is written");
     MB_REQUIRE(p.device <= room.device, MB_ENOMEM,
-               "this run needs %.0f MiB on each GPU, %.0f MiB of %s are free; `mbuyu plan` lists "
-               "changes that make it fit",
-               mib(p.device), mib(room.device), j->device->name);
+               "this run needs %.0f MiB on each GPU, %.0f of %.0f MiB of %s are free; `mbuyu plan` "
+               "lists changes that make it fit",
+               mib(p.device), mib(room.device), mib(room.device_all), j->device->name);
     MB_REQUIRE(p.host <= room.host, MB_ENOMEM,
                "this run needs %.0f MiB on each rank, %.0f MiB are there (%d %s on this machine); "
                "`mbuyu plan` lists changes that make it fit",

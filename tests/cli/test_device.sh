@@ -260,7 +260,7 @@ MBUYU_EMU_DEVICES=1 refused bad '' 4 'process 1 of this node has no GPU of its o
 MBUYU_EMU_DEVICES=0 refused bad '' 4 'no GPU' 1
 MBUYU_EMU_DRIVER=11000 refused bad '' 4 'driver is too old' 1
 MBUYU_NCCL_LIBRARY=$work/none.so refused bad '' 4 'several GPUs need NCCL' 2
-MBUYU_EMU_MEMORY=4194304 refused bad '' 5 'needs [0-9]+ MiB on each GPU, [0-9]+ of 4 MiB.*zero_stage=2' 2
+MBUYU_EMU_MEMORY=4194304 refused bad '' 5 'needs [0-9]+ MiB on each GPU, [0-9]+ of 4 MiB.*mbuyu plan' 2
 MBUYU_EMU_MEMORY=4194304 refused bad '' 5 'needs [0-9]+ MiB on each GPU' 1
 grep -q zero_stage log && fail "there is nothing to share on one rank: $(cat log)"
 refused bad '' 2 "device is the text 'gpu'" 1 device=gpu
