@@ -33,6 +33,7 @@ struct mb_var {
     mb_var *base;    /* not NULL: columns of `base`, from column `column` */
     int64_t column;
     int buffer, grad_buffer; /* the tape's buffers, -1: not the tape's */
+    int maker;               /* the recorded call that can make the value again; -1: it is kept */
 };
 
 struct mb_call {
@@ -53,6 +54,11 @@ struct mb_op {
     const char *name;
     mb_status (*forward)(mb_tape *t, mb_call *c);
     mb_status (*backward)(mb_tape *t, mb_call *c); /* optional: NULL when forward did it all */
+    /* Optional, for ops that cost about as much as reading what they read: computes out[again] once
+     * more, from values the backward needs anyway. The tape then does not keep that output for the
+     * backwards that read it. */
+    mb_status (*remake)(mb_tape *t, mb_call *c);
+    int again;
     /* Builds case i on a tape from mb_sample_* inputs; *y is what the test differentiates. Sets *y
      * to NULL when there is no case i. */
     mb_status (*sample)(mb_tape *t, int i, mb_var **y);

@@ -164,7 +164,7 @@ static mb_status new_var(mb_tape *t, mb_var **out)
 
     MB_TRY(mb_arena_take(t->notes, sizeof(mb_var), &p));
     *out = p;
-    **out = (mb_var){.buffer = -1, .grad_buffer = -1};
+    **out = (mb_var){.buffer = -1, .grad_buffer = -1, .maker = -1};
     return MB_OK;
 }
 
@@ -275,6 +275,8 @@ static mb_status record(mb_tape *t, const mb_call *c)
     t->call[t->n_calls++] = *c;
     if (t->n_calls > t->calls_peak)
         t->calls_peak = t->n_calls;
+    if (c->op->remake != NULL)
+        c->out[c->op->again]->maker = (int)t->n_calls - 1;
     return MB_OK;
 }
 
@@ -363,6 +365,34 @@ static void touch_backward(mb_tape *t, const mb_call *c)
         touch(t, c->saved_buffer[i]);
 }
 
+static mb_status remake(mb_tape *t, mb_var *v);
+
+/* The values a call's backward, or the making again of its output, reads are there. */
+static mb_status remake_needed(mb_tape *t, const mb_call *c)
+{
+    for (int i = 0; i < c->n_in; i++)
+        if (c->needs_in >> i & 1 && c->in[i] != NULL)
+            MB_TRY(remake(t, c->in[i]));
+    for (int i = 0; i < c->n_out; i++)
+        if (c->needs_out >> i & 1 && c->out[i] != NULL)
+            MB_TRY(remake(t, c->out[i]));
+    return MB_OK;
+}
+
+/* v gets a new buffer; the old one has been given up after the forward. */
+static mb_status remake(mb_tape *t, mb_var *v)
+{
+    if (v->maker < 0)
+        return MB_OK;
+    mb_call *c = &t->call[v->maker];
+    v->maker = -1;
+    MB_TRY(remake_needed(t, c));
+    MB_TRY(tensor_in_buffer(t, v->value.dtype, v->value.ndim, v->value.dim, &v->buffer, &v->value));
+    MB_TRY(c->op->remake(t, c));
+    touch_backward(t, c);
+    return MB_OK;
+}
+
 static const mb_op layer_op, edge_op;
 
 static mb_status call_backward(mb_tape *t, mb_call *c)
@@ -384,6 +414,8 @@ static mb_status call_backward(mb_tape *t, mb_call *c)
         if (c->in[i] != NULL && c->in[i]->needs_grad)
             MB_TRY(mb_tape_grad(t, c->in[i], &c->d_in[i], &c->acc[i]));
     }
+    if (c->op != &layer_op)
+        MB_TRY(remake_needed(t, c));
     MB_TRY(c->op->backward(t, c));
     touch_backward(t, c);
     t->now++;
@@ -489,6 +521,7 @@ mb_status mb_tape_layer(mb_tape *t, mb_layer_fn fn, const void *arg, int64_t lay
     if (!t->recording || !t->recompute) {
         MB_TRY(record_edge(t, layer, MB_BACKWARD_END));
         MB_TRY(fn(t, arg, layer, x, y));
+        (*y)->maker = -1;
         MB_TRY(record_edge(t, layer, MB_BACKWARD_BEGIN));
         return edge(t, layer, MB_FORWARD_END);
     }

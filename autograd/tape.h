@@ -15,6 +15,9 @@
  *
  * A weight's gradient lives outside the step and is added to.
  *
+ * Outputs of cheap ops (mb_op.remake: norms, activations) are not kept for the backward but made
+ * again when it reads them, unless they leave their layer: a layer's weights may be gone by then.
+ *
  * Recomputation. A layer is a function; mb_tape_layer runs it. With `recompute` on, the forward keeps
  * only the layer's input, and the backward runs the layer again, recording, just before it
  * differentiates it. Random numbers are functions of what they are for, so the bits are the same.

@@ -38,5 +38,8 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
     return mb_activate(t, x, (mb_activation)i, y);
 }
 
-const mb_op mb_op_activate = {
-    .name = "activate", .forward = forward, .backward = backward, .sample = sample};
+const mb_op mb_op_activate = {.name = "activate",
+                              .forward = forward,
+                              .backward = backward,
+                              .remake = forward,
+                              .sample = sample};

@@ -67,7 +67,7 @@ static mb_status apply(mb_tape *t, mb_call *c, mb_var **sum, mb_var **y)
     MB_REQUIRE(mb_tensor_same_shape(&a->value, &b->value), MB_ESHAPE, "%s: %s and %s differ",
                c->op->name, mb_tensor_shape(&a->value, sa, sizeof sa),
                mb_tensor_shape(&b->value, sb, sizeof sb));
-    c->needs_in = 1u << W;
+    c->needs_in = 1u << W | 1u << BIAS;
     c->needs_out = 1u << SUM;
     MB_TRY(mb_tape_value(t, a->value.dtype, 2, a->value.dim, &c->out[SUM]));
     MB_TRY(mb_tape_value(t, a->value.dtype, 2, a->value.dim, &c->out[Y]));
@@ -147,6 +147,14 @@ static mb_status rms_forward(mb_tape *t, mb_call *c)
                   mb_in(c, A), mb_in(c, B), mb_in(c, W), *eps);
 }
 
+static mb_status rms_remake(mb_tape *t, mb_call *c)
+{
+    const float *eps = c->attr;
+
+    return MB_RUN(mb_tape_exec(t), rmsnorm_fwd, mb_out(c, Y), &c->saved[RSTD], mb_out(c, SUM),
+                  mb_in(c, W), *eps);
+}
+
 static mb_status rms_norm(mb_tape *t, mb_call *c, mb_tensor *dx, bool acc)
 {
     return MB_RUN(mb_tape_exec(t), rmsnorm_bwd, dx, c->d_in[W], c->d_out[Y], mb_out(c, SUM),
@@ -183,8 +191,12 @@ static mb_status rms_sample(mb_tape *t, int i, mb_var **y)
     return sample_use(t, i, a, b, sum, y);
 }
 
-const mb_op mb_op_add_rmsnorm = {
-    .name = "add_rmsnorm", .forward = rms_forward, .backward = rms_backward, .sample = rms_sample};
+const mb_op mb_op_add_rmsnorm = {.name = "add_rmsnorm",
+                                 .forward = rms_forward,
+                                 .backward = rms_backward,
+                                 .remake = rms_remake,
+                                 .again = Y,
+                                 .sample = rms_sample};
 
 /* ---- LayerNorm ---------------------------------------------------------------------------- */
 
@@ -194,6 +206,14 @@ static mb_status layer_forward(mb_tape *t, mb_call *c)
 
     return MB_RUN(mb_tape_exec(t), add_layernorm_fwd, mb_out(c, Y), mb_out(c, SUM), &c->saved[MEAN],
                   &c->saved[RSTD], mb_in(c, A), mb_in(c, B), mb_in(c, W), mb_in(c, BIAS), *eps);
+}
+
+static mb_status layer_remake(mb_tape *t, mb_call *c)
+{
+    const float *eps = c->attr;
+
+    return MB_RUN(mb_tape_exec(t), layernorm_fwd, mb_out(c, Y), &c->saved[MEAN], &c->saved[RSTD],
+                  mb_out(c, SUM), mb_in(c, W), mb_in(c, BIAS), *eps);
 }
 
 static mb_status layer_norm(mb_tape *t, mb_call *c, mb_tensor *dx, bool acc)
@@ -239,4 +259,6 @@ static mb_status layer_sample(mb_tape *t, int i, mb_var **y)
 const mb_op mb_op_add_layernorm = {.name = "add_layernorm",
                                    .forward = layer_forward,
                                    .backward = layer_backward,
+                                   .remake = layer_remake,
+                                   .again = Y,
                                    .sample = layer_sample};

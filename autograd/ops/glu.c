@@ -48,4 +48,5 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
     return mb_glu(t, gate, up, (mb_activation)i, y);
 }
 
-const mb_op mb_op_glu = {.name = "glu", .forward = forward, .backward = backward, .sample = sample};
+const mb_op mb_op_glu = {
+    .name = "glu", .forward = forward, .backward = backward, .remake = forward, .sample = sample};

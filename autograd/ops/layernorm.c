@@ -25,7 +25,7 @@ static mb_status backward(mb_tape *t, mb_call *c)
 
 mb_status mb_layernorm(mb_tape *t, mb_var *x, mb_var *w, mb_var *b, float eps, mb_var **y)
 {
-    mb_call c = {.op = &mb_op_layernorm, .in = {x, w, b}, .needs_in = 3};
+    mb_call c = {.op = &mb_op_layernorm, .in = {x, w, b}, .needs_in = 7};
 
     MB_REQUIRE(mb_tensor_count(&w->value) == mb_cols(&x->value) &&
                    mb_tensor_count(&b->value) == mb_cols(&x->value),
@@ -59,5 +59,8 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
     return mb_layernorm(t, x, w, b, 1e-5f, y);
 }
 
-const mb_op mb_op_layernorm = {
-    .name = "layernorm", .forward = forward, .backward = backward, .sample = sample};
+const mb_op mb_op_layernorm = {.name = "layernorm",
+                               .forward = forward,
+                               .backward = backward,
+                               .remake = forward,
+                               .sample = sample};

@@ -57,5 +57,8 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
     return mb_rmsnorm(t, x, w, cases[i].eps, y);
 }
 
-const mb_op mb_op_rmsnorm = {
-    .name = "rmsnorm", .forward = forward, .backward = backward, .sample = sample};
+const mb_op mb_op_rmsnorm = {.name = "rmsnorm",
+                             .forward = forward,
+                             .backward = backward,
+                             .remake = forward,
+                             .sample = sample};
