@@ -349,7 +349,7 @@ static int next(const struct search *s, const int *attempt, int allowed)
     return best;
 }
 
-/* Drops what is not needed, the dearest first, and weakens the rest. */
+/* Drops what is not needed and saves no time, the dearest first, and weakens the rest. */
 static mb_status trim(struct search *s, int *attempt, mb_proposal *p)
 {
     bool tried[N] = {false};
@@ -357,7 +357,7 @@ static mb_status trim(struct search *s, int *attempt, mb_proposal *p)
     for (int round = 0; round < N; round++) {
         int dearest = -1;
         for (int i = 0; i < N; i++)
-            if (attempt[i] >= 0 && !tried[i] &&
+            if (attempt[i] >= 0 && !tried[i] && of(s, i, attempt[i]).time >= 1.0 &&
                 (dearest < 0 || of(s, i, attempt[i]).time > of(s, dearest, attempt[dearest]).time))
                 dearest = i;
         if (dearest < 0)

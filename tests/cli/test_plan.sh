@@ -105,9 +105,11 @@ hold "$(part 0.9)" "${common[@]}"
 for wanted in optim=adamw_bf16 gradient_checkpointing=true finetuning_type=lora per_device_train_batch_size=; do
     cut -d '|' -f 3 proposed | grep -q "$wanted" || fail "no $wanted for $(part 0.9) of $all MiB: $(cat proposed)"
 done
-proposals "$(part 0.55)" "${common[@]}"
-hold "$(part 0.55)" "${common[@]}"
-grep -q 'optim=adamw_8bit .*=' proposed || fail "no combination for $(part 0.55) of $all MiB: $(cat proposed)"
+plan "${common[@]}" optim=adamw_8bit per_device_train_batch_size=1 gradient_checkpointing=true
+least=$(awk "BEGIN { printf \"%.0f\", $(most) + 2 }")
+proposals "$least" "${common[@]}"
+hold "$least" "${common[@]}"
+grep -q 'optim=adamw_8bit .*=' wanted || fail "no combination for $least of $all MiB: $(cat wanted)"
 proposals 2 "${common[@]}"
 grep -q '^no change that is known here' out.plan || fail "what makes $all MiB fit into 2? $(cat out.plan)"
 # on two ranks of a machine, which share what it has
