@@ -209,6 +209,7 @@ loss() {
                 "model_name_or_path=$gguf" "datasets=[\"$pairs\"]" 'eval_datasets=[]' \
                 eval_strategy=no eval_on_start=false save_strategy=no logging_steps=1 max_steps=200 \
                 seed=1 bf16=$bf16 'report_to=[jsonl]' "output_dir=$work/loss-$kind-$bf16"
+            rm -rf "$work/loss-$kind-$bf16/final"
         done
         "$peers" "$here/mbuyu_log.py" "$work/loss-$kind-false/logs/train.jsonl" \
             --against "$work/loss-$kind-true/logs/train.jsonl" >"$work/results/loss.$kind.run"

@@ -9,8 +9,8 @@ pairs, and prints one line of JSON.
 A step is forward, backward, clipping to norm 1 and fused AdamW; the first two are not counted.
 bf16 means autocast over f32 weights, `weights` autocast over weights in bf16 too. With --rows a step
 has --batch prompts with their completions, the loss on the latter, padded to the longest of them or
-to N tokens; padding is not counted, and five steps go before, in which compiled code gets used to
-lengths that change. With --first-forward nothing is trained: the process loads the model, runs it
+to N tokens; padding is not counted. Where lengths change, the first five steps are not counted: compiled
+code has to get used to that. With --first-forward nothing is trained: the process loads the model, runs it
 once on eight tokens and ends, to be timed from outside.
 """
 import argparse
@@ -79,7 +79,7 @@ def train(args, model):
     adamw = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=True)
     batches = (pairs if args.rows else random_batches)(args, model)
     step = torch.compile(model) if args.compile else model
-    before = 5 if args.rows else 2
+    before = 5 if args.rows and args.pad == "longest" else 2
     speeds = []
     model.train()
     for _ in range(before + args.steps):
