@@ -439,10 +439,11 @@ mb_status mb_cpu_gemm_adapted(mb_exec *ex, mb_tensor *c, const mb_tensor *x, con
     const product adapter = product_of(c, h, false, b, tb, 1.0f, 1.0f, NULL);
     const mb_gemm_adapter also = {h, b, tb};
 
+    if (!is_one_sum(x, h)) {
+        MB_TRY(mb_cpu_gemm(ex, c, x, false, w, tw, 1.0f, beta, bias));
+        return mb_cpu_gemm(ex, c, h, false, b, tb, 1.0f, 1.0f, NULL);
+    }
     MB_TRY(check(&base, c, x, w, bias));
     MB_TRY(check(&adapter, c, h, b, NULL));
-    if (is_one_sum(x, h))
-        return mb_cpu_gemm_bf16(ex, c, x, false, w, tw, 1.0f, beta, bias, &also);
-    MB_TRY(mb_cpu_gemm(ex, c, x, false, w, tw, 1.0f, beta, bias));
-    return mb_cpu_gemm(ex, c, h, false, b, tb, 1.0f, 1.0f, NULL);
+    return mb_cpu_gemm_bf16(ex, c, x, false, w, tw, 1.0f, beta, bias, &also);
 }

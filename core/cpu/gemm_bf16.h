@@ -30,7 +30,7 @@ void mb_cpu_bf16_native(bool on);
 /* Operands are taken in pairs along the summed dimension: 32 bits with element 2l in the low and 2l+1
  * in the high half. A panel is (pairs, width) of them from op(B); width is 16, 32, 48 or
  * MB_PAIR_COLS. A tile is so many rows as fill the registers with sums of that width. */
-enum { MB_PAIR_ROWS = 16, MB_PAIR_COLS = 64, MB_PAIR_GROUP = 48, MB_PAIR_TILE = 6 * 64 };
+enum { MB_PAIR_COLS = 64, MB_PAIR_GROUP = 48, MB_PAIR_TILE = 6 * 64 };
 
 static inline int mb_pairs_rows(int64_t width)
 {

@@ -1,8 +1,8 @@
 /* core/cpu/gemm_pairs.c - what multiplies bf16 in pairs, and how pairs are made.
  *
  * With avx512_bf16 (core/cpu/pairs.h) six rows by 64 columns of sums, or more rows of a narrower
- * panel, stay in registers while k goes by: that reaches 98 % of what the instruction can do, and the
- * rest of a product is what its operands and its result cost (tests/bench/bench_gemm.c).
+ * panel, stay in registers while k goes by; what a product takes beside that is what its operands and
+ * its result cost (tests/bench/bench_gemm.c).
  *
  * The plain form widens pairs and multiplies in f32. Both add k in order, so their sums agree within
  * rounding and each gives a row the same bits wherever it stands. The processor's instructions take

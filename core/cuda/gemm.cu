@@ -399,7 +399,7 @@ extern "C" size_t mb_cuda_gemm_adapted_workspace(mb_exec *ex, mb_tensor *c, cons
                                                  const mb_tensor *b, bool tb, float beta,
                                                  const mb_tensor *bias)
 {
-    return workspace_bytes(mb_rows(c), mb_cols(c)) + ALIGNED;
+    return mb_cuda_gemm_workspace(ex, c, x, false, w, tw, 1.0f, beta, bias);
 }
 
 extern "C" mb_status mb_cuda_gemm_adapted(mb_exec *ex, mb_tensor *c, const mb_tensor *x,

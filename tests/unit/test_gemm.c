@@ -15,6 +15,7 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm.h"
+#include "core/cpu/gemm_bf16.h"
 #include "core/cpu/init.h"
 #include "core/log.h"
 #include "core/rng.h"
@@ -174,6 +175,72 @@ static void adapters_add_to_the_same_sums(void **state)
                     mb_free((float *[]){xd, wd, hd, bd, cd, c0, bias}[i]);
             }
         }
+    }
+}
+
+/* n numbers as bf16 */
+static void round_all(uint16_t *to, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = mb_f32_to_bf16(x[i]);
+}
+
+/* One product of bf16 by the processor's instructions and in plain C, with an adapter of rank r or
+ * none; C in f32 or bf16. Both sums go over k in order, so only their roundings differ. */
+static void check_twins(shape s, int64_t r, bool ta, bool tb, bool to_bf16)
+{
+    const mb_dtype d = to_bf16 ? MB_DTYPE_BF16 : MB_DTYPE_F32;
+    float *x = numbers((s.m + s.n) * (s.k + r) + 2 * s.n, 1), *c[2];
+    uint16_t *ab = (uint16_t *)numbers((s.m + s.n) * (s.k + r), 2), *at = ab;
+    const mb_tensor bias = mb_tensor_1d(x, MB_DTYPE_F32, s.n);
+    mb_tensor out[2];
+
+    round_all(ab, x, (s.m + s.n) * (s.k + r));
+    const mb_tensor a = mb_tensor_2d(at, MB_DTYPE_BF16, ta ? s.k : s.m, ta ? s.m : s.k);
+    at += s.m * s.k;
+    const mb_tensor b = mb_tensor_2d(at, MB_DTYPE_BF16, tb ? s.n : s.k, tb ? s.k : s.n);
+    at += s.n * s.k;
+    const mb_tensor h = mb_tensor_2d(at, MB_DTYPE_BF16, s.m, r);
+    at += s.m * r;
+    const mb_tensor hb = mb_tensor_2d(at, MB_DTYPE_BF16, tb ? s.n : r, tb ? r : s.n);
+    for (int plain = 0; plain < 2; plain++) {
+        mb_exec ex = mb_cpu_exec(scratch, 2);
+
+        c[plain] = numbers(s.m * s.n, 3);
+        out[plain] = mb_tensor_2d(c[plain], d, s.m, s.n);
+        mb_cpu_bf16_native(plain == 0);
+        if (r > 0)
+            ok(MB_RUN(&ex, gemm_adapted, &out[plain], &a, &b, tb, &h, &hb, tb, 0.0f, &bias));
+        else
+            ok(MB_RUN(&ex, gemm, &out[plain], &a, ta, &b, tb, 0.75f, to_bf16 ? 0.0f : 0.5f, &bias));
+    }
+    mb_cpu_bf16_native(true);
+    for (int64_t i = 0; i < s.m * s.n; i++) {
+        const float got = to_bf16 ? mb_bf16_to_f32(((uint16_t *)c[0])[i]) : c[0][i];
+        const float want = to_bf16 ? mb_bf16_to_f32(((uint16_t *)c[1])[i]) : c[1][i];
+        const double step = to_bf16 ? fabs(want) / 128 : 0; /* one place of bf16 */
+        if (!(fabs((double)got - want) <= 1e-6 * (double)(s.k + r + 2) + step))
+            fail_msg("%d x %d x %d + %d, ta %d tb %d: number %d is %g, plain %g", (int)s.m,
+                     (int)s.n, (int)s.k, (int)r, ta, tb, (int)i, got, want);
+    }
+    mb_free(x);
+    mb_free(ab);
+    mb_free(c[0]);
+    mb_free(c[1]);
+}
+
+static void instructions_agree_with_plain_code(void **state)
+{
+    static const shape all[] = {{1, 1, 2},    {16, 16, 64},  {17, 15, 33},  {31, 32, 10},
+                                {25, 47, 96}, {13, 64, 128}, {50, 100, 34}, {7, 130, 2050}};
+
+    if (mb_test_on_device() || !mb_cpu_bf16_is_native())
+        skip();
+    for (size_t s = 0; s < sizeof all / sizeof *all; s++) {
+        for (int ops = 0; ops < 8; ops++)
+            check_twins(all[s], 0, ops & 1, ops & 2, ops & 4);
+        for (int ops = 0; ops < 4; ops++)
+            check_twins(all[s], 6, false, ops & 1, ops & 2);
     }
 }
 
@@ -367,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_equal_the_reference),
         cmocka_unit_test(adapters_add_to_the_same_sums),
+        cmocka_unit_test(instructions_agree_with_plain_code),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(a_row_has_the_same_bits_wherever_it_stands),
         cmocka_unit_test(workspace_is_a_function_of_shape_and_threads),
