@@ -105,6 +105,11 @@ static bool on_device(const mb_comm *c)
     return !mb_device_is_host(c->device);
 }
 
+bool mb_comm_queues(const mb_comm *c)
+{
+    return c->size > 1 && (on_device(c) || c->ops->before != NULL);
+}
+
 mb_status mb_comm_after(mb_comm *c, mb_stream s)
 {
     return on_device(c) ? c->device->ops->after(c->device, MB_STREAM_COMM, s) : MB_OK;
@@ -112,6 +117,8 @@ mb_status mb_comm_after(mb_comm *c, mb_stream s)
 
 mb_status mb_comm_before(mb_comm *c, mb_stream s)
 {
+    if (c->ops->before != NULL)
+        return c->ops->before(c, s);
     return on_device(c) ? c->device->ops->after(c->device, s, MB_STREAM_COMM) : MB_OK;
 }
 

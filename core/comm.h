@@ -5,8 +5,10 @@
  * same thread. Counts are int64_t; implementations cut messages below 2^31 bytes.
  *
  * Where buffers live. A communicator is for the memory of its `device`. In host memory (device NULL
- * or host_memory) a collective is done when the function returns. In device memory it is queued on
- * MB_STREAM_COMM; the caller orders it, with the edges it needs and no others:
+ * or host_memory) a collective is done when the function returns, unless the communicator queues
+ * (mb_comm_queues): then a thread of its own works behind the computing. In device memory collectives
+ * are queued on MB_STREAM_COMM. The caller orders what is queued, with the edges it needs and no
+ * others:
  *
  *     MB_TRY(mb_comm_after(c, MB_STREAM_COMPUTE));        // the gradient is there
  *     MB_TRY(c->ops->reduce_scatter(c, grad, at, MB_DTYPE_F32, NULL, 0));
@@ -14,10 +16,11 @@
  *     ...
  *     MB_TRY(mb_comm_wait(c, MB_STREAM_COMPUTE));         // the host wants a number
  *
- * For host memory all three do nothing. While the host waits for a stream that waits for other
- * ranks it must use mb_comm_wait, which knows when a peer is lost, and must be inside no collective
- * of another communicator. What a rank needs from the host to get there (a vote over mb_comm_host)
- * comes in the same order on all ranks.
+ * For host memory after does nothing, as kernels are done when they return; the other two wait for
+ * all that is queued. While the host waits for a stream that waits for other ranks it must use
+ * mb_comm_wait, which knows when a peer is lost, and must be inside no collective of another
+ * communicator. What a rank needs from the host to get there (a vote over mb_comm_host) comes in the
+ * same order on all ranks.
  */
 #ifndef MB_CORE_COMM_H
 #define MB_CORE_COMM_H
@@ -54,6 +57,8 @@ typedef struct mb_comm_ops {
     mb_status (*group_end)(mb_comm *c);
     /* See mb_comm_wait. */
     mb_status (*wait)(mb_comm *c, mb_stream s);
+    /* Host memory, where collectives are queued: waits for them. Else NULL. */
+    mb_status (*before)(mb_comm *c, mb_stream s);
     void (*free)(mb_comm *c);
 } mb_comm_ops;
 
@@ -63,7 +68,13 @@ struct mb_comm {
     mb_device *device; /* where its buffers live, borrowed; NULL: host memory */
     mb_comm *host;     /* the same ranks for host memory, borrowed; NULL: this one (mb_comm_host) */
     const char *name;  /* in messages: "dp inner"; a literal, may be NULL */
-    int64_t bytes_sent; /* payload that left this rank through all_reduce/reduce_scatter/... */
+    int64_t
+        bytes_sent; /* payload that left this rank through all_reduce/reduce_scatter/...; of what
+                         * is queued in host memory: as of the last wait */
+    /* What float32 sums travel as in reduce_scatter and in an all_reduce of more than MB_COMM_SMALL
+     * bytes: F32, or in host memory BF16, to which every rank's contribution is rounded; they are
+     * added in float32 (dist/comm_mpi.h). */
+    mb_dtype wire;
 };
 
 /* The communicator of one rank; nothing is ever sent. Static, freeing it does nothing. */
@@ -80,6 +91,8 @@ static inline mb_comm *mb_comm_host(mb_comm *c)
     return c->host != NULL ? c->host : c;
 }
 
+/* Are collectives queued, to run behind the computing? */
+bool mb_comm_queues(const mb_comm *c);
 /* Collectives from now on run after what is queued on s by now / what is queued on s from now on
  * runs after the collectives queued by now. */
 mb_status mb_comm_after(mb_comm *c, mb_stream s) MB_MUST_USE;

@@ -273,6 +273,7 @@ const char *mb_profile_operation_name(int operation)
         [MB_OPERATION_recv] = "recv",
         [MB_OPERATION_barrier] = "barrier",
         [MB_OPERATION_group] = "collectives",
+        [MB_OPERATION_wait] = "wait",
         [MB_OPERATION_SPANS + MB_SPAN_STEP] = "step",
         [MB_OPERATION_SPANS + MB_SPAN_DATA] = "data",
         [MB_OPERATION_SPANS + MB_SPAN_FORWARD] = "forward",

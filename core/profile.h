@@ -21,7 +21,8 @@
  *
  * On the CPU a call's time is that from its start to its end. On a device the host does not wait for
  * kernels; with a profile it does after each kernel and each collective, so that times are those of the
- * work, and steps are slower than without, as nothing overlaps.
+ * work, and steps are slower than without, as nothing overlaps. Collectives in host memory that run
+ * behind the computing are queued in no time: what is counted is how long the step waits for them.
  *
  * Floating-point operations are those of matrix products, 2 M N K, and of attention: per head and pair
  * of a query and a key that its mask leaves 4 head_dim forward and 10 head_dim backward, which computes
@@ -86,6 +87,7 @@ enum {
     MB_OPERATION_recv,
     MB_OPERATION_barrier,
     MB_OPERATION_group, /* several, queued as one */
+    MB_OPERATION_wait,  /* for what runs behind the computing, in host memory */
     MB_OPERATION_SPANS,
     MB_OPERATION_COUNT = MB_OPERATION_SPANS + MB_SPAN_COUNT
 };

@@ -333,6 +333,15 @@ TIMED(send, bytes, (mb_comm * c, const void *buf, int64_t bytes, int to), (c, bu
 TIMED(recv, bytes, (mb_comm * c, void *buf, int64_t bytes, int from), (c, buf, bytes, from))
 TIMED(barrier, 0, (mb_comm * c), (c))
 
+static mb_status timed_before(mb_comm *c, mb_stream stream)
+{
+    struct sending s;
+
+    if (!begin(c, &s))
+        return of(c)->inner->before(c, stream);
+    return end(c, &s, MB_OPERATION_wait, 0, of(c)->inner->before(c, stream));
+}
+
 /* What is queued as one is one call. */
 static mb_status timed_group_begin(mb_comm *c)
 {
@@ -379,6 +388,8 @@ mb_status mb_profile_comm(mb_profile *p, mb_comm *c)
         t->ops.group_begin = timed_group_begin;
         t->ops.group_end = timed_group_end;
     }
+    if (c->ops->before != NULL)
+        t->ops.before = timed_before;
     c->ops = &t->ops;
     p->n_comms++;
     if (!mb_device_is_host(c->device))

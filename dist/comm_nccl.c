@@ -253,7 +253,7 @@ static mb_status all_reduce(mb_comm *base, void *buf, int64_t n, mb_dtype d, mb_
         return MB_OK;
     MB_TRY(type_of(d, &type));
     MB_TRY(start(c, "all_reduce", n, d));
-    base->bytes_sent += mb_comm_mpi_all_reduce_bytes(base->rank, base->size, n, d);
+    base->bytes_sent += mb_comm_mpi_all_reduce_bytes(base, n, d);
     return CALL(c, AllReduce, buf, buf, (size_t)n, type, ops[op], c->comm, stream_of(c));
 }
 

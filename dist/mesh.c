@@ -4,6 +4,7 @@
 #include "core/alloc.h"
 #include "dist/comm_mpi.h"
 #include "dist/comm_nccl.h"
+#include "dist/comm_queue.h"
 
 /* My place when ranks are counted node by node, nodes by their lowest rank; and how many ranks this
  * node has. */
@@ -50,9 +51,26 @@ static mb_status find_shard_size(mb_comm *world, int wanted, int node_size, int 
 struct building {
     mb_comm *world;
     mb_device *device;
-    double timeout;
+    const mb_mesh_options *o;
     mb_mesh *mesh;
 };
+
+/* In host memory, one of its own for what is queued, or travels in another type. */
+static mb_status put_host(const struct building *b, mb_comm *host, const char *name, mb_comm **out)
+{
+    const bool queue = b->o->queue && mb_mpi_may_queue();
+    mb_comm *own = NULL;
+
+    *out = host;
+    if (host->size == 1 || (!queue && b->o->wire == host->wire))
+        return MB_OK;
+    MB_TRY(mb_comm_mpi_split(host, 0, host->rank, &own));
+    own->name = name;
+    own->host = host;
+    own->wire = b->o->wire;
+    *out = own;
+    return queue ? mb_comm_queue_new(own, host, name, out) : MB_OK;
+}
 
 /* The communicator for device memory over `host`, which is that for host memory. All ranks of the
  * world know whether it was made before any goes on to the next. */
@@ -64,14 +82,16 @@ static mb_status put(struct building *b, int slot, mb_comm *host, const char *na
         host->name = name;
     *out = host;
     if (!mb_device_is_host(b->device))
-        st = mb_comm_nccl_new(host, b->device, b->timeout, name, out);
+        st = mb_comm_nccl_new(host, b->device, b->o->timeout, name, out);
+    else
+        st = put_host(b, host, name, out);
     if (st == MB_OK && *out != host)
         b->mesh->owned[slot] = *out;
     return mb_comm_agree(b->world, st);
 }
 
-/* Communicators come in the same order on all ranks. owned[] has NCCL's before MPI's, over which
- * they are made. */
+/* Communicators come in the same order on all ranks. owned[] has NCCL's and queues before MPI's, over
+ * which they are made. */
 static mb_status make(struct building *b, int shard_size)
 {
     mb_mesh *m = b->mesh;
@@ -99,7 +119,7 @@ mb_status mb_mesh_new(mb_comm *world, mb_device *device, const mb_mesh_options *
 {
     mb_mesh *m = NULL;
     mb_status st = mb_comm_agree(world, MB_NEW(&m));
-    struct building b = {world, device, options->timeout, m};
+    struct building b = {world, device, options, m};
 
     if (st == MB_OK)
         st = make(&b, options->shard_size);

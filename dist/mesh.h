@@ -35,13 +35,16 @@ enum { MB_SHARD_ALL = 0, MB_SHARD_NODE = -1 };
 typedef struct mb_mesh_options {
     int shard_size; /* ranks that share parameters; MB_SHARD_ALL: all, MB_SHARD_NODE: a node's */
     double timeout; /* seconds, of NCCL's communicators (dist/comm_nccl.h) */
+    bool queue; /* host memory: the axes' collectives run behind the computing where MPI lets them
+                     * (dist/comm_queue.h) */
+    mb_dtype wire; /* host memory: mb_comm.wire of the axes */
 } mb_mesh_options;
 
 typedef struct mb_mesh {
     mb_comm *world; /* all ranks, host memory; borrowed */
     mb_comm *parts; /* all ranks in the order of what each saves, host memory */
-    /* For the memory of the device, over NCCL where that is a GPU's; mb_comm_host gives each one's
-     * twin for host memory. */
+    /* For the memory of the device: over NCCL where that is a GPU's, in host memory over MPI, queued
+     * where that was asked for; mb_comm_host gives each one's twin for direct use. */
     mb_comm *dp_inner; /* rank: which part of the parameters is mine; size: into how many */
     mb_comm *dp_outer; /* rank: which copy I belong to; size: how many */
     mb_comm *owned[5]; /* what mb_mesh_free frees, in this order; NULL where two are the same */
@@ -56,7 +59,8 @@ mb_status mb_mesh_on_paper(mb_comm *world, mb_device *device, int node_ranks,
                            const mb_mesh_options *options, mb_mesh **out) MB_MUST_USE;
 void mb_mesh_free(mb_mesh *m); /* NULL is allowed; collective */
 
-/* Payload bytes that left this rank, on the world's communicator and all of the mesh. */
+/* Payload bytes that left this rank, on the world's communicator and all of the mesh; of what is queued
+ * in host memory as of the last wait. */
 int64_t mb_mesh_bytes_sent(const mb_mesh *m);
 
 /* All ranks of a communicator (borrowed) share parameters. Nothing to free. */

@@ -15,7 +15,7 @@ struct mb_shard {
     void *work;
     size_t work_bytes;
     bool windows_params, windows_grads; /* stage 3; stages 2 and 3 */
-    bool overlap, lazy;                 /* on a device: stage 1; stages 1 and 2 */
+    bool overlap, lazy;                 /* behind the computing: stage 1; stages 1 and 2 */
     bool *here;                         /* units: parameters are gathered (or under way) */
     int in_window[MB_FLAT_WINDOWS];     /* unit whose parameters are in it */
     int reducing[MB_FLAT_WINDOWS];      /* unit whose reduction is under way in it */
@@ -23,8 +23,8 @@ struct mb_shard {
     bool last, *reduced; /* units: this step's reduction is queued */
 };
 
-mb_status mb_shard_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, void *work, size_t work_bytes,
-                       mb_shard **out)
+mb_status mb_shard_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, bool behind, void *work,
+                       size_t work_bytes, mb_shard **out)
 {
     mb_shard *s = NULL;
     mb_status st = MB_OK;
@@ -37,8 +37,8 @@ mb_status mb_shard_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, void *work, si
                     .work_bytes = work_bytes,
                     .windows_params = flat->stage == 3,
                     .windows_grads = flat->stage >= 2,
-                    .lazy = (flat->stage == 1 || flat->stage == 2) && comm->size > 1 &&
-                            !mb_device_is_host(ex->device) && flat->n_units > 0};
+                    .lazy = (flat->stage == 1 || flat->stage == 2) && behind &&
+                            mb_comm_queues(comm) && flat->n_units > 0};
     s->overlap = s->lazy && flat->stage == 1;
     MB_TRY_GOTO(MB_NEW_ARRAY(&s->bounds, comm->size + 1), st, fail);
     MB_TRY_GOTO(MB_NEW_ARRAY(&s->at, comm->size + 1), st, fail);
@@ -397,7 +397,8 @@ static int64_t gatherings(const mb_shard *s, int unit, int64_t rounds)
 int64_t mb_shard_round_bytes(const mb_shard *s, int64_t rounds)
 {
     const int rank = s->comm->rank, right = (rank + 1) % s->comm->size;
-    const int64_t el = s->flat->is_exact ? 8 : 4, value = mb_dtype_bytes(s->flat->dtype, 1);
+    const int64_t el = mb_dtype_bytes(s->flat->is_exact ? MB_DTYPE_I64 : s->comm->wire, 1);
+    const int64_t value = mb_dtype_bytes(s->flat->dtype, 1);
     int64_t bytes = 0;
 
     for (int n = 0; n < s->flat->n_units && s->comm->size > 1; n++) {

@@ -1,13 +1,14 @@
 /* dist/shard.h - which parameters and gradients are where, while a step goes through the layers.
  *
  * Follows a micro-batch from layer to layer (mb_tape_on_edges) and moves units of the flat order
- * (core/flat.h) over the communicator. What it does depends on the stage and on where the numbers
- * live:
+ * (core/flat.h) over the communicator. What it does depends on the stage, and on whether collectives
+ * run behind the computing (mb_comm_queues: on devices, and in host memory where that was asked for
+ * and there is enough to move):
  *
- *     stage 0, 1 in host memory    nothing here: all is reduced and gathered at once (dist/zero.c)
- *     stage 1 on a device          a unit's gradients are reduced as soon as the last micro-batch's
+ *     stage 0, and 1 otherwise     nothing here: all is reduced and gathered at once (dist/zero.c)
+ *     stage 1 behind the computing a unit's gradients are reduced as soon as the last micro-batch's
  *                                  backward has left it
- *     stage 1, 2 on a device       parameters are gathered one layer ahead of the next forward
+ *     stage 1, 2 behind it         parameters are gathered one layer ahead of the next forward
  *     stage 2                      each micro-batch's gradients are reduced unit by unit out of
  *                                  windows, and added to the own range
  *     stage 3                      parameters too are gathered unit by unit into windows, in the
@@ -21,8 +22,9 @@
  * fewer micro-batches than others go through the same edges with zeros (mb_shard_idle). All ranks go
  * through the same edges in the same order, so collectives match.
  *
- * On devices collectives run on the comm stream. A layer's gradients are under way while the layer
- * below computes, parameters of the next while this one does.
+ * Collectives run on the comm stream of a device, or on a thread of their own (dist/comm_queue.h): in
+ * the same order, through the same calls. A layer's gradients are under way while the layer below
+ * computes, parameters of the next while this one does.
  */
 #ifndef MB_DIST_SHARD_H
 #define MB_DIST_SHARD_H
@@ -34,9 +36,10 @@
 
 typedef struct mb_shard mb_shard;
 
-/* comm, ex, flat are borrowed; work: staging for reduce_scatter. The caller owns *out. */
-mb_status mb_shard_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, void *work, size_t work_bytes,
-                       mb_shard **out) MB_MUST_USE;
+/* comm, ex, flat are borrowed; work: staging for reduce_scatter. behind: stages 1 and 2 move what can
+ * run behind the computing unit by unit. The caller owns *out. */
+mb_status mb_shard_new(mb_comm *comm, mb_exec *ex, mb_flat *flat, bool behind, void *work,
+                       size_t work_bytes, mb_shard **out) MB_MUST_USE;
 void mb_shard_free(mb_shard *s); /* NULL is allowed */
 
 /* Does this move gradients, or are they whole when a micro-batch ends? */

@@ -142,7 +142,8 @@ static mb_status allocate(mb_zero *z)
     MB_TRY(MB_NEW_ARRAY(&z->sum, z->o.n_metrics));
     z->work_bytes = mb_comm_work_bytes(z->comm, n * el);
     MB_TRY(mb_alloc(z->work_bytes, "staging of the gradient reduction", &z->work));
-    return mb_shard_new(z->comm, z->ex, z->flat, z->work, z->work_bytes, &z->shard);
+    return mb_shard_new(z->comm, z->ex, z->flat, n * (int64_t)sizeof(float) >= z->o.behind_from,
+                        z->work, z->work_bytes, &z->shard);
 }
 
 mb_status mb_zero_new(const mb_mesh *mesh, mb_exec *ex, mb_flat *flat, const mb_optim_kind *kind,
@@ -750,15 +751,15 @@ int64_t mb_zero_step_bytes(const mb_zero *z, int64_t n_micro)
 {
     const mb_comm *world = z->mesh.world, *outer = z->mesh.dp_outer;
     const int size = z->comm->size, rank = z->comm->rank, right = (rank + 1) % size;
-    const int64_t el = z->flat->is_exact ? 8 : 4, n = z->flat->count;
+    const int64_t el = mb_dtype_bytes(z->flat->is_exact ? MB_DTYPE_I64 : z->comm->wire, 1);
+    const int64_t n = z->flat->count;
     const int64_t table = z->o.n_votes + n_micro * columns(&z->o);
     int64_t bytes = 0;
 
     if (world->size > 1)
-        bytes += mb_comm_mpi_all_reduce_bytes(world->rank, world->size, table, MB_DTYPE_F64);
+        bytes += mb_comm_mpi_all_reduce_bytes(world, table, MB_DTYPE_F64);
     if (outer->size > 1)
-        bytes += mb_comm_mpi_all_reduce_bytes(outer->rank, outer->size,
-                                              z->bounds[rank + 1] - z->bounds[rank],
+        bytes += mb_comm_mpi_all_reduce_bytes(outer, z->bounds[rank + 1] - z->bounds[rank],
                                               z->flat->is_exact ? MB_DTYPE_I64 : MB_DTYPE_F32);
     if (size == 1)
         return bytes;

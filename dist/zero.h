@@ -26,7 +26,7 @@
  * in grain order; metrics in micro-batch order.
  *
  * Bytes a rank sends in an applied step of n > 1 ranks, G grains, N = 4096 G elements, rank r owning
- * N(r) elements (mb_zero_step_bytes; e = 8 exact, 4 otherwise):
+ * N(r) elements (mb_zero_step_bytes; e = 8 exact, else 4, or 2 where sums travel as bfloat16):
  *
  *     (n-1) 8 (votes + M (3 + metrics))   flags, metrics (up to 64 KiB; see comm_mpi.h)
  *     e (N - N(rank))                     gradients to their owners; stages 2 and 3: in each of R rounds
@@ -36,7 +36,8 @@
  *
  * where R = ceil(M / n), and N counts real parameters only where units move one by one. With hybrid
  * sharding the first line and R are of all ranks, the others of the n that share parameters, and an
- * all_reduce of N(rank) sums over the copies comes to them: 2 e N(rank) (c-1)/c of c, in all.
+ * all_reduce of N(rank) sums over the copies comes to them: (e + max(e, 4)) N(rank) (c-1)/c of c, in
+ * all.
  *
  * Nothing is allocated after mb_zero_new. All functions but mb_zero_begin and the accessors are
  * collective; mb_zero_enter and mb_zero_micro only at stages 2 and 3.
@@ -59,6 +60,9 @@ typedef struct mb_zero_options {
     int n_votes;       /* per rank, summed over ranks with the flags; may be 0 */
     int64_t max_micro; /* most micro-batches of a global step */
     bool scale_loss;   /* f16: gradients are those of the loss times mb_zero_loss_scale */
+    /* Where collectives can run behind the computing, stages 1 and 2 let them from so many bytes of
+     * gradients on; fewer are moved at once, in fewer messages. */
+    int64_t behind_from;
 } mb_zero_options;
 
 typedef struct mb_zero_args {

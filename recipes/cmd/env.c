@@ -58,7 +58,11 @@ static mb_status print_all(const mb_launch *launch)
     print_machine(launch);
     MB_TRY(print_memory());
     line("gemm", mb_cpu_gemm_provider());
-    line("mpi", mpi ? mb_mpi_library() : "not started: there is no launcher such as mpirun");
+    snprintf(text, sizeof text, "%s, %s", mb_mpi_library(),
+             mb_mpi_may_queue()
+                 ? "collectives run behind the computing"
+                 : "which one thread alone may use: nothing runs behind the computing");
+    line("mpi", mpi ? text : "not started: there is no launcher such as mpirun");
     line("hdf5", mb_h5_library());
     line("ranks", launch->text);
     mb_device_probe(text, sizeof text);

@@ -142,6 +142,16 @@ static mb_status check_saving(const mb_recipe *r)
     return MB_OK;
 }
 
+static mb_status check_communication(const mb_recipe *r)
+{
+    REJECT_IF(r->reduction == MB_REDUCTION_EXACT && r->communication_data_type == MB_SENT_AS_BF16,
+              "communication_data_type",
+              "communication_data_type: bf16 rounds what reduction: exact (%s) adds as integers: "
+              "keep one",
+              mb_recipe_where(r, "reduction"));
+    return MB_OK;
+}
+
 mb_status mb_recipe_check_start(const mb_recipe *r)
 {
     REJECT_IF(r->overwrite_output_dir && r->resume_from_checkpoint != NULL, "overwrite_output_dir",
@@ -158,5 +168,6 @@ mb_status mb_recipe_check(const mb_recipe *r)
     MB_TRY(check_batch(r));
     MB_TRY(check_schedule(r));
     MB_TRY(check_evaluation(r));
+    MB_TRY(check_communication(r));
     return check_saving(r);
 }

@@ -20,6 +20,8 @@
 #include "recipes/export/adapter.h"
 #include "recipes/train/device.h"
 
+enum { BEHIND_FROM = 1 << 20 }; /* overlap_comm: auto; bytes of gradients */
+
 void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads,
                             mb_session_options *o)
 {
@@ -203,12 +205,18 @@ done:
 static mb_status open_mesh(mb_job *j)
 {
     const int64_t wanted = j->recipe->dp_shard_size;
+    const bool bf16 = j->recipe->communication_data_type == MB_SENT_AS_BF16;
     const mb_mesh_options o = {.shard_size = wanted > INT_MAX ? INT_MAX : (int)wanted,
-                               .timeout = j->recipe->comm_timeout};
+                               .timeout = j->recipe->comm_timeout,
+                               .queue = j->recipe->overlap_comm != MB_NO,
+                               .wire = bf16 ? MB_DTYPE_BF16 : MB_DTYPE_F32};
 
     MB_REQUIRE(wanted == MB_SHARD_ALL || j->recipe->zero_stage > 0, MB_EARG,
                "dp_shard_size %lld: zero_stage 0 shares nothing; use zero_stage 1, 2 or 3",
                (long long)wanted);
+    MB_REQUIRE(
+        !bf16 || mb_device_is_host(j->device), MB_ENOTSUP,
+        "communication_data_type: bf16 is for ranks on CPUs; GPUs send gradients as they are");
     if (j->like != NULL)
         return mb_mesh_on_paper(j->comm, j->device, j->launch->local_size, &o, &j->mesh);
     return mb_mesh_new(j->comm, j->device, &o, &j->mesh);
@@ -283,11 +291,14 @@ static mb_status open_optimizer(mb_job *j)
                                   .eps = r->adam_epsilon,
                                   .weight_decay = r->weight_decay,
                                   .seed = (uint64_t)r->seed};
-    const mb_zero_options o = {.stage = (int)r->zero_stage,
-                               .n_metrics = MB_METRICS_PER_MICRO,
-                               .n_votes = MB_VOTES,
-                               .max_micro = mb_sampler_max_micro(j->data->train),
-                               .scale_loss = j->dtype == MB_DTYPE_F16};
+    const mb_zero_options o = {
+        .stage = (int)r->zero_stage,
+        .n_metrics = MB_METRICS_PER_MICRO,
+        .n_votes = MB_VOTES,
+        .max_micro = mb_sampler_max_micro(j->data->train),
+        .scale_loss = j->dtype == MB_DTYPE_F16,
+        .behind_from =
+            mb_device_is_host(j->device) && r->overlap_comm == MB_AUTO ? BEHIND_FROM : 0};
 
     MB_TRY(mb_zero_new(j->mesh, &j->engine->ex, &j->engine->flat, mb_optim_find(r->optim), &hyper,
                        &o, &j->zero));

@@ -69,7 +69,7 @@ static void all_reduce_sums_floats_in_rank_order(void **state)
             assert_int_equal(c->bytes_sent - before, (c->size - 1) * n * 4);
         if (c->size > 1)
             assert_int_equal(c->bytes_sent - before,
-                             mb_comm_mpi_all_reduce_bytes(c->rank, c->size, n, MB_DTYPE_F32));
+                             mb_comm_mpi_all_reduce_bytes(c, n, MB_DTYPE_F32));
         free(x);
     }
 }

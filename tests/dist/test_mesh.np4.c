@@ -123,7 +123,7 @@ static void hybrid(mb_mesh *m, mb_device *device)
     OK(mb_comm_before(m->dp_inner, MB_STREAM_COMPUTE));
     OK(mb_comm_wait(m->dp_inner, MB_STREAM_COMPUTE));
     assert_int_equal(m->dp_outer->bytes_sent - outside,
-                     mb_comm_mpi_all_reduce_bytes(m->dp_outer->rank, 2, own, MB_DTYPE_I64));
+                     mb_comm_mpi_all_reduce_bytes(m->dp_outer, own, MB_DTYPE_I64));
     assert_int_equal(m->dp_inner->bytes_sent - inside, 8 * (N - own) + 8 * own);
     if (device != NULL) {
         OK(mb_device_read(device, x, &t));
