@@ -502,7 +502,7 @@ static int pretended_node(void)
         s = strchr(s, ',');
         s = s != NULL ? s + 1 : NULL;
     }
-    return s != NULL ? atoi(s) : 0;
+    return s != NULL ? (int)strtol(s, NULL, 10) : 0;
 }
 
 /* The ranks of `comm` on this one's node, in their order. */

@@ -11,7 +11,7 @@
  * by their lowest rank. Inside one node, and with one rank per node, that is the plain rank order.
  *
  * Float32 sums may travel as bfloat16 (mb_comm.wire): a contribution x is rounded on its way to who
- * adds it, so a sum over R ranks is wrong by at most 2^-9 times the sum of all |x| but the owner's,
+ * adds it, so a sum over R ranks is wrong by at most 2^-8 times the sum of all |x| but the owner's,
  * and, over several nodes, by as much again of what each other node sums to; beside float32 rounding.
  *
  * Bytes counted in mb_comm.bytes_sent for n ranks, T bytes in all, P(r) bytes in rank r's range, as

@@ -19,7 +19,7 @@ kills=8
 [ "$long" = 1 ] && kills=20
 save_steps=4
 ranks_of=(2 1 3 2 4 1 3)
-common=(model_name_or_path="$MB_TEST_DATA/reference/llama" "datasets=[$rows]" add_eos=true
+common=(model_name_or_path="$MB_TEST_DATA/reference/llama" "datasets=[$rows]" add_eos=true overlap_comm=true
     max_length=120 reduction=exact finetuning_type=lora lora_r=4 lora_dropout=0.5 learning_rate=1e-3
     logging_steps=1 report_to=jsonl resume_from_checkpoint=auto)
 

@@ -147,6 +147,7 @@ if command -v mpirun >/dev/null; then
     [ "$($run "$m" config lr=1 2>/dev/null | grep -c learning_rate)" = 1 ] || fail 'config on two ranks'
     [ "$($run "$m" config lr=x 2>&1 | grep -c '^mbuyu: ')" = 1 ] || fail 'a failure on two ranks'
     [ "$($run "$m" env 2>/dev/null | grep -c '^compiler')" = 1 ] || fail 'env on two ranks'
+    $run "$m" env 2>/dev/null | grep -q '^mpi .*collectives run behind the computing' || fail 'MPI of several threads'
     [ "$($run "$m" env now 2>&1 | grep -c '^mbuyu: ')" = 1 ] || fail 'a failure of a ranks verb'
     $run "$m" env now >/dev/null 2>&1
     [ $? -eq 2 ] || fail 'exit code under mpirun'

@@ -145,6 +145,135 @@ static void reduce_scatter_of_integers_is_exact(void **state)
     free(work);
 }
 
+/* ---- nodes and types on the wire: the same, written down once more -------------------------- */
+
+static float rounded(float x, mb_dtype wire)
+{
+    return wire == MB_DTYPE_BF16 ? mb_bf16_to_f32(mb_f32_to_bf16(x)) : x;
+}
+
+/* The sum for `owner`, when rank r is on node[r]: inside nodes by their members, who give what they
+ * have to the one of them at the owner's place; then node by node. Sets *sum_abs for the error bound. */
+static float sum_by_nodes(int size, const int *node, int owner, int64_t i, mb_dtype wire,
+                          double *sum_abs)
+{
+    float total = 0;
+    int place = 0, counted = 0;
+
+    *sum_abs = 0;
+    for (int r = 0; r < owner; r++)
+        place += node[r] == node[owner];
+    for (int leader = 0; leader < size; leader++) {
+        int mates[64], n = 0;
+        float sum = 0;
+        for (int r = 0; r < size; r++)
+            if (node[r] == node[leader])
+                mates[n++] = r;
+        if (mates[0] != leader)
+            continue;
+        for (int k = 0; k < n; k++) {
+            float x = value_of(mates[k], i);
+            *sum_abs += fabs(x);
+            if (mates[k] != mates[place % n])
+                x = rounded(x, wire);
+            sum = k == 0 ? x : sum + x;
+        }
+        if (node[leader] != node[owner]) {
+            *sum_abs += fabs(sum);
+            sum = rounded(sum, wire);
+        }
+        total = counted++ == 0 ? sum : total + sum;
+    }
+    return total;
+}
+
+static void reduce_scatter_sums_inside_nodes_first(void **state)
+{
+    const struct {
+        const char *text;
+        int node[4];
+    } layouts[] = {{"0,0,0,0", {0, 0, 0, 0}}, {"0,0,1,1", {0, 0, 1, 1}}, {"0,1,0,1", {0, 1, 0, 1}},
+                   {"0,1,1,1", {0, 1, 1, 1}}, {"3,2,2,0", {3, 2, 2, 0}}, {"0,1,2,3", {0, 1, 2, 3}}};
+    const int64_t n = 20011;
+    float *x = malloc(n * sizeof *x);
+    int64_t at[65], *whole = malloc(n * sizeof *whole);
+
+    for (size_t k = 0; k < 2 * sizeof layouts / sizeof *layouts; k++) {
+        const int *node = layouts[k / 2].node;
+        const mb_dtype wire = k % 2 == 0 ? MB_DTYPE_F32 : MB_DTYPE_BF16;
+        const size_t work_bytes = 4096 << k % 3 * 4;
+        void *work = malloc(work_bytes);
+        mb_comm *c = NULL;
+        setenv("MBUYU_TEST_NODES", layouts[k / 2].text, 1);
+        OK(mb_comm_mpi_split(launch.world, 0, launch.rank, &c));
+        unsetenv("MBUYU_TEST_NODES");
+        if (c->size > 1)
+            c->wire = wire;
+        const int me = c->rank;
+        uneven(c->size, n, at);
+        for (int64_t i = 0; i < n; i++)
+            x[i] = value_of(me, i);
+        int64_t before = c->bytes_sent;
+        OK(c->ops->reduce_scatter(c, x, at, MB_DTYPE_F32, work, work_bytes));
+        for (int64_t i = at[me]; i < at[me + 1] && c->size > 1; i++) {
+            double sum_abs;
+            const float want = sum_by_nodes(c->size, node, me, i, wire, &sum_abs);
+            assert_memory_equal(&x[i], &want, sizeof want);
+            assert_true(fabs((double)sum_of(c->size, i) - want) <=
+                        (wire == MB_DTYPE_BF16 ? (0x1p-8 + 0x1p-20) : 0x1p-22) * sum_abs);
+        }
+        assert_int_equal(c->bytes_sent - before,
+                         c->size == 1 ? 0 : mb_dtype_bytes(wire, 1) * (n - (at[me + 1] - at[me])));
+        for (int64_t i = 0; i < n; i++)
+            whole[i] = integer_of(me, i);
+        before = c->bytes_sent;
+        OK(c->ops->reduce_scatter(c, whole, at, MB_DTYPE_I64, work, work_bytes));
+        for (int64_t i = at[me]; i < at[me + 1]; i++) {
+            int64_t want = 0;
+            for (int r = 0; r < c->size; r++)
+                want += integer_of(r, i);
+            assert_int_equal(whole[i], want);
+        }
+        assert_int_equal(c->bytes_sent - before,
+                         c->size == 1 ? 0 : 8 * (n - (at[me + 1] - at[me])));
+        if (c != mb_comm_self())
+            mb_comm_free(c);
+        free(work);
+    }
+    free(x);
+    free(whole);
+}
+
+/* All ranks end with the same numbers, whatever they travelled as. */
+static void a_large_all_reduce_may_travel_as_bf16(void **state)
+{
+    const int64_t n = 100003;
+    float *x = malloc(n * sizeof *x), *first = malloc(n * sizeof *x);
+    mb_comm *c = NULL;
+
+    OK(mb_comm_mpi_split(launch.world, 0, launch.rank, &c));
+    for (int64_t i = 0; i < n; i++)
+        x[i] = value_of(c->rank, i);
+    if (c->size > 1)
+        c->wire = MB_DTYPE_BF16;
+    const int64_t before = c->bytes_sent;
+    OK(c->ops->all_reduce(c, x, n, MB_DTYPE_F32, MB_SUM));
+    if (c->size > 1)
+        assert_int_equal(c->bytes_sent - before, mb_comm_mpi_all_reduce_bytes(c, n, MB_DTYPE_F32));
+    memcpy(first, x, n * sizeof *x);
+    OK(c->ops->broadcast(c, first, n * sizeof *x, 0));
+    assert_memory_equal(x, first, n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) {
+        double sum_abs = 0;
+        for (int r = 0; r < c->size; r++)
+            sum_abs += fabs(value_of(r, i));
+        assert_true(fabs((double)sum_of(c->size, i) - x[i]) <= (0x1p-8 + 0x1p-20) * sum_abs);
+    }
+    mb_comm_free(c);
+    free(x);
+    free(first);
+}
+
 static void all_gather_brings_every_range_to_all(void **state)
 {
     mb_comm *c = launch.world;
@@ -254,6 +383,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(all_reduce_takes_extremes_and_keeps_nan),
         cmocka_unit_test(reduce_scatter_is_ordered_and_counts_its_bytes),
         cmocka_unit_test(reduce_scatter_of_integers_is_exact),
+        cmocka_unit_test(reduce_scatter_sums_inside_nodes_first),
+        cmocka_unit_test(a_large_all_reduce_may_travel_as_bf16),
         cmocka_unit_test(all_gather_brings_every_range_to_all),
         cmocka_unit_test(messages_and_broadcasts_arrive),
         cmocka_unit_test(agreement_spreads_the_first_failure),

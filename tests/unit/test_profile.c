@@ -447,12 +447,20 @@ static mb_status fake_group(mb_comm *c)
     return MB_OK;
 }
 
+/* What was queued has been sent. */
+static mb_status fake_before(mb_comm *c, mb_stream stream)
+{
+    c->bytes_sent += 100;
+    return MB_OK;
+}
+
 static const mb_comm_ops fake_ops = {.name = "fake",
                                      .all_reduce = fake_all_reduce,
                                      .broadcast = fake_broadcast,
                                      .barrier = fake_barrier,
                                      .group_begin = fake_group,
-                                     .group_end = fake_group};
+                                     .group_end = fake_group,
+                                     .before = fake_before};
 
 static void collectives_are_noted(void **state)
 {
@@ -475,6 +483,7 @@ static void collectives_are_noted(void **state)
     assert_int_equal(c.ops->all_reduce(&c, x, 1, MB_DTYPE_F32, MB_SUM), MB_OK);
     assert_int_equal(c.ops->all_reduce(&c, x, 2, MB_DTYPE_F32, MB_SUM), MB_OK);
     assert_int_equal(mb_comm_group_end(&c), MB_OK);
+    assert_int_equal(mb_comm_before(&c, MB_STREAM_COMPUTE), MB_OK);
     step_end();
     r = row_of(MB_OPERATION_all_reduce);
     assert_int_equal(r->calls, 2);
@@ -484,6 +493,8 @@ static void collectives_are_noted(void **state)
     assert_null(row_of(MB_OPERATION_barrier));
     assert_int_equal(row_of(MB_OPERATION_group)->calls, 1);
     assert_true(row_of(MB_OPERATION_group)->bytes == 3 * 12);
+    assert_int_equal(row_of(MB_OPERATION_wait)->calls, 1);
+    assert_true(row_of(MB_OPERATION_wait)->bytes == 100);
     mb_profile_free(profile);
     profile = NULL;
     assert_ptr_equal(c.ops, &fake_ops);
