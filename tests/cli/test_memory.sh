@@ -30,18 +30,22 @@ cp "$MB_TEST_DATA"/reference/bert-cls/tokenizer*.json classifier/
 "$helpers/make_model" classifier || fail 'no classifier'
 rows_of_classes classes.jsonl
 
-# watch PID: the most anonymous and shared memory it ever had, in bytes
+# watch PID: the most anonymous and shared memory it ever had, in bytes. What stood between two looks is
+# seen in VmHWM, less the most that files ever had of it.
 watch() {
-    local key value anon shared most=0
+    local key value anon shared hwm=0 file=0 most=0
     while [ -d "/proc/$1" ]; do
         anon=0 shared=0
         while read -r key value _; do
             case $key in
+            VmHWM:) hwm=$value ;;
             RssAnon:) anon=$value ;;
+            RssFile:) [ "$value" -gt "$file" ] && file=$value ;;
             RssShmem:) shared=$value ;;
             esac
         done <"/proc/$1/status"
         [ $((anon + shared)) -gt "$most" ] && most=$((anon + shared))
+        [ $((hwm - file)) -gt "$most" ] && most=$((hwm - file))
         sleep 0.004
     done 2>/dev/null
     echo $((most * 1024))
