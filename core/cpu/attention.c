@@ -17,11 +17,12 @@
 #include <string.h>
 
 #include "core/cpu/attention_tile.h"
+#include "core/cpu/pairs.h"
 #include "core/cpu/strip.h"
 #include "core/cpu/vec16.h"
 #include "core/cpu/vecmath.h"
 
-enum { Q = MB_ATT_Q, K = MB_ATT_K, FEW_QUERIES = 8, MOST_ITEMS = 8 };
+enum { Q = MB_ATT_Q, K = MB_ATT_K, FEW_QUERIES = 8, MOST_ITEMS = 8, SLACK = 8 };
 
 typedef struct job {
     const mb_attention *at;
@@ -69,64 +70,90 @@ MB_INLINE float larger(float a, float b)
     return a > b ? a : b;
 }
 
-/* Maximum of K scores that does not heed NaN; loops of fixed length, so that they become vectors. */
-MB_INLINE float row_max(const float *s)
+/* Sixteen scores times `factor`, the largest of each lane of a row; loops of fixed length, so that
+ * they become vectors. NaN is not heeded. */
+MB_INLINE void largest_by_lane(float *restrict top, const float *restrict s, float factor)
 {
-    float x[16];
-
     for (int j = 0; j < 16; j++)
-        x[j] = larger(larger(s[j], s[j + 16]), larger(s[j + 32], s[j + 48]));
-    for (int j = 0; j < 8; j++)
-        x[j] = larger(x[j], x[j + 8]);
-    for (int j = 0; j < 4; j++)
-        x[j] = larger(x[j], x[j + 4]);
-    return larger(larger(x[0], x[2]), larger(x[1], x[3]));
+        top[j] = larger(larger(s[j] * factor, s[j + 16] * factor),
+                        larger(s[j + 32] * factor, s[j + 48] * factor));
 }
 
-/* Row of products -> probabilities not yet divided by their sum. Only [lo, hi) is visible. */
-MB_INLINE float softmax_row(float *restrict s, int lo, int hi, mb_att_scores by, float *m,
-                            float *restrict l)
+/* Scores capped, and what a query does not see at minus infinity once it is multiplied by `factor`. */
+MB_INLINE void cap_and_hide(float *restrict s, mb_span seen, mb_att_scores by, float factor)
 {
-    float top, base, rescale;
-
-    for (int j = 0; j < K; j++)
-        s[j] *= by.in;
     if (by.capped)
         for (int j = 0; j < K; j++)
-            s[j] = by.out * mb_tanhf(s[j]);
-    if (lo > 0 || hi < K)
+            s[j] = by.out * mb_tanhf(s[j] * by.in);
+    if (seen.lo > 0 || seen.hi < K) {
+        const int lo = (int)seen.lo, hi = (int)seen.hi;
+        const float hidden = -INFINITY / factor;
+
         for (int j = 0; j < K; j++)
-            s[j] = (j >= lo) & (j < hi) ? s[j] : -INFINITY;
-    top = row_max(s);
-    top = top > *m ? top : *m;
-    if (top == -INFINITY && hi <= lo) {
-        memset(s, 0, K * sizeof *s);
-        return 1.0f;
+            s[j] = (j >= lo) & (j < hi) ? s[j] : hidden;
     }
-    base = top == -INFINITY ? 0.0f : top; /* keys seen, but all scores are -inf or NaN */
-    for (int j = 0; j < K; j++)
-        s[j] = mb_att_exp2(s[j] - base);
-    rescale = mb_att_exp2(*m - base);
-    MB_STORE16(l, MB_LOAD16(l) * rescale + ((MB_LOAD16(s) + MB_LOAD16(s + 16)) +
-                                            (MB_LOAD16(s + 32) + MB_LOAD16(s + 48))));
-    *m = top;
-    return rescale;
 }
 
+/* Of sixteen rows: m, from their largest scores by lane; what is subtracted from scores, and what
+ * was summed before is multiplied by. m grows only when scores exceed it by SLACK: P stays below
+ * 2^SLACK, and sums are seldom scaled. */
+MB_INLINE bool raise_maxima(float *restrict m, float *restrict base, float *restrict rescale,
+                            const float *tops)
+{
+    float turned[16 * 16];
+    int changed = 0;
+
+    mb_transpose16((uint32_t *)turned, 16, tops, 16 * sizeof *tops);
+    for (int n = 8; n > 0; n /= 2)
+        for (int j = 0; j < n * 16; j++)
+            turned[j] = larger(turned[j], turned[j + n * 16]);
+    for (int i = 0; i < 16; i++) {
+        const float top = turned[i] > m[i] + SLACK ? turned[i] : m[i];
+
+        base[i] = top == -INFINITY ? 0.0f : top; /* nothing seen, or all is -inf or NaN */
+        rescale[i] = mb_att_exp2(m[i] - base[i]);
+        changed |= m[i] != top;
+        m[i] = top;
+    }
+    return changed != 0;
+}
+
+/* Rows of products -> probabilities not yet divided by their sums. */
 MB_CPU_CLONES
-static void softmax_block(const job *jb, const unit *u, item *it, int64_t k0)
+static void softmax_block(const job *jb, const unit *u, item *it, const mb_att_pair *p)
 {
     const int64_t offset = (int64_t)jb->at->k_len[u->s] - jb->at->q_len[u->s];
     const int64_t width = jb->form.width;
+    const bool all = mb_att_all_seen(jb->at, p);
+    const float factor = jb->scores.capped ? 1.0f : jb->scores.in;
+    float tops[16 * 16], base[16], rescale[16];
 
-    for (int64_t i = 0; i < it->rows; i++) {
-        const mb_span keys = mb_att_within(mb_att_keys(jb->at, u->s, offset + it->from + i), k0, K);
-        const float rescale = softmax_row(u->scores + i * K, (int)keys.lo, (int)keys.hi, jb->scores,
-                                          &it->m[i], it->l + i * MB_LANES);
+    for (int64_t from = 0; from < it->rows; from += 16) {
+        const int64_t n = it->rows - from < 16 ? it->rows - from : 16;
+        float *rows = u->scores + from * K;
 
-        if (rescale != 1.0f)
+        for (int64_t i = 0; i < n; i++) {
+            const mb_span keys =
+                all ? (mb_span){0, p->k_rows}
+                    : mb_att_within(mb_att_keys(jb->at, u->s, offset + it->from + from + i), p->k0,
+                                    K);
+
+            cap_and_hide(rows + i * K, keys, jb->scores, factor);
+            largest_by_lane(tops + i * 16, rows + i * K, factor);
+        }
+        const bool changed = raise_maxima(it->m + from, base, rescale, tops);
+
+        for (int64_t i = 0; i < n; i++) {
+            float *s = rows + i * K, *l = it->l + (from + i) * MB_LANES;
+
+            for (int j = 0; j < K; j++)
+                s[j] = mb_att_exp2(s[j] * factor - base[i]);
+            MB_STORE16(l, MB_LOAD16(l) * rescale[i] + ((MB_LOAD16(s) + MB_LOAD16(s + 16)) +
+                                                       (MB_LOAD16(s + 32) + MB_LOAD16(s + 48))));
+        }
+        for (int64_t i = 0; i < n && changed; i++)
             for (int64_t d = 0; d < width; d++)
-                it->o[i * width + d] *= rescale;
+                it->o[(from + i) * width + d] *= rescale[i];
     }
 }
 
@@ -185,7 +212,7 @@ static void meet(const job *jb, const unit *u, item *it, int64_t k0, int64_t n)
     const mb_att_pair pair = {.s = u->s, .q0 = it->from, .q_rows = it->rows, .k0 = k0, .k_rows = n};
 
     mb_att_over_head(f, jb->at, &pair, u->scores, it->q, u->k);
-    softmax_block(jb, u, it, k0);
+    softmax_block(jb, u, it, &pair);
     if (jb->at->dropout > 0.0f)
         drop(jb, u, it, k0);
     memset(u->scores + it->rows * K, 0,
@@ -302,10 +329,12 @@ static void one_query(const job *jb, const unit *u, item *it)
     for (int64_t j = it->blocks.lo; j < it->blocks.hi; j++) {
         const int64_t left = at->k_len[u->s] - j * K, n = left < K ? left : K;
         const int64_t row = at->k_start[u->s] + j * K;
+        const mb_att_pair pair = {
+            .s = u->s, .q0 = it->from, .q_rows = it->rows, .k0 = j * K, .k_rows = n};
 
         memset(u->scores, 0, K * sizeof(float));
         score_keys(u->scores, q, place(jb->k, row, u->kv * hd), bf16, ldk, n, hd);
-        softmax_block(jb, u, it, j * K);
+        softmax_block(jb, u, it, &pair);
         if (at->dropout > 0.0f)
             drop(jb, u, it, j * K);
         add_values(it->o, u->scores, place(jb->v, row, u->kv * hd), bf16, ldv, n, hd);

@@ -76,16 +76,16 @@ static void add_row(float *restrict to, const float *restrict from, int64_t n)
 void mb_att_store(mb_tensor *t, int64_t row, int64_t col, const float *from, int64_t ld,
                   int64_t rows, int64_t n, bool acc)
 {
-    float strip[MB_ATT_MAX_HEAD];
+    mb_strip strip;
 
     for (int64_t i = 0; i < rows; i++, from += ld) {
         float *to = mb_strip_open(strip, t, row + i, col, n, acc);
 
         if (acc)
             add_row(to, from, n);
-        else
+        else if (t->dtype == MB_DTYPE_F32)
             memcpy(to, from, (size_t)n * sizeof *to);
-        mb_strip_close(to, t, row + i, col, n);
+        mb_strip_close(acc ? to : from, t, row + i, col, n);
     }
 }
 

@@ -254,7 +254,7 @@ void mb_att_product(const mb_att_form *f, float *c, int64_t ldc, mb_att_left a, 
 
 /* ---- pairs of blocks ------------------------------------------------------------------------ */
 
-static bool all_seen(const mb_attention *at, const mb_att_pair *p)
+bool mb_att_all_seen(const mb_attention *at, const mb_att_pair *p)
 {
     const int64_t first = (int64_t)at->k_len[p->s] - at->q_len[p->s] + p->q0;
 
@@ -289,7 +289,7 @@ static group key_group(const mb_attention *at, const mb_att_pair *p, int64_t fro
 void mb_att_over_head(const mb_att_form *f, const mb_attention *at, const mb_att_pair *p, float *c,
                       const uint32_t *left, const uint32_t *across)
 {
-    const int64_t step = all_seen(at, p) ? Q : 16; /* columns go by 16 as well */
+    const int64_t step = mb_att_all_seen(at, p) ? Q : 16; /* columns go by 16 as well */
 
     for (int64_t i = 0; i < p->q_rows; i += step) {
         const group g = query_group(at, p, i, step);
@@ -315,7 +315,7 @@ static void add_group(const mb_att_form *f, float *c, mb_att_left a, const uint3
 void mb_att_add_over_keys(const mb_att_form *f, const mb_attention *at, const mb_att_pair *p,
                           float *c, mb_att_left a, const uint32_t *down)
 {
-    const int64_t step = all_seen(at, p) ? Q : ROWS;
+    const int64_t step = mb_att_all_seen(at, p) ? Q : ROWS;
 
     for (int64_t i = 0; i < p->q_rows; i += step)
         add_group(f, c, a, down, query_group(at, p, i, step));
@@ -324,7 +324,7 @@ void mb_att_add_over_keys(const mb_att_form *f, const mb_attention *at, const mb
 void mb_att_add_over_queries(const mb_att_form *f, const mb_attention *at, const mb_att_pair *p,
                              float *c, mb_att_left a, const uint32_t *down)
 {
-    const int64_t step = all_seen(at, p) ? K : ROWS;
+    const int64_t step = mb_att_all_seen(at, p) ? K : ROWS;
 
     for (int64_t i = 0; i < p->k_rows; i += step)
         add_group(f, c, a, down, key_group(at, p, i, step));

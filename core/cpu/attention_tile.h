@@ -72,6 +72,9 @@ typedef struct mb_att_pair {
     int64_t s, q0, q_rows, k0, k_rows;
 } mb_att_pair;
 
+/* Whether each query sees all keys of the block. */
+bool mb_att_all_seen(const mb_attention *at, const mb_att_pair *p);
+
 /* c(64, 64) = left across: a row per query, a column per key. */
 void mb_att_over_head(const mb_att_form *f, const mb_attention *at, const mb_att_pair *p, float *c,
                       const uint32_t *left, const uint32_t *across);
@@ -107,11 +110,10 @@ float mb_att_dot(const float *a, const float *b, int64_t n);
  * fit of 2^x on [-1/2, 1/2] with value 1 at 0. */
 MB_INLINE float mb_att_exp2(float x)
 {
-    const float magic = 0x1.8p23f;
+    const float magic = 0x1.8p23f + 127.0f; /* leaves n + 127 in the low bits */
     const float c = x < -127.0f ? -127.0f : x;
     const float shifted = c + magic;
     const float f = c - (shifted - magic);
-    const uint32_t n = mb_bits_of_float(shifted) - mb_bits_of_float(magic);
     float p = 1.3264727e-03f;
 
     p = p * f + 9.671513e-03f;
@@ -119,7 +121,7 @@ MB_INLINE float mb_att_exp2(float x)
     p = p * f + 2.4022242e-01f;
     p = p * f + 6.93147e-01f;
     p = p * f + 1.0f;
-    return p * mb_float_of_bits((n + 127u) << 23);
+    return p * mb_float_of_bits(mb_bits_of_float(shifted) << 23);
 }
 
 #endif
