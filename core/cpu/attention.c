@@ -3,7 +3,8 @@
  *     S = cap(scale Q K^T), P = softmax(S + mask), O = dropout(P) V
  *
  * as in FlashAttention (Dao et al. 2022): a block of queries meets its keys block by block, with a
- * running row maximum m and sum l; when m grows, what was summed before is scaled by 2^(m - m').
+ * running row maximum m and sum l; when m grows, what was summed before is scaled by 2^(m - m'). It
+ * grows only where scores exceed it by far, so that most blocks scale nothing.
  * Scores are in units of log 2, so that exponentials are of base 2. lse = log(2) m + log l is kept
  * for the backward.
  *
@@ -126,7 +127,7 @@ static void softmax_block(const job *jb, const unit *u, item *it, const mb_att_p
     const int64_t width = jb->form.width;
     const bool all = mb_att_all_seen(jb->at, p);
     const float factor = jb->scores.capped ? 1.0f : jb->scores.in;
-    float tops[16 * 16], base[16], rescale[16];
+    float tops[16 * 16] = {0}, base[16], rescale[16];
 
     for (int64_t from = 0; from < it->rows; from += 16) {
         const int64_t n = it->rows - from < 16 ? it->rows - from : 16;
@@ -180,10 +181,9 @@ static int64_t padded(int64_t rows)
 
 static void start(const job *jb, item *it)
 {
-    for (int64_t i = 0; i < it->rows; i++) {
+    for (int64_t i = 0; i < Q; i++)
         it->m[i] = -INFINITY;
-        memset(it->l + i * MB_LANES, 0, MB_LANES * sizeof *it->l);
-    }
+    memset(it->l, 0, (size_t)(it->rows * MB_LANES) * sizeof *it->l);
     memset(it->o, 0, (size_t)(padded(it->rows) * jb->form.width) * sizeof(float));
 }
 
@@ -221,6 +221,12 @@ static void meet(const job *jb, const unit *u, item *it, int64_t k0, int64_t n)
                          u->v);
 }
 
+/* Asks for the rows of an item while another is at work. */
+static void fetch(const mb_tensor *t, const mb_attention *at, const unit *u, const item *it)
+{
+    mb_att_fetch(t, at->q_start[u->s] + it->from, it->head * at->head_dim, it->rows, at->head_dim);
+}
+
 static void many_queries(const job *jb, unit *u)
 {
     const mb_attention *at = jb->at;
@@ -229,11 +235,9 @@ static void many_queries(const job *jb, unit *u)
     const mb_att_packed k = {.left = f->pairs ? NULL : u->left, .across = u->k}, v = {.down = u->v};
 
     for (int64_t i = 0; i < u->n; i++) {
-        item *it = &u->item[i];
-        const mb_att_packed q = {.left = it->q};
+        const item *it = &u->item[i];
 
-        start(jb, it);
-        mb_att_pack(f, &q, jb->q, at->q_start[u->s] + it->from, it->head * f->hd, it->rows);
+        start(jb, &u->item[i]);
         blocks.lo = it->blocks.lo < blocks.lo ? it->blocks.lo : blocks.lo;
         blocks.hi = it->blocks.hi > blocks.hi ? it->blocks.hi : blocks.hi;
     }
@@ -243,9 +247,22 @@ static void many_queries(const job *jb, unit *u)
 
         mb_att_pack(f, &k, jb->k, row, u->kv * f->hd, n);
         mb_att_pack(f, &v, jb->v, row, u->kv * f->hd, n);
-        for (int64_t i = 0; i < u->n; i++)
-            if (j >= u->item[i].blocks.lo && j < u->item[i].blocks.hi)
-                meet(jb, u, &u->item[i], j * K, n);
+        for (int64_t i = 0; i < u->n; i++) {
+            item *it = &u->item[i];
+
+            if (j < it->blocks.lo || j >= it->blocks.hi)
+                continue;
+            if (j == it->blocks.lo) {
+                const mb_att_packed q = {.left = it->q};
+
+                mb_att_pack(f, &q, jb->q, at->q_start[u->s] + it->from, it->head * f->hd, it->rows);
+                if (i + 1 < u->n)
+                    fetch(jb->q, at, u, it + 1);
+            }
+            if (j + 1 == it->blocks.hi)
+                fetch(jb->o, at, u, it);
+            meet(jb, u, it, j * K, n);
+        }
     }
     for (int64_t i = 0; i < u->n; i++)
         finish(jb, u, &u->item[i]);

@@ -133,7 +133,7 @@ static void load_queries(const job *jb, buffers *b, const mb_att_pair *p, int64_
     const mb_att_form *f = &jb->form;
     const int64_t row = jb->at->q_start[p->s] + p->q0, col = head * f->hd;
     const float *lse = mb_row(jb->lse, head) + row;
-    float os[MB_ATT_MAX_HEAD], ds[MB_ATT_MAX_HEAD];
+    mb_strip os, ds;
 
     mb_att_fetch(jb->o, row, col, p->q_rows, f->hd);
     mb_att_pack(f, &b->q, jb->q, row, col, p->q_rows);
@@ -267,6 +267,24 @@ static void set_queries(const job *jb, mb_att_pair *p, int64_t block)
     p->q_rows = least(Q, jb->at->q_len[p->s] - p->q0);
 }
 
+/* The part of the next query block that is asked for while this one meets the i-th of n key blocks. */
+static void fetch_next(const job *jb, const mb_att_pair *p, int64_t head, int64_t i, int64_t n)
+{
+    const int64_t hd = jb->form.hd, len = jb->at->q_len[p->s];
+    const bool last = p->q0 + Q >= len;
+    const int64_t q0 = last ? 0 : p->q0 + Q, rows = least(Q, len - q0);
+    const int64_t from = rows * i / n, to = rows * (i + 1) / n;
+    const int64_t row = jb->at->q_start[p->s] + q0 + from, col = (head + last) * hd;
+
+    if (head + last == jb->at->heads)
+        return;
+    mb_att_fetch(jb->q, row, col, to - from, hd);
+    mb_att_fetch(jb->d_o, row, col, to - from, hd);
+    mb_att_fetch(jb->o, row, col, to - from, hd);
+    if (jb->dq != NULL)
+        mb_att_fetch(jb->dq, row, col, to - from, hd);
+}
+
 /* Query block p->q0 of a head: dQ, and what its pairs add to dK and dV if `whole`. Otherwise keys
  * are packed one by one. */
 static void run_query_block(const job *jb, buffers *b, mb_att_pair *p, int64_t head, bool whole)
@@ -282,6 +300,7 @@ static void run_query_block(const job *jb, buffers *b, mb_att_pair *p, int64_t h
         set_keys(jb, p, j);
         if (!whole)
             load_keys(jb, b, p, head / (at->heads / at->kv_heads), &k, true);
+        fetch_next(jb, p, head, j - blocks.lo, blocks.hi - blocks.lo);
         run_pair(jb, b, p, head, &k);
         if (whole)
             add_to_keys(jb, b, p, &k);

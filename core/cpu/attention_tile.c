@@ -52,7 +52,7 @@ void mb_att_fetch(const mb_tensor *t, int64_t row, int64_t col, int64_t rows, in
             (const char *)t->data + mb_dtype_bytes(t->dtype, (row + i) * mb_row_stride(t) + col);
 
         for (int64_t j = 0; j < bytes; j += 64)
-            __builtin_prefetch(at + j);
+            __builtin_prefetch(at + j, 0, 2);
     }
 }
 

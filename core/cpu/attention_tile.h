@@ -47,7 +47,7 @@ typedef struct mb_att_packed {
 void mb_att_pack(const mb_att_form *f, const mb_att_packed *to, const mb_tensor *t, int64_t row,
                  int64_t col, int64_t rows);
 
-/* Asks for these rows ahead of their use. */
+/* Asks for these rows, for the second-level cache, ahead of their use. */
 void mb_att_fetch(const mb_tensor *t, int64_t row, int64_t col, int64_t rows, int64_t n);
 
 /* A: word (i, l) at at[i * row + l * step]. */
