@@ -19,12 +19,13 @@
 #include "core/cpu/strip.h"
 
 enum {
-    K_BLOCK = 2048,           /* a panel of 256 KiB */
-    WANTED_UNITS = 8,         /* per thread, so that all end together */
-    MOST_RANK = 512,          /* of an adapter */
-    LEAST_ROWS = 96,          /* of a unit: what packing its panel is spread over */
-    STRIP_ROWS = 384,         /* most of a unit whose sums wait between blocks of k */
-    PACKED_ELEMENTS = 8 << 20 /* most of A that is packed at once */
+    K_BLOCK = 2048,            /* a panel of 256 KiB */
+    WANTED_UNITS = 8,          /* per thread, so that all end together */
+    MOST_RANK = 512,           /* of an adapter */
+    LEAST_ROWS = 96,           /* of a unit: what packing its panel is spread over */
+    STRIP_ROWS = 384,          /* most of a unit whose sums wait between blocks of k */
+    PACKED_ELEMENTS = 1 << 19, /* of A packed at once, per thread: they stay in its cache */
+    PACKING_THREADS = 16       /* most that this grows with */
 };
 
 typedef struct product {
@@ -66,11 +67,12 @@ static int64_t round_up(int64_t a, int64_t b)
 static void cut(product *p, int threads)
 {
     const int64_t panels = ceil_div(p->n, MB_PAIR_COLS), block = least(p->pairs, K_BLOCK / 2);
+    const int64_t packed = least(threads, PACKING_THREADS) * PACKED_ELEMENTS;
     int64_t rows;
 
     p->block_rows = p->m;
     if (p->packs_a)
-        p->block_rows = least(p->m, round_up(PACKED_ELEMENTS / (2 * p->pairs) + 1, MB_PAIR_GROUP));
+        p->block_rows = least(p->m, round_up(packed / (2 * p->pairs) + 1, MB_PAIR_GROUP));
     rows = ceil_div(p->block_rows, ceil_div(WANTED_UNITS * threads, panels));
     rows = rows < LEAST_ROWS ? LEAST_ROWS : rows;
     if (p->pairs > block && rows > STRIP_ROWS)
