@@ -10,8 +10,8 @@
 
 #include "core/tensor.h"
 
-/* Rows come in multiples of this. Matrix products would pad them to it anyway (core/cpu/gemm.h). */
-enum { MB_ROW_PAD = 48 };
+/* Rows come in multiples of this: what tensor cores take at a time, and few beyond what is there. */
+enum { MB_ROW_PAD = 16 };
 
 /* Keys and values of earlier tokens, for generation. Sequence s owns rows [s*capacity,
  * (s+1)*capacity) of every layer's tensors; k_start, k_len of the batch point into them. */

@@ -23,7 +23,7 @@ typedef struct mb_linear_args {
  * are never whole. Otherwise only log-probabilities. Arrays as in mb_batch, `capacity` long. */
 typedef struct mb_head_args {
     mb_var *w, *bias;    /* W(V,D); bias(V) or NULL */
-    int64_t n, capacity; /* a multiple of 48, at least 48 */
+    int64_t n, capacity; /* a multiple of MB_ROW_PAD, not 0 */
     const int32_t *row, *label;
     const float *weight;
     float grad_scale, softcap, logit_scale;

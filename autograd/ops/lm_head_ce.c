@@ -9,10 +9,11 @@
  * dW is in f32 and far larger than the cache: adding to it costs as much as the product of one chunk.
  * Where the model computes in 16 bits, it therefore waits for the dlogits of four chunks.
  */
+#include "autograd/batch.h"
 #include "autograd/ops.h"
 
 enum { HIDDEN, W, BIAS };
-enum { CHUNK = 288, PAD = 48, DW_CHUNKS = 4 };
+enum { CHUNK = 288, PAD = MB_ROW_PAD, DW_CHUNKS = 4 };
 
 struct work {
     mb_tensor dh, logits;               /* (CHUNK, D), (CHUNK, V) */

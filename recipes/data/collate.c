@@ -6,7 +6,7 @@
 #include "core/alloc.h"
 #include "core/rng.h"
 
-enum { STEP = MB_ROW_PAD, FINE = 10 * STEP, CLASSES = 8 };
+enum { STEP = 3 * MB_ROW_PAD, FINE = 10 * STEP, CLASSES = 24 };
 
 static int64_t round_up(int64_t n, int64_t to)
 {
@@ -15,11 +15,11 @@ static int64_t round_up(int64_t n, int64_t to)
 
 int64_t mb_shape_class(int64_t tokens, int64_t max_tokens)
 {
-    const int64_t top = round_up(max_tokens > 0 ? max_tokens : 1, STEP);
+    const int64_t top = round_up(max_tokens > 0 ? max_tokens : 1, MB_ROW_PAD);
     int64_t size = round_up(tokens > 0 ? tokens : 1, STEP);
 
     if (size > FINE && top > FINE) {
-        const int64_t step = round_up((top - FINE + CLASSES - 1) / CLASSES, STEP);
+        const int64_t step = round_up((top - FINE + CLASSES - 1) / CLASSES, MB_ROW_PAD);
 
         size = FINE + round_up(size - FINE, step);
     }

@@ -386,7 +386,7 @@ static void check_classes(const subject *s)
     planned(e, b);
     fill(b, e, r, 1, 0);
     run(e, b, true, small);
-    for (int64_t tokens = 3 * MB_ROW_PAD; tokens <= MAX_TOKENS; tokens += MB_ROW_PAD) {
+    for (int64_t tokens = 9 * MB_ROW_PAD; tokens <= MAX_TOKENS; tokens += MB_ROW_PAD) {
         fill(b, e, r, 1, tokens);
         run(e, b, true, large);
         same_bits(small, large, b->n_targets, "log-probabilities in a larger shape class");
