@@ -1,7 +1,8 @@
 /* core/cpu/gemm_bf16.c - C = alpha op(A) op(B) + beta C (+ bias) of bf16 matrices, sums in f32.
  *
  * C is cut into panels of 64 columns and ranges of rows. Whoever takes one packs op(B)'s 64 columns
- * into pairs, which stay in its cache while the rows go by six at a time (core/cpu/gemm_pairs.c).
+ * into pairs, which stay in its cache while the rows go by six at a time (core/cpu/gemm_pairs.c). Where
+ * k is long, it takes several panels, so that a block of A is still near for the next.
  * Rows of A that lie along k are read where they are; a transposed A (weight gradients: k is tokens)
  * is packed first, by all threads, in groups of 48 columns.
  *
@@ -23,7 +24,9 @@ enum {
     WANTED_UNITS = 8,          /* per thread, so that all end together */
     MOST_RANK = 512,           /* of an adapter */
     LEAST_ROWS = 96,           /* of a unit: what packing its panel is spread over */
-    STRIP_ROWS = 384,          /* most of a unit whose sums wait between blocks of k */
+    STRIP_ROWS = 384,          /* most of a unit whose sums wait between blocks of k ... */
+    STRIP_PANELS = 8,          /* ... and of its panels, for all of which A is read once ... */
+    NEAR_ELEMENTS = 8 << 20,   /* ... where it is larger than this and comes from afar */
     PACKED_ELEMENTS = 1 << 19, /* of A packed at once, per thread: they stay in its cache */
     PACKING_THREADS = 16       /* most that this grows with */
 };
@@ -42,7 +45,7 @@ typedef struct product {
     bool packs_a;
     int64_t pairs;      /* of k */
     int64_t block_rows; /* of C, for which A is packed at once: all when it is not */
-    int64_t unit_rows;
+    int64_t unit_rows, unit_panels;
     uint16_t *packed; /* A: (groups of rows, pairs, MB_PAIR_GROUP) pairs */
     char *own;        /* own_bytes per thread: panel, sums that wait */
     size_t own_bytes;
@@ -78,9 +81,14 @@ static void cut(product *p, int threads)
     if (p->pairs > block && rows > STRIP_ROWS)
         rows = STRIP_ROWS;
     p->unit_rows = round_up(rows, MB_PAIR_GROUP);
+    p->unit_panels = 1;
     p->own_bytes = (size_t)((block + p->rank / 2) * MB_PAIR_COLS) * sizeof(uint32_t);
-    if (p->pairs > block)
-        p->own_bytes += (size_t)(p->unit_rows * MB_PAIR_COLS) * sizeof(float);
+    if (p->pairs > block) {
+        const int64_t units = ceil_div(p->block_rows, p->unit_rows) * panels;
+        if (p->m * p->k > NEAR_ELEMENTS && units > WANTED_UNITS * threads / 2)
+            p->unit_panels = least(units / (WANTED_UNITS * threads / 2), STRIP_PANELS);
+        p->own_bytes += (size_t)(p->unit_rows * p->unit_panels * MB_PAIR_COLS) * sizeof(float);
+    }
 }
 
 static size_t packed_bytes(const product *p)
@@ -148,46 +156,76 @@ static void fetch(const mb_tensor *c, int64_t i, int64_t rows, int64_t j0, int64
             __builtin_prefetch(at + b, 1);
 }
 
-/* Rows [i0, i0 + rows) of C, of which A's packed part starts at row `base`. */
-static void run_unit(const product *p, const mb_pairs *pairs_of, int64_t base, int64_t i0,
-                     int64_t rows, int64_t j0)
+/* Part t of `parts` of the panel of block k0 and columns from j0, which is packed after this one: pieces
+ * of rows lie so far apart that the processor does not ask for them itself. */
+static void fetch_panel(const product *p, int64_t j0, int64_t k0, int64_t t, int64_t parts)
 {
-    const int64_t block = K_BLOCK, n = least(MB_PAIR_COLS, p->n - j0), width = round_up(n, 16);
-    const int64_t full = mb_pairs_rows(width);
-    uint32_t *panel = (uint32_t *)(p->own + (size_t)omp_get_thread_num() * p->own_bytes);
-    uint32_t *adapter = panel + least(p->pairs, block / 2) * MB_PAIR_COLS;
-    float *waiting = (float *)(adapter + p->rank / 2 * MB_PAIR_COLS);
+    const int64_t k = least(K_BLOCK, p->k - k0);
+
+    for (int64_t l = k0 + k * t / parts; l < k0 + k * (t + 1) / parts; l++)
+        for (int64_t j = j0; j < j0 + MB_PAIR_COLS; j += 32)
+            __builtin_prefetch(p->b + l * p->ldb + j, 0, 2);
+}
+
+/* Block k0 of k for rows [i0, i0 + rows) of the panel of columns from j0; A's packed part starts at row
+ * `base`. Sums that are not done lie in `waiting`, (rows, width). The panel after this is likely
+ * (next_j, next_k). */
+static void run_panel(const product *p, const mb_pairs *pairs_of, int64_t base, int64_t i0,
+                      int64_t rows, int64_t j0, int64_t k0, int64_t next_j, int64_t next_k,
+                      uint32_t *panel, float *waiting)
+{
+    const int64_t n = least(MB_PAIR_COLS, p->n - j0), width = round_up(n, 16),
+                  full = mb_pairs_rows(width), k = least(K_BLOCK, p->k - k0), pairs = (k + 1) / 2;
+    const bool last = k0 + k == p->k;
+    uint32_t *adapter = panel + pairs * MB_PAIR_COLS;
     float tile[MB_PAIR_TILE] __attribute__((aligned(64))), strip[MB_PAIR_COLS];
     const mb_pairs_out out = {p->c, bias_of(p, strip, j0, n), p->alpha, p->beta};
 
-    for (int64_t k0 = 0; k0 < p->k; k0 += block) {
-        const int64_t k = least(block, p->k - k0), pairs = (k + 1) / 2;
-        const bool last = k0 + k == p->k;
-        pack_panel(panel, width, p->b, p->ldb, p->tb, j0, n, k0, k);
-        if (last && p->rank > 0)
-            pack_panel(adapter, width, p->hb, p->ldhb, p->thb, j0, n, 0, p->rank);
-        for (int64_t i = i0; i < i0 + rows; i += full) {
-            const int64_t height = least(full, i0 + rows - i), in = i - base;
-            float *sum = p->k > block ? waiting + (i - i0) * width : tile;
-            const uint16_t *a = p->a + i * p->lda + k0;
-            int64_t row = p->lda, step = 2;
+    pack_panel(panel, width, p->b, p->ldb, p->tb, j0, n, k0, k);
+    if (last && p->rank > 0)
+        pack_panel(adapter, width, p->hb, p->ldhb, p->thb, j0, n, 0, p->rank);
+    for (int64_t i = i0; i < i0 + rows; i += full) {
+        const int64_t height = least(full, i0 + rows - i), in = i - base;
+        float *sum = p->k > K_BLOCK ? waiting + (i - i0) * width : tile;
+        const uint16_t *a = p->a + i * p->lda + k0;
+        int64_t row = p->lda, step = 2;
 
-            if (p->packs_a) {
-                a = p->packed + 2 * ((in / MB_PAIR_GROUP * p->pairs + k0 / 2) * MB_PAIR_GROUP +
-                                     in % MB_PAIR_GROUP);
-                row = 2;
-                step = 2 * MB_PAIR_GROUP;
-            }
-            if (last)
-                fetch(p->c, i, height, j0, n);
-            pairs_of->multiply(sum, a, row, step, (int)height, panel, width, pairs, k0 > 0);
-            if (last && p->rank > 0)
-                pairs_of->multiply(sum, p->h + i * p->ldh, p->ldh, 2, (int)height, adapter, width,
-                                   p->rank / 2, true);
-            if (last)
-                pairs_of->finish(&out, sum, width, i, (int)height, j0, n);
+        if (p->packs_a) {
+            a = p->packed +
+                2 * ((in / MB_PAIR_GROUP * p->pairs + k0 / 2) * MB_PAIR_GROUP + in % MB_PAIR_GROUP);
+            row = 2;
+            step = 2 * MB_PAIR_GROUP;
         }
+        if (!p->tb && next_j < p->n)
+            fetch_panel(p, next_j, next_k, (i - i0) / full, ceil_div(rows, full));
+        if (last)
+            fetch(p->c, i, height, j0, n);
+        pairs_of->multiply(sum, a, row, step, (int)height, panel, width, pairs, k0 > 0);
+        if (last && p->rank > 0)
+            pairs_of->multiply(sum, p->h + i * p->ldh, p->ldh, 2, (int)height, adapter, width,
+                               p->rank / 2, true);
+        if (last)
+            pairs_of->finish(&out, sum, width, i, (int)height, j0, n);
     }
+}
+
+/* Rows [i0, i0 + rows) of the panels of columns [j0, j1). */
+static void run_unit(const product *p, const mb_pairs *pairs_of, int64_t base, int64_t i0,
+                     int64_t rows, int64_t j0, int64_t j1)
+{
+    uint32_t *panel = (uint32_t *)(p->own + (size_t)omp_get_thread_num() * p->own_bytes);
+    float *waiting = (float *)(panel + (least(p->pairs, K_BLOCK / 2) + p->rank / 2) * MB_PAIR_COLS);
+
+    for (int64_t k0 = 0; k0 < p->k; k0 += K_BLOCK)
+        for (int64_t j = j0; j < j1; j += MB_PAIR_COLS) {
+            int64_t next_j = j + MB_PAIR_COLS, next_k = k0;
+            if (next_j >= j1) {
+                next_k = k0 + K_BLOCK < p->k ? k0 + K_BLOCK : 0;
+                next_j = next_k > 0 ? j0 : j0 + (j1 - j0) * omp_get_num_threads();
+            }
+            run_panel(p, pairs_of, base, i0, rows, j, k0, next_j, next_k, panel,
+                      waiting + (j - j0) * rows);
+        }
 }
 
 /* Group g of the rows of op(A) from `base`. */
@@ -205,7 +243,7 @@ static void pack_group(const product *p, int64_t base, int64_t g)
 /* Rows [base, base + rows) of C; all threads of the team. */
 static void run_block(const product *p, const mb_pairs *pairs_of, int64_t base, int64_t rows)
 {
-    const int64_t ranges = ceil_div(rows, p->unit_rows), panels = ceil_div(p->n, MB_PAIR_COLS);
+    const int64_t ranges = ceil_div(rows, p->unit_rows), cols = p->unit_panels * MB_PAIR_COLS;
 
     if (p->packs_a) {
 #pragma omp for schedule(dynamic)
@@ -213,10 +251,10 @@ static void run_block(const product *p, const mb_pairs *pairs_of, int64_t base, 
             pack_group(p, base, g);
     }
 #pragma omp for schedule(dynamic)
-    for (int64_t u = 0; u < ranges * panels; u++) {
-        const int64_t i0 = u % ranges * p->unit_rows;
-        run_unit(p, pairs_of, base, base + i0, least(p->unit_rows, rows - i0),
-                 u / ranges * MB_PAIR_COLS);
+    for (int64_t u = 0; u < ranges * ceil_div(p->n, cols); u++) {
+        const int64_t i0 = u % ranges * p->unit_rows, j0 = u / ranges * cols;
+        run_unit(p, pairs_of, base, base + i0, least(p->unit_rows, rows - i0), j0,
+                 least(p->n, j0 + cols));
     }
 }
 
