@@ -19,9 +19,9 @@
 #                     far means over 20 steps are apart. Takes long, so only with --only loss
 #
 # Both sides take turns, N rounds (3; published figures are of 5) of N steps (5) after two that are not
-# counted, on the same weights; PyTorch eager and compiled. DIR (bench-results/, ignored by git) gets
-# report.md, report.svg and results.json: versions, the table of tokens/s and of the peak resident
-# memory of whole processes. The last lines are "ratio NAME VALUE", medians of rounds, mbuyu over the
+# counted, on the same weights; PyTorch eager and compiled, the one that is more than 5 % slower in the
+# first round not again. DIR (bench-results/, ignored by git) gets report.md, report.svg and
+# results.json: versions, the table of tokens/s and of the peak resident memory of whole processes. The last lines are "ratio NAME VALUE", medians of rounds, mbuyu over the
 # faster of PyTorch's two. Nothing else should run meanwhile.
 #
 # Installs PyTorch into a virtual environment when it is not there (5 GB), unless MB_PEERS names a
@@ -123,12 +123,20 @@ run_torch() {
     tail -n 1 "$work/log" >"$name.run"
 }
 
+# dropped KIND.SIDE OTHER ROUND: in the first round it was slower than the other by more than 5 %
+dropped() {
+    [ "$3" -gt 1 ] && [ -f "$work/results/$1.1.run" ] && [ -f "$work/results/$2.1.run" ] &&
+        "$peers" "$here/slower.py" "$work/results/$1.1.run" "$work/results/$2.1.run" 5
+}
+
 # torch KIND SIDE ROUND MODEL OPTIONS...: eager and compiled
 torch() {
     local kind=$1 side=$2 round=$3
     shift 3
-    run_torch "$kind" "$side-eager" "$round" "$@"
-    [ "$compile" -eq 0 ] || run_torch "$kind" "$side-compile" "$round" "$@" --compile
+    dropped "$kind.$side-eager" "$kind.$side-compile" "$round" ||
+        run_torch "$kind" "$side-eager" "$round" "$@"
+    [ "$compile" -eq 0 ] || dropped "$kind.$side-compile" "$kind.$side-eager" "$round" ||
+        run_torch "$kind" "$side-compile" "$round" "$@" --compile
 }
 
 # both KIND ROUND MODEL TOKENS "KEYS of mbuyu" "OPTIONS of PyTorch"
