@@ -34,11 +34,15 @@ static mb_status finish_output(mb_status st)
 static long rank_of_launcher(void)
 {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK",
-                                        "MV2_COMM_WORLD_RANK", "SLURM_PROCID"};
+                                        "MV2_COMM_WORLD_RANK"};
+    const char *tasks = getenv("SLURM_STEP_NUM_TASKS"), *task = getenv("SLURM_PROCID");
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (getenv(names[i]) != NULL)
             return strtol(getenv(names[i]), NULL, 10);
+    /* a batch script has a SLURM_PROCID too, 0; only srun starts steps of several tasks */
+    if (task != NULL && tasks != NULL && strtol(tasks, NULL, 10) > 1)
+        return strtol(task, NULL, 10);
     return -1;
 }
 

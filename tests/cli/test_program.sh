@@ -151,6 +151,10 @@ if command -v mpirun >/dev/null; then
     [ "$($run "$m" env now 2>&1 | grep -c '^mbuyu: ')" = 1 ] || fail 'a failure of a ranks verb'
     $run "$m" env now >/dev/null 2>&1
     [ $? -eq 2 ] || fail 'exit code under mpirun'
+    # in a batch script of Slurm --ranks starts ranks, in a step of several tasks it does not
+    batch="env ASAN_OPTIONS=detect_leaks=0 SLURM_NTASKS=2 SLURM_PROCID=0"
+    [ "$($batch "$m" env --ranks 2 2>/dev/null | grep -c '^compiler')" = 1 ] || fail '--ranks in a batch script'
+    $batch SLURM_STEP_NUM_TASKS=2 "$m" env --ranks 2 2>&1 | grep -q 'give one of the two' || fail '--ranks in a step'
 fi
 
 # every variable the source asks for is in the help, but those for tests of its own
