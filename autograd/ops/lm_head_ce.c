@@ -13,7 +13,7 @@
 #include "autograd/ops.h"
 
 enum { HIDDEN, W, BIAS };
-enum { CHUNK = 288, PAD = MB_ROW_PAD, DW_CHUNKS = 4 };
+enum { CHUNK = 288, DW_CHUNKS = 4 };
 
 struct work {
     mb_tensor dh, logits;               /* (CHUNK, D), (CHUNK, V) */
@@ -67,9 +67,9 @@ static mb_status add_dw(mb_tape *t, const struct work *w, int64_t n)
 /* Every size that a last chunk, and what waits with it, may have. */
 static mb_status plan(mb_tape *t, mb_call *c, const struct work *w, int64_t most)
 {
-    for (int64_t n = PAD; n <= most; n += PAD)
+    for (int64_t n = MB_ROW_PAD; n <= most; n += MB_ROW_PAD)
         MB_TRY(chunk(t, c, w, 0, 0, n));
-    for (int64_t n = PAD; n <= w->waits; n += PAD)
+    for (int64_t n = MB_ROW_PAD; n <= w->waits; n += MB_ROW_PAD)
         MB_TRY(add_dw(t, w, n));
     return MB_OK;
 }
@@ -111,7 +111,8 @@ static mb_status forward(mb_tape *t, mb_call *c)
     if (mb_tape_exec(t)->planning)
         return plan(t, c, &w, most);
     for (int64_t from = 0; from < a->n; from += most) {
-        const int64_t left = (a->n - from + PAD - 1) / PAD * PAD, n = left < most ? left : most;
+        const int64_t left = (a->n - from + MB_ROW_PAD - 1) / MB_ROW_PAD * MB_ROW_PAD,
+                      n = left < most ? left : most;
 
         MB_TRY(chunk(t, c, &w, from, at, n));
         at += n;
@@ -131,7 +132,7 @@ mb_status mb_lm_head_ce(mb_tape *t, mb_var *hidden, const mb_head_args *a, mb_va
     MB_REQUIRE(w->ndim == 2 && mb_cols(w) == mb_cols(&hidden->value), MB_ESHAPE,
                "lm_head_ce: the head takes %lld columns, hidden has %lld", (long long)mb_cols(w),
                (long long)mb_cols(&hidden->value));
-    MB_REQUIRE(a->capacity > 0 && a->capacity % PAD == 0 && a->n <= a->capacity, MB_EBUG,
+    MB_REQUIRE(a->capacity > 0 && a->capacity % MB_ROW_PAD == 0 && a->n <= a->capacity, MB_EBUG,
                "lm_head_ce: %lld targets, capacity %lld", (long long)a->n, (long long)a->capacity);
     MB_TRY(mb_tape_attr(t, a, sizeof *a, &c.attr));
     MB_TRY(mb_tape_value(t, MB_DTYPE_F32, 1, &a->capacity, &c.out[0]));
@@ -161,7 +162,7 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
     if (i >= (int)(sizeof cases / sizeof cases[0]))
         return MB_OK;
     a.n = cases[i].n;
-    a.capacity = (cases[i].n + PAD - 1) / PAD * PAD;
+    a.capacity = (cases[i].n + MB_ROW_PAD - 1) / MB_ROW_PAD * MB_ROW_PAD;
     a.softcap = cases[i].softcap;
     a.logit_scale = cases[i].scale;
     for (int64_t j = 0; j < a.capacity; j++) {

@@ -32,7 +32,8 @@ typedef struct mb_collate_options {
 } mb_collate_options;
 
 /* Tokens rounded up to the shape class: multiples of 48 up to 480, then at most 24 more sizes up
- * to the one that holds max_tokens; all multiples of MB_ROW_PAD. Never more than mb_shape_class(max_tokens, max_tokens). */
+ * to the one that holds max_tokens; all multiples of MB_ROW_PAD. Never more than
+ * mb_shape_class(max_tokens, max_tokens). */
 int64_t mb_shape_class(int64_t tokens, int64_t max_tokens);
 
 /* A batch with room for `max_tokens` (rounded up to its class) and max_seq sequences, zeroed; the

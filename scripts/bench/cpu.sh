@@ -18,11 +18,12 @@
 #     loss            200 steps on the Swahili pairs in f32 and in bf16, LoRA and full, mbuyu only: how
 #                     far means over 20 steps are apart. Takes long, so only with --only loss
 #
-# Both sides take turns, N rounds (3; published figures are of 5) of N steps (5) after two that are not
+# Both sides take turns, N rounds (3) of N steps (5) after two that are not
 # counted, on the same weights; PyTorch eager and compiled, the one that is more than 5 % slower in the
 # first round not again. DIR (bench-results/, ignored by git) gets report.md, report.svg and
-# results.json: versions, the table of tokens/s and of the peak resident memory of whole processes. The last lines are "ratio NAME VALUE", medians of rounds, mbuyu over the
-# faster of PyTorch's two. Nothing else should run meanwhile.
+# results.json: versions, the table of tokens/s and of the peak resident memory of whole processes. The
+# last lines are "ratio NAME VALUE", medians of rounds, mbuyu over the faster of PyTorch's two. Nothing
+# else should run meanwhile.
 #
 # Installs PyTorch into a virtual environment when it is not there (5 GB), unless MB_PEERS names a
 # Python with torch, transformers and peft. PyTorch runs without any OPENBLAS_* variable; both run with

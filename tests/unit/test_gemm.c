@@ -244,6 +244,37 @@ static void instructions_agree_with_plain_code(void **state)
     }
 }
 
+/* A is so large that a unit takes several panels, the last of them narrow; a few of its rows alone are
+ * taken panel by panel. */
+static void a_large_product_has_the_bits_of_its_rows_alone(void **state)
+{
+    const int64_t m = 3000, n = 96, k = 2900, few = 40;
+
+    if (mb_test_on_device())
+        skip();
+    for (int tb = 0; tb < 2; tb++) {
+        float *x = numbers((m + n) * k, 1), *whole = numbers(m * n, 2),
+              *alone = numbers(few * n, 3);
+        uint16_t *ab = (uint16_t *)numbers((m + n) * k, 2);
+
+        round_all(ab, x, (m + n) * k);
+        const mb_tensor a = mb_tensor_2d(ab, MB_DTYPE_BF16, m, k);
+        const mb_tensor b = mb_tensor_2d(ab + m * k, MB_DTYPE_BF16, tb ? n : k, tb ? k : n);
+        mb_tensor c = mb_tensor_2d(whole, MB_DTYPE_F32, m, n);
+        gemm(1, &c, &a, false, &b, tb, 1.0f, 0.0f, NULL);
+        for (int64_t row = 0; row < m; row += m - few) {
+            const mb_tensor some = mb_tensor_2d(ab + row * k, MB_DTYPE_BF16, few, k);
+            c = mb_tensor_2d(alone, MB_DTYPE_F32, few, n);
+            gemm(1, &c, &some, false, &b, tb, 1.0f, 0.0f, NULL);
+            assert_memory_equal(alone, whole + row * n, (size_t)(few * n) * sizeof *alone);
+        }
+        mb_free(x);
+        mb_free(ab);
+        mb_free(whole);
+        mb_free(alone);
+    }
+}
+
 static void threads_change_no_bit(void **state)
 {
     static const int threads[] = {1, 2, 3, 8};
@@ -435,6 +466,7 @@ int main(void)
         cmocka_unit_test(products_equal_the_reference),
         cmocka_unit_test(adapters_add_to_the_same_sums),
         cmocka_unit_test(instructions_agree_with_plain_code),
+        cmocka_unit_test(a_large_product_has_the_bits_of_its_rows_alone),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(a_row_has_the_same_bits_wherever_it_stands),
         cmocka_unit_test(workspace_is_a_function_of_shape_and_threads),
