@@ -167,6 +167,48 @@ static void a_row_does_not_depend_on_its_place(void **state)
     }
 }
 
+/* Where all is bf16, numbers stay in registers; what is computed from the same numbers in f32, and
+ * rounded after, goes by strips. In place, and with a part of the gradients, too. */
+static void bf16_directly_gives_the_bits_of_strips(void **state)
+{
+    enum { ROWS = 37, COLS = 1111 };
+    const int64_t n = ROWS * COLS;
+
+    mb_test_bits(true);
+    (void)state;
+    for (int f = 0; f < MB_ACT_COUNT; f++) {
+        mb_exec ex = exec_with(team_sizes[f % 3]);
+        mb_tensor wide[3], in[3], out[2], half[2];
+
+        for (int i = 0; i < 3; i++) {
+            wide[i] = random_matrix(ROWS, COLS, 0, i == 0 ? 4.0f : 1.0f);
+            in[i] = mb_tensor_2d(take(2 * n), MB_DTYPE_BF16, ROWS, COLS);
+            RUN(&ex, cast, &in[i], &wide[i]);
+            RUN(&ex, cast, &wide[i], &in[i]);
+        }
+        for (int i = 0; i < 2; i++) {
+            out[i] = mb_tensor_2d(take(2 * n), MB_DTYPE_BF16, ROWS, COLS);
+            half[i] = mb_tensor_2d(take(2 * n), MB_DTYPE_BF16, ROWS, COLS);
+        }
+        RUN(&ex, glu_fwd, &out[0], &in[0], &in[1], (mb_activation)f);
+        RUN(&ex, glu_fwd, &half[0], &wide[0], &wide[1], (mb_activation)f);
+        assert_memory_equal(out[0].data, half[0].data, (size_t)(2 * n));
+        RUN(&ex, activation_fwd, &out[0], &in[0], (mb_activation)f);
+        RUN(&ex, activation_fwd, &half[0], &wide[0], (mb_activation)f);
+        assert_memory_equal(out[0].data, half[0].data, (size_t)(2 * n));
+        RUN(&ex, activation_bwd, &out[0], &in[2], &in[0], (mb_activation)f, false);
+        RUN(&ex, activation_bwd, &half[0], &wide[2], &wide[0], (mb_activation)f, false);
+        assert_memory_equal(out[0].data, half[0].data, (size_t)(2 * n));
+        for (int i = 0; i < 2; i++)
+            RUN(&ex, glu_bwd, i == 0 ? &half[0] : NULL, i == 1 ? &half[1] : NULL, &wide[2],
+                &wide[0], &wide[1], (mb_activation)f, false);
+        RUN(&ex, glu_bwd, &in[2], &out[1], &in[2], &in[0], &in[1], (mb_activation)f, false);
+        assert_memory_equal(in[2].data, half[0].data, (size_t)(2 * n));
+        assert_memory_equal(out[1].data, half[1].data, (size_t)(2 * n));
+        mb_arena_reset(memory);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +217,7 @@ int main(void)
         KERNEL_TEST(extremes_stay_finite_and_nan_stays_nan),
         KERNEL_TEST(absent_gradients_are_left_out),
         KERNEL_TEST(a_row_does_not_depend_on_its_place),
+        KERNEL_TEST(bf16_directly_gives_the_bits_of_strips),
     };
 
     return cmocka_run_group_tests_name("kernels: activation", tests, NULL, kernel_teardown);
