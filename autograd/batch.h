@@ -47,6 +47,13 @@ typedef struct mb_batch {
 
     mb_kv_cache *cache; /* NULL: keys are the batch's own rows */
 
+    /* Inputs that are not ids: rows of numbers, such as the patches of an image or the frames of a
+     * sound, of which token t reads row feature_row[t], or none where that is negative. A row is read
+     * by one token at most. NULL: the model reads ids. */
+    float *features; /* (feature_rows, feature_cols) */
+    int64_t feature_rows, feature_cols;
+    int32_t *feature_row; /* (tokens) */
+
     /* The same batch with arrays that the host can read, when these are in a device's memory; NULL:
      * these are. */
     const struct mb_batch *host;

@@ -141,7 +141,8 @@ mb_head mb_model_config_head(mb_json_doc *doc, mb_head otherwise)
         mb_status_clear();
         return otherwise;
     }
-    if (strstr(name, "ForSequenceClassification") != NULL)
+    if (strstr(name, "ForSequenceClassification") != NULL ||
+        strstr(name, "ForImageClassification") != NULL)
         return MB_HEAD_SEQUENCE;
     if (strstr(name, "ForMaskedLM") != NULL)
         return MB_HEAD_MASKED_LM;
@@ -186,7 +187,8 @@ mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config 
     if (c->family->architecture[head] == NULL)
         return mb_json_fault(json, "is a %s model, which has no head for %s", type, heads[head]);
     snprintf(c->model_type, sizeof c->model_type, "%s", type);
-    MB_TRY(mb_json_need_int(json, "vocab_size", 1, 1 << 26, &c->vocab));
+    if (!c->family->sees_images)
+        MB_TRY(mb_json_need_int(json, "vocab_size", 1, 1 << 26, &c->vocab));
     MB_TRY(token_id(json, "bos_token_id", &c->bos_id));
     MB_TRY(token_id(json, "eos_token_id", &c->eos_id));
     MB_TRY(token_id(json, "pad_token_id", &c->pad_id));

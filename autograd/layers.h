@@ -33,7 +33,12 @@ mb_status mb_layer_add_rmsnorm(mb_tape *t, const mb_model *m, mb_var *a, mb_var 
 mb_status mb_layer_add_layernorm(mb_tape *t, const mb_model *m, mb_var *a, mb_var *b,
                                  const mb_weight *w, const mb_weight *bias, mb_var **sum,
                                  mb_var **y) MB_MUST_USE;
-/* w[ids]; ids is (tokens). */
+/* The batch's features through a weight (out, ...) whose other dimensions make up a row of them, as
+ * a convolution does whose kernels lie side by side: one row per token, zeros where it has none. */
+mb_status mb_layer_features(mb_tape *t, const mb_model *m, const mb_batch *b, const mb_weight *w,
+                            const mb_weight *bias, mb_var **y) MB_MUST_USE;
+/* w[ids]; ids is (tokens); zeros where an id is negative. w has as many columns as its last
+ * dimension. */
 mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,
                              const mb_weight *w, mb_var **y) MB_MUST_USE;
 /* Dropout with one key per token; `pooled`: per sequence. */

@@ -36,6 +36,9 @@ static int64_t letter(const mb_model_config *c, char what)
         {'S', c->segments},
         {'C', c->labels},
         {'3', 3 * c->width},
+        {'1', 1},
+        {'I', c->channels},
+        {'Q', c->patch},
     };
 
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)

@@ -47,13 +47,16 @@ typedef struct mb_rope_config {
 
 /* What any family's configuration comes down to. Shape letters in weight tables: V vocab, D width,
  * H heads*head_dim, K kv_heads*head_dim, F ffn, P positions, S segments (token types), C labels,
- * 3 three times D. */
+ * 3 three times D, 1 one, I channels of an image, Q the side of its patches. */
 typedef struct mb_model_config {
     const mb_model_family *family;
     mb_head head;
     char model_type[32];
     int64_t vocab, width, layers, heads, kv_heads, head_dim, ffn, positions, segments, labels;
     int64_t window; /* sliding attention, 0: none */
+    /* Of models that see images, else 0: height and width in pixels, channels, side of a patch, and
+     * tokens in front of an image's patches. */
+    int64_t image_height, image_width, channels, patch, image_prefix;
     float norm_eps;
     mb_activation activation;
     bool tied; /* the output head is the embedding */
@@ -99,7 +102,7 @@ struct mb_weight {
 };
 
 typedef struct mb_output {
-    mb_var *hidden;   /* (tokens, D) after the last norm */
+    mb_var *hidden;   /* (tokens, D) after the last norm; NULL where only features are made */
     mb_var *features; /* what the head reads: hidden, transformed hidden, or (max_seq, D) */
     mb_weight *head_w, *head_b; /* logits = features head_w^T + head_b; head_b may be NULL */
     float softcap, logit_scale;
@@ -116,6 +119,7 @@ struct mb_model_family {
     const char *const *lora_default;      /* targets when none are given; NULL-terminated */
     const mb_weight_row *globals, *layer; /* tables, terminated by name NULL */
     size_t globals_size, layer_size;      /* of the structs the slots are in */
+    bool sees_images;                     /* reads patches; has no vocabulary */
     mb_status (*config)(mb_json json, mb_model_config *c); /* reads config.json's root */
     /* optional, NULL when gguf_arch is: writes the config.json that such a file stands for */
     mb_status (*config_gguf)(const struct mb_gguf *g, mb_json out);

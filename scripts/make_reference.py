@@ -97,6 +97,11 @@ def causal_batch(length):
     return dict(input_ids=ids, attention_mask=mask, labels=labels)
 
 
+def image_batch(height, width):
+    """Three images, a class each."""
+    return dict(pixel_values=torch.randn(3, 3, height, width), labels=torch.tensor([0, 3, 1]))
+
+
 def encoder_batch(make_labels):
     """Three rows, the last one padded after 14 tokens."""
     ids = torch.randint(5, WORDPIECE_SIZE, (3, 20))
@@ -160,7 +165,17 @@ LLAMA3_ROPE = dict(
     original_max_position_embeddings=64,
 )
 
-# name: seed, model class, config class, config, tokenizer, batch
+VISION = dict(
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=40,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+    num_labels=4,
+)
+
+# name: seed, model class, config class, config, tokenizer (None: images), batch
 CASES = {
     "gpt2": (0, "GPT2LMHeadModel", "GPT2Config", GPT2, byte_bpe, lambda: causal_batch(24)),
     "llama": (
@@ -209,6 +224,22 @@ CASES = {
         wordpiece,
         lambda: encoder_batch(masked_words),
     ),
+    "vit-cls": (
+        9,
+        "ViTForImageClassification",
+        "ViTConfig",
+        dict(VISION, image_size=[16, 24], patch_size=8),
+        None,
+        lambda: image_batch(16, 24),
+    ),
+    "deit-cls": (
+        10,
+        "DeiTForImageClassification",
+        "DeiTConfig",
+        dict(VISION, image_size=15, patch_size=4, qkv_bias=False),
+        None,
+        lambda: image_batch(15, 15),
+    ),
 }
 LLAMA_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # name: base case, PEFT task type, LoraConfig
@@ -244,7 +275,7 @@ def build(name, seed=None):
     own_seed, model_class, config_class, config, tokenizer, batch = CASES[name]
     torch.manual_seed(own_seed if seed is None else seed)
     model = getattr(transformers, model_class)(getattr(transformers, config_class)(**config))
-    tok, rows = tokenizer(), batch()
+    tok, rows = tokenizer and tokenizer(), batch()
     enlarge(model)
     return model, tok, rows
 
@@ -284,7 +315,10 @@ def golden(model, batch, folder, **notes):
     model.zero_grad()
     result = model(**batch)
     result.loss.backward()
-    store = {"in." + name: value.to(torch.int32) for name, value in batch.items()}
+    store = {
+        "in." + name: value if value.is_floating_point() else value.to(torch.int32)
+        for name, value in batch.items()
+    }
     store["out.logits"] = result.logits
     store["out.loss"] = result.loss.reshape(1)
     store.update({"grad." + name: p.grad.clone() for name, p in trained if p.grad is not None})
@@ -313,7 +347,8 @@ def write_case(name, folder):
     model, tok, batch = build(name)
     model.save_pretrained(folder)
     losses = golden(model, batch, folder)
-    tok.save(str(folder / "tokenizer.json"))
+    if tok:
+        tok.save(str(folder / "tokenizer.json"))
     return losses
 
 

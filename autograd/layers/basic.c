@@ -106,14 +106,61 @@ mb_status mb_layer_add_layernorm(mb_tape *t, const mb_model *m, mb_var *a, mb_va
     return mb_add_layernorm(t, a, b, wv, bv, m->config.norm_eps, sum, y);
 }
 
+/* The same numbers as a matrix of `cols` columns. */
+static mb_tensor as_matrix(const mb_tensor *t, int64_t cols)
+{
+    return mb_tensor_2d(t->data, t->dtype, mb_tensor_count(t) / cols, cols);
+}
+
+static mb_status matrix_var(mb_tape *t, const mb_model *m, const mb_weight *w, int64_t cols,
+                            mb_var **v)
+{
+    const mb_tensor value = as_matrix(&w->value, cols), grad = as_matrix(&w->grad, cols);
+
+    if (w->value.ndim == 2)
+        return mb_weight_var(t, m, w, v);
+    MB_REQUIRE(w->layer < 0 || w->layer == m->open_layer, MB_EBUG,
+               "weight '%s' is used outside its layer", w->name);
+    return mb_tape_weight(t, &value, w->trained ? &grad : NULL, v);
+}
+
 mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,
                              const mb_weight *w, mb_var **y)
 {
     const mb_tensor index = mb_tensor_1d((void *)(uintptr_t)ids, MB_DTYPE_I32, b->tokens);
     mb_var *wv;
 
-    MB_TRY(mb_weight_var(t, m, w, &wv));
+    MB_TRY(matrix_var(t, m, w, mb_cols(&w->value), &wv));
     return mb_embedding(t, &index, wv, y);
+}
+
+/* The features in the type the model computes in. */
+static mb_status features_var(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var **x)
+{
+    const mb_tensor given =
+        mb_tensor_2d(b->features, MB_DTYPE_F32, b->feature_rows, b->feature_cols);
+
+    if (m->dtype == MB_DTYPE_F32)
+        return mb_tape_constant(t, &given, x);
+    MB_TRY(mb_tape_value(t, m->dtype, 2, given.dim, x));
+    return MB_RUN(mb_tape_exec(t), cast, &(*x)->value, &given);
+}
+
+mb_status mb_layer_features(mb_tape *t, const mb_model *m, const mb_batch *b, const mb_weight *w,
+                            const mb_weight *bias, mb_var **y)
+{
+    const mb_tensor index = mb_tensor_1d(b->feature_row, MB_DTYPE_I32, b->tokens);
+    mb_linear_args a = {0};
+    mb_var *x;
+
+    MB_REQUIRE(b->feature_rows > 0 &&
+                   b->feature_cols == mb_tensor_count(&w->value) / w->value.dim[0],
+               MB_EBUG, "rows of %lld features for '%s'", (long long)b->feature_cols, w->name);
+    MB_TRY(features_var(t, m, b, &x));
+    MB_TRY(matrix_var(t, m, w, b->feature_cols, &a.w));
+    MB_TRY(mb_weight_var(t, m, bias, &a.bias));
+    MB_TRY(mb_linear(t, x, &a, &x));
+    return mb_gather_rows(t, x, &index, y);
 }
 
 mb_status mb_layer_dropout(mb_tape *t, const mb_model *m, const mb_batch *b, float p, uint64_t site,

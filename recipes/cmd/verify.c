@@ -29,6 +29,7 @@
 #include "optim/optimizer.h"
 #include "recipes/commands.h"
 #include "recipes/data/collate.h"
+#include "recipes/data/patches.h"
 #include "recipes/export/adapter.h"
 #include "recipes/train/session.h"
 
@@ -178,11 +179,65 @@ static mb_status check_inputs(const struct verify *v, const mb_tensor *ids, cons
     return MB_OK;
 }
 
+static mb_status new_batch(struct verify *v, int64_t tokens)
+{
+    mb_batch *b;
+
+    MB_TRY(mb_batch_new(tokens, v->rows, &v->batch));
+    b = v->batch;
+    b->tokens = mb_shape_class(tokens, tokens);
+    for (int64_t s = 0; s < b->max_seq; s++)
+        b->start[s] = -1;
+    return MB_OK;
+}
+
+static mb_status end_batch(struct verify *v)
+{
+    mb_batch *b = v->batch;
+
+    for (int64_t i = b->n_targets; i % MB_ROW_PAD != 0; i++)
+        b->target_row[i] = -1;
+    MB_REQUIRE(b->n_targets > 0, MB_EMODEL, "%s: no label is trained", v->golden_path);
+    return MB_OK;
+}
+
+/* in.pixel_values (B,C,H,W), in.labels (B). */
+static mb_status image_batch(struct verify *v)
+{
+    const mb_model_config *c = &v->e->model->config;
+    const mb_patches p = mb_patches_of(c);
+    mb_tensor pixels, labels;
+
+    MB_TRY(read_golden(v, "in.pixel_values", MB_DTYPE_F32, &pixels));
+    MB_TRY(read_golden(v, "in.labels", MB_DTYPE_I32, &labels));
+    MB_REQUIRE(pixels.ndim == 4 && pixels.dim[0] > 0 && pixels.dim[1] == p.channels &&
+                   pixels.dim[2] == p.height && pixels.dim[3] == p.width && labels.ndim == 1 &&
+                   labels.dim[0] == pixels.dim[0],
+               MB_EMODEL,
+               "%s: in.pixel_values and in.labels do not fit together, or the model's images of "
+               "%lld by %lld pixels in %lld channels",
+               v->golden_path, (long long)p.height, (long long)p.width, (long long)p.channels);
+    MB_TRY(check_range(v, "in.labels", &labels, 0, c->labels));
+    v->rows = pixels.dim[0];
+    v->columns = mb_patches_tokens(&p);
+    MB_TRY(new_batch(v, v->rows * v->columns));
+    MB_TRY(mb_patches_reserve(&p, v->batch));
+    for (int64_t r = 0; r < v->rows; r++) {
+        const float *planes = mb_f32(&pixels) + r * p.channels * p.height * p.width;
+        mb_patches_append(&p, v->batch, (int32_t)r);
+        mb_patches_cut(&p, planes, mb_patches_rows(&p, v->batch, r));
+        add_target(v->batch, r, mb_i32(&labels)[r]);
+    }
+    return end_batch(v);
+}
+
 static mb_status make_batch(struct verify *v)
 {
     const mb_model_config *c = &v->e->model->config;
     mb_tensor ids, mask, labels;
-    mb_batch *b;
+
+    if (c->family->sees_images)
+        return image_batch(v);
 
     MB_TRY(read_golden(v, "in.input_ids", MB_DTYPE_I32, &ids));
     MB_TRY(read_golden(v, "in.labels", MB_DTYPE_I32, &labels));
@@ -199,17 +254,10 @@ static mb_status make_batch(struct verify *v)
         v->mask = mask.data;
     }
     MB_TRY(check_inputs(v, &ids, &labels));
-    MB_TRY(mb_batch_new(v->rows * v->columns, v->rows, &v->batch));
-    b = v->batch;
-    b->tokens = mb_shape_class(v->rows * v->columns, v->rows * v->columns);
-    for (int64_t s = 0; s < b->max_seq; s++)
-        b->start[s] = -1;
+    MB_TRY(new_batch(v, v->rows * v->columns));
     for (int64_t r = 0; r < v->rows; r++)
         fill_row(v, ids.data, &labels, r);
-    for (int64_t i = b->n_targets; i % MB_ROW_PAD != 0; i++)
-        b->target_row[i] = -1;
-    MB_REQUIRE(b->n_targets > 0, MB_EMODEL, "%s: no label is trained", v->golden_path);
-    return MB_OK;
+    return end_batch(v);
 }
 
 /* ---- comparisons -------------------------------------------------------------------------- */

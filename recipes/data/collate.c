@@ -78,6 +78,8 @@ void mb_batch_free(mb_batch *b)
     mb_free(b->target_row);
     mb_free(b->target_label);
     mb_free(b->target_weight);
+    mb_free(b->features);
+    mb_free(b->feature_row);
     mb_free(b);
 }
 

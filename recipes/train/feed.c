@@ -21,7 +21,7 @@ struct mb_feed {
 };
 
 /* The arrays of a batch, and what they have an entry for. */
-enum { PER_TOKEN, PER_SEQUENCE, PER_TARGET };
+enum { PER_TOKEN, PER_SEQUENCE, PER_TARGET, PER_FEATURE };
 
 static const struct {
     size_t at; /* of the pointer in mb_batch */
@@ -40,6 +40,8 @@ static const struct {
     {offsetof(mb_batch, target_row), PER_TARGET},
     {offsetof(mb_batch, target_label), PER_TARGET},
     {offsetof(mb_batch, target_weight), PER_TARGET},
+    {offsetof(mb_batch, features), PER_FEATURE},
+    {offsetof(mb_batch, feature_row), PER_TOKEN},
 };
 enum { N_ARRAYS = sizeof arrays / sizeof arrays[0], ELEMENT = 4 };
 
@@ -47,7 +49,10 @@ _Static_assert(sizeof(float) == ELEMENT && sizeof(int32_t) == ELEMENT, "arrays o
 
 static size_t entries(const mb_batch *b, int64_t tokens, int per)
 {
-    const int64_t n = per == PER_TOKEN ? tokens : per == PER_SEQUENCE ? b->max_seq : b->max_targets;
+    const int64_t n = per == PER_TOKEN      ? tokens
+                      : per == PER_SEQUENCE ? b->max_seq
+                      : per == PER_TARGET   ? b->max_targets
+                                            : b->feature_rows * b->feature_cols;
 
     return (size_t)n;
 }
@@ -114,7 +119,8 @@ size_t mb_feed_batch_bytes(const mb_batch *b, int64_t tokens)
     size_t bytes = aligned(entries(b, tokens, PER_TOKEN) * ELEMENT); /* a list of rows as well */
 
     for (int i = 0; i < N_ARRAYS; i++)
-        bytes += aligned(entries(b, tokens, arrays[i].per) * ELEMENT);
+        if (pointer(b, i) != NULL)
+            bytes += aligned(entries(b, tokens, arrays[i].per) * ELEMENT);
     return bytes;
 }
 
@@ -190,6 +196,8 @@ mb_status mb_feed_send(mb_feed *f, const mb_batch *b, mb_batch *out)
     for (int i = 0; i < N_ARRAYS; i++) {
         void *to = NULL;
 
+        if (pointer(b, i) == NULL)
+            continue;
         MB_TRY(put(f, pointer(b, i), entries(b, b->tokens, arrays[i].per), &to));
         memcpy((char *)out + arrays[i].at, &to, sizeof to);
     }
