@@ -48,6 +48,8 @@ wrappers='
     yaml.h        recipes/config/yaml.c
     pcre2.h       recipes/tokenizers/regex.c
     utf8proc.h    recipes/tokenizers/unicode.c
+    sndfile.h     recipes/media/audio.c
+    soxr.h        recipes/media/resample.c
 '
 known=''
 while read -r header wrapper; do
