@@ -121,6 +121,7 @@ peer_arguments() {
             --smollm2 "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" \
             --minilm "$MB_MATERIALS/minilm" --gpt2 "$MB_MATERIALS/gpt2-tokenizer/gpt2.tiktoken"
         ;;
+    token_pieces) printf '%s\n' "$helper/peer_tokenize" "$MBUYU" ;;
     *) if [ -x "$helper/$1" ]; then printf '%s\n' "$helper/$1"; fi ;;
     esac
 }

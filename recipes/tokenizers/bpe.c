@@ -5,22 +5,14 @@
  * scanned for the lowest pair again and again; long ones keep a heap of pairs beside the linked
  * list of symbols, so n characters take n log n steps whatever they are. A heap entry whose rank is
  * no longer that of the pair at its place is stale.
- *
- * Words repeat, so each work space keeps a table of the words it met last (one slot per hash, the
- * newer wins): a fixed amount of memory, and no effect on any result.
  */
 #include <string.h>
 
 #include "core/alloc.h"
+#include "recipes/tokenizers/cache.h"
 #include "recipes/tokenizers/model.h"
 
-enum {
-    SHORT_WORD = 24,
-    CACHE_SLOTS = 1 << 14,
-    CACHE_BYTES = 36,
-    CACHE_IDS = 12,
-    TABLE_CHARS = 512
-};
+enum { SHORT_WORD = 24, TABLE_CHARS = 512 };
 
 struct merge {
     uint64_t pair; /* left id << 32 | right id; NONE is a free slot */
@@ -46,20 +38,13 @@ struct symbol {
     bool dead;
 };
 
-struct cached {
-    uint8_t bytes, n; /* bytes 0: empty */
-    bool barred;
-    char word[CACHE_BYTES];
-    int32_t id[CACHE_IDS];
-};
-
 struct work {
     struct symbol *symbol;
     size_t n, capacity;
     uint64_t *heap; /* rank << 32 | place: the smallest is the next to merge */
     size_t n_heap, heap_capacity;
     mb_bytes text;
-    struct cached *cache;
+    tok_cache cache;
 };
 
 static size_t hash_pair(uint64_t pair)
@@ -200,11 +185,7 @@ static void fill_tables(struct bpe *b)
         const size_t n = mb_utf8_put(c, name);
         b->of_char[c] = mb_vocab_find(b->vocab, name, n);
     }
-    for (unsigned byte = 0; byte < 256; byte++) {
-        static const char digit[] = "0123456789ABCDEF";
-        const char token[6] = {'<', '0', 'x', digit[byte >> 4], digit[byte & 15], '>'};
-        b->of_byte[byte] = mb_vocab_find(b->vocab, token, sizeof token);
-    }
+    tok_byte_ids(b->vocab, b->of_byte);
 }
 
 static mb_status load(mb_json model, const char *where, mb_vocab *vocab, void **out)
@@ -230,7 +211,7 @@ static void work_free(void *work)
         return;
     mb_free(w->symbol);
     mb_free(w->heap);
-    mb_free(w->cache);
+    tok_cache_release(&w->cache);
     mb_bytes_release(&w->text);
     mb_free(w);
 }
@@ -241,7 +222,7 @@ static mb_status work_new(const void *model, void **work)
 
     (void)model;
     MB_TRY(MB_NEW(&w));
-    const mb_status st = MB_NEW_ARRAY(&w->cache, CACHE_SLOTS);
+    const mb_status st = tok_cache_init(&w->cache);
     if (st != MB_OK)
         work_free(w);
     else
@@ -473,21 +454,12 @@ static mb_status encode(const void *model, void *work, const char *word, size_t 
     const struct bpe *b = model;
     struct work *w = work;
 
-    if (n > CACHE_BYTES)
-        return encode_word(b, w, word, n, barred, out);
-    struct cached *c = &w->cache[mb_bytes_hash(word, n) & (CACHE_SLOTS - 1)];
-    if (c->bytes == n && c->barred == (barred != NULL) && memcmp(c->word, word, n) == 0)
+    const tok_cached *c = tok_cache_get(&w->cache, word, n, barred != NULL);
+    if (c != NULL)
         return mb_ids_append(out, c->id, c->n);
     const size_t first = out->n;
     MB_TRY(encode_word(b, w, word, n, barred, out));
-    if (out->n - first <= CACHE_IDS) {
-        c->bytes = (uint8_t)n;
-        c->n = (uint8_t)(out->n - first);
-        c->barred = barred != NULL;
-        memcpy(c->word, word, n);
-        if (c->n > 0)
-            memcpy(c->id, out->id + first, c->n * sizeof *c->id);
-    }
+    tok_cache_put(&w->cache, word, n, barred != NULL, out->id + first, out->n - first);
     return MB_OK;
 }
 

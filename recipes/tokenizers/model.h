@@ -10,6 +10,18 @@
 /* Longer tokens are taken for a broken file. */
 enum { TOK_MAX_TOKEN_BYTES = 1 << 16 };
 
+/* What a SentencePiece file says a piece is (ModelProto.SentencePiece.Type), and one that is a token
+ * of the folder but of no SentencePiece file. */
+enum {
+    TOK_PIECE_NORMAL = 1,
+    TOK_PIECE_UNKNOWN = 2,
+    TOK_PIECE_CONTROL = 3,
+    TOK_PIECE_USER = 4,
+    TOK_PIECE_UNUSED = 5,
+    TOK_PIECE_BYTE = 6,
+    TOK_PIECE_OTHER = 7
+};
+
 /* A model gives ids to one word of a pre-tokenized text. Its object is made once and not changed;
  * `work` (NULL if work_new is) belongs to one call at a time. */
 typedef struct tok_model {

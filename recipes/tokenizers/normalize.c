@@ -166,12 +166,84 @@ static mb_status byte_level(const tok_stage *s, const mb_bytes *in, mb_bytes *ou
     return MB_OK;
 }
 
+/* SentencePiece's rules as the tokenizers library applies them: a grapheme cluster of at most five
+ * bytes is replaced whole by the shortest rule it begins with, otherwise character by character. */
+static mb_status read_precompiled(mb_json v, const char *where, tok_stage *s)
+{
+    mb_json map;
+    const char *text;
+    size_t n;
+
+    MB_TRY(mb_json_need(v, "precompiled_charsmap", MB_JSON_STRING, &map));
+    MB_TRY(mb_json_string(map, &text, &n));
+    return n == 0 ? MB_OK : mb_charsmap_init_base64(&s->charsmap, text, n, where);
+}
+
+static mb_status precompiled(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
+{
+    enum { LONGEST_CLUSTER = 5 };
+    const mb_charsmap *map = &s->charsmap;
+    uint32_t c;
+    size_t n, len;
+
+    if (map->bytes == NULL)
+        return mb_bytes_add(out, in->p, in->n);
+    for (const char *p = in->p, *end = p + in->n; p < end;) {
+        const size_t cluster = mb_grapheme_len(p, end, LONGEST_CLUSTER);
+        const char *to =
+            cluster <= LONGEST_CLUSTER ? mb_charsmap_shortest(map, p, cluster, &n) : NULL;
+        if (to != NULL) {
+            MB_TRY(mb_bytes_add(out, to, n));
+            p += cluster;
+            continue;
+        }
+        for (const char *stop = p + cluster; p < stop; p += len) {
+            len = mb_utf8_get(p, end, &c);
+            to = mb_charsmap_shortest(map, p, len, &n);
+            MB_TRY(to != NULL ? mb_bytes_add(out, to, n) : mb_bytes_add(out, p, len));
+        }
+    }
+    return MB_OK;
+}
+
+/* What SentencePiece's nmt rules drop, and what they take for a space. */
+static bool nmt_drops(uint32_t c)
+{
+    return (c >= 0x01 && c <= 0x08) || c == 0x0b || (c >= 0x0e && c <= 0x1f) || c == 0x7f ||
+           c == 0x8f || c == 0x9f;
+}
+
+static bool nmt_space(uint32_t c)
+{
+    return c == 0x09 || c == 0x0a || c == 0x0c || c == 0x0d || c == 0x1680 ||
+           (c >= 0x200b && c <= 0x200f) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
+           c == 0xfeff || c == 0xfffd;
+}
+
+static mb_status nmt(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
+{
+    uint32_t c;
+
+    (void)s;
+    for (const char *p = in->p, *end = p + in->n; p < end;) {
+        const size_t len = mb_utf8_get(p, end, &c);
+        if (nmt_space(c))
+            MB_TRY(mb_bytes_add(out, " ", 1));
+        else if (!nmt_drops(c))
+            MB_TRY(mb_bytes_add(out, p, len));
+        p += len;
+    }
+    return MB_OK;
+}
+
 static const tok_step steps[] = {
     {.type = "BertNormalizer", .read = read_bert, .normalize = bert},
     {.type = "NFC", .normalize = nfc},
     {.type = "NFD", .normalize = nfd},
     {.type = "NFKC", .normalize = nfkc},
     {.type = "NFKD", .normalize = nfkd},
+    {.type = "Nmt", .normalize = nmt},
+    {.type = "Precompiled", .read = read_precompiled, .normalize = precompiled},
     {.type = "Lowercase", .normalize = lowercase},
     {.type = "StripAccents", .normalize = strip_accents},
     {.type = "Strip", .read = read_strip, .normalize = strip},

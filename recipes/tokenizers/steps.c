@@ -172,6 +172,7 @@ void tok_chain_release(tok_chain *c)
         mb_regex_free(c->at[i].pattern.regex);
         mb_bytes_release(&c->at[i].pattern.literal);
         mb_bytes_release(&c->at[i].content);
+        mb_charsmap_release(&c->at[i].charsmap);
     }
     mb_free(c->at);
     *c = (tok_chain){0};
@@ -201,4 +202,14 @@ int tok_char_to_byte(uint32_t c)
     if (c <= 0x142)
         return (int)(c - 0x121 + 127);
     return c == 0x143 ? 173 : -1;
+}
+
+void tok_byte_ids(const mb_vocab *vocab, int32_t of_byte[256])
+{
+    static const char digit[] = "0123456789ABCDEF";
+
+    for (unsigned byte = 0; byte < 256; byte++) {
+        const char token[6] = {'<', '0', 'x', digit[byte >> 4], digit[byte & 15], '>'};
+        of_byte[byte] = mb_vocab_find(vocab, token, sizeof token);
+    }
 }

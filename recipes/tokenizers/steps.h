@@ -10,6 +10,7 @@
 
 #include "core/json.h"
 #include "recipes/tokenizers/bytes.h"
+#include "recipes/tokenizers/charsmap.h"
 #include "recipes/tokenizers/regex.h"
 #include "recipes/tokenizers/unicode.h"
 
@@ -67,6 +68,7 @@ struct tok_stage {
     size_t start, stop;
     tok_pattern pattern;
     mb_bytes content;
+    mb_charsmap charsmap;
 };
 
 typedef struct tok_chain {
@@ -116,5 +118,7 @@ void tok_tokens_release(tok_tokens *t);
 /* The byte-level alphabet: a printable code point for every byte, and back (-1: none). */
 uint32_t tok_byte_to_char(uint8_t byte);
 int tok_char_to_byte(uint32_t c);
+/* The ids of "<0x00>" to "<0xFF>", -1 for those a vocabulary has not. */
+void tok_byte_ids(const mb_vocab *vocab, int32_t of_byte[256]);
 
 #endif

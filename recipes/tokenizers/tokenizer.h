@@ -1,7 +1,7 @@
 /* recipes/tokenizers/tokenizer.h - text to token ids and back, as Hugging Face's files say.
  *
- * A tokenizer is a tokenizer.json: added tokens, normalizer, pre-tokenizer, model (BPE, WordPiece),
- * post-processor, decoder. One that comes inside a GGUF file is translated to a tokenizer.json
+ * A tokenizer is a tokenizer.json: added tokens, normalizer, pre-tokenizer, model (BPE, Unigram,
+ * WordPiece), post-processor, decoder. One that comes inside a GGUF file is translated to a tokenizer.json
  * first, so there is one way through the code and one thing to save.
  *
  *     mb_tokenizer *t;
@@ -118,7 +118,7 @@ bool mb_tokenizer_adds_bos(const mb_tokenizer *t);
 bool mb_tokenizer_adds_eos(const mb_tokenizer *t);
 int64_t mb_tokenizer_max_length(const mb_tokenizer *t); /* model_max_length; -1 when not given */
 const mb_tok_limits *mb_tokenizer_limits(const mb_tokenizer *t);
-const char *mb_tokenizer_kind(const mb_tokenizer *t); /* "BPE", "WordPiece" */
+const char *mb_tokenizer_kind(const mb_tokenizer *t); /* "BPE", "Unigram", "WordPiece" */
 /* 64 hex digits of everything that decides the ids (the tokenizer.json); for caches. */
 const char *mb_tokenizer_sha256(const mb_tokenizer *t);
 /* The Jinja text of the (default) chat template; NULL when there is none. Borrowed. */

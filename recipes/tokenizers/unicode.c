@@ -376,3 +376,21 @@ mb_status mb_normal_form_add(mb_bytes *t, const char *p, size_t n, mb_normal_for
     MB_TRY(normal_form(t, p + begin, end - begin, form));
     return mb_bytes_add(t, p + end, n - end);
 }
+
+size_t mb_grapheme_len(const char *p, const char *end, size_t limit)
+{
+    utf8proc_int32_t state = 0;
+    uint32_t c, next;
+
+    if (end - p == 1 || ((unsigned char)p[0] < 0x80 && p[0] != '\r' && (unsigned char)p[1] < 0x80))
+        return 1;
+    size_t n = mb_utf8_get(p, end, &c);
+    while (p + n < end && n <= limit) {
+        const size_t len = mb_utf8_get(p + n, end, &next);
+        if (utf8proc_grapheme_break_stateful((utf8proc_int32_t)c, (utf8proc_int32_t)next, &state))
+            break;
+        n += len;
+        c = next;
+    }
+    return n;
+}

@@ -32,6 +32,10 @@ bool mb_char_is_word(uint32_t c);        /* a letter, mark, digit or connector: 
 /* Adds the lower-case form, which can be two code points. */
 mb_status mb_lower_add(mb_bytes *t, uint32_t c) MB_MUST_USE;
 
+/* Bytes of the extended grapheme cluster (UAX 29) that begins at p (p < end); one of more than
+ * `limit` bytes may be cut after that many. */
+size_t mb_grapheme_len(const char *p, const char *end, size_t limit);
+
 typedef enum mb_normal_form { MB_NFC, MB_NFD, MB_NFKC, MB_NFKD } mb_normal_form;
 /* Adds p[0..n) in a normal form. Linear in n but for n log n in one run of combining marks. */
 mb_status mb_normal_form_add(mb_bytes *t, const char *p, size_t n, mb_normal_form form) MB_MUST_USE;

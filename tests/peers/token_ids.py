@@ -89,8 +89,9 @@ def differ(name, i, what, got, want):
           f"the peer {want[max(0, at - 2):at + 4]!r}")
 
 
-def compare(name, helper, model, tok, texts, decode=True):
-    """Ids, with and without special tokens, types, pairs and texts of `model` and of the library."""
+def compare(name, helper, model, tok, texts, decode=True, plain=None):
+    """Ids, with and without special tokens, types, pairs and texts of `model` and of the library;
+    those of `plain` also with the names of special tokens taken for text."""
     tok.no_truncation()
     tok.no_padding()
     rows, want = [], []
@@ -101,7 +102,7 @@ def compare(name, helper, model, tok, texts, decode=True):
         rows.append(dict(text=a, pair=b, parse=True, special=True))
         want.append(tok.encode(a, b))
     tok.encode_special_tokens = True
-    plain = texts[: len(texts) // 4]
+    plain = texts[: len(texts) // 4] if plain is None else plain
     rows += [dict(text=t) for t in plain]
     want += [tok.encode(t, add_special_tokens=False) for t in plain]
     tok.encode_special_tokens = False

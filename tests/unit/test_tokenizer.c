@@ -455,6 +455,10 @@ static void a_broken_file_is_a_sentence(void **state)
 #define MODEL(vocab, merges) \
     "{\"model\":{\"type\":\"BPE\",\"vocab\":" vocab ",\"merges\":" merges "}}"
 #define WITH(part) "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}," part "}"
+#define PIECES(vocab, unk) \
+    "{\"model\":{\"type\":\"Unigram\",\"vocab\":" vocab ",\"unk_id\":" unk "}}"
+#define CHARSMAP(text) \
+    WITH("\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":" text "}")
     static const struct {
         const char *json;
         mb_status st;
@@ -465,7 +469,16 @@ static void a_broken_file_is_a_sentence(void **state)
         {"{}", MB_EMODEL, "model"},
         {"{\"model\":null}", MB_EMODEL, "model"},
         {"{\"model\":[]}", MB_EMODEL, "model"},
-        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0.0]]}}", MB_ENOTSUP, "Unigram"},
+        {"{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0}}}", MB_ENOTSUP, "WordLevel"},
+        {PIECES("{\"a\":0}", "null"), MB_EMODEL, "vocab"},
+        {PIECES("[]", "null"), MB_EMODEL, "vocab has 0 pieces"},
+        {PIECES("[\"a\"]", "null"), MB_EMODEL, "vocab[0]"},
+        {PIECES("[[\"a\"]]", "null"), MB_EMODEL, "vocab[0]"},
+        {PIECES("[[\"a\",\"b\"]]", "null"), MB_EMODEL, "vocab[0][1]"},
+        {PIECES("[[3,0]]", "null"), MB_EMODEL, "vocab[0][0]"},
+        {PIECES("[[\"a\",0],[\"a\",0]]", "null"), MB_EMODEL, "a second id"},
+        {PIECES("[[\"a\",0]]", "1"), MB_EMODEL, "unk_id is 1"},
+        {PIECES("[[\"a\",0]]", "-2"), MB_EMODEL, "unk_id is -2"},
         {"{\"model\":{\"type\":7}}", MB_EMODEL, "type"},
         {MODEL("{}", "[]"), MB_EMODEL, "vocab is empty"},
         {MODEL("[]", "[]"), MB_EMODEL, "vocab"},
@@ -494,7 +507,15 @@ static void a_broken_file_is_a_sentence(void **state)
         {WITH("\"added_tokens\":[{\"id\":4294967296,\"content\":\"b\"}]"), MB_EMODEL, "id"},
         {WITH("\"added_tokens\":[{\"id\":9000000,\"content\":\"b\"}]"), MB_EMODEL, "9000000"},
         {WITH("\"added_tokens\":[7]"), MB_EMODEL, "added_tokens[0]"},
-        {WITH("\"normalizer\":{\"type\":\"Precompiled\"}"), MB_ENOTSUP, "\"Precompiled\""},
+        {WITH("\"normalizer\":{\"type\":\"Unheard\"}"), MB_ENOTSUP, "\"Unheard\""},
+        {WITH("\"normalizer\":{\"type\":\"Precompiled\"}"), MB_EMODEL, "precompiled_charsmap"},
+        {CHARSMAP("7"), MB_EMODEL, "precompiled_charsmap"},
+        {CHARSMAP("\"AAA\""), MB_EMODEL, "not base64"},
+        {CHARSMAP("\"AA-A\""), MB_EMODEL, "not base64 at byte 2"},
+        {CHARSMAP("\"AAA=\""), MB_EMODEL, "of 2 bytes"},
+        {CHARSMAP("\"/////w==\""), MB_EMODEL, "has 4 bytes"},
+        {CHARSMAP("\"AAAAAA==\""), MB_EMODEL, "has 4 bytes, but its trie 0"},
+        {CHARSMAP("\"BAAAAAAAAAD/\""), MB_EMODEL, "not UTF-8"},
         {WITH("\"normalizer\":{}"), MB_EMODEL, "type"},
         {WITH("\"normalizer\":{\"type\":\"Sequence\"}"), MB_EMODEL, "normalizers"},
         {WITH("\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}"), MB_ENOTSUP, "\"UnicodeScripts\""},
