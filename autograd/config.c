@@ -132,6 +132,18 @@ static mb_status token_id(mb_json json, const char *key, int64_t *out)
     return mb_json_is_set(v) ? mb_json_int(v, out) : MB_OK;
 }
 
+/* What class names end with, of those that no family lists; an embedder's is never guessed. */
+static const struct {
+    const char *in_class, *words;
+} heads[MB_HEAD_COUNT] = {
+    [MB_HEAD_CAUSAL_LM] = {"ForCausalLM", "causal language modelling"},
+    [MB_HEAD_MASKED_LM] = {"ForMaskedLM", "masked language modelling"},
+    [MB_HEAD_SEQUENCE] = {"ForSequenceClassification", "sequence classification"},
+    [MB_HEAD_TOKENS] = {"ForTokenClassification", "token classification"},
+    [MB_HEAD_SPAN] = {"ForQuestionAnswering", "question answering"},
+    [MB_HEAD_EMBED] = {NULL, "embedding"},
+};
+
 mb_head mb_model_config_head(mb_json_doc *doc, mb_head otherwise)
 {
     const char *name;
@@ -141,13 +153,14 @@ mb_head mb_model_config_head(mb_json_doc *doc, mb_head otherwise)
         mb_status_clear();
         return otherwise;
     }
-    if (strstr(name, "ForSequenceClassification") != NULL ||
-        strstr(name, "ForImageClassification") != NULL)
-        return MB_HEAD_SEQUENCE;
-    if (strstr(name, "ForMaskedLM") != NULL)
-        return MB_HEAD_MASKED_LM;
-    if (strstr(name, "ForCausalLM") != NULL || strstr(name, "LMHeadModel") != NULL)
-        return MB_HEAD_CAUSAL_LM;
+    for (int i = 0; mb_model_families[i] != NULL; i++)
+        for (int h = 0; h < MB_HEAD_COUNT; h++)
+            if (mb_model_families[i]->architecture[h] != NULL &&
+                strcmp(mb_model_families[i]->architecture[h], name) == 0)
+                return (mb_head)h;
+    for (int h = 0; h < MB_HEAD_COUNT; h++)
+        if (heads[h].in_class != NULL && strstr(name, heads[h].in_class) != NULL)
+            return (mb_head)h;
     return otherwise;
 }
 
@@ -172,8 +185,6 @@ static mb_status sane(mb_json json, const mb_model_config *c)
 
 mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config *c)
 {
-    static const char *const heads[] = {"causal language modelling", "masked language modelling",
-                                        "sequence classification"};
     const mb_json json = mb_json_root(doc);
     const char *type;
     char known[256];
@@ -185,7 +196,7 @@ mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config 
     if (c->family == NULL)
         return mb_json_fault(json, "has model_type \"%s\"; known are %s", type, known);
     if (c->family->architecture[head] == NULL)
-        return mb_json_fault(json, "is a %s model, which has no head for %s", type, heads[head]);
+        return mb_json_fault(json, "is a %s model, which has no head for %s", type, heads[head].words);
     snprintf(c->model_type, sizeof c->model_type, "%s", type);
     if (!c->family->sees_images)
         MB_TRY(mb_json_need_int(json, "vocab_size", 1, 1 << 26, &c->vocab));
@@ -193,5 +204,7 @@ mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config 
     MB_TRY(token_id(json, "eos_token_id", &c->eos_id));
     MB_TRY(token_id(json, "pad_token_id", &c->pad_id));
     MB_TRY(c->family->config(json, c));
+    if (head == MB_HEAD_SPAN)
+        c->labels = 2;
     return sane(json, c);
 }

@@ -41,6 +41,10 @@ mb_status mb_layer_features(mb_tape *t, const mb_model *m, const mb_batch *b, co
  * dimension. */
 mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,
                              const mb_weight *w, mb_var **y) MB_MUST_USE;
+/* w[first + ids]. */
+mb_status mb_layer_embedding_from(mb_tape *t, const mb_model *m, const mb_batch *b,
+                                  const int32_t *ids, const mb_weight *w, int64_t first,
+                                  mb_var **y) MB_MUST_USE;
 /* Dropout with one key per token; `pooled`: per sequence. */
 mb_status mb_layer_dropout(mb_tape *t, const mb_model *m, const mb_batch *b, float p, uint64_t site,
                            mb_var *x, mb_var **y) MB_MUST_USE;

@@ -32,7 +32,7 @@ static int64_t letter(const mb_model_config *c, char what)
         {'H', c->heads * c->head_dim},
         {'K', c->kv_heads * c->head_dim},
         {'F', c->ffn},
-        {'P', c->positions},
+        {'P', c->positions + c->first_position},
         {'S', c->segments},
         {'C', c->labels},
         {'3', 3 * c->width},

@@ -30,6 +30,9 @@ typedef enum mb_head {
     MB_HEAD_CAUSAL_LM,
     MB_HEAD_MASKED_LM,
     MB_HEAD_SEQUENCE,
+    MB_HEAD_TOKENS, /* classes of tokens */
+    MB_HEAD_SPAN,   /* first and last token of an answer */
+    MB_HEAD_EMBED,  /* a vector per sequence: no weights, the mean of the hidden states */
     MB_HEAD_COUNT
 } mb_head;
 
@@ -47,13 +50,15 @@ typedef struct mb_rope_config {
 
 /* What any family's configuration comes down to. Shape letters in weight tables: V vocab, D width,
  * H heads*head_dim, K kv_heads*head_dim, F ffn, P positions, S segments (token types), C labels,
- * 3 three times D, 1 one, I channels of an image, Q the side of its patches. */
+ * 3 three times D, 1 one, I channels of an image, Q the side of its patches. P has first_position
+ * more rows than there are positions. */
 typedef struct mb_model_config {
     const mb_model_family *family;
     mb_head head;
     char model_type[32];
     int64_t vocab, width, layers, heads, kv_heads, head_dim, ffn, positions, segments, labels;
-    int64_t window; /* sliding attention, 0: none */
+    int64_t window;         /* sliding attention, 0: none */
+    int64_t first_position; /* the position table's row of position 0 */
     /* Of models that see images, else 0: height and width in pixels, channels, side of a patch, and
      * tokens in front of an image's patches. */
     int64_t image_height, image_width, channels, patch, image_prefix;
@@ -62,8 +67,9 @@ typedef struct mb_model_config {
     bool tied; /* the output head is the embedding */
     bool qkv_bias, out_bias, mlp_bias;
     mb_rope_config rope;
-    float drop_embed, drop_hidden, drop_attention, drop_classifier; /* as the checkpoint says */
-    int64_t bos_id, eos_id, pad_id;                                 /* -1: none */
+    /* as the checkpoint says; drop_attention_out: of encoders, on what attention gives */
+    float drop_embed, drop_hidden, drop_attention, drop_attention_out, drop_classifier;
+    int64_t bos_id, eos_id, pad_id; /* -1: none */
 } mb_model_config;
 
 /* Flags of a weight table's row. */

@@ -127,10 +127,20 @@ static mb_status matrix_var(mb_tape *t, const mb_model *m, const mb_weight *w, i
 mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,
                              const mb_weight *w, mb_var **y)
 {
+    return mb_layer_embedding_from(t, m, b, ids, w, 0, y);
+}
+
+/* The table seen from row `first` on; so is its gradient. */
+mb_status mb_layer_embedding_from(mb_tape *t, const mb_model *m, const mb_batch *b,
+                                  const int32_t *ids, const mb_weight *w, int64_t first, mb_var **y)
+{
     const mb_tensor index = mb_tensor_1d((void *)(uintptr_t)ids, MB_DTYPE_I32, b->tokens);
     mb_var *wv;
 
     MB_TRY(matrix_var(t, m, w, mb_cols(&w->value), &wv));
+    wv->value = mb_tensor_rows(&wv->value, first, mb_rows(&wv->value) - first);
+    if (wv->grad.data != NULL)
+        wv->grad = mb_tensor_rows(&wv->grad, first, mb_rows(&wv->grad) - first);
     return mb_embedding(t, &index, wv, y);
 }
 

@@ -136,6 +136,33 @@ mb_status mb_config_expect(mb_json json, const char *key, const char *value)
     return MB_OK;
 }
 
+mb_status mb_config_bert(mb_json json, mb_model_config *c)
+{
+    static const mb_config_fixed fixed[] = {
+        {"is_decoder", false}, {"add_cross_attention", false}, {0}};
+    const char *kind;
+
+    MB_TRY(mb_config_require(json, fixed));
+    MB_TRY(mb_json_get_string(json, "position_embedding_type", "absolute", &kind));
+    MB_TRY(mb_config_expect(json, "position_embedding_type", "absolute"));
+    MB_TRY(mb_json_need_int(json, "hidden_size", 1, 1 << 20, &c->width));
+    MB_TRY(mb_json_need_int(json, "num_hidden_layers", 1, 4096, &c->layers));
+    MB_TRY(mb_json_need_int(json, "num_attention_heads", 1, 4096, &c->heads));
+    MB_TRY(mb_json_need_int(json, "intermediate_size", 1, 1 << 22, &c->ffn));
+    MB_TRY(mb_json_need_int(json, "max_position_embeddings", 1, 1 << 24, &c->positions));
+    MB_TRY(mb_config_count(json, "type_vocab_size", 2, 1 << 16, &c->segments));
+    MB_TRY(mb_config_real(json, "layer_norm_eps", 1e-12, &c->norm_eps));
+    MB_TRY(mb_config_activation(json, "hidden_act", MB_ACT_GELU, &c->activation));
+    MB_TRY(mb_config_real(json, "hidden_dropout_prob", 0.1, &c->drop_hidden));
+    MB_TRY(mb_config_real(json, "attention_probs_dropout_prob", 0.1, &c->drop_attention));
+    MB_TRY(mb_config_real(json, "classifier_dropout", (double)c->drop_hidden, &c->drop_classifier));
+    MB_TRY(mb_json_get_bool(json, "tie_word_embeddings", true, &c->tied));
+    c->drop_embed = c->drop_attention_out = c->drop_hidden;
+    c->kv_heads = c->heads;
+    c->head_dim = c->width / c->heads;
+    return mb_config_labels(json, &c->labels);
+}
+
 mb_status mb_config_from_gguf(const mb_gguf *g, const char *arch, const mb_config_gguf_key *keys,
                               mb_json out)
 {

@@ -25,6 +25,9 @@ typedef struct mb_config_fixed {
 mb_status mb_config_require(mb_json json, const mb_config_fixed *fixed) MB_MUST_USE;
 mb_status mb_config_expect(mb_json json, const char *key, const char *value) MB_MUST_USE;
 
+/* All of a BERT's config.json. */
+mb_status mb_config_bert(mb_json json, mb_model_config *c) MB_MUST_USE;
+
 /* GGUF key ("{arch}." before it) -> config.json key. */
 typedef struct mb_config_gguf_key {
     const char *gguf, *json;

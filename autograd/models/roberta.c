@@ -1,0 +1,135 @@
+/* autograd/models/roberta.c - RoBERTa (Liu et al. 2019, arXiv:1907.11692) and, of the same tables,
+ * XLM-RoBERTa (autograd/models/xlm_roberta.c).
+ *
+ * As BERT, but: positions begin at pad_token_id + 1 of their table, there is one token type or none,
+ * and a classifier is two layers on the first token.
+ */
+#include <stddef.h>
+
+#include "autograd/layers/encoder.h"
+#include "autograd/models/config.h"
+#include "autograd/models/roberta.h"
+
+// clang-format off
+#define G(field) offsetof(struct mb_roberta_weights, field)
+#define L(field) offsetof(mb_encoder_layer, field)
+#define NORM MB_W_NO_DECAY
+#define HEAD (MB_W_HEAD | MB_W_NEW)
+const mb_weight_row mb_roberta_globals[] = {
+    {"roberta.embeddings.word_embeddings.weight", NULL, "V D", G(embed.word), MB_W_EMBED, 'r', NULL},
+    {"roberta.embeddings.position_embeddings.weight", NULL, "P D", G(embed.position), MB_W_EMBED, '-', NULL},
+    {"roberta.embeddings.token_type_embeddings.weight", NULL, "S D", G(embed.segment), MB_W_EMBED, '-', NULL},
+    {"roberta.embeddings.LayerNorm.weight", NULL, "D", G(embed.norm), NORM | MB_W_EMBED, '-', NULL},
+    {"roberta.embeddings.LayerNorm.bias", NULL, "D", G(embed.norm_bias), NORM | MB_W_EMBED, '-', NULL},
+    {"classifier.dense.weight", NULL, "D D", G(dense), MB_W_LINEAR | HEAD, '-', mb_head_is_sequence},
+    {"classifier.dense.bias", NULL, "D", G(dense_bias), MB_W_NO_DECAY | HEAD, '-', mb_head_is_sequence},
+    {"classifier.out_proj.weight", NULL, "C D", G(out), MB_W_LINEAR | HEAD, '-', mb_head_is_sequence},
+    {"classifier.out_proj.bias", NULL, "C", G(out_bias), MB_W_NO_DECAY | HEAD, '-', mb_head_is_sequence},
+    {"classifier.weight", NULL, "C D", G(out), MB_W_LINEAR | HEAD, '-', mb_head_is_tokens},
+    {"classifier.bias", NULL, "C", G(out_bias), MB_W_NO_DECAY | HEAD, '-', mb_head_is_tokens},
+    {"qa_outputs.weight", NULL, "C D", G(out), MB_W_LINEAR | HEAD, '-', mb_head_is_span},
+    {"qa_outputs.bias", NULL, "C", G(out_bias), MB_W_NO_DECAY | HEAD, '-', mb_head_is_span},
+    {"lm_head.dense.weight", NULL, "D D", G(dense), MB_W_LINEAR | MB_W_NEW, '-', mb_head_is_masked},
+    {"lm_head.dense.bias", NULL, "D", G(dense_bias), MB_W_NO_DECAY | MB_W_NEW, '-', mb_head_is_masked},
+    {"lm_head.layer_norm.weight", NULL, "D", G(head_norm), NORM | MB_W_NEW, '-', mb_head_is_masked},
+    {"lm_head.layer_norm.bias", NULL, "D", G(head_norm_bias), NORM | MB_W_NEW, '-', mb_head_is_masked},
+    {"lm_head.decoder.weight", NULL, "V D", G(out), MB_W_LINEAR | MB_W_HEAD, 'r', mb_head_is_masked_untied},
+    {"lm_head.bias", NULL, "V", G(out_bias), MB_W_NO_DECAY | HEAD, 'r', mb_head_is_masked},
+    {0},
+};
+const mb_weight_row mb_roberta_layers[] = {
+    {"roberta.encoder.layer.{l}.attention.self.query.weight", NULL, "H D", L(q), MB_W_LINEAR, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.query.bias", NULL, "H", L(q_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.key.weight", NULL, "H D", L(k), MB_W_LINEAR, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.key.bias", NULL, "H", L(k_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.value.weight", NULL, "H D", L(v), MB_W_LINEAR, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.value.bias", NULL, "H", L(v_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.output.dense.weight", NULL, "D H", L(o), MB_W_LINEAR, 'c', NULL},
+    {"roberta.encoder.layer.{l}.attention.output.dense.bias", NULL, "D", L(o_bias), MB_W_NO_DECAY, '-', NULL},
+    {"roberta.encoder.layer.{l}.attention.output.LayerNorm.weight", NULL, "D", L(attn_norm), NORM, '-', NULL},
+    {"roberta.encoder.layer.{l}.attention.output.LayerNorm.bias", NULL, "D", L(attn_norm_bias), NORM, '-', NULL},
+    {"roberta.encoder.layer.{l}.intermediate.dense.weight", NULL, "F D", L(up), MB_W_LINEAR, 'r', NULL},
+    {"roberta.encoder.layer.{l}.intermediate.dense.bias", NULL, "F", L(up_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"roberta.encoder.layer.{l}.output.dense.weight", NULL, "D F", L(down), MB_W_LINEAR, 'c', NULL},
+    {"roberta.encoder.layer.{l}.output.dense.bias", NULL, "D", L(down_bias), MB_W_NO_DECAY, '-', NULL},
+    {"roberta.encoder.layer.{l}.output.LayerNorm.weight", NULL, "D", L(norm), NORM, '-', NULL},
+    {"roberta.encoder.layer.{l}.output.LayerNorm.bias", NULL, "D", L(norm_bias), NORM, '-', NULL},
+    {0},
+};
+// clang-format on
+
+mb_status mb_roberta_config(mb_json json, mb_model_config *c)
+{
+    MB_TRY(mb_config_bert(json, c));
+    c->first_position = c->pad_id >= 0 ? c->pad_id + 1 : 2;
+    c->positions -= c->first_position;
+    if (c->positions < 1)
+        return mb_json_fault(json, "has no position beyond those before pad_token_id");
+    return MB_OK;
+}
+
+/* Dropout, dense, tanh, dropout; the last layer is the head's. */
+static mb_status classifier(mb_tape *t, mb_model *m, const mb_batch *b, mb_var *x, mb_var **y)
+{
+    const struct mb_roberta_weights *g = m->globals;
+    const mb_tensor first = mb_tensor_1d(b->start, MB_DTYPE_I32, b->max_seq);
+    const float p = m->config.drop_classifier;
+
+    MB_TRY(mb_gather_rows(t, x, &first, &x));
+    MB_TRY(mb_layer_dropout_pooled(t, m, b, p, mb_site(-1, MB_SITE_HEAD), x, &x));
+    MB_TRY(mb_layer_linear_pooled(t, m, b, x, g->dense, g->dense_bias, &x));
+    MB_TRY(mb_activate(t, x, MB_ACT_TANH, &x));
+    return mb_layer_dropout_pooled(t, m, b, p, mb_site(-1, MB_SITE_HEAD + 1), x, y);
+}
+
+mb_status mb_roberta_forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *out)
+{
+    const struct mb_roberta_weights *g = m->globals;
+    const mb_model_config *c = &m->config;
+    mb_var *x;
+
+    MB_TRY(mb_encode(t, m, b, &g->embed, &x));
+    *out = (mb_output){
+        .hidden = x, .features = x, .head_w = g->out, .head_b = g->out_bias, .logit_scale = 1.0f};
+    switch (c->head) {
+    case MB_HEAD_SEQUENCE:
+        return classifier(t, m, b, x, &out->features);
+    case MB_HEAD_TOKENS:
+        return mb_layer_dropout(t, m, b, c->drop_classifier, mb_site(-1, MB_SITE_HEAD), x,
+                                &out->features);
+    case MB_HEAD_SPAN:
+    case MB_HEAD_EMBED:
+        return MB_OK;
+    default:
+        if (c->tied)
+            out->head_w = g->embed.word;
+        return mb_encoder_transform(t, m, b, x, g->dense, g->dense_bias, MB_ACT_GELU, g->head_norm,
+                                    g->head_norm_bias, &out->features);
+    }
+}
+
+static const char *const model_types[] = {"roberta", NULL};
+const char *const mb_roberta_ignore[] = {"position_ids", "pooler.dense.", "lm_head.decoder.bias", NULL};
+const char *const mb_roberta_rename[][2] = {
+    {"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}, {NULL, NULL}};
+const char *const mb_roberta_lora[] = {"query", "value", NULL};
+
+const mb_model_family mb_model_roberta = {
+    .name = "roberta",
+    .model_types = model_types,
+    .architecture = {[MB_HEAD_MASKED_LM] = "RobertaForMaskedLM",
+                     [MB_HEAD_SEQUENCE] = "RobertaForSequenceClassification",
+                     [MB_HEAD_TOKENS] = "RobertaForTokenClassification",
+                     [MB_HEAD_SPAN] = "RobertaForQuestionAnswering",
+                     [MB_HEAD_EMBED] = "RobertaModel"},
+    .prefix = "roberta.",
+    .ignore = mb_roberta_ignore,
+    .rename = mb_roberta_rename,
+    .lora_default = mb_roberta_lora,
+    .globals = mb_roberta_globals,
+    .layer = mb_roberta_layers,
+    .globals_size = sizeof(struct mb_roberta_weights),
+    .layer_size = sizeof(mb_encoder_layer),
+    .config = mb_roberta_config,
+    .forward = mb_roberta_forward,
+};
