@@ -196,7 +196,8 @@ mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config 
     if (c->family == NULL)
         return mb_json_fault(json, "has model_type \"%s\"; known are %s", type, known);
     if (c->family->architecture[head] == NULL)
-        return mb_json_fault(json, "is a %s model, which has no head for %s", type, heads[head].words);
+        return mb_json_fault(json, "is a %s model, which has no head for %s", type,
+                             heads[head].words);
     snprintf(c->model_type, sizeof c->model_type, "%s", type);
     if (!c->family->sees_images)
         MB_TRY(mb_json_need_int(json, "vocab_size", 1, 1 << 26, &c->vocab));

@@ -102,20 +102,51 @@ def image_batch(height, width):
     return dict(pixel_values=torch.randn(3, 3, height, width), labels=torch.tensor([0, 3, 1]))
 
 
-def encoder_batch(make_labels):
+def encoder_rows(vocab, pad):
     """Three rows, the last one padded after 14 tokens."""
-    ids = torch.randint(5, WORDPIECE_SIZE, (3, 20))
+    ids = torch.randint(5, vocab, (3, 20))
     mask = torch.ones_like(ids)
     mask[2, 14:] = 0
-    ids[2, 14:] = 0
-    labels = make_labels(ids)
-    if labels.dim() == 2:
-        labels[mask == 0] = -100
-    return dict(input_ids=ids, attention_mask=mask, labels=labels)
+    ids[2, 14:] = pad
+    return dict(input_ids=ids, attention_mask=mask)
+
+
+def encoder_batch(make_labels, vocab=WORDPIECE_SIZE, pad=0):
+    rows = encoder_rows(vocab, pad)
+    labels = make_labels(rows["input_ids"])
+    if labels.shape == rows["input_ids"].shape:
+        labels[rows["attention_mask"] == 0] = -100
+    return dict(rows, labels=labels)
+
+
+def span_batch(vocab):
+    """One answer is a single token, one begins the row, one ends it."""
+    starts, ends = torch.tensor([4, 0, 11]), torch.tensor([4, 2, 13])
+    return dict(encoder_rows(vocab, 0), start_positions=starts, end_positions=ends)
+
+
+def embedding_batch(vocab):
+    """Two anchors, their positives, a negative: rows of different lengths."""
+    ids, mask = torch.randint(5, vocab, (5, 12)), torch.ones(5, 12, dtype=torch.long)
+    for row, length in enumerate((12, 7, 9, 12, 1)):
+        mask[row, length:] = 0
+    return dict(input_ids=ids, attention_mask=mask)
 
 
 def classes(ids):
     return torch.tensor([0, 2, 1])
+
+
+def numbers(ids):
+    return torch.tensor([0.5, -1.25, 3.0])
+
+
+def several_classes(ids):
+    return torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]])
+
+
+def classes_of_tokens(ids):
+    return torch.where(torch.rand(ids.shape) < 0.2, -100, ids % 5)
 
 
 def masked_words(ids):
@@ -144,6 +175,27 @@ ENCODER = dict(
     max_position_embeddings=64,
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
+)
+SMALL_VOCAB = 64
+SMALL = dict(
+    ENCODER,
+    vocab_size=SMALL_VOCAB,
+    hidden_size=16,
+    intermediate_size=24,
+    max_position_embeddings=24,
+)
+ROBERTA = dict(SMALL, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+DISTILBERT = dict(
+    vocab_size=SMALL_VOCAB,
+    dim=16,
+    hidden_dim=24,
+    n_layers=LAYERS,
+    n_heads=HEADS,
+    max_position_embeddings=24,
+    dropout=0,
+    attention_dropout=0,
+    seq_classif_dropout=0,
+    qa_dropout=0,
 )
 GPT2 = dict(
     vocab_size=BPE_SIZE,
@@ -241,6 +293,82 @@ CASES = {
         lambda: image_batch(15, 15),
     ),
 }
+
+
+class Embedder(transformers.BertModel):
+    """Means over the tokens of each row; the first rows are anchors, then their positives."""
+
+    ANCHORS, TEMPERATURE = 2, 0.05
+
+    def __init__(self, config):
+        super().__init__(config, add_pooling_layer=False)
+
+    def forward(self, input_ids, attention_mask):
+        hidden = super().forward(input_ids, attention_mask).last_hidden_state
+        mask = attention_mask[..., None].float()
+        means = (hidden * mask).sum(1) / mask.sum(1)
+        unit = torch.nn.functional.normalize(means)
+        scores = unit[: self.ANCHORS] @ unit[self.ANCHORS :].T / self.TEMPERATURE
+        loss = torch.nn.functional.cross_entropy(scores, torch.arange(self.ANCHORS))
+        return transformers.utils.ModelOutput(logits=means, loss=loss)
+
+
+Embedder.__name__ = "BertModel"  # what config.json shall say
+
+
+def small(seed, model, config, labels, pad=0):
+    batch = lambda: encoder_batch(labels, SMALL_VOCAB, pad)
+    return seed, model, config[0], config[1], None, batch
+
+
+BERT = ("BertConfig", SMALL)
+CASES |= {
+    "bert-regression": small(
+        11, "BertForSequenceClassification", (BERT[0], dict(SMALL, num_labels=1)), numbers
+    ),
+    "bert-multi-label": small(
+        12,
+        "BertForSequenceClassification",
+        (BERT[0], dict(SMALL, num_labels=4, problem_type="multi_label_classification")),
+        several_classes,
+    ),
+    "bert-qa": (13, "BertForQuestionAnswering", *BERT, None, lambda: span_batch(SMALL_VOCAB)),
+    "bert-embed": (14, Embedder, *BERT, None, lambda: embedding_batch(SMALL_VOCAB)),
+    "distilbert-cls": small(
+        15,
+        "DistilBertForSequenceClassification",
+        ("DistilBertConfig", dict(DISTILBERT, num_labels=3)),
+        classes,
+    ),
+    "distilbert-mlm": small(
+        16, "DistilBertForMaskedLM", ("DistilBertConfig", DISTILBERT), masked_words
+    ),
+    "distilbert-qa": (
+        17,
+        "DistilBertForQuestionAnswering",
+        "DistilBertConfig",
+        DISTILBERT,
+        None,
+        lambda: span_batch(SMALL_VOCAB),
+    ),
+    "roberta-cls": small(
+        18,
+        "RobertaForSequenceClassification",
+        ("RobertaConfig", dict(ROBERTA, num_labels=3)),
+        classes,
+        pad=1,
+    ),
+    "roberta-mlm": small(
+        19, "RobertaForMaskedLM", ("RobertaConfig", ROBERTA), masked_words, pad=1
+    ),
+    "xlm-roberta-token-cls": small(
+        20,
+        "XLMRobertaForTokenClassification",
+        ("XLMRobertaConfig", dict(ROBERTA, num_labels=5)),
+        classes_of_tokens,
+        pad=1,
+    ),
+}
 LLAMA_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # name: base case, PEFT task type, LoraConfig
 ADAPTERS = {
@@ -274,7 +402,9 @@ SCHEDULES = (
 def build(name, seed=None):
     own_seed, model_class, config_class, config, tokenizer, batch = CASES[name]
     torch.manual_seed(own_seed if seed is None else seed)
-    model = getattr(transformers, model_class)(getattr(transformers, config_class)(**config))
+    config = getattr(transformers, config_class)(**config)
+    made_here = isinstance(model_class, type)
+    model = (model_class if made_here else getattr(transformers, model_class))(config)
     tok, rows = tokenizer and tokenizer(), batch()
     enlarge(model)
     return model, tok, rows
@@ -319,7 +449,10 @@ def golden(model, batch, folder, **notes):
         "in." + name: value if value.is_floating_point() else value.to(torch.int32)
         for name, value in batch.items()
     }
-    store["out.logits"] = result.logits
+    if "start_logits" in result:
+        store["out.logits"] = torch.stack([result.start_logits, result.end_logits], -1)
+    else:
+        store["out.logits"] = result.logits
     store["out.loss"] = result.loss.reshape(1)
     store.update({"grad." + name: p.grad.clone() for name, p in trained if p.grad is not None})
 

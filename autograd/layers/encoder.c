@@ -40,8 +40,8 @@ static mb_status embed(mb_tape *t, mb_model *m, const mb_batch *b, const mb_enco
         MB_TRY(mb_layer_embedding(t, m, b, b->segment, e->segment, &s));
         MB_TRY(mb_add(t, x, s, &x));
     }
-    MB_TRY(mb_layer_embedding_from(t, m, b, b->position, e->position, m->config.first_position,
-                                   &p));
+    MB_TRY(
+        mb_layer_embedding_from(t, m, b, b->position, e->position, m->config.first_position, &p));
     MB_TRY(mb_layer_add_layernorm(t, m, x, p, e->norm, e->norm_bias, &p, &x));
     return mb_layer_dropout(t, m, b, m->config.drop_embed, mb_site(-1, MB_SITE_EMBED), x, y);
 }

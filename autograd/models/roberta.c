@@ -4,11 +4,12 @@
  * As BERT, but: positions begin at pad_token_id + 1 of their table, there is one token type or none,
  * and a classifier is two layers on the first token.
  */
+#include "autograd/models/roberta.h"
+
 #include <stddef.h>
 
 #include "autograd/layers/encoder.h"
 #include "autograd/models/config.h"
-#include "autograd/models/roberta.h"
 
 // clang-format off
 #define G(field) offsetof(struct mb_roberta_weights, field)
@@ -109,7 +110,8 @@ mb_status mb_roberta_forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_outp
 }
 
 static const char *const model_types[] = {"roberta", NULL};
-const char *const mb_roberta_ignore[] = {"position_ids", "pooler.dense.", "lm_head.decoder.bias", NULL};
+const char *const mb_roberta_ignore[] = {"position_ids", "pooler.dense.", "lm_head.decoder.bias",
+                                         NULL};
 const char *const mb_roberta_rename[][2] = {
     {"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}, {NULL, NULL}};
 const char *const mb_roberta_lora[] = {"query", "value", NULL};

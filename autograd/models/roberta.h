@@ -12,7 +12,7 @@ struct mb_roberta_weights {
 
 extern const mb_weight_row mb_roberta_globals[], mb_roberta_layers[];
 extern const char *const mb_roberta_ignore[], *const mb_roberta_rename[][2],
-    *const mb_roberta_lora[];
+                                                  *const mb_roberta_lora[];
 
 mb_status mb_roberta_config(mb_json json, mb_model_config *c) MB_MUST_USE;
 mb_status mb_roberta_forward(mb_tape *t, mb_model *m, const mb_batch *b,

@@ -169,7 +169,8 @@ static mb_status check_inputs(const struct verify *v, const mb_tensor *ids, cons
     const bool whole = c->head == MB_HEAD_SEQUENCE;
 
     MB_TRY(check_range(v, "in.input_ids", ids, 0, c->vocab));
-    MB_TRY(check_range(v, "in.labels", labels, whole ? 0 : -100, whole ? c->labels : c->vocab));
+    MB_TRY(check_range(v, "in.labels", labels, whole ? 0 : -100,
+                       whole || c->head == MB_HEAD_TOKENS ? c->labels : c->vocab));
     for (int64_t r = 0; r < v->rows; r++)
         MB_REQUIRE(row_length(v, r) > 0, MB_EMODEL, "%s: row %lld has no token", v->golden_path,
                    (long long)r);

@@ -211,8 +211,8 @@ mb_status mb_engine_reserve_queue(mb_engine *e, int64_t slots, int64_t targets)
 static bool changes_from_step_to_step(const mb_model *m)
 {
     const mb_model_config *c = &m->config;
-    const float most = c->drop_embed + c->drop_hidden + c->drop_attention +
-                       c->drop_attention_out + c->drop_classifier;
+    const float most = c->drop_embed + c->drop_hidden + c->drop_attention + c->drop_attention_out +
+                       c->drop_classifier;
 
     for (int i = 0; i < m->n_weights; i++)
         if (m->weight[i].lora_a != NULL && m->weight[i].lora_dropout > 0.0f)
