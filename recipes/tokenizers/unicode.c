@@ -248,6 +248,11 @@ bool mb_char_is_cjk(uint32_t c)
            (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
+char mb_char_category(uint32_t c)
+{
+    return utf8proc_category_string((utf8proc_int32_t)c)[0];
+}
+
 bool mb_char_is_word(uint32_t c)
 {
     if (c < 0x80)

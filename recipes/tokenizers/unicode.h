@@ -28,6 +28,8 @@ bool mb_char_is_nonspacing(uint32_t c);  /* Mn */
 bool mb_char_is_control(uint32_t c);     /* Cc, Cf, Co but not tab, newline, return */
 bool mb_char_is_cjk(uint32_t c);         /* ideographs, as BERT lists them */
 bool mb_char_is_word(uint32_t c);        /* a letter, mark, digit or connector: \w */
+/* The first letter of the general category, as Unicode 15 has it: L M N P S Z C. */
+char mb_char_category(uint32_t c);
 
 /* Adds the lower-case form, which can be two code points. */
 mb_status mb_lower_add(mb_bytes *t, uint32_t c) MB_MUST_USE;
