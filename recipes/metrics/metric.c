@@ -1,0 +1,211 @@
+/* recipes/metrics/metric.c - the table, and which metrics rows are for. */
+#include "recipes/metrics/metric.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define GREATER true
+#define LESS    false
+const mb_metric mb_metric_table[] = {
+#define MB_METRIC(metric, kind, better, fn, text) \
+    {.name = (metric),                            \
+     .eval_name = "eval_" metric,                 \
+     .reads = MB_READS_##kind,                    \
+     .greater_is_better = (better),               \
+     .run = (fn),                                 \
+     .help = (text)},
+#include "recipes/metrics/metrics.def"
+};
+const int mb_n_metrics = sizeof mb_metric_table / sizeof *mb_metric_table;
+
+/* What rows must hold, and how it is called. */
+static const struct {
+    const char *name;
+    mb_value_kind said[2], right[2];
+} kinds[] = {
+    [MB_READS_NOTHING] = {"nothing", {0}, {0}},
+    [MB_READS_CLASS] = {"a class and a label",
+                        {MB_VALUE_NUMBER, MB_VALUE_TEXT},
+                        {MB_VALUE_NUMBER, MB_VALUE_TEXT}},
+    [MB_READS_SETS] = {"lists of classes",
+                       {MB_VALUE_NUMBERS, MB_VALUE_TEXTS},
+                       {MB_VALUE_NUMBERS, MB_VALUE_TEXTS}},
+    [MB_READS_NUMBER] = {"two numbers", {MB_VALUE_NUMBER}, {MB_VALUE_NUMBER}},
+    [MB_READS_TAGS] = {"two lists of tags of one length", {MB_VALUE_TEXTS}, {MB_VALUE_TEXTS}},
+    [MB_READS_TEXT] = {"a text and its references",
+                       {MB_VALUE_TEXT},
+                       {MB_VALUE_TEXT, MB_VALUE_TEXTS}},
+    [MB_READS_RANK] = {"scores and the number of the right one", {0}, {MB_VALUE_NUMBER}},
+};
+
+const char *mb_metric_reads_name(mb_metric_reads reads)
+{
+    return kinds[reads].name;
+}
+
+void mb_scores_add(mb_scores *s, const char *name, double value)
+{
+    if (s->n == MB_SCORES_MAX)
+        MB_BUG("a metric with more than %d values", MB_SCORES_MAX);
+    s->at[s->n].name = name;
+    s->at[s->n++].value = value;
+}
+
+void mb_scores_count(mb_scores *s, const char *name, int64_t n)
+{
+    mb_scores_add(s, name, (double)n);
+    s->at[s->n - 1].count = true;
+}
+
+static bool is_named(const mb_metric *m, const char *name)
+{
+    return strcmp(m->name, name) == 0 || strcmp(m->eval_name, name) == 0;
+}
+
+const mb_metric *mb_metric_find(const char *name, mb_metric_reads reads)
+{
+    for (int i = 0; i < mb_n_metrics; i++)
+        if (mb_metric_table[i].reads == reads && is_named(&mb_metric_table[i], name))
+            return &mb_metric_table[i];
+    return NULL;
+}
+
+static bool allowed(const mb_value *v, const mb_value_kind *kind)
+{
+    return v->kind == kind[0] || (kind[1] != MB_VALUE_NONE && v->kind == kind[1]);
+}
+
+static bool tags_fit(const mb_answers *rows, const mb_answer *r)
+{
+    if (r->said.n != r->right.n)
+        return false;
+    for (int64_t i = 0; i < r->right.n; i++) {
+        const char *tag = mb_answers_text(rows, rows->id[r->right.first + i]);
+        if (strcmp(tag, "O") != 0 && (strchr("BIES", tag[0]) == NULL || tag[1] != '-'))
+            return false;
+    }
+    return true;
+}
+
+static bool whole(const mb_value *v)
+{
+    return (v->kind != MB_VALUE_NUMBER && v->kind != MB_VALUE_NUMBERS) || v->whole;
+}
+
+/* An empty list has no type of its own. */
+static bool same_type(const mb_value *a, const mb_value *b)
+{
+    const bool lists = a->kind >= MB_VALUE_NUMBERS && b->kind >= MB_VALUE_NUMBERS;
+
+    return a->kind == b->kind || (lists && (a->n == 0 || b->n == 0));
+}
+
+static bool row_fits(const mb_answers *rows, const mb_answer *r, mb_metric_reads reads)
+{
+    if (!allowed(&r->said, kinds[reads].said) || !allowed(&r->right, kinds[reads].right))
+        return false;
+    switch (reads) {
+    case MB_READS_CLASS:
+    case MB_READS_SETS:
+        return same_type(&r->said, &r->right) && whole(&r->said) && whole(&r->right);
+    case MB_READS_TAGS:
+        return tags_fit(rows, r);
+    case MB_READS_RANK:
+        return r->ranked && r->right.whole && r->right.number >= 0 &&
+               r->right.number < (double)r->n;
+    case MB_READS_TEXT:
+        return r->right.n > 0;
+    default:
+        return true;
+    }
+}
+
+mb_status mb_metric_fits(const mb_answers *rows, mb_metric_reads reads)
+{
+    for (int64_t i = 0; i < rows->n; i++)
+        MB_REQUIRE(row_fits(rows, &rows->row[i], reads), MB_EDATA,
+                   "predictions: row %lld does not hold %s", (long long)rows->row[i].row,
+                   kinds[reads].name);
+    return MB_OK;
+}
+
+static bool fits(const mb_answers *rows, mb_metric_reads reads)
+{
+    for (int64_t i = 0; i < rows->n; i++)
+        if (!row_fits(rows, &rows->row[i], reads))
+            return false;
+    return true;
+}
+
+/* Does an earlier line have this name, among those asked for? */
+static bool named_before(int i, mb_metric_reads reads)
+{
+    for (int k = 0; k < i; k++)
+        if ((reads == MB_READS_NOTHING || mb_metric_table[k].reads == reads) &&
+            strcmp(mb_metric_table[k].name, mb_metric_table[i].name) == 0)
+            return true;
+    return false;
+}
+
+const char *mb_metric_names(mb_metric_reads reads, char *text, size_t size)
+{
+    size_t n = 0;
+
+    text[0] = '\0';
+    for (int i = 0; i < mb_n_metrics; i++) {
+        const mb_metric *m = &mb_metric_table[i];
+        if ((reads == MB_READS_NOTHING || m->reads == reads) && !named_before(i, reads) && n < size)
+            n += (size_t)snprintf(text + n, size - n, "%s%s", n > 0 ? ", " : "", m->name);
+    }
+    return text;
+}
+
+static bool known(const char *name)
+{
+    for (int i = 0; i < mb_n_metrics; i++)
+        if (is_named(&mb_metric_table[i], name))
+            return true;
+    return false;
+}
+
+mb_status mb_metric_kind(const mb_answers *rows, const char *const *name, int64_t n,
+                         mb_metric_reads *out)
+{
+    /* what is more particular comes first */
+    static const mb_metric_reads order[] = {MB_READS_TAGS,  MB_READS_SETS,   MB_READS_RANK,
+                                            MB_READS_CLASS, MB_READS_NUMBER, MB_READS_TEXT};
+    enum { ORDERS = sizeof order / sizeof *order };
+    char names[512];
+    bool some = false;
+
+    for (int64_t i = 0; i < n; i++)
+        MB_REQUIRE(known(name[i]), MB_EARG, "there is no metric \"%s\"; there are %s", name[i],
+                   mb_metric_names(MB_READS_NOTHING, names, sizeof names));
+    for (int k = 0; k < ORDERS; k++) {
+        bool all = true;
+        for (int64_t i = 0; i < n && all; i++)
+            all = mb_metric_find(name[i], order[k]) != NULL;
+        some = some || all;
+        if (all && fits(rows, order[k])) {
+            *out = order[k];
+            return MB_OK;
+        }
+    }
+    MB_REQUIRE(some, MB_EARG, "no rows can be read by all of these metrics: %s%s%s ...", name[0],
+               n > 1 ? ", " : "", n > 1 ? name[1] : "");
+    for (int k = 0; k < ORDERS; k++) /* the sentence of the likeliest */
+        if (n > 0 && mb_metric_find(name[0], order[k]) != NULL)
+            return mb_metric_fits(rows, order[k]);
+    return MB_RAISE(MB_EDATA, "predictions: rows of several kinds, or of none that a metric reads");
+}
+
+mb_status mb_metric_run(const mb_metric *m, const mb_answers *rows, const mb_metric_options *o,
+                        mb_scores *out)
+{
+    static const mb_metric_options defaults = {0};
+
+    MB_TRY(mb_metric_fits(rows, m->reads));
+    MB_REQUIRE(rows->n > 0, MB_EDATA, "%s of no rows", m->name);
+    memset(out, 0, sizeof *out);
+    return m->run(rows, o != NULL ? o : &defaults, out);
+}
