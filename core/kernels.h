@@ -62,6 +62,13 @@ typedef struct mb_dropout {
     const int32_t *ordinal, *position; /* (R): per row */
 } mb_dropout;
 
+/* Windows of `kernel` rows every `stride` rows, the first beginning `pad` before the first row. Row i of
+ * the input belongs to sequence i / in_len, row i of the output to sequence i / out_len; either may end
+ * within a sequence. */
+typedef struct mb_unfold {
+    int64_t in_len, out_len, kernel, stride, pad;
+} mb_unfold;
+
 /* torch.optim.AdamW: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
  * p -= lr*wd*p; p -= lr/(1-b1^t) * m / (sqrt(v)/sqrt(1-b2^t) + eps); g is grad * grad_scale. */
 typedef struct mb_adamw {

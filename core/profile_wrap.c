@@ -21,6 +21,8 @@ static const struct {
     [MB_OPERATION_embedding_bwd] = {MB_PROFILE_EMBEDDING, 1 << 0},
     [MB_OPERATION_gather_rows] = {MB_PROFILE_ELEMENTWISE, 1 << 1},
     [MB_OPERATION_scatter_rows] = {MB_PROFILE_ELEMENTWISE, 1 << 0},
+    [MB_OPERATION_unfold] = {MB_PROFILE_ELEMENTWISE, 0},
+    [MB_OPERATION_unfold_bwd] = {MB_PROFILE_ELEMENTWISE, 0},
     [MB_OPERATION_rmsnorm_fwd] = {MB_PROFILE_NORM, 0},
     [MB_OPERATION_rmsnorm_bwd] = {MB_PROFILE_NORM, 0},
     [MB_OPERATION_add_rmsnorm_fwd] = {MB_PROFILE_NORM, 0},

@@ -107,7 +107,8 @@ static inline void mb_note_number(double x)
              : mb_note_out, const mb_tensor *     \
              : mb_note_in, const mb_attention *   \
              : mb_note_attention, const mb_dropout * \
-             : mb_note_dropout, const mb_adamw *  \
+             : mb_note_dropout, const mb_unfold * \
+             : mb_note_pointer, const mb_adamw *  \
              : mb_note_pointer, default           \
              : mb_note_number)(x)
 
@@ -130,6 +131,7 @@ const mb_tensor *mb_reference_in(const mb_tensor *t);
 MB_SAME(const mb_attention *, attention)
 MB_SAME(const mb_dropout *, dropout)
 MB_SAME(const mb_adamw *, adamw)
+MB_SAME(const mb_unfold *, unfold)
 MB_SAME(bool, bool)
 MB_SAME(int, int)
 MB_SAME(unsigned, unsigned)
@@ -144,7 +146,8 @@ MB_SAME(double, double)
              : out, const mb_tensor *                \
              : in, const mb_attention *              \
              : attention, const mb_dropout *         \
-             : dropout, const mb_adamw *             \
+             : dropout, const mb_unfold *            \
+             : mb_same_unfold, const mb_adamw *      \
              : mb_same_adamw, bool                   \
              : mb_same_bool, int                     \
              : mb_same_int, unsigned                 \

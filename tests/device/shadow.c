@@ -32,6 +32,8 @@ static const struct rule {
     [MB_SHADOW_embedding_bwd] = {.roles = "dw:F ids:F dy:T"},
     [MB_SHADOW_gather_rows] = {.roles = "y:T x:T index:F"},
     [MB_SHADOW_scatter_rows] = {.roles = "dx:T dy:T index:F"},
+    [MB_SHADOW_unfold] = {.roles = "y:T x:T"},
+    [MB_SHADOW_unfold_bwd] = {.roles = "dx:T dy:T"},
     [MB_SHADOW_rmsnorm_fwd] = {.roles = "y:T rstd:F x:T w:T"},
     [MB_SHADOW_rmsnorm_bwd] = {.roles = "dx:T dw:F dy:T x:T w:T rstd:F"},
     [MB_SHADOW_layernorm_fwd] = {.roles = "y:T mean:F rstd:F x:T w:T b:T"},
