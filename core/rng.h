@@ -34,6 +34,7 @@ enum {
     MB_SITE_SPLIT = 5,
     MB_SITE_OPTIM = 6,
     MB_SITE_BINS = 7,
+    MB_SITE_AUGMENT = 8,
     MB_SITE_MODEL = 1000
 };
 

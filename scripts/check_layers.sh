@@ -50,6 +50,9 @@ wrappers='
     utf8proc.h    recipes/tokenizers/unicode.c
     sndfile.h     recipes/media/audio.c
     soxr.h        recipes/media/resample.c
+    png.h         recipes/media/image_png.c
+    jpeglib.h     recipes/media/image_jpeg.c
+    jerror.h      recipes/media/image_jpeg.c
 '
 known=''
 while read -r header wrapper; do
