@@ -199,6 +199,11 @@ mb_status mb_tape_attr(mb_tape *t, const void *attr, size_t bytes, const void **
     return MB_OK;
 }
 
+void mb_tape_read(mb_tape *t, const mb_var *v)
+{
+    touch_value(t, v);
+}
+
 void mb_tape_keep(mb_tape *t, const mb_var *v)
 {
     if (v->buffer >= 0)

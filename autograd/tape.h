@@ -74,6 +74,8 @@ mb_status mb_tape_saved(mb_tape *t, mb_call *c, int slot, mb_dtype d, int ndim,
                         const int64_t *dim) MB_MUST_USE;
 mb_status mb_tape_temporary(mb_tape *t, mb_dtype d, int ndim, const int64_t *dim,
                             mb_tensor *out) MB_MUST_USE;
+/* v's value is read now, by what is no call. */
+void mb_tape_read(mb_tape *t, const mb_var *v);
 /* v's value stays readable until the reset: for results the host reads after the backward. */
 void mb_tape_keep(mb_tape *t, const mb_var *v);
 /* Copies an attribute struct; valid until the reset. */

@@ -10,6 +10,7 @@ static mb_status append(mb_tape *t, const mb_batch *b, const mb_var *x, const mb
 {
     const mb_batch *h = b->host != NULL ? b->host : b;
 
+    mb_tape_read(t, x);
     for (int64_t s = 0; s < b->n_seq && !mb_tape_exec(t)->planning; s++) {
         const int64_t n = h->len[s];
         const mb_tensor from = mb_tensor_rows(&x->value, h->start[s], n);
