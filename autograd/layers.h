@@ -23,6 +23,7 @@ mb_status mb_layer_linear(mb_tape *t, const mb_model *m, const mb_batch *b, mb_v
                           const mb_weight *w, const mb_weight *bias, mb_var **y) MB_MUST_USE;
 mb_status mb_layer_linear_pooled(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
                                  const mb_weight *w, const mb_weight *bias, mb_var **y) MB_MUST_USE;
+/* w's length divides x's columns: each stretch of that many is normalised on its own (heads). */
 mb_status mb_layer_rmsnorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
                            mb_var **y) MB_MUST_USE;
 mb_status mb_layer_layernorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
@@ -50,8 +51,8 @@ mb_status mb_layer_dropout(mb_tape *t, const mb_model *m, const mb_batch *b, flo
                            mb_var *x, mb_var **y) MB_MUST_USE;
 mb_status mb_layer_dropout_pooled(mb_tape *t, const mb_model *m, const mb_batch *b, float p,
                                   uint64_t site, mb_var *x, mb_var **y) MB_MUST_USE;
-/* Rotates x's heads by the batch's positions. */
-mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
+/* Rotates x's heads by the batch's positions, in layers that do. */
+mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer, mb_var *x,
                         mb_var **y) MB_MUST_USE;
 /* Attention of the batch's sequences, through its cache when it has one. scale 0: 1/sqrt(head). */
 mb_status mb_layer_attention(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer,

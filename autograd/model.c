@@ -39,6 +39,7 @@ static int64_t letter(const mb_model_config *c, char what)
         {'1', 1},
         {'I', c->channels},
         {'Q', c->patch},
+        {'h', c->head_dim},
     };
 
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)

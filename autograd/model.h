@@ -36,6 +36,23 @@ typedef enum mb_head {
     MB_HEAD_COUNT
 } mb_head;
 
+enum { MB_MAX_LAYERS = 4096 };
+
+/* Some of a model's layers. */
+typedef struct mb_layer_set {
+    uint64_t bits[MB_MAX_LAYERS / 64];
+} mb_layer_set;
+
+static inline void mb_layer_set_add(mb_layer_set *s, int64_t layer)
+{
+    s->bits[layer / 64] |= (uint64_t)1 << layer % 64;
+}
+
+static inline bool mb_layer_set_has(const mb_layer_set *s, int64_t layer)
+{
+    return (s->bits[layer / 64] >> layer % 64 & 1) != 0;
+}
+
 typedef enum mb_rope_type {
     MB_ROPE_NONE,
     MB_ROPE_DEFAULT,
@@ -51,7 +68,7 @@ typedef struct mb_rope_config {
 /* What any family's configuration comes down to. Shape letters in weight tables: V vocab, D width,
  * H heads*head_dim, K kv_heads*head_dim, F ffn, P positions, S segments (token types), C labels,
  * 3 three times D, 1 one, I channels of an image, Q the side of its patches. P has first_position
- * more rows than there are positions. */
+ * more rows than there are positions; h is head_dim. */
 typedef struct mb_model_config {
     const mb_model_family *family;
     mb_head head;
@@ -62,6 +79,9 @@ typedef struct mb_model_config {
     /* Of models that see images, else 0: height and width in pixels, channels, side of a patch, and
      * tokens in front of an image's patches. */
     int64_t image_height, image_width, channels, patch, image_prefix;
+    mb_layer_set full;      /* layers that have no window */
+    mb_layer_set unrotated; /* layers without rotary embedding */
+    float attention_scale;  /* 0: 1/sqrt(head_dim) */
     float norm_eps;
     mb_activation activation;
     bool tied; /* the output head is the embedding */

@@ -39,7 +39,7 @@ mb_status mb_layer_attention(mb_tape *t, const mb_model *m, const mb_batch *b, i
         .head_dim = c->head_dim,
         .scale = scale != 0.0f ? scale : (float)(1.0 / sqrt((double)c->head_dim)),
         .causal = causal,
-        .window = c->window,
+        .window = mb_layer_set_has(&c->full, layer) ? 0 : c->window,
         .n_seq = b->n_seq,
         .q_start = b->start,
         .q_len = b->len,

@@ -189,9 +189,13 @@ mb_status mb_layer_dropout_pooled(mb_tape *t, const mb_model *m, const mb_batch 
     return mb_drop(t, x, &d, y);
 }
 
-mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x, mb_var **y)
+mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer, mb_var *x,
+                        mb_var **y)
 {
     const mb_tensor positions = mb_tensor_1d(b->position, MB_DTYPE_I32, b->tokens);
 
+    *y = x;
+    if (mb_layer_set_has(&m->config.unrotated, layer))
+        return MB_OK;
     return mb_rope(t, x, &m->rope_cos, &m->rope_sin, &positions, m->config.head_dim, y);
 }

@@ -102,6 +102,61 @@ mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out)
     return MB_OK;
 }
 
+mb_status mb_config_decoder(mb_json json, mb_model_config *c)
+{
+    MB_TRY(mb_json_need_int(json, "hidden_size", 1, 1 << 20, &c->width));
+    MB_TRY(mb_json_need_int(json, "intermediate_size", 1, 1 << 22, &c->ffn));
+    MB_TRY(mb_json_need_int(json, "num_hidden_layers", 1, MB_MAX_LAYERS, &c->layers));
+    MB_TRY(mb_json_need_int(json, "num_attention_heads", 1, 4096, &c->heads));
+    MB_TRY(mb_config_count(json, "num_key_value_heads", c->heads, 4096, &c->kv_heads));
+    MB_TRY(mb_config_count(json, "head_dim", c->width / c->heads, 1 << 16, &c->head_dim));
+    MB_TRY(mb_config_count(json, "max_position_embeddings", 2048, 1 << 24, &c->positions));
+    MB_TRY(mb_config_real(json, "rms_norm_eps", 1e-6, &c->norm_eps));
+    MB_TRY(mb_config_activation(json, "hidden_act", MB_ACT_SILU, &c->activation));
+    MB_TRY(mb_json_get_bool(json, "tie_word_embeddings", false, &c->tied));
+    return mb_config_real(json, "attention_dropout", 0.0, &c->drop_attention);
+}
+
+mb_status mb_config_layer_types(mb_json json, const mb_layer_set *otherwise, mb_model_config *c)
+{
+    const mb_json types = mb_json_get(json, "layer_types");
+
+    c->full = *otherwise;
+    if (!mb_json_is_set(types))
+        return MB_OK;
+    if (mb_json_count(types) != (size_t)c->layers)
+        return mb_json_fault(types, "names %zu layers, the model has %lld", mb_json_count(types),
+                             (long long)c->layers);
+    c->full = (mb_layer_set){0};
+    for (int64_t l = 0; l < c->layers; l++) {
+        const mb_json v = mb_json_at(types, (size_t)l);
+        const char *type;
+
+        MB_TRY(mb_json_string(v, &type, NULL));
+        if (strcmp(type, "full_attention") == 0)
+            mb_layer_set_add(&c->full, l);
+        else if (strcmp(type, "sliding_attention") != 0)
+            return mb_json_fault(v, "is \"%s\"; known are full_attention and sliding_attention",
+                                 type);
+    }
+    return MB_OK;
+}
+
+mb_status mb_config_upper_window(mb_json json, mb_model_config *c)
+{
+    mb_layer_set lower = {0};
+    int64_t below;
+    bool use;
+
+    MB_TRY(mb_json_get_bool(json, "use_sliding_window", false, &use));
+    MB_TRY(mb_json_get_int(json, "max_window_layers", 28, &below));
+    if (use)
+        MB_TRY(mb_json_get_int(json, "sliding_window", 0, &c->window));
+    for (int64_t l = 0; l < c->layers && l < below; l++)
+        mb_layer_set_add(&lower, l);
+    return mb_config_layer_types(json, &lower, c);
+}
+
 mb_status mb_config_labels(mb_json json, int64_t *labels)
 {
     const mb_json names = mb_json_get(json, "id2label");
@@ -183,6 +238,25 @@ mb_status mb_config_from_gguf(const mb_gguf *g, const char *arch, const mb_confi
         }
     }
     return MB_OK;
+}
+
+mb_status mb_config_decoder_gguf(const mb_gguf *g, const char *arch, mb_json out)
+{
+    static const mb_config_gguf_key keys[] = {
+        {"embedding_length", "hidden_size", true, false},
+        {"feed_forward_length", "intermediate_size", true, false},
+        {"block_count", "num_hidden_layers", true, false},
+        {"attention.head_count", "num_attention_heads", true, false},
+        {"attention.head_count_kv", "num_key_value_heads", false, false},
+        {"attention.key_length", "head_dim", false, false},
+        {"context_length", "max_position_embeddings", true, false},
+        {"attention.layer_norm_rms_epsilon", "rms_norm_eps", true, true},
+        {0},
+    };
+
+    MB_TRY(mb_json_set_string(out, "hidden_act", "silu"));
+    MB_TRY(mb_config_from_gguf(g, arch, keys, out));
+    return mb_config_rope_from_gguf(g, arch, out);
 }
 
 mb_status mb_config_rope_from_gguf(const mb_gguf *g, const char *arch, mb_json out)

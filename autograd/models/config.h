@@ -14,6 +14,15 @@ mb_status mb_config_activation(mb_json json, const char *key, mb_activation othe
                                mb_activation *out) MB_MUST_USE;
 /* rope_parameters (v5), or rope_theta and rope_scaling. MB_ENOTSUP names an unknown type. */
 mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out) MB_MUST_USE;
+/* What config.json calls alike for every decoder since Llama: widths, counts, rms_norm_eps,
+ * hidden_act, tie_word_embeddings, attention_dropout. Biases, windows and rotation are the family's. */
+mb_status mb_config_decoder(mb_json json, mb_model_config *c) MB_MUST_USE;
+/* layer_types: layers that are "full_attention" look past c->window; where the list is absent, those
+ * in `otherwise`. Another type than that and "sliding_attention" is MB_EMODEL. */
+mb_status mb_config_layer_types(mb_json json, const mb_layer_set *otherwise,
+                                mb_model_config *c) MB_MUST_USE;
+/* use_sliding_window, sliding_window, max_window_layers, layer_types, as Qwen has them. */
+mb_status mb_config_upper_window(mb_json json, mb_model_config *c) MB_MUST_USE;
 /* id2label or num_labels; 2 when neither is there. */
 mb_status mb_config_labels(mb_json json, int64_t *labels) MB_MUST_USE;
 
@@ -35,6 +44,9 @@ typedef struct mb_config_gguf_key {
 } mb_config_gguf_key;
 mb_status mb_config_from_gguf(const struct mb_gguf *g, const char *arch,
                               const mb_config_gguf_key *keys, mb_json out) MB_MUST_USE;
+/* The inverse of mb_config_decoder, with hidden_act "silu", and of mb_config_rope. */
+mb_status mb_config_decoder_gguf(const struct mb_gguf *g, const char *arch,
+                                 mb_json out) MB_MUST_USE;
 /* rope_theta, rope_scaling and rope_parameters from rope.freq_base and rope.scaling.*. */
 mb_status mb_config_rope_from_gguf(const struct mb_gguf *g, const char *arch,
                                    mb_json out) MB_MUST_USE;
