@@ -37,7 +37,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 HERE = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data"
 WIDTH, INNER, LAYERS, HEADS = 64, 160, 2, 4
-BPE_SIZE, WORDPIECE_SIZE = 384, 400
+BPE_SIZE, SMALL_BPE_SIZE, WORDPIECE_SIZE = 384, 270, 400
 ADAMW = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
 STEPS, SNAPSHOT = 10, 3
 VERSIONS = dict(
@@ -52,19 +52,23 @@ def corpus():
     return json.loads((HERE / "reference" / "corpus.json").read_text()) * 8
 
 
-def byte_bpe():
+def byte_bpe(size=BPE_SIZE):
     tok = tokenizers.Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()
     tok.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=BPE_SIZE,
+        vocab_size=size,
         special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tok.train_from_iterator(corpus(), trainer)
     return tok
+
+
+def small_bpe():
+    return byte_bpe(SMALL_BPE_SIZE)
 
 
 def wordpiece():
@@ -87,14 +91,18 @@ def wordpiece():
 
 
 # --- batches ------------------------------------------------------------------------------------
-def causal_batch(length):
+def causal_batch(length, vocab=BPE_SIZE):
     """Two rows: the first with an untrained prompt, the second ending in padding."""
-    ids = torch.randint(3, BPE_SIZE, (2, length))
+    ids = torch.randint(3, vocab, (2, length))
     labels, mask = ids.clone(), torch.ones_like(ids)
     labels[0, :5] = -100
     labels[1, -4:] = -100
     mask[1, -4:] = 0
     return dict(input_ids=ids, attention_mask=mask, labels=labels)
+
+
+def small_batch():
+    return causal_batch(24, SMALL_BPE_SIZE)
 
 
 def image_batch(height, width):
@@ -165,6 +173,12 @@ DECODER = dict(
     bos_token_id=0,
     eos_token_id=2,
     pad_token_id=2,
+)
+SMALL_DECODER = dict(
+    DECODER,
+    vocab_size=SMALL_BPE_SIZE,
+    hidden_size=16,
+    intermediate_size=24,
 )
 ENCODER = dict(
     vocab_size=WORDPIECE_SIZE,
@@ -259,6 +273,29 @@ CASES = {
         dict(DECODER, sliding_window=16, head_dim=24),
         byte_bpe,
         lambda: causal_batch(48),
+    ),
+    "qwen2": (
+        11,
+        "Qwen2ForCausalLM",
+        "Qwen2Config",
+        dict(
+            SMALL_DECODER,
+            tie_word_embeddings=True,
+            rope_theta=1e6,
+            use_sliding_window=True,
+            sliding_window=8,
+            max_window_layers=1,
+        ),
+        small_bpe,
+        small_batch,
+    ),
+    "qwen3": (
+        12,
+        "Qwen3ForCausalLM",
+        "Qwen3Config",
+        dict(SMALL_DECODER, head_dim=8, attention_bias=True, tie_word_embeddings=False, rope_theta=1e6),
+        small_bpe,
+        small_batch,
     ),
     "bert-cls": (
         7,
