@@ -80,7 +80,7 @@ for gemm in openblas onednn; do
         cat "$work/out"
     done
 done
-[ $runs -eq 32 ] || fail "$runs runs, not 32"
+[ $runs -ge 36 ] || fail "$runs runs, not 36 or more"
 
 # one weight
 half='\x00\x00\x00\x3f' nan='\x00\x00\xc0\x7f'

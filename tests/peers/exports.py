@@ -141,6 +141,7 @@ def full_models(peer):
     """Each family, trained whole: transformers loads it strictly and gives our logits."""
     for case, kind, tied in (("gpt2", "causal", True), ("llama", "causal", True),
                              ("llama3-rope", "causal", False), ("mistral-sliding", "causal", False),
+                             ("qwen2", "causal", True), ("qwen3", "causal", False),
                              ("bert-cls", "classes", None), ("bert-mlm", "masked", True)):
         base, out = peer.cases / case, peer.train(peer.cases / case, kind) / "final"
         model, before = load(kind, out), load(kind, base)

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 from transformers.generation import TopKLogitsWarper, TopPLogitsWarper  # noqa: E402
 
-MODELS = ["gpt2", "llama", "llama3-rope", "mistral-sliding"]
+MODELS = ["gpt2", "llama", "llama3-rope", "mistral-sliding", "qwen2", "qwen3"]
+SAMPLED = MODELS[:4]  # what is drawn does not depend on the family
 PROMPTS = ["Once upon a time", "x", "The quick brown fox jumps over the lazy dog, and then again.",
            "Karibu sana, rafiki yangu! 1 2 3", "aaaa aaaa aaaa aaaa aaaa aaaa"]
 PENALTIES = [1.0, 1.3, 2.5, 0.7]
@@ -96,7 +97,8 @@ def main():
             model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
             model.eval()
             wrong += check_greedy(path, tokenizer, model, prompts_file)
-            wrong += check_samples(path, tokenizer, model, folder)
+            if name in SAMPLED:
+                wrong += check_samples(path, tokenizer, model, folder)
     sys.exit(1 if wrong else 0)
 
 

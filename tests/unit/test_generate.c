@@ -8,10 +8,13 @@
 #include "recipes/train/session.h"
 #include "tests/unit/data_test.h"
 
-enum { CAPACITY = 96, NEW = 24, VOCAB = 384, MOST_ANSWERS = 16 };
+enum { CAPACITY = 96, NEW = 24, MOST_VOCAB = 384, MOST_ANSWERS = 16 };
 
-static const char *const models[] = {"gpt2", "llama", "llama3-rope", "mistral-sliding"};
-enum { MODELS = 4 };
+static const char *const models[] = {"gpt2",  "llama", "llama3-rope", "mistral-sliding",
+                                     "qwen2", "qwen3"};
+enum { MODELS = sizeof models / sizeof models[0] };
+
+static int vocab; /* of the subject that was opened last */
 
 struct subject {
     mb_tokenizer *tok;
@@ -29,6 +32,8 @@ static void open_subject(const char *name, struct subject *s)
     OK(mb_tokenizer_load(path, &s->tok));
     OK(mb_session_open(&o, &s->cached, NULL));
     OK(mb_session_open(&o, &s->plain, NULL));
+    vocab = (int)s->plain->model->config.vocab;
+    assert_true(vocab <= MOST_VOCAB);
     OK(mb_batch_new(CAPACITY, 1, &s->batch));
     s->batch->n_seq = 1;
     s->batch->max_len = CAPACITY;
@@ -68,7 +73,7 @@ struct result {
     int64_t n;
     char text[4096], streamed[4096];
     mb_finish finish;
-    float logits[NEW][VOCAB];
+    float logits[NEW][MOST_VOCAB]; /* vocab of each are used */
     int64_t n_logits;
 };
 
@@ -100,14 +105,13 @@ static mb_status on_answer(void *arg, const mb_answer *a)
     return MB_OK;
 }
 
-static mb_status on_logits(void *arg, int64_t prompt, int64_t token, const float *logits,
-                           int64_t vocab)
+static mb_status on_logits(void *arg, int64_t prompt, int64_t token, const float *logits, int64_t n)
 {
     struct results *all = arg;
 
-    assert_int_equal(vocab, VOCAB);
+    assert_int_equal(n, vocab);
     if (token < NEW) {
-        memcpy(all->at[prompt].logits[token], logits, sizeof all->at[prompt].logits[token]);
+        memcpy(all->at[prompt].logits[token], logits, (size_t)n * sizeof *logits);
         all->at[prompt].n_logits = token + 1;
     }
     if (token == 2)
@@ -165,7 +169,7 @@ static void make_prompts(mb_prompt *p, int64_t n)
     for (int64_t i = 0; i < n; i++) {
         p[i] = (mb_prompt){.id = prompt_ids[i], .n = lengths[i % 7], .sample = (uint64_t)i};
         for (int64_t j = 0; j < p[i].n; j++)
-            prompt_ids[i][j] = (int32_t)(3 + (i * 101 + j * 37) % 380);
+            prompt_ids[i][j] = (int32_t)(3 + (i * 101 + j * 37) % (vocab - 4));
     }
 }
 
@@ -173,7 +177,7 @@ static double worst_logit(const float *a, const float *b)
 {
     double worst = 0.0, size = 1.0;
 
-    for (int v = 0; v < VOCAB; v++) {
+    for (int v = 0; v < vocab; v++) {
         worst = fmax(worst, fabs((double)a[v] - (double)b[v]));
         size = fmax(size, fabs((double)a[v]));
     }
@@ -220,7 +224,7 @@ static void with_a_cache_as_without(void **state)
                 int best = 0;
 
                 worst = fmax(worst, worst_logit(y, r.at[i].logits[j]));
-                for (int v = 1; v < VOCAB; v++)
+                for (int v = 1; v < vocab; v++)
                     best = y[v] > y[best] ? v : best;
                 assert_int_equal(best, r.at[i].id[j]);
                 all[p[i].n + j] = best;
@@ -435,7 +439,7 @@ static void answers_end_where_they_should(void **state)
     o.arg = &r;
 
     /* an end token is the last id and not in the text */
-    const int32_t end[] = {VOCAB + 5, whole.at[0].id[9]};
+    const int32_t end[] = {vocab + 5, whole.at[0].id[9]};
     o.end = end;
     o.n_end = 2;
     generate(&s, 1, 0, &p[0], 1, &o);
@@ -533,7 +537,7 @@ static void refuse(mb_generator *g, const mb_prompt *p, const mb_generate_option
 
 static void what_cannot_be_is_refused(void **state)
 {
-    static const int32_t ids[CAPACITY] = {1, 2, VOCAB, -1};
+    static const int32_t ids[CAPACITY] = {1, 2, MOST_VOCAB, -1};
     struct subject s;
     struct results r = new_results();
     mb_generator_options big = {.n_seq = 1, .capacity = 129};
