@@ -149,8 +149,8 @@ static void softmax_block(const job *jb, const unit *u, item *it, const mb_att_p
 
             for (int j = 0; j < K; j++)
                 s[j] = mb_att_exp2(s[j] * factor - base[i]);
-            MB_STORE16(l, MB_LOAD16(l) * rescale[i] + ((MB_LOAD16(s) + MB_LOAD16(s + 16)) +
-                                                       (MB_LOAD16(s + 32) + MB_LOAD16(s + 48))));
+            for (int j = 0; j < MB_LANES; j++)
+                l[j] = l[j] * rescale[i] + ((s[j] + s[j + 16]) + (s[j + 32] + s[j + 48]));
         }
         for (int64_t i = 0; i < n && changed; i++)
             for (int64_t d = 0; d < width; d++)
@@ -268,14 +268,14 @@ static void many_queries(const job *jb, unit *u)
         finish(jb, u, &u->item[i]);
 }
 
-/* Sixteen numbers from element i of x on, and one. */
-typedef uint16_t vec16_u16 __attribute__((vector_size(32), aligned(2), may_alias));
-typedef uint32_t vec16_u32 __attribute__((vector_size(64)));
-#define SIXTEEN(x, bf16, i)                                                                \
-    ((bf16) ? (mb_vec16)(__builtin_convertvector(                                          \
-                             *(const vec16_u16 *)((const uint16_t *)(x) + (i)), vec16_u32) \
-                         << 16)                                                            \
-            : (mb_vec16)MB_LOAD16((const float *)(x) + (i)))
+/* Eight numbers from element i of x on, and one. */
+typedef uint16_t vec8_u16 __attribute__((vector_size(16), aligned(2), may_alias));
+typedef uint32_t vec8_u32 __attribute__((vector_size(32)));
+#define EIGHT(x, bf16, i)                                                                         \
+    ((bf16) ? (mb_vec8)(__builtin_convertvector(*(const vec8_u16 *)((const uint16_t *)(x) + (i)), \
+                                                vec8_u32)                                         \
+                        << 16)                                                                    \
+            : (mb_vec8)MB_LOAD8((const float *)(x) + (i)))
 
 MB_INLINE float element(const void *x, bool bf16, int64_t i)
 {
@@ -287,13 +287,15 @@ MB_INLINE void score(float *scores, const float *q, const void *keys, const bool
                      int64_t n, int64_t hd)
 {
     for (int64_t j = 0; j < n; j++) {
-        mb_vec16 acc = {0};
+        mb_vec8 acc[2] = {{0}, {0}};
         float lane[MB_LANES];
         int64_t d = 0;
 
-        for (; d + 16 <= hd; d += 16)
-            acc += MB_LOAD16(q + d) * SIXTEEN(keys, bf16, j * ld + d);
-        MB_STORE16(lane, acc);
+        for (; d + MB_LANES <= hd; d += MB_LANES)
+            for (int h = 0; h < 2; h++)
+                acc[h] += MB_LOAD8(q + d + 8 * h) * EIGHT(keys, bf16, j * ld + d + 8 * h);
+        MB_STORE8(lane, acc[0]);
+        MB_STORE8(lane + 8, acc[1]);
         for (int64_t i = d; i < hd; i++)
             lane[i - d] += q[i] * element(keys, bf16, j * ld + i);
         scores[j] = mb_fold_lanes(lane);

@@ -7,7 +7,6 @@
 #include "core/cpu/init.h"
 #include "core/cpu/pairs.h"
 #include "core/cpu/strip.h"
-#include "core/cpu/vec16.h"
 
 enum { Q = MB_ATT_Q, K = MB_ATT_K, ROWS = MB_ATT_ROWS };
 
@@ -18,9 +17,12 @@ static int64_t round_up(int64_t a, int64_t b)
 
 mb_att_form mb_att_form_of(const mb_tensor *q, const mb_attention *at)
 {
+    const unsigned features = mb_cpu_features();
     mb_att_form f = {.hd = at->head_dim,
                      .width = round_up(at->head_dim, 16),
-                     .columns = (mb_cpu_features() & MB_CPU_AVX512) != 0 ? 64 : 16};
+                     .columns = (features & MB_CPU_AVX512) != 0 ? 64
+                                : (features & MB_CPU_AVX2) != 0 ? 16
+                                                                : 8};
 
 #ifdef MB_HAS_PAIRS
     f.pairs = q->dtype == MB_DTYPE_BF16 && mb_cpu_bf16_is_native();
@@ -112,32 +114,40 @@ float mb_att_dot(const float *a, const float *b, int64_t n)
 
 /* ---- products in f32 ------------------------------------------------------------------------ */
 
-/* Four rows of `vectors` times 16 columns; all sums stay in registers. */
-MB_INLINE void tile_f32(float *c, int64_t ldc, const float *a, int64_t row, int64_t step,
-                        const float *b, int64_t ldb, int64_t depth, bool add, const int vectors)
-{
-    const mb_vec16_any zero = {0};
-    mb_vec16 sum[ROWS][4];
-
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < vectors; j++)
-            sum[i][j] = add ? MB_LOAD16(c + i * ldc + 16 * j) : zero;
-    for (int64_t l = 0; l < depth; l++) {
-        mb_vec16 y[4];
-
-        for (int j = 0; j < vectors; j++)
-            y[j] = MB_LOAD16(b + l * ldb + 16 * j);
-        for (int i = 0; i < ROWS; i++) {
-            const float x = a[i * row + l * step];
-
-            for (int j = 0; j < vectors; j++)
-                sum[i][j] += x * y[j];
-        }
+/* Four rows of `vectors` times `lanes` columns; all sums stay in registers. A vector is what one
+ * register holds: gcc keeps wider ones in memory. */
+#define TILE(lanes)                                                                           \
+    typedef float vec##lanes __attribute__((vector_size(4 * lanes), aligned(4), may_alias));  \
+    MB_INLINE void tile_f32_##lanes(float *c, int64_t ldc, const float *a, int64_t row,       \
+                                    int64_t step, const float *b, int64_t ldb, int64_t depth, \
+                                    bool add, const int vectors)                              \
+    {                                                                                         \
+        const vec##lanes zero = {0};                                                          \
+        vec##lanes sum[ROWS][4];                                                              \
+                                                                                              \
+        for (int i = 0; i < ROWS; i++)                                                        \
+            for (int j = 0; j < vectors; j++)                                                 \
+                sum[i][j] = add ? *(const vec##lanes *)(c + i * ldc + lanes * j) : zero;      \
+        for (int64_t l = 0; l < depth; l++) {                                                 \
+            vec##lanes y[4];                                                                  \
+                                                                                              \
+            for (int j = 0; j < vectors; j++)                                                 \
+                y[j] = *(const vec##lanes *)(b + l * ldb + lanes * j);                        \
+            for (int i = 0; i < ROWS; i++) {                                                  \
+                const float x = a[i * row + l * step];                                        \
+                                                                                              \
+                for (int j = 0; j < vectors; j++)                                             \
+                    sum[i][j] += x * y[j];                                                    \
+            }                                                                                 \
+        }                                                                                     \
+        for (int i = 0; i < ROWS; i++)                                                        \
+            for (int j = 0; j < vectors; j++)                                                 \
+                *(vec##lanes *)(c + i * ldc + lanes * j) = sum[i][j];                         \
     }
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < vectors; j++)
-            MB_STORE16(c + i * ldc + 16 * j, sum[i][j]);
-}
+
+TILE(16)
+TILE(8)
+TILE(4)
 
 MB_CPU_CLONES
 static void product_f32(float *c, int64_t ldc, const float *a, int64_t row, int64_t step,
@@ -149,14 +159,18 @@ static void product_f32(float *c, int64_t ldc, const float *a, int64_t row, int6
             float *at = c + i * ldc + j;
             const float *x = a + i * row, *y = b + j;
 
-            if (left >= 64 && most == 64)
-                tile_f32(at, ldc, x, row, step, y, ldb, depth, add, 4);
-            else if (left >= 48 && most == 64)
-                tile_f32(at, ldc, x, row, step, y, ldb, depth, add, 3);
-            else if (left >= 32 && most == 64)
-                tile_f32(at, ldc, x, row, step, y, ldb, depth, add, 2);
+            if (most == 8)
+                tile_f32_4(at, ldc, x, row, step, y, ldb, depth, add, 2);
+            else if (most == 16)
+                tile_f32_8(at, ldc, x, row, step, y, ldb, depth, add, 2);
+            else if (left >= 64)
+                tile_f32_16(at, ldc, x, row, step, y, ldb, depth, add, 4);
+            else if (left >= 48)
+                tile_f32_16(at, ldc, x, row, step, y, ldb, depth, add, 3);
+            else if (left >= 32)
+                tile_f32_16(at, ldc, x, row, step, y, ldb, depth, add, 2);
             else
-                tile_f32(at, ldc, x, row, step, y, ldb, depth, add, 1);
+                tile_f32_16(at, ldc, x, row, step, y, ldb, depth, add, 1);
         }
     }
 }

@@ -26,12 +26,12 @@
 #include "core/cpu/vecmath.h"
 
 enum {
-    FEW_ROWS = 16,        /* below: own kernels */
-    WANTED_UNITS = 16,    /* units of work below which K is cut into pieces */
-    LEAST_PIECE = 256,    /* of K */
-    DOT_ROWS = 4,         /* rows of B per step of a dot-product kernel */
-    FEW_COLS = 128,       /* columns of C per unit when there are few rows */
-    STRIP = FEW_COLS / 16 /* vectors in one row of such a unit */
+    FEW_ROWS = 16,     /* below: own kernels */
+    WANTED_UNITS = 16, /* units of work below which K is cut into pieces */
+    LEAST_PIECE = 256, /* of K */
+    DOT_ROWS = 4,      /* rows of B per step of a dot-product kernel */
+    FEW_COLS = 128,    /* columns of C per unit when there are few rows */
+    STRIP = 8          /* vectors of eight columns at a time in such a unit */
 };
 
 typedef struct product {
@@ -149,15 +149,18 @@ static void finish_row(const product *p, float *c, const float *sum, int64_t j0,
 /* sum[0..4) = x . (4 rows of W), W ldb apart. */
 MB_INLINE void four_dots(float *sum, const float *x, const float *w, int64_t ldw, int64_t k)
 {
-    mb_vec16 acc[DOT_ROWS] = {0};
+    mb_vec8 low[DOT_ROWS] = {0}, high[DOT_ROWS] = {0};
     float lane[DOT_ROWS][MB_LANES];
     int64_t l = 0;
 
-    for (; l + 16 <= k; l += 16)
-        for (int r = 0; r < DOT_ROWS; r++)
-            acc[r] += MB_LOAD16(x + l) * MB_LOAD16(w + r * ldw + l);
+    for (; l + MB_LANES <= k; l += MB_LANES)
+        for (int r = 0; r < DOT_ROWS; r++) {
+            low[r] += MB_LOAD8(x + l) * MB_LOAD8(w + r * ldw + l);
+            high[r] += MB_LOAD8(x + l + 8) * MB_LOAD8(w + r * ldw + l + 8);
+        }
     for (int r = 0; r < DOT_ROWS; r++) {
-        MB_STORE16(lane[r], acc[r]);
+        MB_STORE8(lane[r], low[r]);
+        MB_STORE8(lane[r] + 8, high[r]);
         for (int64_t i = l; i < k; i++)
             lane[r][i - l] += x[i] * w[r * ldw + i];
         sum[r] = mb_fold_lanes(lane[r]);
@@ -166,13 +169,16 @@ MB_INLINE void four_dots(float *sum, const float *x, const float *w, int64_t ldw
 
 MB_INLINE float one_dot(const float *x, const float *w, int64_t k)
 {
-    mb_vec16 acc = {0};
+    mb_vec8 low = {0}, high = {0};
     float lane[MB_LANES];
     int64_t l = 0;
 
-    for (; l + 16 <= k; l += 16)
-        acc += MB_LOAD16(x + l) * MB_LOAD16(w + l);
-    MB_STORE16(lane, acc);
+    for (; l + MB_LANES <= k; l += MB_LANES) {
+        low += MB_LOAD8(x + l) * MB_LOAD8(w + l);
+        high += MB_LOAD8(x + l + 8) * MB_LOAD8(w + l + 8);
+    }
+    MB_STORE8(lane, low);
+    MB_STORE8(lane + 8, high);
     for (int64_t i = l; i < k; i++)
         lane[i - l] += x[i] * w[i];
     return mb_fold_lanes(lane);
@@ -204,13 +210,15 @@ static void few_rows_straight(const product *p, int64_t j0, int64_t n)
         float sum[FEW_COLS] = {0};
 
         if (n == FEW_COLS) {
-            mb_vec16 acc[STRIP] = {0};
+            for (int64_t j = 0; j < n; j += 8 * STRIP) {
+                mb_vec8 acc[STRIP] = {0};
 
-            for (int64_t l = 0; l < p->k; l++)
-                for (int s = 0; s < STRIP; s++)
-                    acc[s] += x[l] * MB_LOAD16(p->b + l * p->ldb + j0 + s * 16);
-            for (int s = 0; s < STRIP; s++)
-                MB_STORE16(sum + s * 16, acc[s]);
+                for (int64_t l = 0; l < p->k; l++)
+                    for (int v = 0; v < STRIP; v++)
+                        acc[v] += x[l] * MB_LOAD8(p->b + l * p->ldb + j0 + j + 8 * v);
+                for (int v = 0; v < STRIP; v++)
+                    MB_STORE8(sum + j + 8 * v, acc[v]);
+            }
         } else {
             for (int64_t l = 0; l < p->k; l++)
                 for (int64_t j = 0; j < n; j++)

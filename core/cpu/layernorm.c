@@ -66,20 +66,30 @@ struct sums {
     float sum[MB_LANES], dot[MB_LANES];
 };
 
+MB_INLINE void store_sums(struct sums *k, const mb_vec8 *sum, const mb_vec8 *dot)
+{
+    for (int h = 0; h < 2; h++) {
+        MB_STORE8(k->sum + 8 * h, sum[h]);
+        MB_STORE8(k->dot + 8 * h, dot[h]);
+    }
+}
+
 MB_CPU_CLONES static void add_sums(struct sums *restrict k, const float *w, const float *dy,
                                    const float *x, float mean, int64_t n)
 {
-    mb_vec16 sums = MB_LOAD16(k->sum), dots = MB_LOAD16(k->dot);
+    mb_vec8 sum[2] = {MB_LOAD8(k->sum), MB_LOAD8(k->sum + 8)};
+    mb_vec8 dot[2] = {MB_LOAD8(k->dot), MB_LOAD8(k->dot + 8)};
     int64_t i = 0;
 
-    for (; i + MB_LANES <= n; i += MB_LANES) {
-        const mb_vec16 g = MB_LOAD16(w + i) * MB_LOAD16(dy + i);
+    for (; i + MB_LANES <= n; i += MB_LANES)
+        for (int h = 0; h < 2; h++) {
+            const int64_t at = i + 8 * h;
+            const mb_vec8 g = MB_LOAD8(w + at) * MB_LOAD8(dy + at);
 
-        sums += g;
-        dots += g * (MB_LOAD16(x + i) - mean);
-    }
-    MB_STORE16(k->sum, sums);
-    MB_STORE16(k->dot, dots);
+            sum[h] += g;
+            dot[h] += g * (MB_LOAD8(x + at) - mean);
+        }
+    store_sums(k, sum, dot);
     for (int l = 0; i + l < n; l++) {
         k->sum[l] += w[i + l] * dy[i + l];
         k->dot[l] += w[i + l] * dy[i + l] * (x[i + l] - mean);
@@ -90,15 +100,18 @@ MB_CPU_CLONES static void add_sums(struct sums *restrict k, const float *w, cons
 MB_CPU_CLONES static void add_plain_sums(struct sums *restrict k, const float *dy, const float *x,
                                          float mean, int64_t n)
 {
-    mb_vec16 sums = MB_LOAD16(k->sum), dots = MB_LOAD16(k->dot);
+    mb_vec8 sum[2] = {MB_LOAD8(k->sum), MB_LOAD8(k->sum + 8)};
+    mb_vec8 dot[2] = {MB_LOAD8(k->dot), MB_LOAD8(k->dot + 8)};
     int64_t i = 0;
 
-    for (; i + MB_LANES <= n; i += MB_LANES) {
-        sums += MB_LOAD16(dy + i);
-        dots += MB_LOAD16(dy + i) * (MB_LOAD16(x + i) - mean);
-    }
-    MB_STORE16(k->sum, sums);
-    MB_STORE16(k->dot, dots);
+    for (; i + MB_LANES <= n; i += MB_LANES)
+        for (int h = 0; h < 2; h++) {
+            const int64_t at = i + 8 * h;
+
+            sum[h] += MB_LOAD8(dy + at);
+            dot[h] += MB_LOAD8(dy + at) * (MB_LOAD8(x + at) - mean);
+        }
+    store_sums(k, sum, dot);
     for (int l = 0; i + l < n; l++) {
         k->sum[l] += dy[i + l];
         k->dot[l] += dy[i + l] * (x[i + l] - mean);
