@@ -145,6 +145,10 @@ static mb_status read_value(struct mb_answers_store *s, mb_json j, mb_value *v)
         return add_text(s, j);
     case MB_JSON_ARRAY:
         return read_list(s, j, v);
+    case MB_JSON_NULL: /* as JSON writes what is not finite */
+        v->kind = MB_VALUE_NUMBER;
+        v->number = (double)NAN;
+        return MB_OK;
     default:
         return mb_json_fault(j, "must be a string, a number or a list of these");
     }
@@ -168,9 +172,10 @@ static mb_status read_shares(struct mb_answers_store *s, mb_json j, mb_answer *r
     if (!mb_json_is(j, MB_JSON_ARRAY) && !mb_json_is(j, MB_JSON_OBJECT))
         return mb_json_fault(j, "must be a list of numbers, or an object of names and numbers");
     for (mb_json_it it = mb_json_first(j); mb_json_more(&it); mb_json_next(&it)) {
-        double x;
+        double x = (double)NAN; /* null, too */
         int32_t id = -1;
-        MB_TRY(mb_json_real(it.value, &x));
+        if (!mb_json_is(it.value, MB_JSON_NULL))
+            MB_TRY(mb_json_real(it.value, &x));
         if (it.key != NULL)
             MB_TRY(id_of(s, it.key, strlen(it.key), &id));
         MB_TRY(add_share(s, x, id));
@@ -182,7 +187,7 @@ static mb_status read_shares(struct mb_answers_store *s, mb_json j, mb_answer *r
 static mb_json any_of(mb_json object, const char *const *name)
 {
     for (; name[1] != NULL; name++)
-        if (mb_json_is_set(mb_json_get(object, *name)))
+        if (!mb_json_is(mb_json_get(object, *name), MB_JSON_ABSENT))
             break;
     return mb_json_get(object, *name);
 }
@@ -197,12 +202,12 @@ static mb_status read_row(struct mb_answers_store *s, mb_json object, mb_answer 
 
     if (!mb_json_is(object, MB_JSON_OBJECT))
         return mb_json_fault(object, "must be an object");
-    if (!mb_json_is_set(answer) && !mb_json_is_set(scores))
+    if (mb_json_is(answer, MB_JSON_ABSENT) && !mb_json_is_set(scores))
         return mb_json_fault(object, "has no \"prediction\"");
     if (!mb_json_is_set(truth))
         return mb_json_fault(object, "has neither \"label\" nor \"reference\"");
     MB_TRY(mb_json_get_int(object, "row", s->rows.n, &row->row));
-    if (mb_json_is_set(answer))
+    if (!mb_json_is(answer, MB_JSON_ABSENT))
         MB_TRY(read_value(s, answer, &row->said));
     MB_TRY(read_value(s, truth, &row->right));
     row->ranked = mb_json_is_set(scores);

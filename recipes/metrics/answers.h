@@ -16,7 +16,7 @@
  * the row in the data (absent: the line's), "group" a language or another key for tables. Other
  * fields are left alone.
  *
- *     mb_answers_new(&rows); mb_answers_add(rows, object) ...; mb_metric_run(...); mb_answers_free(rows);
+ *     mb_answers_new(&rows); mb_answers_add(rows, object) ...; mb_metric_compute(...); mb_answers_free(rows);
  *
  * Strings are kept once each. Not thread-safe; nothing here is collective.
  */

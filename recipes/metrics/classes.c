@@ -111,6 +111,11 @@ mb_status mb_roc_auc(const double *score, const bool *positive, int64_t n, doubl
     struct scored *s;
     double ranks = 0.0, positives = 0.0;
 
+    for (int64_t i = 0; i < n; i++)
+        if (isnan(score[i])) {
+            *out = (double)NAN;
+            return MB_OK;
+        }
     MB_TRY(MB_NEW_ARRAY(&s, n));
     for (int64_t i = 0; i < n; i++)
         s[i] = (struct scored){score[i], positive[i]};

@@ -199,8 +199,8 @@ mb_status mb_metric_kind(const mb_answers *rows, const char *const *name, int64_
     return MB_RAISE(MB_EDATA, "predictions: rows of several kinds, or of none that a metric reads");
 }
 
-mb_status mb_metric_run(const mb_metric *m, const mb_answers *rows, const mb_metric_options *o,
-                        mb_scores *out)
+mb_status mb_metric_compute(const mb_metric *m, const mb_answers *rows, const mb_metric_options *o,
+                            mb_scores *out)
 {
     static const mb_metric_options defaults = {0};
 

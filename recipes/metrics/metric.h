@@ -6,7 +6,7 @@
  *
  *     const mb_metric *m = mb_metric_find("f1", MB_READS_TAGS);
  *     mb_scores s;
- *     MB_TRY(mb_metric_run(m, rows, NULL, &s));     // s.at[0].value
+ *     MB_TRY(mb_metric_compute(m, rows, NULL, &s));     // s.at[0].value
  *
  * To add one: a line in metrics.def and its function in the file of its group.
  */
@@ -67,8 +67,8 @@ mb_status mb_metric_kind(const mb_answers *rows, const char *const *name, int64_
                          mb_metric_reads *out) MB_MUST_USE;
 /* `o` may be NULL. A value that is not defined for the rows (a correlation of equal numbers, a curve
  * with one class) is NaN. MB_EDATA: rows that it cannot read. */
-mb_status mb_metric_run(const mb_metric *m, const mb_answers *rows, const mb_metric_options *o,
-                        mb_scores *out) MB_MUST_USE;
+mb_status mb_metric_compute(const mb_metric *m, const mb_answers *rows, const mb_metric_options *o,
+                            mb_scores *out) MB_MUST_USE;
 /* The names for `reads`, or all with MB_READS_NOTHING, with commas; for messages. */
 const char *mb_metric_names(mb_metric_reads reads, char *text, size_t size);
 

@@ -59,7 +59,7 @@ static mb_status add_metrics(const mb_answers *rows, const struct asked *a, int 
         mb_scores s;
         if (!is_asked(a, m, rows, classes))
             continue;
-        MB_TRY(mb_metric_run(m, rows, a->o, &s));
+        MB_TRY(mb_metric_compute(m, rows, a->o, &s));
         MB_TRY(mb_json_set_real(to, m->name, s.at[0].value));
         MB_TRY(add_details(&s, to));
     }
