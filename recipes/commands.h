@@ -39,7 +39,7 @@ typedef enum mb_cmd_keys {
     MB_CMD_KEYS_NONE,
     MB_CMD_KEYS_ALL,
     MB_CMD_KEYS_TRAIN,    /* all but text generation */
-    MB_CMD_KEYS_EVAL,     /* model, LoRA, data, batch, running */
+    MB_CMD_KEYS_EVAL,     /* model, LoRA, data, batch, running, evaluation */
     MB_CMD_KEYS_GENERATE, /* model, data, running, text generation */
     MB_CMD_KEYS_EXPORT,   /* model, running, export */
 } mb_cmd_keys;

@@ -172,7 +172,7 @@ static unsigned sections_of(mb_cmd_keys keys)
         [MB_CMD_KEYS_NONE] = 0,
         [MB_CMD_KEYS_ALL] = MB_SECTIONS_ALL,
         [MB_CMD_KEYS_TRAIN] = MB_SECTIONS_ALL & ~BIT(GENERATE),
-        [MB_CMD_KEYS_EVAL] = BIT(MODEL) | BIT(LORA) | BIT(DATA) | BIT(BATCH) | BIT(RUN),
+        [MB_CMD_KEYS_EVAL] = BIT(MODEL) | BIT(LORA) | BIT(DATA) | BIT(BATCH) | BIT(RUN) | BIT(EVAL),
         [MB_CMD_KEYS_GENERATE] = BIT(MODEL) | BIT(DATA) | BIT(RUN) | BIT(GENERATE),
         [MB_CMD_KEYS_EXPORT] = BIT(MODEL) | BIT(RUN) | BIT(SAVE),
     };

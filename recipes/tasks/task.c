@@ -3,14 +3,18 @@
 
 #include <stddef.h>
 
+#include "recipes/train/answers.h"
+
 const mb_task mb_tasks[] = {
-#define MB_TASK(choice, head_id, targets, has_labels, has_accuracy, peft, tag) \
-    {.id = MB_##choice,                                                        \
-     .head = MB_##head_id,                                                     \
-     .target = MB_##targets,                                                   \
-     .labelled = (has_labels),                                                 \
-     .accuracy = (has_accuracy),                                               \
-     .peft_task = (peft),                                                      \
+#define MB_TASK(choice, head_id, targets, has_labels, kind, fn, names, peft, tag) \
+    {.id = MB_##choice,                                                           \
+     .head = MB_##head_id,                                                        \
+     .target = MB_##targets,                                                      \
+     .labelled = (has_labels),                                                    \
+     .reads = MB_READS_##kind,                                                    \
+     .answer = (fn),                                                              \
+     .metrics = (names),                                                          \
+     .peft_task = (peft),                                                         \
      .pipeline_tag = (tag)},
 #include "recipes/tasks/tasks.def"
 #undef MB_TASK

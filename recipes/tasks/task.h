@@ -1,7 +1,7 @@
-/* recipes/tasks/task.h - what a task means: which head, which rows, which targets, which metric.
+/* recipes/tasks/task.h - what a task means: which head, which rows, which targets, which metrics.
  *
  * A task is one line in tasks.def; what is special about it lives where it belongs (the head in the
- * family, the targets in collate.c, the metric in evaluate.c).
+ * family, the targets in collate.c, the answers in recipes/train/answer_<kind>.c).
  */
 #ifndef MB_RECIPES_TASKS_TASK_H
 #define MB_RECIPES_TASKS_TASK_H
@@ -9,13 +9,24 @@
 #include "autograd/model.h"
 #include "recipes/config/recipe.h"
 #include "recipes/data/collate.h"
+#include "recipes/metrics/metric.h"
+
+struct mb_job;
+struct mb_predictions;
+
+/* Adds what the model says of the rows of a micro-batch, which is collated in job->data->batch, to
+ * `out` (recipes/train/predictions.h). It makes one forward, on whole logits or another output. */
+typedef mb_status (*mb_answer_fn)(struct mb_job *job, const mb_micro *micro,
+                                  struct mb_predictions *out);
 
 typedef struct mb_task {
     mb_choice id;
     mb_head head;
     mb_target_kind target;
     bool labelled;            /* rows carry a class */
-    bool accuracy;            /* evaluation counts right classes */
+    mb_metric_reads reads;    /* what the answers are */
+    mb_answer_fn answer;      /* NULL: evaluations only measure the loss */
+    const char *metrics;      /* of an evaluation, with commas */
     const char *peft_task;    /* adapter_config.json's task_type; NULL: none */
     const char *pipeline_tag; /* the model card's */
 } mb_task;

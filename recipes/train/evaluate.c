@@ -1,32 +1,65 @@
-/* recipes/train/evaluate.c - loss per trained token, and accuracy, over the evaluation rows.
+/* recipes/train/evaluate.c - loss per trained token, and metrics of what the model says, over the
+ * evaluation rows.
  *
  * Every micro-batch's sums go into its own place of one array, which all ranks add up with zeros
  * elsewhere; the places are then summed in order. So the numbers depend neither on ranks nor on how
  * the last batch falls, and no row counts twice.
  */
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "core/alloc.h"
 #include "core/log.h"
-#include "recipes/train/job.h"
+#include "recipes/train/answers.h"
 
-enum { LOSS, WEIGHT, RIGHT, SUMS };
+enum { LOSS, WEIGHT, SUMS };
 enum { ROUND = 8 }; /* micro-batches of a rank between two looks at its neighbours */
 
-static int64_t count_right(const mb_batch *b, const mb_tensor *logits)
-{
-    int64_t right = 0;
+/* ---- which metrics ------------------------------------------------------------------------ */
 
-    for (int64_t i = 0; i < b->n_targets; i++) {
-        const float *row = mb_row(logits, i);
-        int64_t best = 0;
-        for (int64_t c = 1; c < mb_cols(logits); c++)
-            if (row[c] > row[best])
-                best = c;
-        right += best == b->target_label[i];
-    }
-    return right;
+static mb_status add_metric(mb_job *j, const char *name, const char *where)
+{
+    const mb_metric *m = mb_metric_find(name, j->task->reads);
+    char names[512];
+
+    MB_REQUIRE(j->task->answer != NULL, MB_EARG,
+               "%s: metrics has '%s'; evaluations of this task measure the loss only", where, name);
+    MB_REQUIRE(m != NULL, MB_EARG, "%s: metrics has '%s'; of this task there are %s", where, name,
+               mb_metric_names(j->task->reads, names, sizeof names));
+    MB_REQUIRE(j->n_metrics < MB_JOB_METRICS, MB_EARG, "%s: more than %d metrics", where,
+               MB_JOB_METRICS);
+    j->metric[j->n_metrics++] = m;
+    return MB_OK;
 }
+
+mb_status mb_job_choose_metrics(mb_job *j)
+{
+    const mb_strings *wanted = &j->recipe->metrics;
+    char text[128], *rest, *name;
+
+    for (int64_t i = 0; i < wanted->n; i++)
+        MB_TRY(add_metric(j, wanted->at[i], mb_recipe_where(j->recipe, "metrics")));
+    if (wanted->n > 0)
+        return MB_OK;
+    snprintf(text, sizeof text, "%s", j->task->metrics);
+    for (name = strtok_r(text, ",", &rest); name != NULL; name = strtok_r(NULL, ",", &rest))
+        MB_TRY(add_metric(j, name, "tasks.def"));
+    return MB_OK;
+}
+
+bool mb_job_has_metric(const mb_job *j, const char *name, const mb_metric **out)
+{
+    *out = NULL;
+    for (int i = 0; i < j->n_metrics; i++)
+        if (strcmp(name, j->metric[i]->name) == 0 || strcmp(name, j->metric[i]->eval_name) == 0) {
+            *out = j->metric[i];
+            return true;
+        }
+    return false;
+}
+
+/* ---- over the rows ------------------------------------------------------------------------ */
 
 /* Before a forward: parameters that are spread over ranks are gathered as it goes. */
 static mb_status look(mb_job *j, bool idle)
@@ -38,12 +71,19 @@ static mb_status look(mb_job *j, bool idle)
 static mb_status idle(mb_job *j)
 {
     MB_TRY(look(j, true));
-    return j->task->accuracy ? look(j, true) : MB_OK;
+    return j->task->answer != NULL ? look(j, true) : MB_OK;
 }
 
-static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, double *sums)
+/* An evaluation under way: sums by micro-batch, and what the model said. */
+struct evaluation {
+    double *sums;
+    mb_predictions *said;
+};
+
+static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, const struct evaluation *e)
 {
-    const mb_store *store = j->data->eval_store != NULL ? j->data->eval_store : j->data->store;
+    const mb_store *store = mb_answer_store(j);
+    double *sums = e->sums + m * SUMS;
     mb_batch *b = j->data->batch;
     mb_micro_result r;
     mb_micro micro;
@@ -55,22 +95,18 @@ static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, double *sums)
     MB_TRY(mb_engine_micro(j->engine, b, false, &r));
     sums[LOSS] = r.loss;
     sums[WEIGHT] = r.weight;
-    if (j->task->accuracy) {
-        const mb_tensor rows = mb_tensor_1d(b->target_row, MB_DTYPE_I32, b->n_targets);
-        mb_tensor logits;
-        MB_TRY(look(j, false));
-        MB_TRY(mb_engine_logits(j->engine, b, &rows, &logits));
-        sums[RIGHT] = (double)count_right(b, &logits);
-    }
-    return MB_OK;
+    if (j->task->answer == NULL)
+        return MB_OK;
+    MB_TRY(look(j, false));
+    return j->task->answer(j, &micro, e->said);
 }
 
 /* Micro-batches [from, to), in a round in which some rank has `most`. */
-static mb_status some_micros(mb_job *j, double *sums, const mb_step *s, int64_t from, int64_t to,
-                             int64_t most)
+static mb_status some_micros(mb_job *j, const struct evaluation *e, const mb_step *s, int64_t from,
+                             int64_t to, int64_t most)
 {
     for (int64_t m = from; m < to; m++)
-        MB_TRY(run_micro(j, s, m, sums + m * SUMS));
+        MB_TRY(run_micro(j, s, m, e));
     for (int64_t m = to; m < from + most; m++)
         MB_TRY(idle(j));
     return mb_comm_wait(j->mesh->dp_inner,
@@ -79,7 +115,7 @@ static mb_status some_micros(mb_job *j, double *sums, const mb_step *s, int64_t 
 
 /* In rounds, after each of which the ranks ask one another whether to go on: an evaluation may be
  * longer than what a batch system grants between its signal and the end. */
-static mb_status all_micros(mb_job *j, double *sums, const mb_step *s, bool *given_up)
+static mb_status all_micros(mb_job *j, const struct evaluation *e, const mb_step *s, bool *given_up)
 {
     const int64_t share = (s->n_micro + j->comm->size - 1) / j->comm->size; /* the most of a rank */
     const int64_t rounds = (share + ROUND - 1) / ROUND;
@@ -90,8 +126,8 @@ static mb_status all_micros(mb_job *j, double *sums, const mb_step *s, bool *giv
         const int64_t end = from + ROUND < to ? from + ROUND : to;
         double stop;
         const int64_t left = share - r * ROUND;
-        MB_TRY(mb_comm_agree(j->comm,
-                             some_micros(j, sums, s, from, end, left < ROUND ? left : ROUND)));
+        MB_TRY(
+            mb_comm_agree(j->comm, some_micros(j, e, s, from, end, left < ROUND ? left : ROUND)));
         from = end;
         stop = j->use == MB_JOB_TRAIN && mb_stop_poll() != MB_STOP_NO ? 1.0 : 0.0;
         MB_TRY(j->comm->ops->all_reduce(j->comm, &stop, 1, MB_DTYPE_F64, MB_MAX));
@@ -100,52 +136,82 @@ static mb_status all_micros(mb_job *j, double *sums, const mb_step *s, bool *giv
     return MB_OK;
 }
 
+static mb_status begin(mb_step *s, mb_job *j, struct evaluation *e)
+{
+    MB_TRY(mb_sampler_step(j->data->eval, 0, s));
+    MB_TRY(MB_NEW_ARRAY(&e->sums, s->n_micro * SUMS));
+    return mb_predictions_new(&e->said);
+}
+
+static void end(struct evaluation *e)
+{
+    mb_predictions_free(e->said);
+    mb_free(e->sums);
+}
+
 mb_status mb_job_evaluate_part(mb_job *j, int64_t most, double *share)
 {
-    double *sums = NULL;
+    struct evaluation e = {0};
     int64_t from, to, each;
     mb_step s;
     mb_status st;
 
-    MB_TRY(mb_sampler_step(j->data->eval, 0, &s));
-    MB_TRY(mb_comm_agree(j->comm, MB_NEW_ARRAY(&sums, s.n_micro * SUMS)));
+    MB_TRY_GOTO(mb_comm_agree(j->comm, begin(&s, j, &e)), st, done);
     mb_micro_range(s.n_micro, j->comm->rank, j->comm->size, &from, &to);
     each = (s.n_micro + j->comm->size - 1) / j->comm->size;
     each = each < most ? each : most;
     to = from + each < to ? from + each : to;
-    st = mb_comm_agree(j->comm, some_micros(j, sums, &s, from, to, each));
+    st = mb_comm_agree(j->comm, some_micros(j, &e, &s, from, to, each));
     *share = fmin((double)(each * j->comm->size) / (double)s.n_micro, 1.0);
-    mb_free(sums);
+done:
+    end(&e);
     return st;
+}
+
+/* The metrics of what was said, and the file it goes to. */
+static mb_status judge(mb_job *j, mb_predictions *said, mb_metrics *out)
+{
+    const mb_metric_options o = {.tokenize = j->recipe->bleu_tokenize};
+    const char *path = j->recipe->predictions_file;
+    double value[MB_JOB_METRICS];
+
+    if (j->task->answer == NULL)
+        return MB_OK;
+    MB_TRY(mb_predictions_gather(said, j->comm));
+    MB_TRY(mb_predictions_score(said, j->comm, j->metric, j->n_metrics, &o, value));
+    for (int i = 0; i < j->n_metrics; i++)
+        mb_metrics_add(out, j->metric[i]->eval_name, value[i]);
+    if (path == NULL)
+        return MB_OK;
+    return mb_comm_agree(j->comm, j->comm->rank == 0 ? mb_predictions_write(said, path) : MB_OK);
 }
 
 mb_status mb_job_evaluate(mb_job *j, mb_metrics *out, double *loss, bool *given_up)
 {
     const double before = mb_clock();
-    double *sums = NULL, total[SUMS] = {0};
+    double total[SUMS] = {0};
+    struct evaluation e = {0};
     mb_step s;
     mb_status st = MB_OK;
 
-    MB_TRY(mb_sampler_step(j->data->eval, 0, &s));
-    MB_TRY(MB_NEW_ARRAY(&sums, s.n_micro * SUMS));
     *given_up = false;
-    MB_TRY_GOTO(all_micros(j, sums, &s, given_up), st, done);
+    MB_TRY_GOTO(mb_comm_agree(j->comm, begin(&s, j, &e)), st, done);
+    MB_TRY_GOTO(all_micros(j, &e, &s, given_up), st, done);
     if (*given_up)
         goto done;
-    MB_TRY_GOTO(j->comm->ops->all_reduce(j->comm, sums, s.n_micro * SUMS, MB_DTYPE_F64, MB_SUM), st,
-                done);
+    MB_TRY_GOTO(j->comm->ops->all_reduce(j->comm, e.sums, s.n_micro * SUMS, MB_DTYPE_F64, MB_SUM),
+                st, done);
     for (int64_t m = 0; m < s.n_micro; m++)
         for (int k = 0; k < SUMS; k++)
-            total[k] += sums[m * SUMS + k];
+            total[k] += e.sums[m * SUMS + k];
     *loss = total[LOSS] / total[WEIGHT];
     mb_metrics_add(out, "eval_loss", *loss);
-    if (j->task->target != MB_TARGET_CLASS)
+    if (j->task->answer == NULL)
         mb_metrics_add(out, "eval_perplexity", exp(*loss));
-    if (j->task->accuracy)
-        mb_metrics_add(out, "eval_accuracy", total[RIGHT] / total[WEIGHT]);
+    MB_TRY_GOTO(judge(j, e.said, out), st, done);
     mb_metrics_add(out, "num_eval_tokens", total[WEIGHT]);
     mb_metrics_add(out, "eval_runtime", mb_clock() - before);
 done:
-    mb_free(sums);
+    end(&e);
     return st;
 }

@@ -109,7 +109,7 @@ static mb_status plan_steps(mb_job *j)
 
     MB_TRY(plan_classes(j, d->collate.largest, true));
     MB_TRY(plan_classes(j, eval, false));
-    if (d->eval != NULL && j->task->accuracy) /* classes are told from whole logits */
+    if (d->eval != NULL && j->task->answer != NULL) /* classes are told from whole logits */
         return mb_engine_plan_logits(j->engine, d->batch, mb_shape_class(eval, eval),
                                      d->batch->max_seq);
     return MB_OK;
@@ -578,6 +578,7 @@ static mb_status open_for(mb_job *j)
     j->library_bytes = mb_memory_own();
     MB_TRY(compare_hardware(j));
     MB_TRY(mb_comm_agree(j->comm, read_config(j, &c)));
+    MB_TRY(mb_comm_agree(j->comm, mb_job_choose_metrics(j)));
     return open[j->use](j, &c);
 }
 

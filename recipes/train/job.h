@@ -20,6 +20,7 @@
 
 /* Per micro-batch, summed over all: after mb_zero's own two. */
 enum { MB_METRIC_SEEN = MB_ZERO_METRICS_MIN, MB_METRICS_PER_MICRO };
+enum { MB_JOB_METRICS = 20 }; /* of an evaluation, at most */
 /* Votes of a rank in a step. */
 enum { MB_VOTE_STOP, MB_VOTE_SAVE, MB_VOTES = MB_VOTE_SAVE + MB_CHECKPOINT_VOTES };
 
@@ -57,6 +58,8 @@ typedef struct mb_job {
     const struct mb_job *like; /* borrowed; its data and device are this one's, too; NULL: none */
     mb_comm *comm;
     const mb_task *task;
+    const mb_metric *metric[MB_JOB_METRICS]; /* of an evaluation, beside the loss */
+    int n_metrics;
     mb_data *data;
     mb_json_doc *config; /* the base model's config.json */
     int64_t base_labels; /* classes that the base tells apart; 0: it is no classifier */
@@ -99,8 +102,8 @@ void mb_job_close(mb_job *j); /* NULL is allowed */
 /* Runs to the end, to a stop, or to a failure; MB_EREQUEUE after a stop. Collective. */
 mb_status mb_job_train(mb_job *j) MB_MUST_USE;
 
-/* Loss per trained token (or row), accuracy for classes, over all evaluation rows; adds eval_* to m.
- * Collective; the numbers do not depend on the number of ranks. *given_up: a rank was asked to stop
+/* Loss per trained token (or row), and the task's or recipe's metrics of what the model says, over all
+ * evaluation rows; adds eval_* to m and writes predictions_file. Collective; the numbers do not depend on the number of ranks. *given_up: a rank was asked to stop
  * meanwhile, there are no numbers. */
 mb_status mb_job_evaluate(mb_job *j, mb_metrics *m, double *loss, bool *given_up) MB_MUST_USE;
 
@@ -144,6 +147,10 @@ mb_status mb_job_step(mb_job *j, const mb_step *s, double *votes, mb_zero_result
 void mb_job_due(const mb_job *j, int64_t *evaluations, int64_t *saves);
 /* evaluate.c: the first micro-batches of an evaluation, at most `most` of each rank; *share: of all. */
 mb_status mb_job_evaluate_part(mb_job *j, int64_t most, double *share) MB_MUST_USE;
+/* evaluate.c: the recipe's metrics, or the task's. MB_EARG: the task has none of that name. */
+mb_status mb_job_choose_metrics(mb_job *j) MB_MUST_USE;
+/* "f1" or "eval_f1" is among them. */
+bool mb_job_has_metric(const mb_job *j, const char *name, const mb_metric **out);
 /* trainer.c: metric_for_best_model is one this task's evaluation has. */
 mb_status mb_job_metric_exists(const mb_job *j) MB_MUST_USE;
 /* After a poll or wait: a published checkpoint gets the logs' trainer_state.json beside it. */

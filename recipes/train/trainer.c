@@ -154,15 +154,35 @@ static void note_step(mb_job *j, const mb_step *s, const mb_zero_result *r, doub
 
 /* ---- evaluation and what follows from it -------------------------------------------------- */
 
+/* The metric's full name ("loss" and "eval_loss" are the same) and whether more of it is better; NULL:
+ * this task's evaluation has none of that name. */
+static const char *metric_name(const mb_job *j, bool *greater)
+{
+    const char *wanted = j->recipe->metric_for_best_model;
+    const mb_metric *m;
+
+    *greater = false;
+    if (strcmp(wanted, "eval_loss") == 0 || strcmp(wanted, "loss") == 0)
+        return "eval_loss";
+    if (j->task->answer == NULL &&
+        (strcmp(wanted, "eval_perplexity") == 0 || strcmp(wanted, "perplexity") == 0))
+        return "eval_perplexity";
+    if (!mb_job_has_metric(j, wanted, &m))
+        return NULL;
+    *greater = m->greater_is_better;
+    return m->eval_name;
+}
+
 static bool better(const mb_job *j, double value)
 {
-    const mb_recipe *r = j->recipe;
-    const bool greater =
-        r->greater_is_better == MB_YES || (r->greater_is_better == MB_AUTO && j->task->accuracy &&
-                                           strstr(r->metric_for_best_model, "loss") == NULL);
+    bool greater;
+
+    metric_name(j, &greater);
+    if (j->recipe->greater_is_better != MB_AUTO)
+        greater = j->recipe->greater_is_better == MB_YES;
     const double gain = greater ? value - j->at.best : j->at.best - value;
 
-    return isnan(j->at.best) || gain > r->early_stopping_threshold;
+    return isnan(j->at.best) || gain > j->recipe->early_stopping_threshold;
 }
 
 static bool out_of_patience(const mb_job *j)
@@ -171,34 +191,20 @@ static bool out_of_patience(const mb_job *j)
            j->at.without_progress >= j->recipe->early_stopping_patience;
 }
 
-static const char *const *metric_names(const mb_job *j)
-{
-    static const char *const tokens[] = {"eval_loss", "eval_perplexity", NULL};
-    static const char *const classes[] = {"eval_loss", "eval_accuracy", NULL};
-
-    return j->task->accuracy ? classes : tokens;
-}
-
-/* The metric's full name: "loss" and "eval_loss" are the same. */
-static const char *metric_name(const mb_job *j)
-{
-    const char *wanted = j->recipe->metric_for_best_model;
-    const char *const *names = metric_names(j);
-
-    for (; *names != NULL; names++)
-        if (strcmp(*names, wanted) == 0 || strcmp(*names + 5, wanted) == 0)
-            return *names;
-    return NULL;
-}
-
 mb_status mb_job_metric_exists(const mb_job *j)
 {
-    const char *const *names = metric_names(j);
+    char names[512];
+    size_t n = (size_t)snprintf(names, sizeof names, "eval_loss%s",
+                                j->task->answer == NULL ? " and eval_perplexity" : "");
+    bool greater;
 
-    MB_REQUIRE(metric_name(j) != NULL, MB_EARG,
-               "%s: metric_for_best_model is '%s'; this task's evaluation has %s and %s",
+    for (int i = 0; i < j->n_metrics && n < sizeof names; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s%s",
+                              i + 1 < j->n_metrics ? ", " : " and ", j->metric[i]->eval_name);
+    MB_REQUIRE(metric_name(j, &greater) != NULL, MB_EARG,
+               "%s: metric_for_best_model is '%s'; this task's evaluation has %s",
                mb_recipe_where(j->recipe, "metric_for_best_model"),
-               j->recipe->metric_for_best_model, names[0], names[1]);
+               j->recipe->metric_for_best_model, names);
     return MB_OK;
 }
 
@@ -206,7 +212,7 @@ mb_status mb_job_metric_exists(const mb_job *j)
 static mb_status evaluate(mb_job *j, double epoch, bool *save, bool *stop)
 {
     mb_metrics m = {.step = j->at.step, .epoch = epoch};
-    bool given_up;
+    bool given_up, greater;
     double loss;
 
     mb_profile_begin(j->profile, MB_SPAN_EVALUATION);
@@ -220,7 +226,7 @@ static mb_status evaluate(mb_job *j, double epoch, bool *save, bool *stop)
     }
     j->at.last_eval_loss = loss;
     MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
-    const double value = *mb_metrics_get(&m, metric_name(j));
+    const double value = *mb_metrics_get(&m, metric_name(j, &greater));
     if (!better(j, value)) {
         j->at.without_progress++;
         *stop = out_of_patience(j);

@@ -44,7 +44,7 @@ grep -q '"good"' cls/final/config.json || fail 'the classes have no names in con
 ok eval model_name_or_path=cls/final task=seq-classification 'datasets=[classes.jsonl]' max_length=64
 at_most 0.9 "$(number eval_accuracy)" 'accuracy after training'
 refused 2 'metric_for_best_model' train "model_name_or_path=$models/bert-cls" task=seq-classification \
-    'datasets=[classes.jsonl]' val_set_size=9 eval_strategy=epoch metric_for_best_model=f1 output_dir=bad
+    'datasets=[classes.jsonl]' val_set_size=9 eval_strategy=epoch metric_for_best_model=bleu output_dir=bad
 
 # --- the same with an adapter on an encoder that has no classifier: evaluated, merged, the same
 ok train "model_name_or_path=$models/bert-mlm" task=seq-classification finetuning_type=lora \

@@ -27,7 +27,7 @@ static double value(const char *lines, const char *metric, mb_metric_reads reads
     mb_scores s;
 
     assert_non_null(m);
-    OK(mb_metric_run(m, rows, NULL, &s));
+    OK(mb_metric_compute(m, rows, NULL, &s));
     assert_string_equal(s.at[0].name, m->name);
     mb_answers_free(rows);
     return s.at[0].value;
@@ -203,7 +203,7 @@ static void counts_of_equally_few_edits_are_jiwer_s(void **state)
     mb_answers *rows = read_rows(lines);
     mb_scores s;
 
-    OK(mb_metric_run(mb_metric_find("wer", MB_READS_TEXT), rows, NULL, &s));
+    OK(mb_metric_compute(mb_metric_find("wer", MB_READS_TEXT), rows, NULL, &s));
     NEAR(s.at[0].value, 3.0 / 5.0);
     assert_string_equal(s.at[1].name, "hits");
     NEAR(s.at[1].value, 3);

@@ -1,0 +1,18 @@
+/* recipes/train/answers.c - what the answers of all kinds of tasks have in common. */
+#include "recipes/train/answers.h"
+
+#include "core/path.h"
+
+const mb_store *mb_answer_store(const mb_job *j)
+{
+    return j->data->eval_store != NULL ? j->data->eval_store : j->data->store;
+}
+
+mb_status mb_answer_group(const mb_job *j, int64_t row, mb_json object)
+{
+    const mb_store *s = mb_answer_store(j);
+
+    if (s->n_sources < 2)
+        return MB_OK;
+    return mb_json_set_string(object, "group", mb_path_base(s->source_name[s->source[row]]));
+}

@@ -1,0 +1,16 @@
+/* recipes/train/answers.h - what evaluations say of rows, by kind of task: one file each. */
+#ifndef MB_RECIPES_TRAIN_ANSWERS_H
+#define MB_RECIPES_TRAIN_ANSWERS_H
+
+#include "recipes/train/job.h"
+#include "recipes/train/predictions.h"
+
+/* answer_class.c: the likeliest class of each row, and how likely all of them are. */
+mb_status mb_answer_class(mb_job *j, const mb_micro *micro, mb_predictions *out);
+
+/* What every row says of itself: the file it came from as its group, where there are several. */
+mb_status mb_answer_group(const mb_job *j, int64_t row, mb_json object) MB_MUST_USE;
+/* The store that evaluation rows are in. */
+const mb_store *mb_answer_store(const mb_job *j);
+
+#endif
