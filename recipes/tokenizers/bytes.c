@@ -62,6 +62,23 @@ mb_status mb_bytes_json(mb_bytes *t, const char *s, size_t n)
     return mb_bytes_add(t, "\"", 1);
 }
 
+mb_status mb_bytes_base64(mb_bytes *t, const char *p, size_t n)
+{
+    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+    for (size_t i = 0; i < n; i += 3) {
+        const size_t k = n - i < 3 ? n - i : 3;
+        uint32_t bits = 0;
+        char four[4];
+        for (size_t b = 0; b < 3; b++)
+            bits = bits << 8 | (b < k ? (uint8_t)p[i + b] : 0);
+        for (size_t b = 0; b < 4; b++)
+            four[b] = b <= k ? digit[bits >> (18 - 6 * b) & 63] : '=';
+        MB_TRY(mb_bytes_add(t, four, 4));
+    }
+    return MB_OK;
+}
+
 mb_status mb_bytes_end(mb_bytes *t)
 {
     MB_TRY(mb_bytes_reserve(t, 1));

@@ -20,6 +20,8 @@ mb_status mb_bytes_puts(mb_bytes *t, const char *s) MB_MUST_USE;
 mb_status mb_bytes_printf(mb_bytes *t, const char *fmt, ...) MB_PRINTF(2, 3) MB_MUST_USE;
 /* Adds s as a JSON string with its quotes. */
 mb_status mb_bytes_json(mb_bytes *t, const char *s, size_t n) MB_MUST_USE;
+/* Adds p[0..n) in base64 (RFC 4648, padded). */
+mb_status mb_bytes_base64(mb_bytes *t, const char *p, size_t n) MB_MUST_USE;
 mb_status mb_bytes_end(mb_bytes *t) MB_MUST_USE; /* puts a NUL after the bytes, not counted */
 void mb_bytes_release(mb_bytes *t);
 

@@ -255,8 +255,7 @@ static int hex_digit(char c)
                                   : -1;
 }
 
-/* "<0x0A>" -> 10; -1 for any other token. */
-static int fallback_byte(const char *p, size_t n)
+int tok_fallback_byte(const char *p, size_t n)
 {
     if (n != 6 || memcmp(p, "<0x", 3) != 0 || p[5] != '>')
         return -1;
@@ -291,7 +290,7 @@ static mb_status byte_fallback(const tok_stage *s, tok_tokens *t)
     for (size_t i = 0; i < t->span.n; i++) {
         const char *p = t->text.p + t->span.at[i].begin;
         const size_t n = t->span.at[i].end - t->span.at[i].begin;
-        const int byte = fallback_byte(p, n);
+        const int byte = tok_fallback_byte(p, n);
         if (byte >= 0) {
             const char c = (char)byte;
             MB_TRY_GOTO(mb_bytes_add(&run, &c, 1), st, done);
@@ -316,6 +315,7 @@ static const tok_step steps[] = {
     {.type = "Fuse", .decode = fuse},
     {.type = "Metaspace", .read = tok_read_metaspace, .decode = metaspace},
     {.type = "Replace", .read = read_replace, .decode = replace},
+    {.type = "SentencePiece", .read = tok_spm_read_decoder, .decode = tok_spm_decode},
     {.type = "Strip", .read = read_strip, .decode = strip},
     {.type = "WordPiece", .read = read_wordpiece, .decode = wordpiece},
 };

@@ -5,7 +5,7 @@
 #include "core/digest.h"
 #include "core/log.h"
 #include "core/path.h"
-#include "recipes/tokenizers/model.h"
+#include "recipes/tokenizers/spm.h"
 
 enum { MAX_FILE = 256 << 20, MAX_CONFIG = 32 << 20 };
 
@@ -408,18 +408,20 @@ static mb_status read_beside(mb_tokenizer *t, const char *dir)
     return MB_OK;
 }
 
-/* BERT folders that hold a tokenizer.json alone: the names everyone uses, if they are special. */
-static void guess_bert_roles(mb_tokenizer *t)
+/* Folders that hold a tokenizer.json or a SentencePiece file alone: the names everyone uses, if they
+ * are special. */
+static void guess_roles(mb_tokenizer *t, bool sentencepiece)
 {
     static const struct {
         mb_token_role role;
         const char *name;
-    } usual[] = {{MB_TOKEN_PAD, "[PAD]"},
-                 {MB_TOKEN_CLS, "[CLS]"},
-                 {MB_TOKEN_SEP, "[SEP]"},
-                 {MB_TOKEN_MASK, "[MASK]"}};
+    } usual[] = {
+        {MB_TOKEN_PAD, "[PAD]"},   {MB_TOKEN_CLS, "[CLS]"}, {MB_TOKEN_SEP, "[SEP]"},
+        {MB_TOKEN_MASK, "[MASK]"}, {MB_TOKEN_BOS, "<s>"}, /* from here on SentencePiece's */
+        {MB_TOKEN_EOS, "</s>"},    {MB_TOKEN_PAD, "<pad>"}, {MB_TOKEN_MASK, "<mask>"}};
+    const size_t n = sentencepiece ? sizeof usual / sizeof *usual : 4;
 
-    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
+    for (size_t i = 0; i < n; i++) {
         const int32_t id = tok_find(t, usual[i].name, strlen(usual[i].name));
         if (t->role[usual[i].role] < 0 && id >= 0 && t->entry[id].special)
             t->role[usual[i].role] = id;
@@ -438,8 +440,104 @@ static mb_status load_folder(mb_tokenizer *t, const char *file)
     MB_TRY(tok_read(t, text, n));
     MB_TRY(mb_path_dir(dir, sizeof dir, file));
     MB_TRY(read_beside(t, dir));
-    guess_bert_roles(t);
+    guess_roles(t, false);
     return MB_OK;
+}
+
+/* SentencePiece files a folder can have, in the order they are looked for; `target`: the one for
+ * texts of the other language. */
+static const struct {
+    const char *name, *target;
+} spm_names[] = {
+    {"source.spm", "target.spm"},
+    {"sentencepiece.bpe.model", NULL},
+    {"spiece.model", NULL},
+    {"tokenizer.model", NULL},
+};
+
+/* The file if it is there, with integers tamed; else *text stays empty. */
+static mb_status read_small(const char *dir, const char *name, mb_bytes *text)
+{
+    char path[MB_PATH_MAX];
+    char *raw;
+    size_t n;
+
+    MB_TRY(mb_path_join(path, sizeof path, dir, name));
+    if (!mb_path_is_file(path))
+        return MB_OK;
+    MB_TRY(mb_file_read_as(path, MB_EMODEL, MAX_CONFIG, &raw, &n));
+    mb_status st = tame_integers(raw, n, text);
+    if (st == MB_OK)
+        st = mb_bytes_end(text);
+    mb_free(raw);
+    return st;
+}
+
+/* A SentencePiece file; `dir` NULL: by itself, its neighbours not looked at. */
+static mb_status read_spm(mb_tokenizer *t, const char *path, const char *dir, const char *bytes,
+                          size_t n, bool target)
+{
+    mb_bytes vocab = {0}, tokenizer = {0}, config = {0}, json = {0};
+    tok_spm m = {0};
+    mb_status st = MB_OK;
+
+    MB_TRY_GOTO(tok_spm_read(bytes, n, path, &m), st, done);
+    if (dir != NULL) {
+        MB_TRY_GOTO(read_small(dir, "vocab.json", &vocab), st, done);
+        MB_TRY_GOTO(read_small(dir, "tokenizer_config.json", &tokenizer), st, done);
+        MB_TRY_GOTO(read_small(dir, "config.json", &config), st, done);
+    }
+    const tok_spm_source from = {path,    vocab.p,     tokenizer.p, config.p,
+                                 vocab.n, tokenizer.n, config.n,    target};
+    MB_TRY_GOTO(tok_spm_to_json(&m, &from, &json), st, done);
+    MB_TRY_GOTO(tok_read(t, json.p, json.n), st, done);
+    if (dir != NULL)
+        MB_TRY_GOTO(read_beside(t, dir), st, done);
+    guess_roles(t, true);
+done:
+    tok_spm_release(&m);
+    mb_bytes_release(&vocab);
+    mb_bytes_release(&tokenizer);
+    mb_bytes_release(&config);
+    mb_bytes_release(&json);
+    return st;
+}
+
+static mb_status keep_spm(mb_tokenizer *t, const char *dir, const char *name)
+{
+    char path[MB_PATH_MAX];
+    char *bytes;
+    size_t n;
+
+    MB_TRY(mb_path_join(path, sizeof path, dir, name));
+    MB_TRY(mb_file_read_as(path, MB_EMODEL, MAX_FILE, &bytes, &n));
+    return tok_keep_file(t, name, bytes, n);
+}
+
+/* The file of spm_names[k] in a folder, saved later as it is. */
+static mb_status load_spm(mb_tokenizer *t, const char *dir, size_t k, bool target)
+{
+    char path[MB_PATH_MAX];
+    const bool other = target && spm_names[k].target != NULL;
+
+    MB_TRY(keep_spm(t, dir, spm_names[k].name));
+    if (spm_names[k].target != NULL)
+        MB_TRY(keep_spm(t, dir, spm_names[k].target));
+    MB_TRY(mb_path_join(path, sizeof path, dir, other ? spm_names[k].target : spm_names[k].name));
+    MB_TRY(mb_strdup(path, &t->where));
+    return read_spm(t, path, dir, t->file[other].text, t->file[other].n, target);
+}
+
+/* A SentencePiece file by itself: ids are the places of its pieces. */
+static mb_status load_spm_file(mb_tokenizer *t, const char *path)
+{
+    char *bytes;
+    size_t n;
+
+    MB_TRY(mb_strdup(path, &t->where));
+    MB_TRY(mb_file_read_as(path, MB_EMODEL, MAX_FILE, &bytes, &n));
+    MB_TRY(tok_keep_file(t, "tokenizer.model", bytes, n));
+    return read_spm(t, path, NULL, bytes, n, false);
 }
 
 static mb_status load_gguf(mb_tokenizer *t, const char *path)
@@ -480,27 +578,36 @@ static mb_status find_gguf(const char *dir, char *path, size_t size)
         found = names[i];
     }
     if (st == MB_OK && found == NULL)
-        st = MB_RAISE(MB_EMODEL, "'%s' has neither a tokenizer.json nor a .gguf file", dir);
+        st = MB_RAISE(MB_EMODEL,
+                      "'%s' has no tokenizer.json, no SentencePiece model and no .gguf file", dir);
     if (st == MB_OK)
         st = mb_path_join(path, size, dir, found);
     mb_path_list_free(names, n);
     return st;
 }
 
-static mb_status load(mb_tokenizer *t, const char *path)
+static mb_status load(mb_tokenizer *t, const char *path, bool target)
 {
     char file[MB_PATH_MAX];
 
-    if (!mb_path_is_dir(path))
+    if (!mb_path_is_dir(path)) {
+        if (mb_path_has_suffix(path, ".model") || mb_path_has_suffix(path, ".spm"))
+            return load_spm_file(t, path);
         return mb_path_has_suffix(path, ".gguf") ? load_gguf(t, path) : load_folder(t, path);
+    }
     MB_TRY(mb_path_join(file, sizeof file, path, "tokenizer.json"));
     if (mb_path_exists(file))
         return load_folder(t, file);
+    for (size_t k = 0; k < sizeof spm_names / sizeof *spm_names; k++) {
+        MB_TRY(mb_path_join(file, sizeof file, path, spm_names[k].name));
+        if (mb_path_exists(file))
+            return load_spm(t, path, k, target);
+    }
     MB_TRY(find_gguf(path, file, sizeof file));
     return load_gguf(t, file);
 }
 
-mb_status mb_tokenizer_load(const char *path, mb_tokenizer **out)
+static mb_status load_side(const char *path, bool target, mb_tokenizer **out)
 {
     mb_tokenizer *t = NULL;
 
@@ -509,11 +616,21 @@ mb_status mb_tokenizer_load(const char *path, mb_tokenizer **out)
         t->role[r] = -1;
     t->max_length = -1;
     pthread_mutex_init(&t->lock, NULL);
-    const mb_status st = load(t, path);
+    const mb_status st = load(t, path, target);
     if (st != MB_OK) {
         mb_tokenizer_free(t);
         return st;
     }
     *out = t;
     return MB_OK;
+}
+
+mb_status mb_tokenizer_load(const char *path, mb_tokenizer **out)
+{
+    return load_side(path, false, out);
+}
+
+mb_status mb_tokenizer_load_target(const char *path, mb_tokenizer **out)
+{
+    return load_side(path, true, out);
 }

@@ -104,7 +104,7 @@ typedef struct tok_file {
     char *text;
     size_t n;
 } tok_file;
-enum { TOK_MAX_FILES = 8 };
+enum { TOK_MAX_FILES = 12 };
 
 typedef struct tok_entry {
     const char *token; /* NULL: no such id; borrowed from the vocabulary or the added token */

@@ -173,6 +173,8 @@ void tok_chain_release(tok_chain *c)
         mb_bytes_release(&c->at[i].pattern.literal);
         mb_bytes_release(&c->at[i].content);
         mb_charsmap_release(&c->at[i].charsmap);
+        if (c->at[i].data != NULL)
+            c->at[i].step->free(c->at[i].data);
     }
     mb_free(c->at);
     *c = (tok_chain){0};

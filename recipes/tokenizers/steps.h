@@ -59,6 +59,7 @@ typedef struct tok_step {
     mb_status (*normalize)(const tok_stage *s, const mb_bytes *in, mb_bytes *out);
     mb_status (*cut)(const tok_stage *s, tok_pieces *p);
     mb_status (*decode)(const tok_stage *s, tok_tokens *t);
+    void (*free)(void *data); /* of s->data */
 } tok_step;
 
 struct tok_stage {
@@ -69,6 +70,7 @@ struct tok_stage {
     tok_pattern pattern;
     mb_bytes content;
     mb_charsmap charsmap;
+    void *data; /* the step's own */
 };
 
 typedef struct tok_chain {
@@ -99,6 +101,15 @@ mb_status tok_read_behavior(mb_json object, const char *where, enum tok_behavior
 /* The Metaspace settings: content = replacement, flag[0] = prepend, flag[1] = only at the start of
  * the text, flag[2] = split. Shared by its pre-tokenizer and decoder. */
 mb_status tok_read_metaspace(mb_json v, const char *where, tok_stage *s) MB_MUST_USE;
+
+/* sentencepiece.c - the steps of a SentencePiece file; rows of the normalizers' and decoders' tables. */
+mb_status tok_spm_read_normalizer(mb_json v, const char *where, tok_stage *s) MB_MUST_USE;
+mb_status tok_spm_normalize(const tok_stage *s, const mb_bytes *in, mb_bytes *out) MB_MUST_USE;
+void tok_spm_free_normalizer(void *data);
+mb_status tok_spm_read_decoder(mb_json v, const char *where, tok_stage *s) MB_MUST_USE;
+mb_status tok_spm_decode(const tok_stage *s, tok_tokens *t) MB_MUST_USE;
+/* "<0x0A>" -> 10; -1 for any other token. */
+int tok_fallback_byte(const char *p, size_t n);
 
 /* Adds in[0..n) with every match of s->pattern replaced by s->content. */
 mb_status tok_replace(const tok_stage *s, const char *in, size_t n, mb_bytes *out) MB_MUST_USE;

@@ -321,11 +321,13 @@ done:
 
 /* What a new token adds depends, for some decoders, on the one before it (WordPiece's space) and on
  * being the first (Metaspace's). So the last token and the new one are decoded together, and what
- * the last one alone gave is taken away. Bytes stay raw until a UTF-8 sequence is complete. */
+ * the last one alone gave is taken away. If that is nothing (a space, which at the beginning is
+ * dropped), the last one that shows something, the anchor, goes before it. Bytes stay raw until a
+ * UTF-8 sequence is complete. */
 struct mb_detokenizer {
     const mb_tokenizer *t;
     bool skip_special;
-    int32_t last; /* -1: nothing yet */
+    int32_t anchor, last; /* -1: none */
     tok_tokens before, both;
     mb_bytes pending, ready;
 };
@@ -337,7 +339,7 @@ mb_status mb_detokenizer_new(const mb_tokenizer *t, bool skip_special, mb_detoke
     MB_TRY(MB_NEW(&d));
     d->t = t;
     d->skip_special = skip_special;
-    d->last = -1;
+    d->anchor = d->last = -1;
     d->before.raw = d->both.raw = true;
     *out = d;
     return MB_OK;
@@ -368,14 +370,18 @@ static mb_status give_out(mb_detokenizer *d, size_t n, const char **text, size_t
     return MB_OK;
 }
 
+static mb_status add_last(mb_detokenizer *d, tok_tokens *to)
+{
+    tok_tokens_clear(to);
+    if (d->anchor >= 0)
+        MB_TRY(add_token(d->t, d->anchor, false, to));
+    return d->last >= 0 ? add_token(d->t, d->last, false, to) : MB_OK;
+}
+
 mb_status mb_detokenizer_push(mb_detokenizer *d, int32_t id, const char **text, size_t *n)
 {
-    tok_tokens_clear(&d->before);
-    tok_tokens_clear(&d->both);
-    if (d->last >= 0) {
-        MB_TRY(add_token(d->t, d->last, false, &d->before));
-        MB_TRY(add_token(d->t, d->last, false, &d->both));
-    }
+    MB_TRY(add_last(d, &d->before));
+    MB_TRY(add_last(d, &d->both));
     const size_t tokens = d->both.span.n;
     MB_TRY(add_token(d->t, id, d->skip_special, &d->both));
     if (d->both.span.n == tokens) /* a special token that is skipped */
@@ -387,13 +393,20 @@ mb_status mb_detokenizer_push(mb_detokenizer *d, int32_t id, const char **text, 
            d->before.text.p[same] == d->both.text.p[same])
         same++;
     MB_TRY(mb_bytes_add(&d->pending, d->both.text.p + same, d->both.text.n - same));
+    tok_tokens_clear(&d->before);
+    MB_TRY(add_token(d->t, id, false, &d->before));
+    MB_TRY(tok_decode(&d->t->decoder, &d->before));
+    if (d->before.text.n > 0)
+        d->anchor = -1;
+    else if (d->anchor < 0)
+        d->anchor = d->last;
     d->last = id;
     return give_out(d, d->pending.n - mb_utf8_unfinished(d->pending.p, d->pending.n), text, n);
 }
 
 mb_status mb_detokenizer_flush(mb_detokenizer *d, const char **text, size_t *n)
 {
-    d->last = -1;
+    d->anchor = d->last = -1;
     return give_out(d, d->pending.n, text, n);
 }
 

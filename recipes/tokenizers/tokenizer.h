@@ -2,7 +2,7 @@
  *
  * A tokenizer is a tokenizer.json: added tokens, normalizer, pre-tokenizer, model (BPE, Unigram,
  * WordPiece), post-processor, decoder. One that comes inside a GGUF file is translated to a tokenizer.json
- * first, so there is one way through the code and one thing to save.
+ * first, and so is a SentencePiece file, so there is one way through the code.
  *
  *     mb_tokenizer *t;
  *     MB_TRY(mb_tokenizer_load("model-dir", &t));            // or "model.gguf"
@@ -71,11 +71,15 @@ typedef struct mb_tok_limits {
     int32_t pad_type_id;
 } mb_tok_limits;
 
-/* `path` is a model directory with a tokenizer.json (and, for roles and the chat template,
+/* `path` is a model directory with a tokenizer.json or a SentencePiece file (tokenizer.model,
+ * spiece.model, sentencepiece.bpe.model, source.spm and target.spm; see spm_json.c) (and, for roles and the chat template,
  * tokenizer_config.json, special_tokens_map.json, generation_config.json, config.json), a
- * tokenizer.json itself, a .gguf file, or a directory with exactly one .gguf file. MB_EMODEL for a
+ * tokenizer.json itself, a .model or .spm file by itself, a .gguf file, or a directory with exactly one .gguf file. MB_EMODEL for a
  * malformed file, MB_ENOTSUP for a kind of tokenizer or step that is not implemented, by name. */
 mb_status mb_tokenizer_load(const char *path, mb_tokenizer **out) MB_MUST_USE;
+/* The same for texts of the language that is translated into: Marian's target.spm, M2M-100's
+ * tgt_lang in front. Where a folder makes no difference there is none. */
+mb_status mb_tokenizer_load_target(const char *path, mb_tokenizer **out) MB_MUST_USE;
 void mb_tokenizer_free(mb_tokenizer *t); /* NULL is allowed */
 
 /* Appends the ids of text[0..n) to *out (nothing is appended on failure). MB_EDATA: bad UTF-8. */

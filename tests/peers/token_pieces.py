@@ -2,6 +2,7 @@
 """mbuyu's Unigram, SentencePiece and byte-fallback tokenizers against the libraries: the same ids.
 
     token_pieces.py HELPER [MBUYU] [--megabytes N] [--only WORD]
+    token_pieces.py --write DIR
 
 HELPER is the built peer_tokenize. The tokenizers are trained here, by `tokenizers` and
 `sentencepiece`, with the steps that the files of T5, XLM-R, NLLB, Gemma, Llama-2, Phi-3 and Marian
@@ -9,8 +10,10 @@ have; each is compared over a generated corpus (token_ids.py) with the library t
 """
 import argparse
 import io
+import json
 import os
 import random
+import re
 import sys
 import tempfile
 
@@ -21,7 +24,7 @@ from sentencepiece import sentencepiece_model_pb2 as proto  # noqa: E402
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, trainers  # noqa: E402
 from tokenizers import normalizers as N, pre_tokenizers as P, processors  # noqa: E402
 
-from token_ids import WORDS, compare, corpus, run  # noqa: E402
+from token_ids import WORDS, compare, corpus, differ, run, run  # noqa: E402
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
@@ -191,15 +194,196 @@ def check_json(args, lines):
     return wrong
 
 
+SPM_KINDS = {
+    "unigram": dict(model_type="unigram"),
+    "unigram, case folded": dict(model_type="unigram", normalization_rule_name="nfkc_cf"),
+    "unigram, spaces kept, symbols": dict(model_type="unigram", normalization_rule_name="identity", remove_extra_whitespaces=False,
+                                          user_defined_symbols=["<sep>", "\u2581\u2581", "foo", "中文", "  "]),
+    "unigram, bytes": dict(model_type="unigram", byte_fallback=True, add_dummy_prefix=False, control_symbols=["<ctl>"]),
+    "unigram, space behind": dict(model_type="unigram", treat_whitespace_as_suffix=True),
+    "bpe": dict(model_type="bpe"),
+    "bpe, bytes, spaces kept": dict(model_type="bpe", byte_fallback=True, normalization_rule_name="identity",
+                                    remove_extra_whitespaces=False, split_digits=True),
+    "bpe, symbols, no prefix": dict(model_type="bpe", add_dummy_prefix=False, user_defined_symbols=["<sep>", "foo", "▁▁", "x▁y"],
+                                    split_by_whitespace=False),
+}
+
+
+def compare_spm(name, helper, path, texts):
+    """A .model file against sentencepiece itself."""
+    sp = sentencepiece.SentencePieceProcessor(model_file=path)
+    got, speed = run(helper, path, [dict(text=t) for t in texts])
+    wrong, n_ids = 0, 0
+    for i, (g, t) in enumerate(zip(got, texts)):
+        ids = sp.encode(t)
+        n_ids += len(ids)
+        text = sp.decode(ids)
+        for what, a, b in (("ids", g.get("ids", g.get("error")), ids), ("decoded", g.get("decoded"), text),
+                           ("streamed", g.get("streamed"), text)):
+            if a != b:
+                wrong += 1
+                if wrong <= 6:
+                    differ(name, i, what, a, b)
+                break
+    size = sum(len(t.encode()) for t in texts)
+    print(f"{name}: {len(texts)} texts, {size / 1e6:.2f} MB, {n_ids} ids: {wrong} differ ({speed})", flush=True)
+    return wrong + abs(len(got) - len(texts))
+
+
+def check_spm(args, lines):
+    wrong = 0
+    texts = corpus(args.megabytes, ["<s>", "</s>", "<unk>", "<sep>", "<ctl>", "▁", "▁▁", "foo", "<0x41>"], seed=3)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, options in SPM_KINDS.items():
+            if args.only and args.only not in "SentencePiece " + name:
+                continue
+            path = os.path.join(folder, "x.model")
+            with open(path, "wb") as f:
+                f.write(spm(lines, **options).SerializeToString())
+            wrong += compare_spm("SentencePiece " + name, args.helper, path, texts)
+        for path in args.spm or []:
+            wrong += compare_spm(os.path.basename(path), args.helper, path, texts)
+    return wrong
+
+
+def t5_folder(folder, lines):
+    """spiece.model alone, as T5's slow tokenizer has it: the sentinels follow the pieces."""
+    m = spm(lines, "unigram", **T5_IDS)
+    write(folder, "spiece.model", m.SerializeToString())
+    write_json(folder, "config.json", dict(model_type="t5"))
+    write_json(folder, "tokenizer_config.json", dict(tokenizer_class="T5Tokenizer", extra_ids=100, model_max_length=int(1e30)))
+    sp = sentencepiece.SentencePieceProcessor(model_proto=m.SerializeToString())
+    ids = {"<extra_id_%d>" % i: len(m.pieces) + 99 - i for i in range(100)} | {"</s>": 1, "<pad>": 0, "<unk>": 2}
+
+    def encode(text, special):
+        cut = [t for t in re.split("(%s)" % "|".join(ids), text) if t]
+        return [i for t in cut for i in ([ids[t]] if t in ids else sp.encode(t))] + [1] * special
+    return ["<extra_id_0>", "<extra_id_99>", "</s>"], encode
+
+
+def marian_folder(folder, lines):
+    from transformers import MarianTokenizer
+    for name, seed in (("source.spm", 1), ("target.spm", 2)):
+        write(folder, name, spm(lines[seed::2], "unigram", vocab_size=2000).SerializeToString())
+    pieces = []
+    for name in ("source.spm", "target.spm"):
+        sp = sentencepiece.SentencePieceProcessor(model_file=os.path.join(folder, name))
+        pieces += [sp.id_to_piece(i) for i in range(3, sp.get_piece_size())][:-40]
+    vocab = {t: i for i, t in enumerate(dict.fromkeys(["</s>", "<unk>"] + pieces + [">>swa<<", ">>eng<<", "<pad>"]))}
+    write_json(folder, "vocab.json", vocab)
+    write_json(folder, "config.json", dict(model_type="marian"))
+    write_json(folder, "tokenizer_config.json", dict(tokenizer_class="MarianTokenizer", model_max_length=512))
+    tok = MarianTokenizer.from_pretrained(folder)
+    tok.punc_normalizer = lambda text: text  # sacremoses, where installed, is the caller's step
+    return ["</s>", "<pad>"], lambda text, special: tok(text, add_special_tokens=special).input_ids
+
+
+def m2m_folder(folder, lines):
+    from transformers import M2M100Tokenizer
+    m = spm(lines, "bpe")
+    write(folder, "sentencepiece.bpe.model", m.SerializeToString())
+    pieces = ["<s>", "<pad>", "</s>", "<unk>"] + [p.piece for p in m.pieces[3:]][:-50] + ["madeupword0000"]
+    write_json(folder, "vocab.json", {t: i for i, t in enumerate(pieces)})
+    write_json(folder, "config.json", dict(model_type="m2m_100"))
+    write_json(folder, "tokenizer_config.json", dict(tokenizer_class="M2M100Tokenizer", src_lang="sw", tgt_lang="en"))
+    tok = M2M100Tokenizer.from_pretrained(folder, src_lang="sw", tgt_lang="en")
+    return ["</s>", "<pad>"], lambda text, special: tok(text, add_special_tokens=special).input_ids
+
+
+def xlmr_folder(folder, lines):
+    m = spm(lines, "unigram")
+    write(folder, "sentencepiece.bpe.model", m.SerializeToString())
+    write_json(folder, "config.json", dict(model_type="xlm-roberta"))
+    sp = sentencepiece.SentencePieceProcessor(model_proto=m.SerializeToString())
+
+    def encode(text, special):
+        ids = [i + 1 if i else 3 for i in sp.encode(text)]
+        return [0] + ids + [2] if special else ids
+    return [], encode
+
+
+def write(folder, name, data):
+    with open(os.path.join(folder, name), "wb") as f:
+        f.write(data)
+
+
+def write_json(folder, name, value):
+    write(folder, name, json.dumps(value, ensure_ascii=False).encode())
+
+
+def check_folders(args, lines):
+    """Folders without a tokenizer.json against transformers' slow tokenizers (or their rules)."""
+    wrong = 0
+    for make in (t5_folder, marian_folder, m2m_folder, xlmr_folder):
+        if args.only and args.only not in make.__name__:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            names, encode = make(folder, lines)
+            texts = corpus(args.megabytes / 4, [], seed=9)
+            # transformers strips text beside special tokens it finds.
+            texts += [f"{a.strip()}{n}{b.strip()}" for a, b in zip(texts[:40], texts[40:80]) for n in names]
+            rows = [dict(text=t, parse=True, special=bool(i % 2)) for i, t in enumerate(texts)]
+            got, speed = run(args.helper, folder, rows)
+            bad = 0
+            for i, (g, t) in enumerate(zip(got, texts)):
+                want = encode(t, bool(i % 2))
+                if g.get("ids", g.get("error")) != want:
+                    bad += 1
+                    if bad <= 5:
+                        differ(make.__name__, i, "ids", g.get("ids", []) or [g], want)
+            print(f"{make.__name__}: {len(texts)} texts: {bad} differ ({speed})", flush=True)
+            wrong += bad
+    return wrong
+
+
+FIXTURE_TEXTS = ["Habari ya asubuhi, rafiki yangu.", "  two  spaces ", "", " ", "ﬁne ½ ① Ångström e\u0301 ｶﾅ", "naïve café <s> </s> <sep>",
+                 "日本語 😀 x▁y", "a\tb\nc\r\nd", "foofoo  foo", "\u3000wide\u3000", "<0x41> <unk> <extra_id_0>", "tail ", "x" * 70,
+                 "the of and to in is that for it was on are as with his they at be this", "क्षत्रिय ไทย ١٢٣ 3.14159"]
+
+
+def write_fixtures(folder):
+    """What tests/unit/test_tokenizer.c reads: two .model files and their ids; a tokenizer.json a line."""
+    lines = [t for t in FIXTURE_TEXTS if t.strip()] * 20 + [" ".join(WORDS[:60])] * 5
+    rules = os.path.join(folder, "rules.tsv")
+    with open(rules, "w", encoding="utf-8") as f:
+        for a, b in (("ﬁ", "fi"), ("½", "1/2"), ("①", "1"), ("e\u0301", "é"), ("ｶ", "カ"), ("\u3000", " "), ("\t", " "), ("\n", " "), ("\r", ""), ("A", "a"), ("Å", "A")):
+            f.write(" ".join("%X" % ord(c) for c in a) + "\t" + " ".join("%X" % ord(c) for c in b) + "\n")
+    small = dict(normalization_rule_tsv=rules, character_coverage=1.0, minloglevel=2)
+    for name, options in (("unigram", dict(model_type="unigram", vocab_size=220, user_defined_symbols=["<sep>", "foo"], **small)),
+                          ("bpe", dict(model_type="bpe", vocab_size=480, byte_fallback=True, remove_extra_whitespaces=False, **small))):
+        m = spm(lines, **options)
+        m.trainer_spec.ClearField("input")
+        m.normalizer_spec.ClearField("normalization_rule_tsv")
+        write(folder, name + ".model", m.SerializeToString())
+        sp = sentencepiece.SentencePieceProcessor(model_proto=m.SerializeToString())
+        with open(os.path.join(folder, name + ".jsonl"), "w", encoding="utf-8") as f:
+            for t in FIXTURE_TEXTS:
+                f.write(json.dumps(dict(text=t, ids=sp.encode(t), decoded=sp.decode(sp.encode(t))), ensure_ascii=False) + "\n")
+    os.remove(rules)
+    with open(os.path.join(folder, "pieces.jsonl"), "w", encoding="utf-8") as f:
+        uni = proto.ModelProto.FromString(open(os.path.join(folder, "unigram.model"), "rb").read())
+        bpe = proto.ModelProto.FromString(open(os.path.join(folder, "bpe.model"), "rb").read())
+        for name, make, m in (("XLM-R", unigram_xlmr, uni), ("NLLB", unigram_nllb, uni), ("Nmt", unigram_nmt, uni), ("bytes", unigram_bytes, uni),
+                              ("Llama-2", bpe_llama2, bpe), ("Phi-3", bpe_phi3, bpe), ("Gemma", bpe_gemma, bpe)):
+            tok = make(m)
+            cases = [dict(text=t, ids=tok.encode(t).ids, decoded=tok.decode(tok.encode(t).ids, skip_special_tokens=False)) for t in FIXTURE_TEXTS]
+            f.write(json.dumps(dict(name=name, tokenizer=json.loads(tok.to_str()), cases=cases), ensure_ascii=False) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("helper")
+    parser.add_argument("helper", nargs="?")
     parser.add_argument("mbuyu", nargs="?")
     parser.add_argument("--megabytes", type=float, default=1.2)
+    parser.add_argument("--spm", action="append", metavar="FILE.model", help="also this SentencePiece file")
     parser.add_argument("--only", help="only kinds whose name has this word")
+    parser.add_argument("--write", metavar="DIR", help="write the data of tests/unit/test_tokenizer.c")
     args = parser.parse_args()
+    if args.write:
+        write_fixtures(args.write)
+        return
     lines = training_text()
-    wrong = check_json(args, lines)
+    wrong = check_json(args, lines) + check_spm(args, lines) + check_folders(args, lines)
     sys.exit(1 if wrong else 0)
 
 

@@ -216,6 +216,126 @@ static void every_step_does_what_the_library_does(void **state)
     mb_json_free(shared.doc);
 }
 
+static void every_kind_of_pieces_does_what_the_library_does(void **state)
+{
+    struct shared_model shared;
+
+    (void)state;
+    OK(mb_json_doc_new("shared", &shared.doc));
+    assert_int_equal(each_line("pieces/pieces.jsonl", check_step, &shared), 7);
+    mb_json_free(shared.doc);
+}
+
+static void check_piece_case(mb_json root, void *with)
+{
+    const mb_tokenizer *t = with;
+    const char *text;
+    mb_ids ids = {0};
+
+    OK(mb_json_string(mb_json_get(root, "text"), &text, NULL));
+    encode(t, text, 0, &ids);
+    assert_ids(&ids, mb_json_get(root, "ids"), text);
+    assert_text(t, &ids, mb_json_get(root, "decoded"), text);
+    mb_ids_release(&ids);
+}
+
+static void a_sentencepiece_file_gives_its_librarys_ids(void **state)
+{
+    static const char *const names[] = {"unigram", "bpe"};
+    char file[64];
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(file, sizeof file, "pieces/%s.model", names[i]);
+        mb_tokenizer *t = load(file);
+        snprintf(file, sizeof file, "pieces/%s.jsonl", names[i]);
+        assert_int_equal(each_line(file, check_piece_case, t), 15);
+        mb_tokenizer_free(t);
+    }
+}
+
+/* Marian's and M2M-100's folders number the pieces by vocab.json. */
+static void a_folder_numbers_the_pieces_of_its_sentencepiece_file(void **state)
+{
+    static const char vocab[] = "{\"</s>\":0,\"<unk>\":1,\"\xe2\x96\x81the\":2,\"<pad>\":3,"
+                                "\">>swa<<\":4,\"<s>\":5}";
+    char path[MB_PATH_MAX], *bytes;
+    mb_tokenizer *t = NULL;
+    mb_ids ids = {0};
+    size_t n;
+
+    (void)state;
+    OK(mb_path_join(path, sizeof path, MB_TEST_DATA "/tokenizers/pieces", "unigram.model"));
+    OK(mb_file_read(path, 1 << 20, &bytes, &n));
+    write_file("tokenizer.json", "", 0, path);
+    OK(mb_path_remove_tree(path));
+    write_file("source.spm", bytes, n, path);
+    write_file("target.spm", bytes, n, path);
+    write_file("vocab.json", vocab, sizeof vocab - 1, path);
+    OK(mb_tokenizer_load(folder(), &t));
+    encode(t, ">>swa<<the foo", MB_TOK_SPECIAL | MB_TOK_PARSE_SPECIAL, &ids);
+    assert_int_equal(ids.n, 5); /* >>swa<<, U+2581 the, U+2581, foo, </s> */
+    assert_int_equal(ids.id[0], 4);
+    assert_int_equal(ids.id[1], 2);
+    assert_int_equal(ids.id[2], 1);
+    assert_int_equal(ids.id[4], 0);
+    assert_int_equal(mb_tokenizer_role(t, MB_TOKEN_PAD), 3);
+    assert_true(mb_tokenizer_adds_eos(t));
+    mb_tokenizer_free(t);
+    OK(mb_path_join(path, sizeof path, folder(), "source.spm"));
+    OK(mb_path_remove_tree(path));
+    write_file("sentencepiece.bpe.model", bytes, n, path);
+    OK(mb_tokenizer_load(folder(), &t));
+    encode(t, "the", MB_TOK_SPECIAL, &ids); /* __en__ the </s>, the languages after vocab.json */
+    assert_int_equal(ids.n, 3);
+    assert_int_equal(ids.id[0], 6 + 18);
+    assert_int_equal(ids.id[1], 2);
+    mb_tokenizer_free(t);
+    OK(mb_path_remove_tree(folder()));
+    OK(mb_path_mkdirs(folder()));
+    mb_free(bytes);
+    mb_ids_release(&ids);
+}
+
+/* Five hundred cuts and a thousand damaged copies: read, or refused with a sentence; nothing else. */
+static void a_damaged_sentencepiece_file_is_refused_or_read(void **state)
+{
+    static const char text[] = "Habari  ya asubuhi \xef\xac\x81ne <sep> foo";
+    char path[MB_PATH_MAX], *bytes, *copy;
+    uint32_t random = 1;
+    mb_ids ids = {0};
+    size_t n;
+
+    (void)state;
+    OK(mb_path_join(path, sizeof path, MB_TEST_DATA "/tokenizers/pieces", "unigram.model"));
+    OK(mb_file_read(path, 1 << 20, &bytes, &n));
+    OK(MB_NEW_ARRAY(&copy, n));
+    for (size_t i = 0; i < 1500; i++) {
+        mb_tokenizer *t = NULL;
+        const bool cut = i < 500;
+        memcpy(copy, bytes, n);
+        for (size_t k = 0; !cut && k < 1 + i % 3; k++) {
+            random = random * 1664525 + 1013904223;
+            copy[(random >> 8) % n] = (char)(random >> 24);
+        }
+        write_file("x.model", copy, cut ? n * i / 500 : n, path);
+        mb_status_clear();
+        const mb_status st = mb_tokenizer_load(path, &t);
+        if (st == MB_OK) {
+            ids.n = 0;
+            const mb_status encoded = mb_tokenizer_encode(t, text, sizeof text - 1, 0, &ids);
+            assert_true(encoded == MB_OK || encoded == MB_EMODEL);
+        } else {
+            assert_true(st == MB_EMODEL || st == MB_ENOTSUP);
+            assert_non_null(strstr(mb_status_sentence(), "x.model"));
+        }
+        mb_tokenizer_free(t);
+    }
+    mb_free(copy);
+    mb_free(bytes);
+    mb_ids_release(&ids);
+}
+
 static void text_that_looks_special_is_plain_unless_asked(void **state)
 {
     mb_tokenizer *t = load("gpt2");
@@ -891,6 +1011,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_reference_line_matches),
         cmocka_unit_test(every_step_does_what_the_library_does),
+        cmocka_unit_test(every_kind_of_pieces_does_what_the_library_does),
+        cmocka_unit_test(a_sentencepiece_file_gives_its_librarys_ids),
+        cmocka_unit_test(a_folder_numbers_the_pieces_of_its_sentencepiece_file),
+        cmocka_unit_test(a_damaged_sentencepiece_file_is_refused_or_read),
         cmocka_unit_test(text_that_looks_special_is_plain_unless_asked),
         cmocka_unit_test(no_model_gives_special_ids_for_plain_text),
         cmocka_unit_test(a_pair_has_type_ids),
