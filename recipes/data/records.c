@@ -14,6 +14,7 @@
 
 #include "core/alloc.h"
 #include "core/json.h"
+#include "core/path.h"
 
 enum { MAX_COLUMNS = 1024 };
 
@@ -34,7 +35,7 @@ typedef mb_status (*build_fn)(const struct row *row, mb_record *out);
 struct format {
     const char *name;
     const char *need[3];
-    bool labelled;
+    bool labelled, heard;
     build_fn build;
 };
 
@@ -43,8 +44,9 @@ struct mb_records {
     mb_rowfile *rows;
     mb_rowfile_kind kind;
     const struct format *format;
-    int64_t at, from, to; /* row number; the split */
-    char *header;         /* a table's column names, one after the other */
+    char path[MB_PATH_MAX]; /* of the file; of a folder's metadata */
+    int64_t at, from, to;   /* row number; the split */
+    char *header;           /* a table's column names, one after the other */
     const char *column[MAX_COLUMNS];
     int n_columns;
 };
@@ -417,6 +419,52 @@ static mb_status build_class(const struct row *row, mb_record *rec)
     return build_label(row, rec);
 }
 
+/* The first of these fields that is there, as a text. */
+static mb_status any_text(const struct row *row, const char *const *names, const char **out)
+{
+    struct value v;
+
+    for (; *names != NULL; names++)
+        if (find(row, *names, &v))
+            return text_of(&v, out);
+    return need_text(row, names[-1], out);
+}
+
+/* The file that a row names: {"path": ...}, as an Audio feature of datasets has it, or the path itself;
+ * from the folder of the data file, or as it is. */
+static mb_status media_of(const struct row *row, const char *const *names, mb_record *rec,
+                          const char **out)
+{
+    char dir[MB_PATH_MAX], path[MB_PATH_MAX];
+    const char *given;
+    struct value v;
+
+    while (!find(row, *names, &v) && names[1] != NULL)
+        names++;
+    if (mb_json_is(v.json, MB_JSON_OBJECT))
+        MB_TRY(mb_json_get_string(v.json, "path", "", &given));
+    else
+        MB_TRY(need_text(row, *names, &given));
+    MB_REQUIRE(given[0] != '\0', MB_EDATA, "the row names no file in %s",
+               column_name(row->r, *names));
+    MB_TRY(mb_path_dir(dir, sizeof dir, row->r->path));
+    MB_TRY(mb_path_join(path, sizeof path, dir, given));
+    if (mb_path_is_file(path))
+        return joined(rec, path, "", "", out);
+    MB_REQUIRE(mb_path_is_file(given), MB_EDATA, "there is no file %s, nor %s", path, given);
+    return joined(rec, given, "", "", out);
+}
+
+static mb_status build_sound(const struct row *row, mb_record *rec)
+{
+    static const char *const sounds[] = {"audio", "file_name", NULL};
+    static const char *const texts[] = {"transcription", "text", "sentence", NULL};
+
+    rec->kind = MB_RECORD_SOUND;
+    MB_TRY(any_text(row, texts, &rec->text));
+    return media_of(row, sounds, rec, &rec->media);
+}
+
 static const struct format formats[] = {
     {.name = "classification", .need = {"text", "label"}, .labelled = true, .build = build_class},
     {.name = "classification",
@@ -432,6 +480,18 @@ static const struct format formats[] = {
     {.name = "alpaca", .need = {"instruction", "output"}, .build = build_alpaca},
     {.name = "prompt_completion", .need = {"prompt", "completion"}, .build = build_pair},
     {.name = "text", .need = {"text"}, .build = build_text},
+    {.name = "audiofolder",
+     .need = {"audio", "transcription"},
+     .heard = true,
+     .build = build_sound},
+    {.name = "audiofolder", .need = {"audio", "text"}, .heard = true, .build = build_sound},
+    {.name = "audiofolder", .need = {"audio", "sentence"}, .heard = true, .build = build_sound},
+    {.name = "audiofolder",
+     .need = {"file_name", "transcription"},
+     .heard = true,
+     .build = build_sound},
+    {.name = "audiofolder", .need = {"file_name", "text"}, .heard = true, .build = build_sound},
+    {.name = "audiofolder", .need = {"file_name", "sentence"}, .heard = true, .build = build_sound},
 };
 
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
@@ -457,13 +517,13 @@ static void list_columns(const struct row *row, char *text, size_t size)
         at += (size_t)snprintf(text + at, size - at, "%s%s", it.index ? ", " : "", it.key);
 }
 
-static mb_status detect(const struct row *row, bool labelled, const struct format **out)
+static mb_status detect(const struct row *row, const mb_source *source, const struct format **out)
 {
     char columns[300];
 
     for (int f = 0; f < N_FORMATS; f++) {
         struct value v;
-        bool all = formats[f].labelled == labelled;
+        bool all = formats[f].labelled == source->labelled && formats[f].heard == source->heard;
 
         for (int i = 0; i < 3 && formats[f].need[i] != NULL && all; i++)
             all = find(row, formats[f].need[i], &v);
@@ -473,7 +533,12 @@ static mb_status detect(const struct row *row, bool labelled, const struct forma
         }
     }
     list_columns(row, columns, sizeof columns);
-    if (labelled)
+    if (source->heard)
+        return MB_RAISE(MB_EDATA,
+                        "the fields are %s; a sound has audio or file_name and transcription, text "
+                        "or sentence (field_map names other columns)",
+                        columns);
+    if (source->labelled)
         return MB_RAISE(MB_EDATA,
                         "the fields are %s; a labelled text has label and text, sentence or "
                         "sentence1 (field_map names other columns)",
@@ -636,7 +701,7 @@ static mb_status rewind_rows(mb_records *r)
         unit = MB_TEXT_LINE;
     else if (type != NULL && strcmp(type, "paragraphs") == 0)
         unit = MB_TEXT_PARAGRAPH;
-    MB_TRY(mb_rowfile_open(r->source.path, r->kind, unit, &r->rows));
+    MB_TRY(mb_rowfile_open(r->path, r->kind, unit, &r->rows));
     if (r->kind != MB_ROWFILE_CSV && r->kind != MB_ROWFILE_TSV)
         return MB_OK;
     MB_TRY(mb_rowfile_next(r->rows, &row, &more));
@@ -657,7 +722,7 @@ static mb_status format_named(mb_records *r)
     return MB_RAISE(
         MB_EARG,
         "datasets: %s: the type \"%s\" is not known; known are auto, messages, sharegpt, "
-        "alpaca, prompt_completion, classification, text",
+        "alpaca, prompt_completion, classification, text, audiofolder",
         r->source.path, type);
 }
 
@@ -681,9 +746,11 @@ static mb_status find_format(mb_records *r)
             continue;
         }
         if (st == MB_OK && r->kind == MB_ROWFILE_TXT)
-            st = r->source.labelled ? MB_RAISE(MB_EDATA, "a text file has no labels") : MB_OK;
+            st = r->source.labelled ? MB_RAISE(MB_EDATA, "a text file has no labels")
+                 : r->source.heard  ? MB_RAISE(MB_EDATA, "a text file names no sounds")
+                                    : MB_OK;
         else if (st == MB_OK && r->format == NULL)
-            st = detect(&row, r->source.labelled, &r->format);
+            st = detect(&row, &r->source, &r->format);
         mb_record_release(&rec);
         return placed(r, text.line, st);
     }
@@ -702,18 +769,37 @@ static mb_status count_rows(mb_records *r, int64_t *n)
     }
 }
 
+mb_status mb_source_file(const mb_source *source, char *out, size_t size)
+{
+    static const char *const names[] = {"metadata.jsonl", "metadata.csv", "metadata.tsv"};
+
+    MB_REQUIRE(source->path != NULL && source->path[0] != '\0', MB_EARG,
+               "datasets: a block has no path");
+    if (!mb_path_is_dir(source->path))
+        return mb_path_join(out, size, "", source->path);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        MB_TRY(mb_path_join(out, size, source->path, names[i]));
+        if (mb_path_is_file(out))
+            return MB_OK;
+    }
+    return MB_RAISE(MB_EDATA,
+                    "%s is a folder without metadata.jsonl, metadata.csv or metadata.tsv, which "
+                    "say what its files are",
+                    source->path);
+}
+
 mb_status mb_records_open(const mb_source *source, mb_records **out)
 {
     mb_records *r;
     mb_status st;
     int64_t n = 0;
 
-    MB_REQUIRE(source->path != NULL && source->path[0] != '\0', MB_EARG,
-               "datasets: a block has no path");
     MB_TRY(MB_NEW(&r));
     r->source = *source;
     r->to = INT64_MAX;
-    MB_TRY_GOTO(mb_rowfile_kind_of(source->path, &r->kind), st, fail);
+    MB_TRY_GOTO(mb_source_file(source, r->path, sizeof r->path), st, fail);
+    r->source.path = r->path; /* what messages name */
+    MB_TRY_GOTO(mb_rowfile_kind_of(r->path, &r->kind), st, fail);
     if (r->kind != MB_ROWFILE_TXT && !is_auto(source->type))
         MB_TRY_GOTO(format_named(r), st, fail);
     MB_TRY_GOTO(rewind_rows(r), st, fail);

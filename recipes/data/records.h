@@ -18,7 +18,12 @@
  *     classification     text, or sentence1 and sentence2?; label: an integer or a string
  *     text               text
  *
- * field_map gives the column in the file for a field named above. Errors about a row are MB_EDATA
+ * and for tasks about sounds, whose rows name a file:
+ *
+ *     audiofolder        audio or file_name; transcription, text or sentence
+ *
+ * Such a path is taken from the folder of the data file, or as it is where there is no such file. A
+ * folder stands for its metadata.jsonl, metadata.csv or metadata.tsv. field_map gives the column in the file for a field named above. Errors about a row are MB_EDATA
  * and begin with "file:line: ".
  */
 #ifndef MB_RECIPES_DATA_RECORDS_H
@@ -38,6 +43,7 @@ typedef struct mb_source {
     const mb_field_map *field; /* optional */
     int n_fields;
     bool labelled; /* rows carry labels (classification) */
+    bool heard;    /* rows name sounds (speech recognition) */
     bool skip_bad; /* bad_rows: skip; for mb_store_build */
 } mb_source;
 
@@ -46,6 +52,7 @@ typedef enum mb_record_kind {
     MB_RECORD_PAIR,  /* text is the prompt, text2 the completion */
     MB_RECORD_CHAT,  /* message */
     MB_RECORD_CLASS, /* text, perhaps text2; label */
+    MB_RECORD_SOUND, /* media is a sound, text what is said */
 } mb_record_kind;
 
 typedef enum mb_role {
@@ -67,6 +74,7 @@ typedef struct mb_message {
 typedef struct mb_record {
     mb_record_kind kind;
     const char *text, *text2; /* text2 may be NULL for MB_RECORD_CLASS */
+    const char *media;        /* path of a file the row is about, NULL: none */
     mb_message *message;
     int64_t n_messages;
     const char *label; /* NULL when the label is an integer */
@@ -78,6 +86,8 @@ typedef struct mb_record {
 
 typedef struct mb_records mb_records;
 
+/* The file that has a source's rows: its path, or of a folder the metadata in it. */
+mb_status mb_source_file(const mb_source *source, char *out, size_t size) MB_MUST_USE;
 /* Opens the file and decides its format. MB_EDATA: missing, not a regular file, empty, no known
  * format; MB_EARG: a type, split or field that does not exist. The caller owns *out. */
 mb_status mb_records_open(const mb_source *source, mb_records **out) MB_MUST_USE;

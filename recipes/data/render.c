@@ -1,6 +1,7 @@
 /* recipes/data/render.c - see recipes/data/render.h. */
 #include "recipes/data/render.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -33,8 +34,19 @@ static mb_status open_chat(mb_renderer *r)
     return MB_OK;
 }
 
+/* "50258 50259 ..." of what opens transcripts. */
+static void prompt_text(const mb_render_options *o, char *text, size_t size)
+{
+    size_t at = 0;
+
+    text[0] = '\0';
+    for (int i = 0; i < o->n_prompt_ids && at < size; i++)
+        at += (size_t)snprintf(text + at, size - at, "%d ", o->prompt_ids[i]);
+}
+
 mb_status mb_renderer_new(const mb_render_options *o, mb_renderer **out)
 {
+    char prompt[128];
     const char *suffix = o->completion_suffix != NULL ? o->completion_suffix : "";
     mb_renderer *r;
     mb_status st;
@@ -57,11 +69,12 @@ mb_status mb_renderer_new(const mb_render_options *o, mb_renderer **out)
     MB_TRY_GOTO(mb_strdup(suffix, &r->suffix), st, fail);
     r->o.completion_suffix = r->suffix;
     MB_TRY_GOTO(open_chat(r), st, fail);
-    MB_TRY_GOTO(mb_asprintf(&r->identity, "render/1|%s|on=%d eos=%d|bos=%d/%d eos=%d/%d|mlm=%d|%s",
-                            r->chat != NULL ? mb_chat_identity(r->chat) : "none", o->train.on,
-                            o->train.eos, r->add_bos, r->bos, o->add_eos, r->eos, o->masked_lm,
-                            r->suffix),
-                st, fail);
+    prompt_text(o, prompt, sizeof prompt);
+    MB_TRY_GOTO(
+        mb_asprintf(&r->identity, "render/1|%s|on=%d eos=%d|bos=%d/%d eos=%d/%d|mlm=%d|%s|%s",
+                    r->chat != NULL ? mb_chat_identity(r->chat) : "none", o->train.on, o->train.eos,
+                    r->add_bos, r->bos, o->add_eos, r->eos, o->masked_lm, prompt, r->suffix),
+        st, fail);
     *out = r;
     return MB_OK;
 fail:
@@ -132,6 +145,16 @@ static mb_status render_text(const mb_renderer *r, const mb_record *rec, mb_toke
         MB_TRY(put_id(r, r->bos, MB_MARK_TRAINED, out));
     MB_TRY(put(r, rec->text, MB_MARK_TRAINED, out));
     return wants_eos(r, !rec->whole_text) ? put_id(r, r->eos, MB_MARK_TRAINED, out) : MB_OK;
+}
+
+/* As Whisper is fine-tuned by everyone: the whole prompt but its first token is trained, too. */
+static mb_status render_sound(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
+{
+    MB_REQUIRE(r->eos >= 0, MB_EMODEL, "the tokenizer has no EOS token, which ends a transcript");
+    for (int i = 0; i < r->o.n_prompt_ids; i++)
+        MB_TRY(put_id(r, r->o.prompt_ids[i], i > 0 ? MB_MARK_TRAINED : 0, out));
+    MB_TRY(put(r, rec->text, MB_MARK_TRAINED, out));
+    return put_id(r, r->eos, MB_MARK_TRAINED, out);
 }
 
 /* The completion with its suffix, unless it ends with it already. */
@@ -209,6 +232,9 @@ mb_status mb_render(const mb_renderer *r, const mb_record *rec, mb_tokens *out, 
         break;
     case MB_RECORD_CLASS:
         MB_TRY(render_sentences(r, rec, out));
+        break;
+    case MB_RECORD_SOUND:
+        MB_TRY(render_sound(r, rec, out));
         break;
     }
     undouble(r, out, &doubled);

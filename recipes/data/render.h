@@ -4,6 +4,7 @@
  *     pair          [BOS] tokens(prompt) | tokens(completion + suffix) [EOS], trained after the bar
  *     conversation  as the chat format writes it (recipes/data/template.h)
  *     labelled      as the tokenizer's post-processor wants one or two sentences
+ *     sound         what opens a transcript (prompt_ids), tokens(text) EOS, trained after the first
  *
  * BOS is added when add_bos is yes, or auto and the tokenizer does so itself; EOS when add_eos is
  * yes, or auto for texts, and for completions that have no suffix of their own to end with (a model
@@ -22,7 +23,9 @@ typedef struct mb_render_options {
     mb_train_what train;           /* pairs know assistant (= the completion) and all */
     int add_bos, add_eos;          /* 1 yes, 0 no, -1 auto */
     const char *completion_suffix; /* optional: put behind completions that lack it */
-    bool masked_lm;                /* texts are framed by the post-processor; none is marked */
+    const int32_t *prompt_ids;     /* of sounds, borrowed; the first starts the decoder */
+    int n_prompt_ids;
+    bool masked_lm; /* texts are framed by the post-processor; none is marked */
 } mb_render_options;
 
 typedef struct mb_renderer mb_renderer;

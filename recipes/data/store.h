@@ -39,6 +39,7 @@ typedef struct mb_store_options {
     int64_t max_length;       /* tokens per row; 0: unlimited */
     mb_excess excess;
     bool classification;            /* rows carry labels; no token is trained */
+    bool heard;                     /* rows name sounds */
     const char *const *label_names; /* optional: the model's id2label, which labels must be in */
     int n_label_names;
     int64_t vocab_size;    /* ids must be below; 0: not checked */
@@ -69,6 +70,10 @@ typedef struct mb_store {
     int32_t *source;  /* (n_rows) index of the source */
     int64_t *line;    /* (n_rows) line its record begins at, from 1 */
     uint64_t *hash;   /* (n_rows) of the row's content: equal rows, equal hashes */
+    char *media;      /* (n_media) paths of the files that rows are about, each with its zero */
+    int64_t n_media;
+    int64_t *
+        media_at; /* (n_rows+1) where row r's path begins; it has none where the next begins there */
     int n_sources;
     char **source_name; /* paths as given */
     int n_labels;
@@ -94,6 +99,12 @@ void mb_store_log(const mb_store *s, const char *what);
  * move the count a little. Both lists are ascending and owned by the caller. */
 mb_status mb_store_split(const mb_store *s, double size, uint64_t seed, int64_t **train,
                          int64_t *n_train, int64_t **val, int64_t *n_val) MB_MUST_USE;
+
+/* The file that row r is about; NULL: none. Borrowed. */
+static inline const char *mb_store_media(const mb_store *s, int64_t r)
+{
+    return s->media_at[r] < s->media_at[r + 1] ? s->media + s->media_at[r] : NULL;
+}
 
 /* "file.jsonl:12" of row r into `text`, which is returned. */
 const char *mb_store_place(const mb_store *s, int64_t r, char *text, size_t size);

@@ -16,9 +16,13 @@
 #include "recipes/data/store_inside.h"
 
 /* FNV-1a over the words of a row, finished by a mix so that all bits count. */
-static uint64_t content_hash(const int32_t *id, const uint8_t *flags, int64_t n, int64_t label)
+static uint64_t content_hash(const int32_t *id, const uint8_t *flags, int64_t n, int64_t label,
+                             const char *media)
 {
     uint64_t h = 0xcbf29ce484222325ull ^ (uint64_t)label;
+
+    for (; media != NULL && *media != '\0'; media++)
+        h = (h ^ (unsigned char)*media) * 0x100000001b3ull;
 
     for (int64_t i = 0; i < n; i++) {
         h = (h ^ (uint32_t)id[i]) * 0x100000001b3ull;
@@ -86,7 +90,8 @@ static mb_status measure(mb_store *s, const mb_tokenizer *tok)
     for (int64_t r = 0; r < s->n_rows; r++) {
         const int64_t from = s->offset[r], n = s->offset[r + 1] - from;
 
-        s->hash[r] = sorted[r] = content_hash(s->ids + from, s->flags + from, n, s->label[r]);
+        s->hash[r] = sorted[r] =
+            content_hash(s->ids + from, s->flags + from, n, s->label[r], mb_store_media(s, r));
         c->trained += s->trained[r];
         c->min_length = n < c->min_length ? n : c->min_length;
         c->max_length = n > c->max_length ? n : c->max_length;
@@ -120,8 +125,8 @@ static mb_status add_text(mb_digest *d, const char *s)
 static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
 {
     const mb_store_options *o = b->o;
-    const int64_t numbers[] = {2 /* format */, o->n_sources,      o->max_length,
-                               o->excess,      o->classification, o->n_label_names};
+    const int64_t numbers[] = {3 /* format */,    o->n_sources,     o->max_length, o->excess,
+                               o->classification, o->n_label_names, o->heard};
 
     MB_TRY(mb_digest_add(d, numbers, sizeof numbers));
     MB_TRY(add_text(d, mb_tokenizer_sha256(o->render.tokenizer)));
@@ -130,13 +135,15 @@ static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
         MB_TRY(add_text(d, o->label_names[i]));
     for (int i = 0; i < o->n_sources; i++) {
         const mb_source *s = &o->source[i];
+        char path[MB_PATH_MAX];
         uint8_t bytes[MB_DIGEST_BYTES];
         int64_t size;
         int fd;
 
-        MB_TRY(mb_file_open(s->path, MB_EDATA, &fd, &size));
+        MB_TRY(mb_source_file(s, path, sizeof path));
+        MB_TRY(mb_file_open(path, MB_EDATA, &fd, &size));
         close(fd);
-        MB_TRY(mb_digest_file(s->path, bytes));
+        MB_TRY(mb_digest_file(path, bytes));
         MB_TRY(mb_digest_add(d, bytes, sizeof bytes));
         MB_TRY(add_text(d, s->path));
         MB_TRY(add_text(d, s->type));
@@ -235,12 +242,14 @@ static void builder_release(struct mb_store_builder *b)
     for (int i = 0; b->result != NULL && i < MB_CHUNK_ROWS; i++) {
         mb_tokens_release(&b->result[i].tokens);
         mb_free(b->result[i].label);
+        mb_free(b->result[i].media);
         mb_free(b->result[i].sentence);
     }
     mb_free(b->result);
     mb_free(b->about);
     mb_free(b->ids);
     mb_free(b->flags);
+    mb_free(b->media);
     mb_names_release(&b->labels);
     mb_free(b);
 }

@@ -10,7 +10,7 @@
 #include "core/path.h"
 #include "dist/h5.h"
 
-static const char *const FORMAT = "mbuyu-tokens-1";
+static const char *const FORMAT = "mbuyu-tokens-2";
 
 /* The counts that cannot be had from the rows; in the order of the attribute "counts". */
 enum { COUNTS = 7 };
@@ -85,6 +85,8 @@ static mb_status fill_image(const mb_store *s, mb_h5 *f)
     MB_TRY(mb_h5_put(f, "/label", MB_DTYPE_I32, s->n_rows, s->label));
     MB_TRY(mb_h5_put(f, "/source", MB_DTYPE_I32, s->n_rows, s->source));
     MB_TRY(mb_h5_put(f, "/line", MB_DTYPE_I64, s->n_rows, s->line));
+    MB_TRY(mb_h5_put(f, "/media", MB_DTYPE_U8, s->n_media, s->media));
+    MB_TRY(mb_h5_put(f, "/media_at", MB_DTYPE_I64, s->n_rows + 1, s->media_at));
     MB_TRY(put_labels(f, s));
     MB_TRY(mb_h5_set_text(f, "/", "format", FORMAT));
     MB_TRY(mb_h5_set_text(f, "/", "digest", s->digest));
@@ -102,7 +104,8 @@ mb_status mb_store_cache_write(const char *dir, const mb_store *s)
 
     MB_TRY(mb_path_mkdirs(dir));
     MB_TRY(cache_path(path, sizeof path, dir, s, ".h5"));
-    MB_TRY(mb_h5_create_image(path, (size_t)s->n_tokens * 3 + (size_t)s->n_rows * 24, &f));
+    MB_TRY(mb_h5_create_image(
+        path, (size_t)s->n_tokens * 3 + (size_t)s->n_rows * 32 + (size_t)s->n_media, &f));
     st = fill_image(s, f);
     if (st != MB_OK) {
         (void)!mb_h5_close(f);
@@ -161,6 +164,8 @@ static mb_status make_arrays(mb_store *s)
     MB_TRY(MB_NEW_ARRAY(&s->ids, s->n_tokens));
     MB_TRY(MB_NEW_ARRAY(&s->flags, s->n_tokens));
     MB_TRY(MB_NEW_ARRAY(&s->offset, s->n_rows + 1));
+    MB_TRY(MB_NEW_ARRAY(&s->media, s->n_media + 1));
+    MB_TRY(MB_NEW_ARRAY(&s->media_at, s->n_rows + 1));
     MB_TRY(MB_NEW_ARRAY(&s->trained, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->label, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->source, s->n_rows));
@@ -171,10 +176,14 @@ static mb_status check_rows(mb_store *s)
 {
     MB_REQUIRE(s->offset[0] == 0 && s->offset[s->n_rows] == s->n_tokens, MB_EIO,
                "the cache's offsets do not fit its tokens");
+    MB_REQUIRE(s->media_at[0] == 0 && s->media_at[s->n_rows] == s->n_media, MB_EIO,
+               "the cache's paths do not fit its rows");
     for (int64_t r = 0; r < s->n_rows; r++) {
-        MB_REQUIRE(s->offset[r] <= s->offset[r + 1] && s->source[r] >= 0 &&
-                       s->source[r] < s->n_sources,
-                   MB_EIO, "row %lld of the cache is out of order", (long long)r);
+        MB_REQUIRE(
+            s->offset[r] <= s->offset[r + 1] && s->source[r] >= 0 && s->source[r] < s->n_sources &&
+                s->media_at[r] <= s->media_at[r + 1] &&
+                (s->media_at[r] == s->media_at[r + 1] || s->media[s->media_at[r + 1] - 1] == '\0'),
+            MB_EIO, "row %lld of the cache is out of order", (long long)r);
         for (int64_t t = s->offset[r] + 1; t < s->offset[r + 1]; t++)
             s->trained[r] += (s->flags[t] & MB_MARK_TRAINED) != 0;
     }
@@ -199,7 +208,12 @@ static mb_status get_store(mb_h5 *f, mb_store *s)
     MB_TRY(mb_h5_shape(f, "/label", &d, &ndim, dim));
     MB_REQUIRE(ndim == 1, MB_EIO, "the cache's labels have the wrong shape");
     s->n_rows = dim[0];
+    MB_TRY(mb_h5_shape(f, "/media", &d, &ndim, dim));
+    MB_REQUIRE(ndim == 1, MB_EIO, "the cache's paths have the wrong shape");
+    s->n_media = dim[0];
     MB_TRY(make_arrays(s));
+    MB_TRY(get(f, "/media", MB_DTYPE_U8, s->n_media, s->media));
+    MB_TRY(get(f, "/media_at", MB_DTYPE_I64, s->n_rows + 1, s->media_at));
     MB_TRY(get(f, "/tokens", MB_DTYPE_I32, s->n_tokens, s->ids));
     MB_TRY(get(f, "/mask", MB_DTYPE_U8, s->n_tokens, s->flags));
     MB_TRY(get(f, "/offsets", MB_DTYPE_I64, s->n_rows + 1, s->offset));
@@ -225,6 +239,9 @@ static void forget(mb_store *s)
     mb_free(s->label);
     mb_free(s->source);
     mb_free(s->line);
+    mb_free(s->media);
+    mb_free(s->media_at);
+    s->media = NULL, s->media_at = NULL, s->n_media = 0;
     s->label_name = NULL, s->ids = NULL, s->flags = NULL, s->offset = NULL, s->trained = NULL;
     s->label = NULL, s->source = NULL, s->line = NULL;
     s->n_labels = 0, s->n_rows = s->n_tokens = 0;
@@ -293,16 +310,16 @@ static mb_status share_labels(mb_store *s, mb_comm *comm)
 
 mb_status mb_store_cache_share(mb_store *s, mb_comm *comm)
 {
-    int64_t head[3 + COUNTS] = {s->n_rows, s->n_tokens, s->n_labels};
+    int64_t head[4 + COUNTS] = {s->n_rows, s->n_tokens, s->n_labels, s->n_media};
     mb_status st = MB_OK;
 
     if (comm->size == 1)
         return MB_OK;
-    counts_out(&s->stats, head + 3);
+    counts_out(&s->stats, head + 4);
     MB_TRY(comm->ops->broadcast(comm, head, sizeof head, 0));
     if (comm->rank != 0) {
-        s->n_rows = head[0], s->n_tokens = head[1];
-        counts_in(&s->stats, head + 3);
+        s->n_rows = head[0], s->n_tokens = head[1], s->n_media = head[3];
+        counts_in(&s->stats, head + 4);
         s->from_cache = true;
         st = make_arrays(s);
         if (st == MB_OK)
@@ -317,7 +334,7 @@ mb_status mb_store_cache_share(mb_store *s, mb_comm *comm)
     } part[] = {
         {s->ids, 4 * s->n_tokens},   {s->flags, s->n_tokens},   {s->offset, 8 * (s->n_rows + 1)},
         {s->trained, 4 * s->n_rows}, {s->label, 4 * s->n_rows}, {s->source, 4 * s->n_rows},
-        {s->line, 8 * s->n_rows},
+        {s->line, 8 * s->n_rows},    {s->media, s->n_media},    {s->media_at, 8 * (s->n_rows + 1)},
     };
     for (size_t i = 0; i < sizeof part / sizeof part[0]; i++)
         MB_TRY(comm->ops->broadcast(comm, part[i].at, part[i].bytes, 0));

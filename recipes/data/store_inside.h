@@ -13,6 +13,7 @@ enum {
 struct mb_store_about {
     int64_t chunk, line;
     int32_t tokens, trained, label, source;
+    int32_t media; /* bytes of the path with its zero; 0: none */
 };
 
 /* Row texts of one chunk. */
@@ -31,6 +32,7 @@ struct mb_store_result {
     mb_record_kind kind;
     bool whole_text, double_bos, empty;
     char *label; /* owned; NULL: label_id */
+    char *media; /* owned; NULL: none */
     int64_t label_id;
     mb_status st;
     char *sentence; /* owned; of a failure */
@@ -54,6 +56,8 @@ struct mb_store_builder {
     int32_t *ids;
     uint8_t *flags;
     size_t n_tokens, ids_capacity, flags_capacity;
+    char *media; /* the rows' paths, each with its zero */
+    size_t n_media, media_capacity;
     struct mb_names labels;
     bool integer_labels, word_labels;
     int64_t top_label;

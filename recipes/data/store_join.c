@@ -187,8 +187,8 @@ done:
 
 /* All ranks' rows, rank after rank, and where each goes. */
 struct layout {
-    int64_t *rows, *tokens; /* (size) per rank */
-    int64_t n_rows, n_tokens;
+    int64_t *rows, *tokens, *media; /* (size) per rank */
+    int64_t n_rows, n_tokens, n_media;
     struct mb_store_about *about; /* (n_rows) */
     int64_t *to;                  /* (n_rows) row of the store */
 };
@@ -205,14 +205,17 @@ static mb_status exchange_about(struct mb_store_builder *b, struct layout *l)
     const int size = b->comm->size;
     int64_t at = 0;
 
-    MB_TRY(MB_NEW_ARRAY(&l->rows, 2 * size));
+    MB_TRY(MB_NEW_ARRAY(&l->rows, 3 * size));
     l->tokens = l->rows + size;
+    l->media = l->tokens + size;
     l->rows[b->comm->rank] = (int64_t)b->n_rows;
     l->tokens[b->comm->rank] = (int64_t)b->n_tokens;
-    MB_TRY(b->comm->ops->all_reduce(b->comm, l->rows, 2 * size, MB_DTYPE_I64, MB_SUM));
+    l->media[b->comm->rank] = (int64_t)b->n_media;
+    MB_TRY(b->comm->ops->all_reduce(b->comm, l->rows, 3 * size, MB_DTYPE_I64, MB_SUM));
     for (int r = 0; r < size; r++) {
         l->n_rows += l->rows[r];
         l->n_tokens += l->tokens[r];
+        l->n_media += l->media[r];
     }
     MB_TRY(MB_NEW_ARRAY(&l->about, l->n_rows + 1));
     MB_TRY(MB_NEW_ARRAY(&l->to, l->n_rows + 1));
@@ -259,6 +262,9 @@ static mb_status make_arrays(struct mb_store_builder *b, const struct layout *l,
 
     s->n_rows = l->n_rows;
     s->n_tokens = l->n_tokens;
+    s->n_media = l->n_media;
+    MB_TRY(MB_NEW_ARRAY(&s->media, s->n_media + 1));
+    MB_TRY(MB_NEW_ARRAY(&s->media_at, s->n_rows + 1));
     MB_TRY(MB_NEW_ARRAY(&s->offset, s->n_rows + 1));
     MB_TRY(MB_NEW_ARRAY(&s->trained, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->label, s->n_rows));
@@ -270,6 +276,7 @@ static mb_status make_arrays(struct mb_store_builder *b, const struct layout *l,
             const int64_t to = l->to[i];
 
             s->offset[to + 1] = a->tokens;
+            s->media_at[to + 1] = a->media;
             s->trained[to] = a->trained;
             s->source[to] = a->source;
             s->line[to] = a->line;
@@ -277,8 +284,10 @@ static mb_status make_arrays(struct mb_store_builder *b, const struct layout *l,
                 a->label < 0 || !b->word_labels ? a->label : c->class_of[c->of_rank[r][a->label]];
         }
     }
-    for (int64_t k = 0; k < s->n_rows; k++)
+    for (int64_t k = 0; k < s->n_rows; k++) {
         s->offset[k + 1] += s->offset[k];
+        s->media_at[k + 1] += s->media_at[k];
+    }
     return MB_OK;
 }
 
@@ -295,6 +304,33 @@ static void scatter(mb_store *s, const struct layout *l, int64_t first, int64_t 
         memcpy(s->flags + to, flags + from, (size_t)n);
         from += n;
     }
+}
+
+/* The same for the paths of the files that rows are about. */
+static mb_status exchange_media(struct mb_store_builder *b, const struct layout *l)
+{
+    mb_store *s = b->store;
+    char *part = NULL;
+    int64_t i = 0;
+    mb_status st = MB_OK;
+
+    if (s->n_media == 0)
+        return MB_OK;
+    MB_TRY(MB_NEW_ARRAY(&part, s->n_media));
+    for (int r = 0; r < b->comm->size; r++) {
+        const char *from = part;
+
+        if (r == b->comm->rank && b->n_media > 0)
+            memcpy(part, b->media, b->n_media);
+        MB_TRY_GOTO(b->comm->ops->broadcast(b->comm, part, l->media[r], r), st, done);
+        for (int64_t k = 0; k < l->rows[r]; k++, i++) {
+            memcpy(s->media + s->media_at[l->to[i]], from, (size_t)l->about[i].media);
+            from += l->about[i].media;
+        }
+    }
+done:
+    mb_free(part);
+    return st;
 }
 
 static mb_status exchange_tokens(struct mb_store_builder *b, const struct layout *l)
@@ -343,6 +379,7 @@ mb_status mb_store_join(struct mb_store_builder *b)
     MB_TRY_GOTO(exchange_about(b, &layout), st, done);
     MB_TRY_GOTO(place_rows(b, &layout), st, done);
     MB_TRY_GOTO(make_arrays(b, &layout, &classes), st, done);
+    MB_TRY_GOTO(exchange_media(b, &layout), st, done);
     st = exchange_tokens(b, &layout);
 done:
     classes_release(&classes, b->comm->size);

@@ -26,6 +26,8 @@ static void render_row(const struct mb_store_builder *b, const mb_source *source
         out->st = mb_render(b->renderer, &rec, &out->tokens, &out->double_bos);
         if (out->st == MB_OK && rec.label != NULL)
             out->st = mb_strdup(rec.label, &out->label);
+        if (out->st == MB_OK && rec.media != NULL)
+            out->st = mb_strdup(rec.media, &out->media);
         if (out->st != MB_OK)
             mb_status_prefix(out->st, "%s:%lld: ", source->path, (long long)b->chunk.row[i].line);
         mb_record_release(&rec);
@@ -48,9 +50,9 @@ static void note_untrained(struct mb_store_builder *b, int source, int64_t line,
     }
 }
 
-/* Appends ids with their marks as a row of the part. */
+/* Appends ids with their marks as a row of the part; media is the path that about->media counts. */
 static mb_status append(struct mb_store_builder *b, const struct mb_store_about *about,
-                        const int32_t *id, const uint8_t *mark, int64_t n)
+                        const char *media, const int32_t *id, const uint8_t *mark, int64_t n)
 {
     struct mb_store_about *row;
 
@@ -59,6 +61,11 @@ static mb_status append(struct mb_store_builder *b, const struct mb_store_about 
                    "tokens of a data set"));
     MB_TRY(mb_grow((void **)&b->flags, &b->flags_capacity, b->n_tokens + (size_t)n, 1,
                    "marks of a data set"));
+    MB_TRY(mb_grow((void **)&b->media, &b->media_capacity, b->n_media + (size_t)about->media, 1,
+                   "paths of a data set"));
+    if (about->media > 0)
+        memcpy(b->media + b->n_media, media, (size_t)about->media);
+    b->n_media += (size_t)about->media;
     row = &b->about[b->n_rows++];
     *row = *about;
     row->tokens = (int32_t)n;
@@ -94,7 +101,7 @@ static mb_status append_pieces(struct mb_store_builder *b, const struct mb_store
             break;
         MB_TRY_GOTO(mb_tokens_mark(&piece, b->o->render.tokenizer, 0, MB_MARK_TRAINED), st, done);
         memcpy(piece.mark + framed, t->mark + from, n);
-        st = append(b, about, piece.ids.id, piece.mark, (int64_t)piece.ids.n);
+        st = append(b, about, NULL, piece.ids.id, piece.mark, (int64_t)piece.ids.n);
     }
 done:
     mb_tokens_release(&piece);
@@ -149,6 +156,9 @@ static mb_status take_result(struct mb_store_builder *b, int source, int i)
     MB_REQUIRE((r->kind == MB_RECORD_CLASS) == o->classification, MB_EDATA,
                "%s:%lld: the row has %s label, and the task wants %s", path, (long long)line,
                o->classification ? "no" : "a", o->classification ? "one" : "none");
+    MB_REQUIRE((r->kind == MB_RECORD_SOUND) == o->heard, MB_EDATA,
+               "%s:%lld: the row names %s sound, and the task wants %s", path, (long long)line,
+               o->heard ? "no" : "a", o->heard ? "one" : "none");
     b->stats.double_bos += r->double_bos;
     for (size_t t = 0; t < r->tokens.ids.n; t++)
         plain += !(r->tokens.mark[t] & MB_MARK_SPECIAL);
@@ -181,7 +191,8 @@ static mb_status take_result(struct mb_store_builder *b, int source, int i)
                            : "nothing in it is trained");
         return MB_OK;
     }
-    return append(b, &about, r->tokens.ids.id, r->tokens.mark, (int64_t)r->tokens.ids.n);
+    about.media = r->media != NULL ? (int32_t)strlen(r->media) + 1 : 0;
+    return append(b, &about, r->media, r->tokens.ids.id, r->tokens.mark, (int64_t)r->tokens.ids.n);
 }
 
 /* Parses the rows of the chunk on all threads, then takes them in order. */
@@ -198,8 +209,9 @@ static mb_status work_chunk(struct mb_store_builder *b, int source, const mb_rec
         st = take_result(b, source, i);
     for (int i = 0; i < b->chunk.n; i++) {
         mb_free(b->result[i].label);
+        mb_free(b->result[i].media);
         mb_free(b->result[i].sentence);
-        b->result[i].label = b->result[i].sentence = NULL;
+        b->result[i].label = b->result[i].media = b->result[i].sentence = NULL;
     }
     return st;
 }
@@ -239,6 +251,7 @@ static mb_status read_source(struct mb_store_builder *b, int source)
     bool more = true;
 
     spec.labelled = b->o->classification;
+    spec.heard = b->o->heard;
     MB_TRY(mb_records_open(&spec, &records));
     while (more) {
         MB_TRY_GOTO(mb_records_next(records, &row, &more), st, done);

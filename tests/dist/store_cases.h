@@ -44,6 +44,9 @@ static void assert_same(const mb_store *a, const mb_store *b)
     assert_memory_equal(a->line, b->line, (size_t)a->n_rows * 8);
     assert_memory_equal(a->hash, b->hash, (size_t)a->n_rows * 8);
     assert_memory_equal(&a->stats, &b->stats, sizeof a->stats);
+    assert_int_equal(a->n_media, b->n_media);
+    assert_memory_equal(a->media, b->media, (size_t)a->n_media);
+    assert_memory_equal(a->media_at, b->media_at, (size_t)(a->n_rows + 1) * 8);
     assert_int_equal(a->n_labels, b->n_labels);
     for (int i = 0; i < a->n_labels; i++)
         assert_string_equal(a->label_name[i], b->label_name[i]);
@@ -110,6 +113,36 @@ static void labels_agree_whoever_met_them(void **state)
     mb_tokenizer_free(t);
 }
 
+static void paths_of_sounds_agree_whoever_read_them(void **state)
+{
+    static const int32_t prompt[] = {3, 4};
+    mb_tokenizer *t = make_tokenizer(NULL, "</s>", NULL);
+    size_t at = (size_t)snprintf(text, sizeof text, "file_name,text\n");
+
+    for (int i = 0; i < 900; i++) {
+        char name[32];
+
+        snprintf(name, sizeof name, "%0*d.wav", 1 + i % 3, i % 7);
+        if (i < 42)
+            shared_file(name, "", 0);
+        at += (size_t)snprintf(text + at, sizeof text - at, "%s,said %d\n", name, i);
+    }
+    const mb_source source = {.path = shared_file("sounds.csv", text, at)};
+    mb_store_options o = options(t, &source);
+    mb_store *alone, *together;
+
+    o.heard = true;
+    o.render.prompt_ids = prompt;
+    o.render.n_prompt_ids = 2;
+    OK(mb_store_build(&o, mb_comm_self(), &alone));
+    OK(mb_store_build(&o, launch.world, &together));
+    assert_same(alone, together);
+    assert_true(mb_path_has_suffix(mb_store_media(together, 13), "06.wav"));
+    mb_store_free(alone);
+    mb_store_free(together);
+    mb_tokenizer_free(t);
+}
+
 static void a_bad_row_fails_on_all_ranks_with_its_place(void **state)
 {
     mb_tokenizer *t = make_tokenizer(NULL, "</s>", NULL);
@@ -154,6 +187,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_ranks_have_the_store_of_one),
         cmocka_unit_test(labels_agree_whoever_met_them),
+        cmocka_unit_test(paths_of_sounds_agree_whoever_read_them),
         cmocka_unit_test(a_bad_row_fails_on_all_ranks_with_its_place),
         cmocka_unit_test(the_cache_of_some_ranks_serves_others),
     };

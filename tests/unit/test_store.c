@@ -433,9 +433,74 @@ static void a_labelled_store_is_cached_with_its_names(void **state)
     mb_tokenizer_free(t);
 }
 
+static mb_store_options sound_options(const mb_tokenizer *t, const mb_source *source)
+{
+    static const int32_t prompt[] = {3, 4, 5};
+    mb_store_options o = options(t, source, 1);
+
+    o.heard = true;
+    o.render.prompt_ids = prompt;
+    o.render.n_prompt_ids = 3;
+    return o;
+}
+
+static void rows_about_sounds_have_their_files_and_a_prompt(void **state)
+{
+    mb_tokenizer *t = make_tokenizer(NULL, "<|im_end|>", NULL);
+    const int32_t end = mb_tokenizer_role(t, MB_TOKEN_EOS);
+    const char *rows = "{\"audio\":\"clips/a.wav\",\"sentence\":\"same\"}\n"
+                       "{\"audio\":{\"path\":\"clips/bee.wav\"},\"text\":\"same\"}\n";
+    char dir[200], at[300], want[400];
+    const mb_source source = {.path = at};
+    mb_store_options o = sound_options(t, &source);
+    mb_store *a, *b;
+
+    snprintf(dir, sizeof dir, "%s/sound/clips", folder);
+    OK(mb_path_mkdirs(dir));
+    text_file("sound/clips/a.wav", "not looked into");
+    text_file("sound/clips/bee.wav", "not looked into");
+    text_file("sound/metadata.jsonl", rows);
+    snprintf(at, sizeof at, "%s/sound", folder);
+    snprintf(dir, sizeof dir, "%s/sound/cache", folder);
+    o.cache_dir = dir;
+    a = build(&o);
+    b = build(&o);
+    assert_true(!a->from_cache && b->from_cache);
+    assert_same(a, b);
+    assert_int_equal(b->n_rows, 2);
+    assert_int_equal(b->stats.duplicates, 0); /* what is said twice is two sounds */
+    snprintf(want, sizeof want, "%s/clips/a.wav", at);
+    assert_string_equal(mb_store_media(b, 0), want);
+    snprintf(want, sizeof want, "%s/clips/bee.wav", at);
+    assert_string_equal(mb_store_media(b, 1), want);
+    assert_int_equal(b->ids[0], 3);
+    assert_int_equal(b->ids[2], 5);
+    assert_int_equal(b->ids[b->offset[1] - 1], end);
+    assert_int_equal(b->trained[0], b->offset[1] - 1); /* all but the first */
+    mb_store_free(a);
+    mb_store_free(b);
+    mb_tokenizer_free(t);
+}
+
+static void rows_about_sounds_that_are_not_there_are_refused(void **state)
+{
+    mb_tokenizer *t = make_tokenizer(NULL, "<|im_end|>", NULL);
+    mb_source source = {.path = text_file("gone.csv", "file_name,text\ngone.wav,what\n")};
+    mb_store_options o = sound_options(t, &source);
+
+    refuse(&o, MB_EDATA, "gone.csv:2: there is no file ");
+    source.path = text_file("nothing.csv", "file_name,label\ngone.wav,what\n");
+    refuse(&o, MB_EDATA, "nothing.csv:2: the fields are file_name, label; a sound has audio or");
+    source.path = folder;
+    refuse(&o, MB_EDATA, "is a folder without metadata.jsonl");
+    mb_tokenizer_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_about_sounds_have_their_files_and_a_prompt),
+        cmocka_unit_test(rows_about_sounds_that_are_not_there_are_refused),
         cmocka_unit_test(rows_are_kept_in_order_with_their_places),
         cmocka_unit_test(any_number_of_threads_makes_the_same_store),
         cmocka_unit_test(every_loss_of_a_row_is_counted),
