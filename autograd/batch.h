@@ -18,6 +18,10 @@ enum { MB_ROW_PAD = 16 };
 typedef struct mb_kv_cache {
     int64_t layers, capacity, n_seq;
     mb_tensor *k, *v; /* per layer: (n_seq*capacity, kv_heads*head_dim) */
+    /* Of encoder-decoder models: keys and values of the sources, computed once; rows as in the
+     * source they came from. Per decoder layer: (source_rows, kv_heads*head_dim). */
+    int64_t source_rows;
+    mb_tensor *source_k, *source_v;
 } mb_kv_cache;
 
 typedef struct mb_batch {
@@ -46,6 +50,13 @@ typedef struct mb_batch {
     float *target_weight;
 
     mb_kv_cache *cache; /* NULL: keys are the batch's own rows */
+
+    /* The encoder's side of an encoder-decoder model, a batch by itself without targets or cache; the
+     * outer batch is the decoder's. Sequence s attends to rows source->start[s], source->len[s] of
+     * the encoder's output. NULL: none. */
+    const struct mb_batch *source;
+    bool source_cached; /* the cache holds the source's keys and values: of it only start, len,
+                         * n_seq and max_len are read */
 
     /* Inputs that are not ids: rows of numbers, such as the patches of an image or the frames of a
      * sound, of which token t reads row feature_row[t], or none where that is negative. A row is read

@@ -142,6 +142,7 @@ static const struct {
     [MB_HEAD_TOKENS] = {"ForTokenClassification", "token classification"},
     [MB_HEAD_SPAN] = {"ForQuestionAnswering", "question answering"},
     [MB_HEAD_EMBED] = {NULL, "embedding"},
+    [MB_HEAD_SEQ2SEQ] = {"ForConditionalGeneration", "sequence-to-sequence generation"},
 };
 
 mb_head mb_model_config_head(mb_json_doc *doc, mb_head otherwise)
@@ -189,7 +190,7 @@ mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config 
     const char *type;
     char known[256];
 
-    *c = (mb_model_config){.head = head};
+    *c = (mb_model_config){.head = head, .padding_row = -1};
     MB_TRY(mb_json_get_string(json, "model_type", "", &type));
     c->family = family_of_type(type);
     list_types(known, sizeof known);
@@ -204,6 +205,7 @@ mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config 
     MB_TRY(token_id(json, "bos_token_id", &c->bos_id));
     MB_TRY(token_id(json, "eos_token_id", &c->eos_id));
     MB_TRY(token_id(json, "pad_token_id", &c->pad_id));
+    MB_TRY(token_id(json, "decoder_start_token_id", &c->decoder_start_id));
     MB_TRY(c->family->config(json, c));
     if (head == MB_HEAD_SPAN)
         c->labels = 2;

@@ -54,15 +54,50 @@ mb_status mb_layer_dropout_pooled(mb_tape *t, const mb_model *m, const mb_batch 
 /* Rotates x's heads by the batch's positions, in layers that do. */
 mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer, mb_var *x,
                         mb_var **y) MB_MUST_USE;
+/* y = x plus the fixed table of positions (mb_model_config.sinusoid). */
+mb_status mb_layer_waves(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x,
+                         mb_var **y) MB_MUST_USE;
+/* Attention's bias by distance for this batch, from w(buckets, heads). */
+mb_status mb_layer_bucket_bias(mb_tape *t, const mb_model *m, const mb_batch *b, bool both_ways,
+                               const mb_weight *w, mb_var **y) MB_MUST_USE;
 /* Attention of the batch's sequences, through its cache when it has one. scale 0: 1/sqrt(head). */
 mb_status mb_layer_attention(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer,
                              mb_var *q, mb_var *k, mb_var *v, bool causal, float scale,
                              mb_var **o) MB_MUST_USE;
+
+/* The same with a bias by distance. */
+mb_status mb_layer_attention_biased(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer,
+                                    mb_var *q, mb_var *k, mb_var *v, mb_var *bias, bool causal,
+                                    float scale, mb_var **o) MB_MUST_USE;
+/* The weights of keys and values; biases may be NULL. */
+typedef struct mb_cross_weights {
+    const mb_weight *k, *k_bias, *v, *v_bias;
+} mb_cross_weights;
+/* Attention of a decoder's queries to the encoder's output `source` (rows of b->source), every query
+ * to every row of its source. With a cache, keys and values are put there the first time and taken
+ * from there when b->source_cached; source is NULL then. */
+mb_status mb_layer_cross_attention(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer,
+                                   mb_var *q, mb_var *source, const mb_cross_weights *w,
+                                   float scale, mb_var **o) MB_MUST_USE;
 
 /* Runs fn over all layers, each between layer begin and end, recomputed when the tape says so. */
 typedef mb_status (*mb_model_layer_fn)(mb_tape *t, mb_model *m, const mb_batch *b, int64_t layer,
                                        mb_var *x, mb_var **y);
 mb_status mb_model_run_layers(mb_tape *t, mb_model *m, const mb_batch *b, mb_model_layer_fn fn,
                               mb_var *x, mb_var **y) MB_MUST_USE;
+
+/* What the layers of an encoder or a decoder share beside their input. */
+typedef struct mb_shared_vars {
+    mb_var *source; /* a decoder's: the encoder's output; NULL: it is cached */
+    mb_var *bias;   /* of self attention by distance, or NULL */
+} mb_shared_vars;
+typedef mb_status (*mb_stack_layer_fn)(mb_tape *t, mb_model *m, const mb_batch *b,
+                                       const mb_shared_vars *with, int64_t layer, mb_var *x,
+                                       mb_var **y);
+/* The same for the layers of one stack: the encoder's (b is a source), or the decoder's. */
+mb_status mb_model_run_encoder(mb_tape *t, mb_model *m, const mb_batch *b, mb_stack_layer_fn fn,
+                               const mb_shared_vars *with, mb_var *x, mb_var **y) MB_MUST_USE;
+mb_status mb_model_run_decoder(mb_tape *t, mb_model *m, const mb_batch *b, mb_stack_layer_fn fn,
+                               const mb_shared_vars *with, mb_var *x, mb_var **y) MB_MUST_USE;
 
 #endif

@@ -252,9 +252,10 @@ static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int 
         const int64_t n = count - from < PIECE ? count - from : PIECE;
         float *x = p;
         for (int64_t i = 0; i < n; i++)
-            x[i] = norm                 ? 1.0f
-                   : w->value.ndim == 1 ? 0.0f
-                                        : (float)(0.02 * mb_rng_normal(key, (uint64_t)(from + i)));
+            x[i] = norm ? 1.0f
+                   : w->value.ndim == 1 || mb_weight_is_fixed(w)
+                       ? 0.0f
+                       : (float)(0.02 * mb_rng_normal(key, (uint64_t)(from + i)));
         MB_TRY(mb_weight_write(m, w, from, n, x));
     }
     mb_arena_rewind(scratch, mark);
@@ -314,7 +315,7 @@ static mb_status load_all(mb_model *m, mb_tensor_file *f, const char *path, mb_e
             report->loaded++;
             continue;
         }
-        MB_REQUIRE((w->row->flags & MB_W_NEW) != 0, MB_EMODEL,
+        MB_REQUIRE((w->row->flags & (MB_W_NEW | MB_W_FIXED)) != 0, MB_EMODEL,
                    "%s: tensor '%s' is missing; a %s model needs it", path, w->name,
                    m->family->name);
         MB_TRY(init_fresh(m, w, seed, i, scratch));

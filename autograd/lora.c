@@ -99,7 +99,7 @@ static mb_status compile(const char *pattern, regex_t *re)
 void mb_model_train_all(mb_model *m)
 {
     for (int i = 0; i < m->n_weights; i++)
-        m->weight[i].trained = true;
+        m->weight[i].trained = !mb_weight_is_fixed(&m->weight[i]);
 }
 
 static mb_status mark_matching(mb_model *m, const char *pattern)
@@ -109,7 +109,8 @@ static mb_status mark_matching(mb_model *m, const char *pattern)
 
     MB_TRY(compile(pattern, &re));
     for (int i = 0; i < m->n_weights; i++) {
-        if (regexec(&re, m->weight[i].name, 0, NULL, 0) == 0) {
+        if (regexec(&re, m->weight[i].name, 0, NULL, 0) == 0 &&
+            !mb_weight_is_fixed(&m->weight[i])) {
             m->weight[i].trained = true;
             n++;
         }
@@ -123,13 +124,15 @@ static mb_status mark_matching(mb_model *m, const char *pattern)
 mb_status mb_model_train_some(mb_model *m, int64_t n_layers, const char *const *patterns,
                               int n_patterns)
 {
-    MB_REQUIRE(n_layers <= m->config.layers, MB_EARG,
-               "%lld layers are to be trained, the model has %lld", (long long)n_layers,
-               (long long)m->config.layers);
+    const int64_t layers = mb_model_layers(&m->config);
+
+    MB_REQUIRE(n_layers <= layers, MB_EARG, "%lld layers are to be trained, the model has %lld",
+               (long long)n_layers, (long long)layers);
     for (int i = 0; i < m->n_weights; i++) {
         mb_weight *w = &m->weight[i];
         const bool after = w->layer < 0 && (w->row->flags & MB_W_EMBED) == 0;
-        w->trained = n_layers >= 0 && (after || w->layer >= m->config.layers - n_layers);
+        w->trained =
+            n_layers >= 0 && !mb_weight_is_fixed(w) && (after || w->layer >= layers - n_layers);
     }
     for (int i = 0; i < n_patterns; i++)
         MB_TRY(mark_matching(m, patterns[i]));
@@ -258,7 +261,7 @@ static mb_status save_whole(mb_model *m, const char *name, bool lenient)
 
     for (int i = 0; i < m->n_weights; i++) {
         mb_weight *w = &m->weight[i];
-        if (w->row == NULL)
+        if (w->row == NULL || mb_weight_is_fixed(w))
             continue;
         mb_weight_module(w, module, sizeof module);
         if (!is_inside(module, name))

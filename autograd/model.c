@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "autograd/positions.h"
 #include "core/alloc.h"
 
 #define MB_MODEL(family) extern const mb_model_family mb_model_##family;
@@ -40,6 +41,9 @@ static int64_t letter(const mb_model_config *c, char what)
         {'I', c->channels},
         {'Q', c->patch},
         {'h', c->head_dim},
+        {'G', c->dec_ffn},
+        {'N', c->heads},
+        {'B', c->buckets},
     };
 
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
@@ -82,7 +86,8 @@ static mb_status add_row(mb_model *m, const mb_weight_row *row, int64_t layer, v
         MB_REQUIRE(dim[i] > 0, MB_EMODEL, "weight %s has no size for '%s'", row->name, row->shape);
     *w = (mb_weight){
         .row = row, .layer = layer, .offset = -1, .decay = (row->flags & MB_W_NO_DECAY) == 0};
-    MB_TRY(full_name(m, row->name, layer, &w->name));
+    MB_TRY(full_name(m, row->name, layer < m->config.layers ? layer : layer - m->config.layers,
+                     &w->name));
     w->value = mb_tensor_of(NULL, MB_DTYPE_F32, ndim, dim);
     w->grad = w->value;
     *(mb_weight **)((char *)slots + row->slot) = w;
@@ -114,16 +119,20 @@ static int count_rows(const mb_model_config *c)
         n += present(r, c);
     for (const mb_weight_row *r = c->family->layer; r->name != NULL; r++)
         n += present(r, c) ? (int)c->layers : 0;
+    for (const mb_weight_row *r = c->family->dec_layer; r != NULL && r->name != NULL; r++)
+        n += present(r, c) ? (int)c->dec_layers : 0;
     return n;
 }
 
 static mb_status build(mb_model *m)
 {
     MB_TRY(add_globals(m, false));
-    for (int64_t l = 0; l < m->config.layers; l++)
-        for (const mb_weight_row *r = m->family->layer; r->name != NULL; r++)
+    for (int64_t l = 0; l < mb_model_layers(&m->config); l++) {
+        const mb_weight_row *r = l < m->config.layers ? m->family->layer : m->family->dec_layer;
+        for (; r->name != NULL; r++)
             if (present(r, &m->config))
-                MB_TRY(add_row(m, r, l, m->layers + (size_t)l * m->family->layer_size));
+                MB_TRY(add_row(m, r, l, mb_model_layer(m, l)));
+    }
     return add_globals(m, true);
 }
 
@@ -146,6 +155,9 @@ mb_status mb_model_new(const mb_model_config *c, mb_model **out)
     MB_TRY_GOTO(
         mb_alloc_array((size_t)c->layers, m->family->layer_size, "the layers", (void **)&m->layers),
         st, fail);
+    MB_TRY_GOTO(mb_alloc_array((size_t)c->dec_layers, m->family->dec_layer_size,
+                               "the decoder's layers", (void **)&m->dec_layers),
+                st, fail);
     MB_TRY_GOTO(build(m), st, fail);
     *out = m;
     return MB_OK;
@@ -162,6 +174,7 @@ void mb_model_free(mb_model *m)
     mb_free(m->weight);
     mb_free(m->globals);
     mb_free(m->layers);
+    mb_free(m->dec_layers);
     mb_free(m);
 }
 
@@ -181,8 +194,7 @@ mb_status mb_model_reserve(mb_model *m, int extra)
     memcpy(bigger, m->weight, (size_t)m->n_weights * sizeof *bigger);
     for (int i = 0; i < m->n_weights; i++) {
         const mb_weight *w = &m->weight[i];
-        char *slots =
-            w->layer < 0 ? m->globals : m->layers + (size_t)w->layer * m->family->layer_size;
+        char *slots = w->layer < 0 ? m->globals : mb_model_layer(m, w->layer);
         MB_REQUIRE(w->row != NULL, MB_EBUG, "adapters are added once");
         *(mb_weight **)(slots + w->row->slot) = &bigger[i];
     }
@@ -212,7 +224,7 @@ int64_t mb_model_parameters(const mb_model *m, bool trained_only)
     int64_t n = 0;
 
     for (int i = 0; i < m->n_weights; i++)
-        if (!trained_only || m->weight[i].trained)
+        if (trained_only ? m->weight[i].trained : !mb_weight_is_fixed(&m->weight[i]))
             n += mb_tensor_count(&m->weight[i].value);
     return n;
 }
@@ -244,7 +256,7 @@ mb_status mb_model_layout(mb_model *m, mb_flat *flat)
     }
     flat->count = (flat->count + MB_GRAIN - 1) / MB_GRAIN * MB_GRAIN;
     mb_flat_shard(flat, 0, 0, 1);
-    return mb_flat_make_units(flat, m->config.layers);
+    return mb_flat_make_units(flat, mb_model_layers(&m->config));
 }
 
 /* ---- memory ------------------------------------------------------------------------------- */
@@ -474,7 +486,8 @@ mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *
             w->grad.data = NULL;
         }
     }
-    return bind_rope(m, run);
+    MB_TRY(bind_rope(m, run));
+    return mb_positions_bind(m, run);
 }
 
 mb_status mb_flat_round(mb_exec *ex, mb_flat *f)

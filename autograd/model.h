@@ -30,9 +30,10 @@ typedef enum mb_head {
     MB_HEAD_CAUSAL_LM,
     MB_HEAD_MASKED_LM,
     MB_HEAD_SEQUENCE,
-    MB_HEAD_TOKENS, /* classes of tokens */
-    MB_HEAD_SPAN,   /* first and last token of an answer */
-    MB_HEAD_EMBED,  /* a vector per sequence: no weights, the mean of the hidden states */
+    MB_HEAD_TOKENS,  /* classes of tokens */
+    MB_HEAD_SPAN,    /* first and last token of an answer */
+    MB_HEAD_EMBED,   /* a vector per sequence: no weights, the mean of the hidden states */
+    MB_HEAD_SEQ2SEQ, /* an encoder reads the source, a decoder predicts the next token */
     MB_HEAD_COUNT
 } mb_head;
 
@@ -65,10 +66,15 @@ typedef struct mb_rope_config {
     double theta, factor, low_freq_factor, high_freq_factor, original_positions;
 } mb_rope_config;
 
+/* Fixed tables of waves as positions: all sines of a row, then all cosines, of position times
+ * 10000^(-i/half) (Marian; Vaswani et al. 2017) or 10000^(-i/(half-1)) (fairseq's). */
+typedef enum mb_sinusoid { MB_SINUSOID_NONE, MB_SINUSOID_HALF, MB_SINUSOID_FAIRSEQ } mb_sinusoid;
+
 /* What any family's configuration comes down to. Shape letters in weight tables: V vocab, D width,
  * H heads*head_dim, K kv_heads*head_dim, F ffn, P positions, S segments (token types), C labels,
- * 3 three times D, 1 one, I channels of an image, Q the side of its patches. P has first_position
- * more rows than there are positions; h is head_dim. */
+ * 3 three times D, 1 one, I channels of an image, Q the side of its patches, G ffn of decoder layers,
+ * N heads, B buckets of distances. P has first_position more rows than there are positions; h is
+ * head_dim. */
 typedef struct mb_model_config {
     const mb_model_family *family;
     mb_head head;
@@ -76,6 +82,15 @@ typedef struct mb_model_config {
     int64_t vocab, width, layers, heads, kv_heads, head_dim, ffn, positions, segments, labels;
     int64_t window;         /* sliding attention, 0: none */
     int64_t first_position; /* the position table's row of position 0 */
+    /* Of encoder-decoder models, else 0: `layers` are the encoder's, these the decoder's, which are
+     * numbered on from them. */
+    int64_t dec_layers, dec_ffn;
+    int64_t buckets, max_distance; /* of distances between positions, as T5's bias; 0: none */
+    mb_sinusoid sinusoid;          /* positions that are a fixed table of waves */
+    int64_t padding_row;           /* of the embedding: gets no gradient from there; -1: none */
+    float embed_scale;             /* embeddings times this; 0: as they are */
+    float logit_scale;             /* logits times this; 0: as they are */
+    bool gated, pre_norm;
     /* Of models that see images, else 0: height and width in pixels, channels, side of a patch, and
      * tokens in front of an image's patches. */
     int64_t image_height, image_width, channels, patch, image_prefix;
@@ -87,9 +102,11 @@ typedef struct mb_model_config {
     bool tied; /* the output head is the embedding */
     bool qkv_bias, out_bias, mlp_bias;
     mb_rope_config rope;
-    /* as the checkpoint says; drop_attention_out: of encoders, on what attention gives */
+    /* as the checkpoint says; drop_attention_out: of encoders, on what attention gives;
+     * drop_activation: inside an encoder-decoder's feed-forward part */
     float drop_embed, drop_hidden, drop_attention, drop_attention_out, drop_classifier;
-    int64_t bos_id, eos_id, pad_id; /* -1: none */
+    float drop_activation;
+    int64_t bos_id, eos_id, pad_id, decoder_start_id; /* -1: none */
 } mb_model_config;
 
 /* Flags of a weight table's row. */
@@ -102,6 +119,7 @@ enum {
     MB_W_NEW = 32,    /* may be missing from a file: then initialised, and said so */
     MB_W_ROPE_Q = 64, /* GGUF stores its rows permuted per head (interleaved rotation) */
     MB_W_ROPE_K = 128,
+    MB_W_FIXED = 256, /* a buffer: in files, never trained, zero when missing */
 };
 
 typedef struct mb_weight_row {
@@ -144,8 +162,10 @@ struct mb_model_family {
     const char *const (*rename)[2];       /* old ending -> ending; {NULL,NULL}-terminated */
     const char *const *lora_default;      /* targets when none are given; NULL-terminated */
     const mb_weight_row *globals, *layer; /* tables, terminated by name NULL */
+    const mb_weight_row *dec_layer;       /* of decoder layers; NULL: no such */
     size_t globals_size, layer_size;      /* of the structs the slots are in */
-    bool sees_images;                     /* reads patches; has no vocabulary */
+    size_t dec_layer_size;
+    bool sees_images;                                      /* reads patches; has no vocabulary */
     mb_status (*config)(mb_json json, mb_model_config *c); /* reads config.json's root */
     /* optional, NULL when gguf_arch is: writes the config.json that such a file stands for */
     mb_status (*config_gguf)(const struct mb_gguf *g, mb_json out);
@@ -158,9 +178,12 @@ struct mb_model {
     mb_weight *weight; /* all: globals before, layers, globals after; then adapters */
     int n_weights, capacity;
     void *globals; /* the family's structs of mb_weight * */
-    char *layers;
+    char *layers, *dec_layers;
     int64_t max_positions; /* rows of the rotary tables: set before bind, <= config.positions */
     mb_tensor rope_cos, rope_sin;
+    mb_tensor sinusoid;   /* (max_positions, D), of dtype: row p is of p + first_position */
+    mb_tensor buckets[2]; /* i32 (2 max_positions - 1): of distance k - q at k - q + max_positions -
+                           * 1; looking both ways, and back only */
     mb_device *device; /* where values and gradients are, NULL: host memory; borrowed, as is flat */
     const mb_flat *flat; /* of the trained weights */
     mb_dtype dtype;      /* what weights and activations are computed in */
@@ -209,6 +232,11 @@ mb_status mb_weight_zero(const mb_model *m, const mb_weight *w) MB_MUST_USE;
 mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, int64_t n,
                          float *to) MB_MUST_USE;
 mb_status mb_weight_read_grad(const mb_model *m, const mb_weight *w, float *to) MB_MUST_USE;
+/* Is it a buffer, which nothing trains? */
+static inline bool mb_weight_is_fixed(const mb_weight *w)
+{
+    return w->row != NULL && (w->row->flags & MB_W_FIXED) != 0;
+}
 /* Can the host use w->value as it is? */
 bool mb_weight_is_here(const mb_model *m, const mb_weight *w);
 
@@ -219,10 +247,19 @@ int64_t mb_model_parameters(const mb_model *m, bool trained_only);
 
 /* Helpers for families (autograd/layers/). */
 
-/* The family's struct of layer l. */
-static inline const void *mb_model_layer(const mb_model *m, int64_t l)
+/* Layers of a model: the encoder's, if it has two stacks, then the decoder's. */
+static inline int64_t mb_model_layers(const mb_model_config *c)
 {
-    return m->layers + (size_t)l * m->family->layer_size;
+    return c->layers + c->dec_layers;
+}
+
+/* The family's struct of layer l; of decoder layers those come after the encoder's. */
+static inline void *mb_model_layer(const mb_model *m, int64_t l)
+{
+    const int64_t dec = l - m->config.layers;
+
+    return dec < 0 ? m->layers + (size_t)l * m->family->layer_size
+                   : m->dec_layers + (size_t)dec * m->family->dec_layer_size;
 }
 
 #endif

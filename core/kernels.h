@@ -46,6 +46,9 @@ typedef struct mb_attention {
     int64_t window; /* 0: none; else only keys with q_pos - k_pos < window, and,
                                         * when not causal, k_pos - q_pos < window */
     float softcap;  /* 0: none; else cap*tanh(s/cap) */
+    /* f32 (heads, 2 max_len - 1), added to scaled scores before the cap: column k_pos - q_pos +
+     * max_len - 1. NULL: none. */
+    const float *bias;
     int64_t n_seq;
     const int32_t *q_start, *q_len, *k_start, *k_len; /* n_seq each */
     int64_t max_len; /* bound on any q_len and k_len: sizes workspace */

@@ -17,6 +17,8 @@ golden.safetensors beside it, all float32, made with one thread on the CPU and d
     param.TENSOR    the trained tensors after the third step
 
 AdamW: lr 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 0.01 on everything, no clipping. An
+encoder-decoder case has generate.json: what transformers' generate() gives for a batch of sources,
+with the options of each run. An
 adapter case adds adapter-before (the golden numbers are of base plus that), adapter-after-10-steps
 and merged.safetensors, the logits after merging the latter. tests/data/schedules.json holds the
 learning rates of transformers' schedules over 100 steps at base rate 1e-3.
@@ -157,6 +159,18 @@ def classes_of_tokens(ids):
     return torch.where(torch.rand(ids.shape) < 0.2, -100, ids % 5)
 
 
+def sequence_pairs(pad, source=40, target=24):
+    """Long enough that some distances share a bucket of T5's."""
+    ids = torch.randint(3, SMALL_VOCAB, (3, source))
+    labels = torch.randint(3, SMALL_VOCAB, (3, target))
+    mask = torch.ones_like(ids)
+    for row, (n, m) in enumerate(((source, target), (25, 17), (1, 2))):
+        mask[row, n:] = 0
+        ids[row, n:] = pad
+        labels[row, m:] = -100
+    return dict(input_ids=ids, attention_mask=mask, labels=labels)
+
+
 def masked_words(ids):
     return torch.where(torch.rand(ids.shape) < 0.3, ids, -100)
 
@@ -239,6 +253,34 @@ VISION = dict(
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
     num_labels=4,
+)
+
+T5 = dict(
+    vocab_size=SMALL_VOCAB,
+    d_model=16,
+    d_kv=6,
+    d_ff=24,
+    num_layers=3,
+    num_decoder_layers=2,
+    num_heads=4,
+    dropout_rate=0,
+    decoder_start_token_id=0,
+    pad_token_id=0,
+    eos_token_id=1,
+)
+MARIAN = dict(
+    vocab_size=SMALL_VOCAB,
+    d_model=16,
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    encoder_ffn_dim=24,
+    decoder_ffn_dim=40,
+    max_position_embeddings=64,
+    dropout=0,
+    attention_dropout=0,
+    scale_embedding=True,
 )
 
 # name: seed, model class, config class, config, tokenizer (None: images), batch
@@ -406,6 +448,72 @@ CASES |= {
         pad=1,
     ),
 }
+CASES |= {
+    "t5": (
+        21,
+        "T5ForConditionalGeneration",
+        "T5Config",
+        dict(T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+        None,
+        lambda: sequence_pairs(0),
+    ),
+    "t5-v1-relu-tied": (
+        22,
+        "T5ForConditionalGeneration",
+        "T5Config",
+        dict(T5, feed_forward_proj="relu", tie_word_embeddings=True),
+        None,
+        lambda: sequence_pairs(0),
+    ),
+    "marian": (
+        23,
+        "MarianMTModel",
+        "MarianConfig",
+        dict(
+            MARIAN,
+            activation_function="swish",
+            pad_token_id=63,
+            eos_token_id=0,
+            bos_token_id=None,
+            decoder_start_token_id=63,
+            forced_eos_token_id=0,
+        ),
+        None,
+        lambda: sequence_pairs(63),
+    ),
+    "m2m100": (
+        24,
+        "M2M100ForConditionalGeneration",
+        "M2M100Config",
+        dict(
+            MARIAN,
+            activation_function="relu",
+            decoder_layerdrop=0,
+            encoder_layerdrop=0,
+            bos_token_id=0,
+            pad_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=2,
+        ),
+        None,
+        lambda: sequence_pairs(1),
+    ),
+}
+# What generate() is asked for; greedy unless num_beams says otherwise.
+GENERATE = (
+    dict(),
+    dict(num_beams=4),
+    dict(num_beams=3, length_penalty=2.0),
+    dict(num_beams=3, length_penalty=0.4, early_stopping=True),
+    dict(num_beams=4, early_stopping="never", length_penalty=-0.5),
+    dict(num_beams=4, no_repeat_ngram_size=2),
+    dict(no_repeat_ngram_size=1),
+    dict(num_beams=2, forced_bos_token_id=7),
+    dict(num_beams=3, bad_words_ids=[[11], [5, 9]], suppress_tokens=[12, 13]),
+    dict(num_beams=3, begin_suppress_tokens=[20, 21, 22], min_new_tokens=6),
+    dict(num_beams=3, repetition_penalty=1.4),
+    dict(num_beams=5, num_return_sequences=3),
+)
 LLAMA_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # name: base case, PEFT task type, LoraConfig
 ADAPTERS = {
@@ -451,6 +559,8 @@ def build(name, seed=None):
 def enlarge(model):
     """Weights large enough that every term of every gradient stands well above rounding."""
     for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue  # Marian's table of positions, which no file holds
         if p.dim() >= 2:
             p.normal_(0, 0.6 / p.shape[-1] ** 0.5)
         elif "bias" in name:
@@ -513,9 +623,30 @@ def golden(model, batch, folder, **notes):
     return losses
 
 
+@torch.no_grad()
+def generations(model, batch):
+    model.eval()
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    runs = []
+    for options in GENERATE:
+        ids = model.generate(**inputs, max_new_tokens=14, **options)
+        runs.append(dict(options=options, ids=ids.tolist()))
+    return dict(
+        versions=VERSIONS,
+        max_new_tokens=14,
+        sources=[
+            ids[: mask.sum()].tolist()
+            for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"])
+        ],
+        runs=runs,
+    )
+
+
 def write_case(name, folder):
     model, tok, batch = build(name)
     model.save_pretrained(folder)
+    if model.config.is_encoder_decoder:
+        (folder / "generate.json").write_text(json.dumps(generations(model, batch)))
     losses = golden(model, batch, folder)
     if tok:
         tok.save(str(folder / "tokenizer.json"))

@@ -141,7 +141,7 @@ mb_status mb_layer_embedding_from(mb_tape *t, const mb_model *m, const mb_batch 
     wv->value = mb_tensor_rows(&wv->value, first, mb_rows(&wv->value) - first);
     if (wv->grad.data != NULL)
         wv->grad = mb_tensor_rows(&wv->grad, first, mb_rows(&wv->grad) - first);
-    return mb_embedding(t, &index, wv, y);
+    return mb_embedding(t, &index, wv, ids == b->ids ? m->config.padding_row : -1, y);
 }
 
 /* The features in the type the model computes in. */
@@ -187,6 +187,16 @@ mb_status mb_layer_dropout_pooled(mb_tape *t, const mb_model *m, const mb_batch 
     const mb_dropout d = sequence_dropout(m, b, p, site);
 
     return mb_drop(t, x, &d, y);
+}
+
+mb_status mb_layer_waves(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var *x, mb_var **y)
+{
+    const mb_tensor positions = mb_tensor_1d(b->position, MB_DTYPE_I32, b->tokens);
+    mb_var *table, *p;
+
+    MB_TRY(mb_tape_constant(t, &m->sinusoid, &table));
+    MB_TRY(mb_embedding(t, &positions, table, -1, &p));
+    return mb_add(t, x, p, y);
 }
 
 mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer, mb_var *x,

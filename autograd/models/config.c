@@ -24,8 +24,8 @@ mb_status mb_config_count(mb_json json, const char *key, int64_t otherwise, int6
     return mb_json_need_int(json, key, 1, most, out);
 }
 
-mb_status mb_config_activation(mb_json json, const char *key, mb_activation otherwise,
-                               mb_activation *out)
+mb_status mb_config_activation_named(mb_json json, const char *key, const char *name,
+                                     mb_activation *out)
 {
     static const struct {
         const char *name;
@@ -36,12 +36,7 @@ mb_status mb_config_activation(mb_json json, const char *key, mb_activation othe
         {"gelu_fast", MB_ACT_GELU_TANH}, {"gelu_pytorch_tanh", MB_ACT_GELU_TANH},
         {"relu", MB_ACT_RELU},           {"tanh", MB_ACT_TANH},
     };
-    const char *name;
 
-    *out = otherwise;
-    MB_TRY(mb_json_get_string(json, key, NULL, &name));
-    if (name == NULL)
-        return MB_OK;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(names[i].name, name) == 0) {
             *out = names[i].f;
@@ -51,6 +46,16 @@ mb_status mb_config_activation(mb_json json, const char *key, mb_activation othe
     return mb_json_fault(mb_json_get(json, key),
                          "is \"%s\"; known are silu, gelu, gelu_new, gelu_pytorch_tanh, relu, tanh",
                          name);
+}
+
+mb_status mb_config_activation(mb_json json, const char *key, mb_activation otherwise,
+                               mb_activation *out)
+{
+    const char *name;
+
+    *out = otherwise;
+    MB_TRY(mb_json_get_string(json, key, NULL, &name));
+    return name == NULL ? MB_OK : mb_config_activation_named(json, key, name, out);
 }
 
 static mb_status rope_type(mb_json where, const char *name, mb_rope_type *out)

@@ -12,6 +12,9 @@ mb_status mb_config_count(mb_json json, const char *key, int64_t otherwise, int6
 /* "silu", "gelu", "gelu_new" ...; MB_ENOTSUP names another. */
 mb_status mb_config_activation(mb_json json, const char *key, mb_activation otherwise,
                                mb_activation *out) MB_MUST_USE;
+/* The same of a name that the key's value holds. */
+mb_status mb_config_activation_named(mb_json json, const char *key, const char *name,
+                                     mb_activation *out) MB_MUST_USE;
 /* rope_parameters (v5), or rope_theta and rope_scaling. MB_ENOTSUP names an unknown type. */
 mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out) MB_MUST_USE;
 /* What config.json calls alike for every decoder since Llama: widths, counts, rms_norm_eps,

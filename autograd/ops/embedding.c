@@ -3,25 +3,35 @@
 
 enum { W };
 
+struct attr {
+    mb_tensor ids;
+    int64_t skip;
+};
+
 static mb_status forward(mb_tape *t, mb_call *c)
 {
-    return MB_RUN(mb_tape_exec(t), embedding_fwd, mb_out(c, 0), c->attr, mb_in(c, W));
+    const struct attr *a = c->attr;
+
+    return MB_RUN(mb_tape_exec(t), embedding_fwd, mb_out(c, 0), &a->ids, mb_in(c, W));
 }
 
 static mb_status backward(mb_tape *t, mb_call *c)
 {
+    const struct attr *a = c->attr;
+
     MB_REQUIRE(c->acc[W], MB_EBUG, "embedding: the table's gradient must exist");
-    return MB_RUN(mb_tape_exec(t), embedding_bwd, c->d_in[W], c->attr, c->d_out[0]);
+    return MB_RUN(mb_tape_exec(t), embedding_bwd, c->d_in[W], &a->ids, c->d_out[0], a->skip);
 }
 
-mb_status mb_embedding(mb_tape *t, const mb_tensor *ids, mb_var *w, mb_var **y)
+mb_status mb_embedding(mb_tape *t, const mb_tensor *ids, mb_var *w, int64_t skip, mb_var **y)
 {
+    const struct attr a = {.ids = *ids, .skip = skip};
     mb_call c = {.op = &mb_op_embedding, .in = {w}};
     const int64_t dim[2] = {mb_tensor_count(ids), mb_cols(&w->value)};
 
     MB_REQUIRE(w->value.ndim == 2, MB_ESHAPE, "embedding: the table has %d dimensions, not 2",
                w->value.ndim);
-    MB_TRY(mb_tape_attr(t, ids, sizeof *ids, &c.attr));
+    MB_TRY(mb_tape_attr(t, &a, sizeof a, &c.attr));
     MB_TRY(mb_tape_value(t, w->value.dtype, 2, dim, &c.out[0]));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];
@@ -42,7 +52,7 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
     MB_TRY(mb_sample_var(t, 5, i == 0 ? 3 : 17, &w));
     MB_TRY(mb_tape_grad(t, w, &g, &acc)); /* a table's gradient exists beforehand, as a weight's */
     MB_TRY(MB_RUN(mb_tape_exec(t), fill, g, 0.0f));
-    return mb_embedding(t, &index, w, y);
+    return mb_embedding(t, &index, w, -1, y);
 }
 
 const mb_op mb_op_embedding = {

@@ -1,6 +1,6 @@
 /* core/cpu/attention.c - attention with online softmax, forward.
  *
- *     S = cap(scale Q K^T), P = softmax(S + mask), O = dropout(P) V
+ *     S = cap(scale Q K^T + bias), P = softmax(S + mask), O = dropout(P) V
  *
  * as in FlashAttention (Dao et al. 2022): a block of queries meets its keys block by block, with a
  * running row maximum m and sum l; when m grows, what was summed before is scaled by 2^(m - m'). It
@@ -139,6 +139,9 @@ static void softmax_block(const job *jb, const unit *u, item *it, const mb_att_p
                     : mb_att_within(mb_att_keys(jb->at, u->s, offset + it->from + from + i), p->k0,
                                     K);
 
+            if (jb->at->bias != NULL)
+                mb_att_add_bias(jb->at, it->head, offset + it->from + from + i, p->k0, keys,
+                                rows + i * K);
             cap_and_hide(rows + i * K, keys, jb->scores, factor);
             largest_by_lane(tops + i * 16, rows + i * K, factor);
         }

@@ -188,6 +188,8 @@ static void softmax_backward(const job *jb, buffers *b, const mb_att_pair *p, in
         const int lo = (int)seen.lo, hi = (int)seen.hi;
         float *s = b->s + i * K, *dp = b->dp + i * K, keep[K];
 
+        if (at->bias != NULL)
+            mb_att_add_bias(at, head, pos, p->k0, seen, s);
         if (at->dropout > 0.0f) {
             mb_att_dropout(at, head, at->q_start[p->s] + p->q0 + i, pos, p->k0, keep);
             softmax_row_backward(s, dp, keep, lo, hi, jb->scores, b->lse[i], b->delta[i]);

@@ -102,6 +102,18 @@ static inline mb_att_scores mb_att_scores_of(const mb_attention *at)
     return (mb_att_scores){at->scale * MB_ATT_LOG2E, 1.0f, false};
 }
 
+/* s += bias / scale, for a query at `pos` and the block's keys from k0 on; only keys [lo, hi), counted
+ * from k0, have a place in the table. */
+static inline void mb_att_add_bias(const mb_attention *at, int64_t head, int64_t pos, int64_t k0,
+                                   mb_span seen, float *s)
+{
+    const float *bias = at->bias + head * (2 * at->max_len - 1) + k0 - pos + at->max_len - 1;
+    const float inverse_scale = 1.0f / at->scale;
+
+    for (int64_t j = seen.lo; j < seen.hi; j++)
+        s[j] += bias[j] * inverse_scale;
+}
+
 /* x *= factor; a . b */
 void mb_att_scale(float *x, int64_t n, float factor);
 float mb_att_dot(const float *a, const float *b, int64_t n);

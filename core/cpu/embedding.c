@@ -62,14 +62,14 @@ mb_status mb_cpu_gather_rows(mb_exec *ex, mb_tensor *y, const mb_tensor *x, cons
 }
 
 size_t mb_cpu_embedding_bwd_workspace(mb_exec *ex, mb_tensor *dw, const mb_tensor *ids,
-                                      const mb_tensor *dy)
+                                      const mb_tensor *dy, int64_t skip)
 {
-    (void)ex, (void)dw, (void)ids, (void)dy;
+    (void)ex, (void)dw, (void)ids, (void)dy, (void)skip;
     return 0;
 }
 
 mb_status mb_cpu_embedding_bwd(mb_exec *ex, mb_tensor *dw, const mb_tensor *ids,
-                               const mb_tensor *dy)
+                               const mb_tensor *dy, int64_t skip)
 {
     if (dw == NULL)
         return MB_OK;
@@ -85,7 +85,7 @@ mb_status mb_cpu_embedding_bwd(mb_exec *ex, mb_tensor *dw, const mb_tensor *ids,
         const int64_t m = n - from < width ? n - from : width;
 
         for (int64_t r = 0; r < rows; r++)
-            if (id[r] >= 0)
+            if (id[r] >= 0 && id[r] != skip)
                 add_columns(dw, id[r], dy, r, from, m);
     }
     return MB_OK;

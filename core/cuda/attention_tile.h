@@ -31,8 +31,11 @@ enum { ATT_MAX_HEAD = 256, ATT_WARPS = 4, ATT_TC = 32 * ATT_WARPS, ATT_F32 = 256
 /* No gaps between members: a launch's arguments are known bytes. */
 struct att_args {
     const int32_t *q_start, *q_len, *k_start, *k_len, *ordinal;
+    const float *bias; /* by distance, of dots times scale; nullptr: none */
     uint64_t seed, site;
     uint32_t step;
+    int far;       /* the longest distance the bias has: max_len - 1 */
+    float inverse; /* 1 / scale */
     int heads, kv_heads, group, hd, n_seq;
     int blocks;          /* tiles of max_len: of queries or of keys, as the kernel wants */
     int causal, window;  /* window 0: none */
@@ -88,6 +91,9 @@ template <typename T> static inline att_args att_args_of(const mb_attention *at,
     a.k_start = at->k_start;
     a.k_len = at->k_len;
     a.ordinal = at->ordinal;
+    a.bias = at->bias;
+    a.far = (int)at->max_len - 1;
+    a.inverse = 1.0f / at->scale;
     a.dropout = at->dropout;
     a.kept = 1.0f / (1.0f - at->dropout);
     a.seed = at->seed;
@@ -207,19 +213,25 @@ MB_DEVICE bool att_all_seen(const att_args &a, const att_seq &q, int q0, int row
 
 /* ---- scores and dropout --------------------------------------------------------------------- */
 
-/* The score of a query and a key from their dot product. A bias by position (head, q_pos, k_pos)
- * has its place here, added in units of a.unit, before the cap or after it. */
-template <bool CAP>
-MB_DEVICE float att_score_as(const att_args &a, float dot, int /*head*/, int /*q_pos*/,
-                             int /*k_pos*/)
+/* The bias of a pair, as a dot product. Pairs beyond the sequence, which are masked, have some. */
+MB_DEVICE float att_bias(const att_args &a, int head, int q_pos, int k_pos)
+{
+    const int at = att_clip(k_pos - q_pos + a.far, 0, 2 * a.far);
+
+    return a.bias[(int64_t)head * (2 * a.far + 1) + at] * a.inverse;
+}
+
+/* The score of a query and a key from their dot product. */
+template <bool CAP> MB_DEVICE float att_score_as(const att_args &a, float dot)
 {
     return CAP ? a.cap * tanhf(dot * a.factor) : dot * a.factor;
 }
 
 MB_DEVICE float att_score(const att_args &a, float dot, int head, int q_pos, int k_pos)
 {
-    return a.cap > 0.0f ? att_score_as<true>(a, dot, head, q_pos, k_pos)
-                        : att_score_as<false>(a, dot, head, q_pos, k_pos);
+    if (a.bias != nullptr)
+        dot += att_bias(a, head, q_pos, k_pos);
+    return a.cap > 0.0f ? att_score_as<true>(a, dot) : att_score_as<false>(a, dot);
 }
 
 /* d score / d (scale dot) of a capped score. */
@@ -429,8 +441,20 @@ MB_DEVICE void att_mma_nn(float (&c)[MT][HD / 8][4], const float (&p)[MT][N / 8]
  *     rows are queries       q0 + 16 m + 8 (e / 2)    k0 + 8 n + e % 2
  *     columns are queries    q0 + 8 n + e % 2         k0 + 16 m + 8 (e / 2)
  * What depends on the call alone is asked once per tile, not per element. */
-template <bool CAP, bool COLUMNS, int MT, int N>
-MB_DEVICE void att_scores_as(float (&s)[MT][N][4], const att_args &a, int head, int q0, int k0)
+template <bool CAP, int MT, int N>
+MB_DEVICE void att_scores_as(float (&s)[MT][N][4], const att_args &a)
+{
+    MB_UNROLL
+    for (int m = 0; m < MT; m++)
+        MB_UNROLL
+    for (int n = 0; n < N; n++)
+        MB_UNROLL
+    for (int e = 0; e < 4; e++)
+        s[m][n][e] = att_score_as<CAP>(a, s[m][n][e]);
+}
+
+template <bool COLUMNS, int MT, int N>
+MB_DEVICE void att_add_bias(float (&s)[MT][N][4], const att_args &a, int head, int q0, int k0)
 {
     MB_UNROLL
     for (int m = 0; m < MT; m++)
@@ -440,8 +464,7 @@ MB_DEVICE void att_scores_as(float (&s)[MT][N][4], const att_args &a, int head, 
     for (int e = 0; e < 4; e++) {
         const int x = 16 * m + e / 2 * 8, y = 8 * n + e % 2;
 
-        s[m][n][e] =
-            att_score_as<CAP>(a, s[m][n][e], head, q0 + (COLUMNS ? y : x), k0 + (COLUMNS ? x : y));
+        s[m][n][e] += att_bias(a, head, q0 + (COLUMNS ? y : x), k0 + (COLUMNS ? x : y));
     }
 }
 
@@ -449,10 +472,12 @@ MB_DEVICE void att_scores_as(float (&s)[MT][N][4], const att_args &a, int head, 
 template <bool COLUMNS, int MT, int N>
 MB_DEVICE void att_scores(float (&s)[MT][N][4], const att_args &a, int head, int q0, int k0)
 {
+    if (a.bias != nullptr)
+        att_add_bias<COLUMNS>(s, a, head, q0, k0);
     if (a.cap > 0.0f)
-        att_scores_as<true, COLUMNS>(s, a, head, q0, k0);
+        att_scores_as<true>(s, a);
     else
-        att_scores_as<false, COLUMNS>(s, a, head, q0, k0);
+        att_scores_as<false>(s, a);
 }
 
 /* What is not seen becomes `value`. */

@@ -160,7 +160,7 @@ MB_DEVICE void places_of(int32_t *count, int32_t *part, int bins)
 
 /* One digit: from -> to, stable. With `ids` these are what is sorted and `from` is not read. */
 MB_DEVICE void sort_digit(entries to, entries from, const int32_t *ids, int64_t rows, int32_t vocab,
-                          int shift, int bits, int32_t *count, int32_t *part)
+                          int32_t skip, int shift, int bits, int32_t *count, int32_t *part)
 {
     const int bins = 1 << bits;
     const int64_t each = (rows + SORT_BLOCK - 1) / SORT_BLOCK * 32;
@@ -177,7 +177,7 @@ MB_DEVICE void sort_digit(entries to, entries from, const int32_t *ids, int64_t 
             int32_t id = 0, row = 0;
 
             if (there && ids != nullptr) {
-                id = ids[at] < 0 || ids[at] > vocab ? vocab : ids[at];
+                id = ids[at] < 0 || ids[at] > vocab || ids[at] == skip ? vocab : ids[at];
                 row = (int32_t)at;
             } else if (there) {
                 id = from.id[at];
@@ -204,17 +204,18 @@ MB_DEVICE void sort_digit(entries to, entries from, const int32_t *ids, int64_t 
     __syncthreads();
 }
 
-/* Sorts by id; ids outside the table count as `vocab` and come last. The result is in a after an
+/* Sorts by id; `skip` and ids outside the table count as `vocab` and come last. The result is in a after an
  * odd number of digits, else in b. */
-MB_GLOBAL void MB_BOUNDS(SORT_BLOCK) sort_kernel(entries a, entries b, const int32_t *ids,
-                                                 int64_t rows, int32_t vocab, int digits, int bits)
+MB_GLOBAL void MB_BOUNDS(SORT_BLOCK)
+    sort_kernel(entries a, entries b, const int32_t *ids, int64_t rows, int32_t vocab, int32_t skip,
+                int digits, int bits)
 {
     MB_SHARED(int32_t, count, SORT_WARPS * BINS);
     MB_SHARED(int32_t, part, SORT_WARPS);
 
     for (int d = 0; d < digits; d++)
         sort_digit(d % 2 == 0 ? a : b, d % 2 == 0 ? b : a, d == 0 ? ids : nullptr, rows, vocab,
-                   d * bits, bits, count, part);
+                   skip, d * bits, bits, count, part);
 }
 
 /* ---- mark ------------------------------------------------------------------------------------ */
@@ -431,14 +432,14 @@ mb_status mb_cuda_scatter_rows(mb_exec *ex, mb_tensor *dx, const mb_tensor *dy,
 }
 
 size_t mb_cuda_embedding_bwd_workspace(mb_exec *ex, mb_tensor *dw, const mb_tensor *ids,
-                                       const mb_tensor *dy)
+                                       const mb_tensor *dy, int64_t skip)
 {
-    (void)ex, (void)ids;
+    (void)ex, (void)ids, (void)skip;
     return dw == nullptr ? 0 : places_in(nullptr, mb_rows(dy), mb_cols(dy)).bytes;
 }
 
 mb_status mb_cuda_embedding_bwd(mb_exec *ex, mb_tensor *dw, const mb_tensor *ids,
-                                const mb_tensor *dy)
+                                const mb_tensor *dy, int64_t skip)
 {
     if (dw == nullptr)
         return MB_OK;
@@ -459,7 +460,7 @@ mb_status mb_cuda_embedding_bwd(mb_exec *ex, mb_tensor *dw, const mb_tensor *ids
     const entries sorted = digits % 2 != 0 ? p.a : p.b;
 
     MB_LAUNCH(ex, sort_kernel, 1, SORT_BLOCK, 0, p.a, p.b, mb_i32(ids), rows, (int32_t)vocab,
-              digits, bits);
+              (int32_t)(skip < 0 ? -1 : skip), digits, bits);
     MB_LAUNCH(ex, mark_kernel, mb_walk_of(rows, 1).blocks, MB_EACH_BLOCK, 0, p.chunks, p.runs,
               sorted.id, rows, (int32_t)vocab);
     MB_CUDA_DISPATCH(dy->dtype, {

@@ -65,9 +65,9 @@ struct verify {
     mb_arena *memory; /* what golden tensors are read into */
     float *copy;      /* of a weight or gradient of the device */
     size_t copy_capacity;
-    mb_batch *batch;
-    int32_t *mask;         /* (B,T), NULL when there is none */
-    int64_t rows, columns; /* B, T */
+    mb_batch *batch, *source; /* source: the encoder's side, or NULL */
+    int32_t *mask;            /* (B,T), NULL when there is none */
+    int64_t rows, columns;    /* B, T */
     struct kind kind[KINDS];
 };
 
@@ -140,7 +140,7 @@ static void fill_row(struct verify *v, const int32_t *ids, const mb_tensor *labe
     }
     if (head == MB_HEAD_SEQUENCE) {
         add_target(b, r, mb_i32(labels)[r]);
-    } else {
+    } else if (head != MB_HEAD_SEQ2SEQ) {
         const int64_t shift = head == MB_HEAD_CAUSAL_LM ? 1 : 0;
         for (int64_t t = shift; t < n; t++)
             if (mb_i32(labels)[r * v->columns + t] >= 0)
@@ -232,6 +232,66 @@ static mb_status image_batch(struct verify *v)
     return end_batch(v);
 }
 
+/* The decoder's side: row r reads a start token and its labels but the last, up to its last one that
+ * is trained. */
+static void decoder_row(struct verify *v, const int32_t *label, int64_t r)
+{
+    const mb_model_config *c = &v->e->model->config;
+    mb_batch *b = v->batch;
+    const int64_t at = b->used;
+    int64_t n = v->columns;
+
+    while (n > 1 && label[n - 1] < 0)
+        n--;
+    b->start[r] = b->k_start[r] = (int32_t)at;
+    b->len[r] = b->k_len[r] = (int32_t)n;
+    b->seq_ordinal[r] = (int32_t)r;
+    for (int64_t t = 0; t < n; t++) {
+        const int64_t before = t == 0 ? c->decoder_start_id : label[t - 1];
+
+        b->ids[at + t] = (int32_t)(before >= 0 ? before : c->pad_id);
+        b->position[at + t] = (int32_t)t;
+        b->ordinal[at + t] = (int32_t)r;
+        if (label[t] >= 0)
+            add_target(b, at + t, label[t]);
+    }
+    b->used += n;
+    b->n_seq++;
+    if (n > b->max_len)
+        b->max_len = n;
+}
+
+/* v->batch becomes the source of a new one, made from labels (B,U). */
+static mb_status decoder_batch(struct verify *v, const mb_tensor *labels)
+{
+    const mb_model_config *c = &v->e->model->config;
+
+    MB_REQUIRE(c->decoder_start_id >= 0 && c->decoder_start_id < c->vocab && c->pad_id >= 0 &&
+                   c->pad_id < c->vocab,
+               MB_EMODEL, "%s: config.json gives no decoder_start_token_id and pad_token_id",
+               v->model_path);
+    v->source = v->batch;
+    v->batch = NULL;
+    v->columns = labels->dim[1];
+    MB_TRY(new_batch(v, v->rows * v->columns));
+    for (int64_t r = 0; r < v->rows; r++)
+        decoder_row(v, mb_i32(labels) + r * v->columns, r);
+    v->batch->source = v->source;
+    return MB_OK;
+}
+
+static bool labels_fit(const struct verify *v, const mb_tensor *ids, const mb_tensor *labels)
+{
+    switch (v->e->model->config.head) {
+    case MB_HEAD_SEQUENCE:
+        return labels->ndim == 1 && labels->dim[0] == ids->dim[0];
+    case MB_HEAD_SEQ2SEQ:
+        return labels->ndim == 2 && labels->dim[0] == ids->dim[0] && labels->dim[1] > 0;
+    default:
+        return mb_tensor_same_shape(ids, labels);
+    }
+}
+
 static mb_status make_batch(struct verify *v)
 {
     const mb_model_config *c = &v->e->model->config;
@@ -242,9 +302,7 @@ static mb_status make_batch(struct verify *v)
 
     MB_TRY(read_golden(v, "in.input_ids", MB_DTYPE_I32, &ids));
     MB_TRY(read_golden(v, "in.labels", MB_DTYPE_I32, &labels));
-    MB_REQUIRE(ids.ndim == 2 && ids.dim[0] > 0 && ids.dim[1] > 0 &&
-                   (c->head == MB_HEAD_SEQUENCE ? labels.ndim == 1 && labels.dim[0] == ids.dim[0]
-                                                : mb_tensor_same_shape(&ids, &labels)),
+    MB_REQUIRE(ids.ndim == 2 && ids.dim[0] > 0 && ids.dim[1] > 0 && labels_fit(v, &ids, &labels),
                MB_EMODEL, "%s: in.input_ids and in.labels do not fit together", v->golden_path);
     v->rows = ids.dim[0];
     v->columns = ids.dim[1];
@@ -258,6 +316,8 @@ static mb_status make_batch(struct verify *v)
     MB_TRY(new_batch(v, v->rows * v->columns));
     for (int64_t r = 0; r < v->rows; r++)
         fill_row(v, ids.data, &labels, r);
+    if (c->head == MB_HEAD_SEQ2SEQ)
+        MB_TRY(decoder_batch(v, &labels));
     return end_batch(v);
 }
 
@@ -672,6 +732,7 @@ mb_status mb_cmd_verify(int argc, char **argv)
     if (st == MB_OK)
         st = run(&v);
     mb_batch_free(v.batch);
+    mb_batch_free(v.source);
     mb_engine_free(v.e);
     mb_device_close(v.device);
     mb_arena_free(v.memory);

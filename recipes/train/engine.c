@@ -131,10 +131,17 @@ static mb_status run_step(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch 
     return MB_OK;
 }
 
-static const mb_engine_class *find_class(const mb_engine *e, int64_t tokens, bool train)
+static int64_t source_tokens(const mb_batch *b)
+{
+    return b->source != NULL ? b->source->tokens : 0;
+}
+
+static const mb_engine_class *find_class(const mb_engine *e, int64_t tokens, const mb_batch *b,
+                                         bool train)
 {
     for (int i = 0; i < e->n_classes; i++)
-        if (e->class_plan[i].tokens == tokens && e->class_plan[i].train == train)
+        if (e->class_plan[i].tokens == tokens && e->class_plan[i].train == train &&
+            e->class_plan[i].source_tokens == source_tokens(b))
             return &e->class_plan[i];
     return NULL;
 }
@@ -181,7 +188,7 @@ static void sum_up(const mb_batch *b, const float *logprob, mb_micro_result *out
 
 mb_status mb_engine_micro(mb_engine *e, const mb_batch *b, bool train, mb_micro_result *out)
 {
-    const mb_engine_class *c = find_class(e, b->tokens, train);
+    const mb_engine_class *c = find_class(e, b->tokens, b, train);
     const mb_batch *mine = b;
     mb_var *logprob;
     mb_batch there;
@@ -212,7 +219,7 @@ static bool changes_from_step_to_step(const mb_model *m)
 {
     const mb_model_config *c = &m->config;
     const float most = c->drop_embed + c->drop_hidden + c->drop_attention + c->drop_attention_out +
-                       c->drop_classifier;
+                       c->drop_classifier + c->drop_activation;
 
     for (int i = 0; i < m->n_weights; i++)
         if (m->weight[i].lora_a != NULL && m->weight[i].lora_dropout > 0.0f)
@@ -234,7 +241,7 @@ static mb_status run_queued(mb_engine *e, const mb_batch *b, const mb_engine_cla
                             mb_tensor *logprob)
 {
     mb_replay_way way = MB_REPLAY_EAGER;
-    mb_batch bounds = *b;
+    mb_batch bounds = *b, source;
     mb_replay_key key;
     mb_var *out = NULL;
     mb_status st;
@@ -242,8 +249,16 @@ static mb_status run_queued(mb_engine *e, const mb_batch *b, const mb_engine_cla
     bounds.n_seq = b->max_seq;
     bounds.max_len = c->max_len;
     bounds.n_targets = (b->n_targets + MB_ROW_PAD - 1) / MB_ROW_PAD * MB_ROW_PAD;
-    key = (mb_replay_key){
-        .tokens = b->tokens, .targets = bounds.n_targets, .grad_scale = e->grad_scale};
+    if (b->source != NULL) {
+        source = *b->source;
+        source.n_seq = source.max_seq;
+        source.max_len = c->source_max_len;
+        bounds.source = &source;
+    }
+    key = (mb_replay_key){.tokens = b->tokens,
+                          .source_tokens = source_tokens(b),
+                          .targets = bounds.n_targets,
+                          .grad_scale = e->grad_scale};
     if (e->replay != NULL)
         MB_TRY(mb_replay_try(e->replay, &key, &way, logprob));
     if (way == MB_REPLAY_DONE)
@@ -260,7 +275,7 @@ static mb_status run_queued(mb_engine *e, const mb_batch *b, const mb_engine_cla
 
 mb_status mb_engine_queue(mb_engine *e, const mb_batch *b, int64_t slot)
 {
-    const mb_engine_class *c = find_class(e, b->tokens, true);
+    const mb_engine_class *c = find_class(e, b->tokens, b, true);
     const mb_batch *mine = b;
     mb_tensor logprob;
     mb_batch there;
@@ -330,7 +345,7 @@ mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train)
     mb_status st = MB_OK;
     size_t capacity = (size_t)e->n_classes;
 
-    if (find_class(e, tokens, train) != NULL)
+    if (find_class(e, tokens, b, train) != NULL)
         return MB_OK;
     MB_TRY_GOTO(dry_begin(e, &d), st, done);
     MB_TRY_GOTO(mb_tape_new(d.step, &t), st, done);
@@ -346,6 +361,8 @@ mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train)
     c = &e->class_plan[e->n_classes];
     *c = (mb_engine_class){.tokens = tokens,
                            .max_len = b->max_len,
+                           .source_tokens = source_tokens(b),
+                           .source_max_len = b->source != NULL ? b->source->max_len : 0,
                            .train = train,
                            .scratch = mb_arena_peak(d.scratch),
                            .calls = mb_tape_calls_peak(t)};
@@ -408,6 +425,8 @@ static mb_status run_logits(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batc
     if (rows != NULL)
         MB_TRY(mb_gather_rows(t, o.features, rows, &o.features));
     MB_TRY(features_logits(e, t, &o, o.features, &y));
+    if (o.logit_scale != 1.0f)
+        MB_TRY(mb_scale(t, y, o.logit_scale, &y));
     *logits = y->value;
     return MB_OK;
 }

@@ -32,6 +32,7 @@ typedef struct mb_engine_options {
 
 typedef struct mb_engine_class {
     int64_t tokens, max_len;
+    int64_t source_tokens, source_max_len; /* 0: no source */
     bool train;
     mb_tape_plan plan;
     size_t scratch, calls;
@@ -73,8 +74,8 @@ typedef struct mb_engine {
 mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out) MB_MUST_USE;
 void mb_engine_free(mb_engine *e); /* NULL is allowed */
 
-/* Plans steps of `tokens` tokens with the buffers of `b` (its arrays are not read), and makes room
- * for them. Call once per shape class and mode, before the first micro-step. */
+/* Plans steps of `tokens` tokens with the buffers of `b` (its arrays are not read) and the tokens of
+ * its source, if it has one, and makes room for them. Call once per shape class and mode, before the first micro-step. */
 mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train) MB_MUST_USE;
 /* Takes the memory that all plans so far need. */
 mb_status mb_engine_reserve(mb_engine *e) MB_MUST_USE;

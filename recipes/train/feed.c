@@ -18,6 +18,7 @@ struct mb_feed {
     int64_t n_results, result_floats;
     float *result;
     size_t result_capacity;
+    mb_batch source; /* of the last batch, on the device */
 };
 
 /* The arrays of a batch, and what they have an entry for. */
@@ -116,7 +117,9 @@ void mb_feed_free(mb_feed *f)
 
 size_t mb_feed_batch_bytes(const mb_batch *b, int64_t tokens)
 {
-    size_t bytes = aligned(entries(b, tokens, PER_TOKEN) * ELEMENT); /* a list of rows as well */
+    size_t bytes = b->source != NULL ? mb_feed_batch_bytes(b->source, b->source->tokens) : 0;
+
+    bytes += aligned(entries(b, tokens, PER_TOKEN) * ELEMENT); /* a list of rows as well */
 
     for (int i = 0; i < N_ARRAYS; i++)
         if (pointer(b, i) != NULL)
@@ -184,13 +187,8 @@ mb_status mb_feed_wait(mb_feed *f)
                            : f->device->ops->wait(f->device, MB_STREAM_COMPUTE);
 }
 
-mb_status mb_feed_send(mb_feed *f, const mb_batch *b, mb_batch *out)
+static mb_status put_batch(mb_feed *f, const mb_batch *b, mb_batch *out)
 {
-    if (f->unwaited == SLOTS)
-        MB_TRY(mb_feed_wait(f));
-    f->unwaited++;
-    f->slot = (f->slot + 1) % SLOTS;
-    f->used = 0;
     *out = *b;
     out->host = b;
     for (int i = 0; i < N_ARRAYS; i++) {
@@ -200,6 +198,21 @@ mb_status mb_feed_send(mb_feed *f, const mb_batch *b, mb_batch *out)
             continue;
         MB_TRY(put(f, pointer(b, i), entries(b, b->tokens, arrays[i].per), &to));
         memcpy((char *)out + arrays[i].at, &to, sizeof to);
+    }
+    return MB_OK;
+}
+
+mb_status mb_feed_send(mb_feed *f, const mb_batch *b, mb_batch *out)
+{
+    if (f->unwaited == SLOTS)
+        MB_TRY(mb_feed_wait(f));
+    f->unwaited++;
+    f->slot = (f->slot + 1) % SLOTS;
+    f->used = 0;
+    MB_TRY(put_batch(f, b, out));
+    if (b->source != NULL) {
+        MB_TRY(put_batch(f, b->source, &f->source));
+        out->source = &f->source;
     }
     return copy_over(f, 0);
 }

@@ -22,7 +22,7 @@ void mb_feed_free(mb_feed *f); /* NULL is allowed */
  * lost. */
 void mb_feed_watch(mb_feed *f, mb_comm *c);
 
-/* Bytes that a batch with b's capacities and `tokens` tokens takes. */
+/* Bytes that a batch with b's capacities and `tokens` tokens takes, and its source as it is. */
 size_t mb_feed_batch_bytes(const mb_batch *b, int64_t tokens);
 /* Pinned memory of a feed for batches of `bytes` and `results` results of `floats` numbers; on the
  * device it takes `bytes`. */

@@ -39,7 +39,8 @@ void mb_replay_free(mb_replay *r)
 
 static bool same(const mb_replay_key *a, const mb_replay_key *b)
 {
-    return a->tokens == b->tokens && a->targets == b->targets && a->grad_scale == b->grad_scale;
+    return a->tokens == b->tokens && a->source_tokens == b->source_tokens &&
+           a->targets == b->targets && a->grad_scale == b->grad_scale;
 }
 
 static struct shape *find(mb_replay *r, const mb_replay_key *key)

@@ -15,7 +15,7 @@ typedef struct mb_replay mb_replay;
 
 /* Everything a recorded micro-step depends on that the host decides. */
 typedef struct mb_replay_key {
-    int64_t tokens, targets;
+    int64_t tokens, source_tokens, targets;
     float grad_scale;
 } mb_replay_key;
 

@@ -195,7 +195,7 @@ KERNEL(gelu_fwd, activation_fwd, &o->dffn, &o->gate, MB_ACT_GELU_TANH)
 KERNEL(gelu_bwd, activation_bwd, &o->dgate, &o->dffn, &o->gate, MB_ACT_GELU_TANH, false)
 KERNEL(bias_bwd, bias_bwd, &o->db, &o->dy)
 KERNEL(embedding_fwd, embedding_fwd, &o->y, &o->ids, &o->table)
-KERNEL(embedding_bwd, embedding_bwd, &o->dtable, &o->ids, &o->dy)
+KERNEL(embedding_bwd, embedding_bwd, &o->dtable, &o->ids, &o->dy, -1)
 KERNEL(xent_loss, softmax_xent, &o->logits, &o->logprob, &o->label, &o->weight, 0.0f, 0.0f, 1.0f)
 KERNEL(xent_gradient, softmax_xent, &o->logits, &o->logprob, &o->label, &o->weight, 1.0f, 0.0f,
        1.0f)

@@ -110,7 +110,7 @@ static mb_status embed_bwd(struct bench *b)
     mb_tensor dw = b->table;
 
     dw.dtype = MB_DTYPE_F32;
-    return MB_RUN(&b->ex, embedding_bwd, &dw, &b->ids, &b->dy);
+    return MB_RUN(&b->ex, embedding_bwd, &dw, &b->ids, &b->dy, -1);
 }
 static mb_status bias(struct bench *b)
 {

@@ -240,6 +240,9 @@ void mb_note_attention(const mb_attention *at)
         if (at->q_start[s] + at->q_len[s] > rows)
             rows = at->q_start[s] + at->q_len[s];
     note_ints(at->ordinal, rows, "ordinal");
+    if (at->bias != NULL)
+        note_span((const char *)at->bias,
+                  sizeof *at->bias * (size_t)(at->heads * (2 * at->max_len - 1)), false, "bias");
 }
 
 void mb_note_dropout(const mb_dropout *d)
@@ -609,6 +612,8 @@ const mb_attention *mb_there_attention(const mb_attention *at)
     now.attention_there.k_start = ints_there(at->k_start);
     now.attention_there.k_len = ints_there(at->k_len);
     now.attention_there.ordinal = ints_there(at->ordinal);
+    if (at->bias != NULL)
+        now.attention_there.bias = (const float *)(const void *)(now.block + place_of(at->bias));
     return &now.attention_there;
 }
 

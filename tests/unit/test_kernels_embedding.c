@@ -44,9 +44,20 @@ static void table_gradient_adds_rows_in_order(void **state)
                 for (int64_t c = 0; c < cols; c++)
                     mb_row(&want, id)[c] += mb_row(&dy, r)[c];
             }
-            RUN(&ex, embedding_bwd, &dw, &ids, &dy);
+            RUN(&ex, embedding_bwd, &dw, &ids, &dy, -1);
             check_same(&dw, &want);
-            RUN(&ex, embedding_bwd, NULL, &ids, &dy);
+            RUN(&ex, embedding_bwd, NULL, &ids, &dy, -1);
+            for (int64_t c = 0; c < cols; c++) /* id 3 gets nothing, the others the same again */
+                for (int64_t id = 0; id < mb_rows(&want); id++)
+                    mb_row(&want, id)[c] = id == 3 ? mb_row(&dw, id)[c] : 0.0f;
+            for (int64_t id = 0; id < mb_rows(&dw); id++)
+                for (int64_t c = 0; c < cols && id != 3; c++)
+                    mb_row(&dw, id)[c] = 0.0f;
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t c = 0; c < cols && mb_i32(&ids)[r] != 3; c++)
+                    mb_row(&want, mb_i32(&ids)[r])[c] += mb_row(&dy, r)[c];
+            RUN(&ex, embedding_bwd, &dw, &ids, &dy, 3);
+            check_same(&dw, &want);
         }
     }
 }
@@ -79,7 +90,7 @@ static void frequent_ids_get_all_their_rows(void **state)
             for (int64_t c = 0; c < cols; c++)
                 want[(id == 7 ? 0 : 12) + c] += id == 7 || id == 65543 ? mb_row(&dy, r)[c] : 0.0;
         }
-        RUN(&ex, embedding_bwd, &dw, &ids, &dy);
+        RUN(&ex, embedding_bwd, &dw, &ids, &dy, -1);
         for (int64_t c = 0; c < cols; c++) {
             check_near(mb_row(&dw, 7)[c], want[c], 1e-4);
             check_near(mb_row(&dw, 65543)[c], want[12 + c], 1e-5);
@@ -92,7 +103,7 @@ static void frequent_ids_get_all_their_rows(void **state)
         for (int64_t r = 0; r < ROWS; r++)
             if (mb_i32(&ids)[r] != 7)
                 mb_i32(&ids)[r] = i / 2 == 0 ? 3 : -1;
-        RUN(&ex, embedding_bwd, &again, &ids, &dy);
+        RUN(&ex, embedding_bwd, &again, &ids, &dy, -1);
         assert_memory_equal(mb_row(&again, 7), mb_row(&dw, 7), 4 * (size_t)cols);
         mb_arena_reset(memory);
     }

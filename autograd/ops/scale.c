@@ -1,0 +1,43 @@
+/* autograd/ops/scale.c - y = alpha x; dx = alpha dy. */
+#include "autograd/ops.h"
+
+static mb_status forward(mb_tape *t, mb_call *c)
+{
+    const float *alpha = c->attr;
+
+    return MB_RUN(mb_tape_exec(t), scale, mb_out(c, 0), *alpha, mb_in(c, 0));
+}
+
+static mb_status backward(mb_tape *t, mb_call *c)
+{
+    const float *alpha = c->attr;
+
+    if (c->acc[0])
+        return MB_RUN(mb_tape_exec(t), axpy, c->d_in[0], *alpha, c->d_out[0]);
+    return MB_RUN(mb_tape_exec(t), scale, c->d_in[0], *alpha, c->d_out[0]);
+}
+
+mb_status mb_scale(mb_tape *t, mb_var *x, float alpha, mb_var **y)
+{
+    mb_call c = {.op = &mb_op_scale, .in = {x}};
+
+    MB_TRY(mb_tape_attr(t, &alpha, sizeof alpha, &c.attr));
+    MB_TRY(mb_tape_value(t, x->value.dtype, x->value.ndim, x->value.dim, &c.out[0]));
+    MB_TRY(mb_tape_apply(t, &c));
+    *y = c.out[0];
+    return MB_OK;
+}
+
+static mb_status sample(mb_tape *t, int i, mb_var **y)
+{
+    mb_var *x;
+
+    *y = NULL;
+    if (i > 0)
+        return MB_OK;
+    MB_TRY(mb_sample_var(t, 5, 7, &x));
+    return mb_scale(t, x, 2.5f, y);
+}
+
+const mb_op mb_op_scale = {
+    .name = "scale", .forward = forward, .backward = backward, .sample = sample};
