@@ -77,8 +77,8 @@ typedef struct data {
     mb_attention at;
     int32_t q_start[MAX_SEQ], k_start[MAX_SEQ], q_len[MAX_SEQ], k_len[MAX_SEQ];
     int32_t *ordinal;
-    mb_tensor q, k, v, o, lse, d_o, dq, dk, dv;
-    float *block[10];
+    mb_tensor q, k, v, o, lse, d_o, dq, dk, dv, bias, dbias;
+    float *block[12];
     int n_blocks;
 } data;
 
@@ -144,6 +144,18 @@ static void make(data *d, const sample *s)
     d->dv = tensor(d, nk, g, g + (s->even ? 8 : 4), 9);
 }
 
+/* A bias by distance, where there is any. */
+static void add_bias(data *d)
+{
+    const int64_t n = 2 * d->at.max_len - 1;
+
+    if (d->at.max_len == 0)
+        return;
+    d->bias = tensor(d, d->at.heads, n, n, 10);
+    d->dbias = tensor(d, d->at.heads, n, n + 2, 11);
+    d->at.bias = mb_f32(&d->bias);
+}
+
 static void drop(data *d)
 {
     for (int i = 0; i < d->n_blocks; i++)
@@ -166,10 +178,21 @@ static void backward(data *d, int threads, bool acc)
               &d->lse, &d->at, acc));
 }
 
+static void backward_of_bias(data *d, int threads)
+{
+    mb_exec ex = mb_test_exec(scratch, threads);
+
+    for (int64_t h = 0; h < d->at.heads; h++)
+        for (int64_t c = 0; c < mb_cols(&d->dbias); c++)
+            mb_row(&d->dbias, h)[c] = 0.5f;
+    ok(MB_RUN(&ex, attention_bias_bwd, &d->dbias, &d->d_o, &d->q, &d->k, &d->v, &d->o, &d->lse,
+              &d->at));
+}
+
 /* The reference: every score, in double precision -------------------------------------------- */
 
 typedef struct reference {
-    double *o, *lse, *dq, *dk, *dv;
+    double *o, *lse, *dq, *dk, *dv, *dbias; /* dbias: NULL without one */
 } reference;
 
 static bool sees(const mb_attention *at, int64_t q, int64_t k)
@@ -213,6 +236,8 @@ static void refer_query(data *d, reference *r, int64_t s, int64_t i, int64_t hea
 
     for (int64_t j = 0; j < n; j++) {
         p[j] = at->scale * dot(q, mb_row(&d->k, k0 + j) + kv * hd, hd);
+        if (at->bias != NULL)
+            p[j] += mb_row(&d->bias, head)[j - pos + at->max_len - 1];
         slope[j] = 1;
         if (at->softcap > 0) {
             const double t = tanh(p[j] / at->softcap);
@@ -243,6 +268,8 @@ static void refer_query(data *d, reference *r, int64_t s, int64_t i, int64_t hea
     for (int64_t j = 0; j < n && sum > 0; j++) {
         const double ds = p[j] * (dp[j] - delta) * slope[j] * at->scale;
 
+        if (r->dbias != NULL)
+            r->dbias[head * (2 * at->max_len - 1) + j - pos + at->max_len - 1] += ds / at->scale;
         for (int64_t e = 0; e < hd; e++) {
             r->dq[row * h + head * hd + e] += ds * mb_row(&d->k, k0 + j)[kv * hd + e];
             r->dk[(k0 + j) * g + kv * hd + e] += ds * q[e];
@@ -261,8 +288,10 @@ static double *doubles(int64_t n)
 static reference refer(data *d)
 {
     const int64_t nq = mb_rows(&d->q), nk = mb_rows(&d->k), h = mb_cols(&d->q), g = mb_cols(&d->k);
-    reference r = {doubles(nq * h), doubles(nq * d->at.heads), doubles(nq * h), doubles(nk * g),
-                   doubles(nk * g)};
+    reference r = {
+        doubles(nq * h), doubles(nq * d->at.heads),
+        doubles(nq * h), doubles(nk * g),
+        doubles(nk * g), d->at.bias != NULL ? doubles(d->at.heads * mb_cols(&d->bias)) : NULL};
 
     for (int64_t s = 0; s < d->at.n_seq; s++)
         for (int64_t i = 0; i < d->at.q_len[s]; i++)
@@ -278,6 +307,7 @@ static void drop_reference(reference *r)
     mb_free(r->dq);
     mb_free(r->dk);
     mb_free(r->dv);
+    mb_free(r->dbias);
 }
 
 static void compare(const char *name, const char *what, const mb_tensor *t, const double *want,
@@ -312,6 +342,8 @@ static void compare_all(const char *name, data *d, const reference *r)
     compare(name, "dq", &d->dq, r->dq, 0);
     compare(name, "dk", &d->dk, r->dk, 0);
     compare(name, "dv", &d->dv, r->dv, 0);
+    if (r->dbias != NULL)
+        compare(name, "dbias", &d->dbias, r->dbias, 0.5);
 }
 
 static void values_and_gradients_equal_the_reference(void **state)
@@ -417,6 +449,54 @@ static bool same_rows(const mb_tensor *a, int64_t ra, const mb_tensor *b, int64_
         if (memcmp(mb_row(a, ra + i), mb_row(b, rb + i), (size_t)mb_cols(a) * sizeof(float)) != 0)
             return false;
     return true;
+}
+
+/* Every case with a bias by distance, and its gradient, which is added to what is there. */
+static void a_bias_by_distance_counts(void **state)
+{
+    const bool cpu = !mb_test_on_device();
+
+    for (int i = 0; i < N_SAMPLES; i++) {
+        for (int threads = 1; threads <= (cpu ? 8 : 1); threads += 7) {
+            data d;
+            reference r;
+
+            make(&d, &samples[i]);
+            add_bias(&d);
+            forward(&d, threads);
+            backward(&d, threads, false);
+            if (d.at.bias != NULL)
+                backward_of_bias(&d, threads);
+            r = refer(&d);
+            compare_all(samples[i].name, &d, &r);
+            drop_reference(&r);
+            drop(&d);
+        }
+    }
+    (void)state;
+}
+
+static void threads_change_no_bit_of_a_bias(void **state)
+{
+    float once[2][1024];
+
+    for (int i = 0; i < N_SAMPLES; i++) {
+        data d;
+
+        make(&d, &samples[i]);
+        add_bias(&d);
+        for (int run = 0; run < 2 && d.at.bias != NULL; run++) {
+            const size_t n = (size_t)mb_cols(&d.dbias);
+
+            forward(&d, 1 + 4 * run);
+            backward_of_bias(&d, 1 + 4 * run);
+            assert_true(n <= 1024);
+            memcpy(once[run], mb_row(&d.dbias, d.at.heads - 1), n * sizeof(float));
+            assert_memory_equal(once[0], once[run], n * sizeof(float));
+        }
+        drop(&d);
+    }
+    (void)state;
 }
 
 static void threads_change_no_bit(void **state)
@@ -783,6 +863,8 @@ int main(void)
         cmocka_unit_test(values_and_gradients_equal_the_reference),
         cmocka_unit_test(gradients_equal_finite_differences),
         cmocka_unit_test(add_to_existing_gradients),
+        cmocka_unit_test(a_bias_by_distance_counts),
+        cmocka_unit_test(threads_change_no_bit_of_a_bias),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(bf16_with_and_without_instructions_agree),
         cmocka_unit_test(threads_change_no_bit_in_bf16),

@@ -136,9 +136,39 @@ static void gather_and_scatter_skip_negative_indices(void **state)
     }
 }
 
+/* A bias per head and distance from one per bucket, and its gradient, added to what is there. */
+static void buckets_become_distances(void **state)
+{
+    enum { BUCKETS = 6, HEADS = 5, N = 300 };
+    mb_exec ex = exec_with(2);
+    mb_tensor w = random_matrix(BUCKETS, HEADS, 3, 1.0f), y = matrix(HEADS, N, 2);
+    mb_tensor dw = random_matrix(BUCKETS, HEADS, 1, 1.0f), dy = random_matrix(HEADS, N, 4, 1.0f);
+    mb_tensor ids = mb_tensor_1d(take(4 * N), MB_DTYPE_I32, N);
+    double want[BUCKETS][HEADS];
+
+    (void)state;
+    for (int m = 0; m < N; m++)
+        mb_i32(&ids)[m] = m * m % 7 < BUCKETS - 1 ? m * m % 7 : 0; /* the last never occurs */
+    for (int b = 0; b < BUCKETS; b++)
+        for (int h = 0; h < HEADS; h++)
+            want[b][h] = (double)mb_row(&dw, b)[h];
+    for (int m = 0; m < N; m++)
+        for (int h = 0; h < HEADS; h++)
+            want[mb_i32(&ids)[m]][h] += (double)mb_row(&dy, h)[m];
+    RUN(&ex, bucket_bias_fwd, &y, &ids, &w);
+    RUN(&ex, bucket_bias_bwd, &dw, &ids, &dy);
+    for (int m = 0; m < N; m++)
+        for (int h = 0; h < HEADS; h++)
+            check_near(mb_row(&y, h)[m], mb_row(&w, mb_i32(&ids)[m])[h], 1e-6);
+    for (int b = 0; b < BUCKETS; b++)
+        for (int h = 0; h < HEADS; h++)
+            check_near(mb_row(&dw, b)[h], want[b][h], 1e-4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        KERNEL_TEST(buckets_become_distances),
         KERNEL_TEST(rows_are_looked_up),
         KERNEL_TEST(table_gradient_adds_rows_in_order),
         KERNEL_TEST(frequent_ids_get_all_their_rows),
