@@ -4,12 +4,17 @@
  * means is known to programs only. The table below says it in tokenizer.json's words; a name that
  * is not in it is refused, because a wrong cut changes ids without any other sign.
  *
+ * SentencePiece vocabularies ("llama": its BPE, "t5": its unigram) are written as transformers
+ * converts their .model files. BPE has scores instead of merges: a token is the merge of every two
+ * tokens that make it up, tokens of a higher score first.
+ *
  * BERT vocabularies are stored with U+2581 before the tokens that begin a word and no "##" before
  * the others; that is undone here.
  */
 #include "core/formats/gguf.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,7 +23,7 @@
 #include "core/path.h"
 #include "recipes/tokenizers/model.h"
 
-enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4 };
+enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6 };
 
 #define BYTES(regex)                                                                                \
     "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":" regex \
@@ -64,7 +69,7 @@ static const char byte_decoder[] =
 struct source {
     const char *path;
     mb_gguf *g;
-    mb_gguf_array token, type, merge;
+    mb_gguf_array token, type, merge, score;
     bool typed;
     int64_t role[MB_TOKEN_ROLES]; /* ids, -1: none */
     bool add_bos, add_eos;
@@ -279,6 +284,187 @@ static mb_status write_bpe(struct source *s)
     return put(s, "]}}\n");
 }
 
+#define MARK "\xe2\x96\x81"
+
+/* A merge of the tokens left and right into one with this score. */
+struct made {
+    double score;
+    uint32_t left, right;
+};
+
+static int higher_first(const void *x, const void *y)
+{
+    const struct made *a = x, *b = y;
+
+    if (a->score != b->score)
+        return a->score > b->score ? -1 : 1;
+    if (a->left != b->left)
+        return a->left < b->left ? -1 : 1;
+    return (a->right > b->right) - (a->right < b->right);
+}
+
+static mb_status read_scores(struct source *s)
+{
+    MB_TRY(mb_gguf_reals(s->g, "tokenizer.ggml.scores", &s->score));
+    MB_REQUIRE(s->score.n == s->token.n, MB_EMODEL,
+               "%s: tokenizer.ggml.scores has %llu entries for %llu tokens", s->path,
+               (unsigned long long)s->score.n, (unsigned long long)s->token.n);
+    if (s->role[MB_TOKEN_UNK] < 0) /* what older files leave out */
+        for (uint64_t i = 0; i < s->token.n && s->role[MB_TOKEN_UNK] < 0; i++)
+            s->role[MB_TOKEN_UNK] = type_of(s, i) == UNKNOWN ? (int64_t)i : -1;
+    MB_REQUIRE(s->role[MB_TOKEN_UNK] >= 0, MB_EMODEL, "%s: there is no unknown token", s->path);
+    return MB_OK;
+}
+
+static bool can_join(const struct source *s, uint64_t i)
+{
+    const int64_t type = type_of(s, i);
+    return type == NORMAL || type == USER_DEFINED;
+}
+
+static mb_status find_merges(const struct source *s, const mb_vocab *ids, struct made **made,
+                             size_t *n_made, size_t *capacity)
+{
+    for (uint64_t i = 0; i < s->token.n; i++) {
+        size_t n;
+        const char *token = mb_gguf_string_at(&s->token, i, &n);
+        for (size_t k = 1; can_join(s, i) && k < n && n <= TOK_MAX_TOKEN_BYTES; k++) {
+            if (((unsigned char)token[k] & 0xc0) == 0x80)
+                continue;
+            const int32_t left = mb_vocab_find(ids, token, k);
+            const int32_t right = left < 0 ? -1 : mb_vocab_find(ids, token + k, n - k);
+            if (right < 0)
+                continue;
+            MB_TRY(mb_grow((void **)made, capacity, *n_made + 1, sizeof **made, "merges"));
+            (*made)[(*n_made)++] =
+                (struct made){mb_gguf_real_at(&s->score, i), (uint32_t)left, (uint32_t)right};
+        }
+    }
+    return MB_OK;
+}
+
+static mb_status put_merges(struct source *s)
+{
+    struct made *made = NULL;
+    size_t n_made = 0, capacity = 0, n;
+    mb_vocab *ids = NULL;
+    mb_status st = MB_OK;
+    bool added;
+
+    MB_TRY(mb_vocab_new(s->token.n, &ids));
+    for (uint64_t i = 0; i < s->token.n; i++) {
+        const char *token = mb_gguf_string_at(&s->token, i, &n);
+        if (can_join(s, i))
+            MB_TRY_GOTO(mb_vocab_add(ids, token, n, (int32_t)i, &added), st, done);
+    }
+    MB_TRY_GOTO(find_merges(s, ids, &made, &n_made, &capacity), st, done);
+    if (n_made > 0)
+        qsort(made, n_made, sizeof *made, higher_first);
+    for (size_t i = 0; i < n_made; i++) {
+        MB_TRY_GOTO(put(s, i == 0 ? "\n[" : ",\n["), st, done);
+        MB_TRY_GOTO(put_plain(s, made[i].left), st, done);
+        MB_TRY_GOTO(put(s, ","), st, done);
+        MB_TRY_GOTO(put_plain(s, made[i].right), st, done);
+        MB_TRY_GOTO(put(s, "]"), st, done);
+    }
+done:
+    mb_free(made);
+    mb_vocab_free(ids);
+    return st;
+}
+
+static mb_status begin_spm(struct source *s, bool bos, bool eos)
+{
+    MB_TRY(read_scores(s));
+    MB_TRY(mb_gguf_opt_bool(s->g, "tokenizer.ggml.add_bos_token", bos, &s->add_bos));
+    MB_TRY(mb_gguf_opt_bool(s->g, "tokenizer.ggml.add_eos_token", eos, &s->add_eos));
+    MB_TRY(put(s, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\n"));
+    MB_TRY(put_added(s, put_plain));
+    const int64_t first = s->add_bos ? s->role[MB_TOKEN_BOS] : -1;
+    return put_template(s, first, s->add_eos ? s->role[MB_TOKEN_EOS] : -1, first, 0, put_plain);
+}
+
+#define REPLACE(from, to) \
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\"" from "\"},\"content\":\"" to "\"}"
+
+static mb_status write_llama(struct source *s)
+{
+    bool prefix;
+
+    MB_TRY(mb_gguf_opt_bool(s->g, "tokenizer.ggml.add_space_prefix", true, &prefix));
+    MB_TRY(begin_spm(s, true, false));
+    MB_TRY(put(s, prefix ? "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":["
+                           "{\"type\":\"Prepend\",\"prepend\":\"" MARK
+                           "\"}," REPLACE(" ", MARK) "]}"
+                         : "\"normalizer\":" REPLACE(" ", MARK)));
+    MB_TRY(put(
+        s, ",\n\"pre_tokenizer\":null,\n\"decoder\":{\"type\":\"Sequence\",\"decoders\":[" REPLACE(
+               MARK, " ") ",{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}"));
+    MB_TRY(put(s, prefix ? ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]},\n"
+                         : "]},\n"));
+    MB_TRY(put(s, "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"continuing_subword_prefix\":null,"
+                  "\"end_of_word_suffix\":null,\"fuse_unk\":true,\"byte_fallback\":true,"
+                  "\"ignore_merges\":false,\"unk_token\":"));
+    MB_TRY(put_plain(s, (uint64_t)s->role[MB_TOKEN_UNK]));
+    MB_TRY(put(s, ",\n"));
+    MB_TRY(put_vocab(s, put_plain));
+    MB_TRY(put(s, ",\n\"merges\":["));
+    MB_TRY(put_merges(s));
+    return put(s, "]}}\n");
+}
+
+static mb_status put_charsmap(struct source *s)
+{
+    static const char key[] = "tokenizer.ggml.precompiled_charsmap";
+    mb_gguf_array map;
+    mb_bytes bytes = {0};
+    mb_status st = MB_OK;
+
+    if (!mb_gguf_has(s->g, key))
+        return put(s, "null");
+    MB_TRY(mb_gguf_ints(s->g, key, &map));
+    for (uint64_t i = 0; i < map.n; i++) {
+        const char byte = (char)mb_gguf_int_at(&map, i);
+        MB_TRY_GOTO(mb_bytes_add(&bytes, &byte, 1), st, done);
+    }
+    MB_TRY_GOTO(put(s, "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\""), st, done);
+    MB_TRY_GOTO(mb_bytes_base64(s->out, bytes.p, bytes.n), st, done);
+    st = put(s, "\"}");
+done:
+    mb_bytes_release(&bytes);
+    return st;
+}
+
+static mb_status write_t5(struct source *s)
+{
+    bool prefix, shrink;
+
+    MB_TRY(mb_gguf_opt_bool(s->g, "tokenizer.ggml.add_space_prefix", true, &prefix));
+    MB_TRY(mb_gguf_opt_bool(s->g, "tokenizer.ggml.remove_extra_whitespaces", true, &shrink));
+    MB_TRY(begin_spm(s, false, true));
+    MB_TRY(put(s, "\"normalizer\":"));
+    MB_TRY(put_charsmap(s));
+    const char *scheme = prefix ? "\"always\"" : "\"never\"";
+    MB_TRY(put(s, ",\n\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["));
+    MB_TRY(put(s, shrink ? "{\"type\":\"WhitespaceSplit\"}," : ""));
+    MB_TRY(mb_bytes_printf(s->out,
+                           "{\"type\":\"Metaspace\",\"replacement\":\"" MARK
+                           "\",\"prepend_scheme\":%s,\"split\":true}]},\n\"decoder\":{\"type\":"
+                           "\"Metaspace\",\"replacement\":\"" MARK
+                           "\",\"prepend_scheme\":%s,\"split\":true},\n",
+                           scheme, scheme));
+    MB_TRY(mb_bytes_printf(s->out,
+                           "\"model\":{\"type\":\"Unigram\",\"byte_fallback\":false,"
+                           "\"unk_id\":%lld,\"vocab\":[",
+                           (long long)s->role[MB_TOKEN_UNK]));
+    for (uint64_t i = 0; i < s->token.n; i++) {
+        MB_TRY(put(s, i == 0 ? "\n[" : ",\n["));
+        MB_TRY(put_plain(s, i));
+        MB_TRY(mb_bytes_printf(s->out, ",%.17g]", mb_gguf_real_at(&s->score, i)));
+    }
+    return put(s, "]}}\n");
+}
+
 static int64_t find_token(const struct source *s, const char *what)
 {
     for (uint64_t i = 0; i < s->token.n; i++) {
@@ -367,19 +553,33 @@ static mb_status write_config(struct source *s, put_token token)
     return put(s, "\n}\n");
 }
 
+static const struct kind {
+    const char *model;
+    mb_status (*write)(struct source *s);
+    put_token token;
+} kinds[] = {
+    {"gpt2", write_bpe, put_plain},
+    {"llama", write_llama, put_plain},
+    {"t5", write_t5, put_plain},
+    {"bert", write_bert, put_wordpiece},
+};
+
 static mb_status translate(struct source *s, mb_bytes *tokenizer, mb_bytes *config)
 {
     const char *model;
 
     MB_TRY(mb_gguf_string(s->g, "tokenizer.ggml.model", &model, NULL));
     MB_TRY(read_source(s));
-    const bool bpe = strcmp(model, "gpt2") == 0;
-    MB_REQUIRE(bpe || strcmp(model, "bert") == 0, MB_ENOTSUP,
-               "%s: the tokenizer model \"%.60s\" is not supported", s->path, model);
+    const struct kind *kind = NULL;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(model, kinds[i].model) == 0)
+            kind = &kinds[i];
+    MB_REQUIRE(kind != NULL, MB_ENOTSUP, "%s: the tokenizer model \"%.60s\" is not supported",
+               s->path, model);
     s->out = tokenizer;
-    MB_TRY(bpe ? write_bpe(s) : write_bert(s));
+    MB_TRY(kind->write(s));
     s->out = config;
-    return write_config(s, bpe ? put_plain : put_wordpiece);
+    return write_config(s, kind->token);
 }
 
 mb_status tok_from_gguf(const char *path, mb_bytes *tokenizer, mb_bytes *config)

@@ -336,6 +336,55 @@ def check_folders(args, lines):
     return wrong
 
 
+def write_gguf(path, m, model, **flags):
+    import gguf
+    w = gguf.GGUFWriter(path, "llama" if model == "llama" else "t5")
+    w.add_tokenizer_model(model)
+    w.add_token_list([p.piece.encode() for p in m.pieces])
+    w.add_token_scores([p.score for p in m.pieces])
+    w.add_token_types([p.type for p in m.pieces])
+    names = {p.piece: i for i, p in enumerate(m.pieces)}
+    for key, name in (("bos", "<s>"), ("eos", "</s>"), ("unk", "<unk>")):
+        if name in names:
+            w.add_uint32(f"tokenizer.ggml.{'unknown' if key == 'unk' else key}_token_id", names[name])
+    for key, on in flags.items():
+        w.add_bool("tokenizer.ggml." + key, on)
+    if model == "t5":
+        w.add_precompiled_charsmap(m.normalizer_spec.precompiled_charsmap)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def check_gguf(args, lines):
+    """The tokenizer inside a GGUF file against the same steps in the library."""
+    bpe = spm(lines, "bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True)
+    t5 = spm(lines, "unigram", **T5_IDS)
+    unigram = Tokenizer(models.Unigram([(p.piece, p.score) for p in t5.pieces], unk_id=2))
+    unigram.normalizer = N.Precompiled(t5.normalizer_spec.precompiled_charsmap)
+    unigram.pre_tokenizer = P.Sequence([P.WhitespaceSplit(), P.Metaspace()])
+    unigram.decoder = decoders.Metaspace()
+    unigram.add_special_tokens(special(["<pad>", "</s>", "<unk>"]))
+    with_template(unigram, "$A </s>", "$A </s> $B </s>", ["</s>"])
+    plain_gemma = bpe_llama2(bpe)
+    plain_gemma.normalizer = N.Replace(" ", "▁")
+    plain_gemma.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    wrong = 0
+    for name, m, tok, model, flags in (("GGUF llama", bpe, bpe_llama2(bpe), "llama", {}),
+                                       ("GGUF llama without prefix", bpe, plain_gemma, "llama", dict(add_space_prefix=False)),
+                                       ("GGUF t5", t5, unigram, "t5", {})):
+        if args.only and args.only not in name:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "x.gguf")
+            write_gguf(path, m, model, **flags)
+            names = [t.content for t in tok.get_added_tokens_decoder().values()]
+            texts = corpus(args.megabytes / 2, names)
+            wrong += compare(name, args.helper, path, tok, texts, plain=[])
+    return wrong
+
+
 FIXTURE_TEXTS = ["Habari ya asubuhi, rafiki yangu.", "  two  spaces ", "", " ", "ﬁne ½ ① Ångström e\u0301 ｶﾅ", "naïve café <s> </s> <sep>",
                  "日本語 😀 x▁y", "a\tb\nc\r\nd", "foofoo  foo", "\u3000wide\u3000", "<0x41> <unk> <extra_id_0>", "tail ", "x" * 70,
                  "the of and to in is that for it was on are as with his they at be this", "क्षत्रिय ไทย ١٢٣ 3.14159"]
@@ -383,7 +432,7 @@ def main():
         write_fixtures(args.write)
         return
     lines = training_text()
-    wrong = check_json(args, lines) + check_spm(args, lines) + check_folders(args, lines)
+    wrong = check_json(args, lines) + check_spm(args, lines) + check_folders(args, lines) + check_gguf(args, lines)
     sys.exit(1 if wrong else 0)
 
 

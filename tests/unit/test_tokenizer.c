@@ -992,17 +992,63 @@ static void a_bert_gguf_is_put_back_into_wordpiece(void **state)
     mb_tokenizer_free(t);
 }
 
+/* Scores instead of merges: the pair with the higher one first, whatever the order of the tokens. */
+static void a_sentencepiece_gguf_joins_by_score(void **state)
+{
+    static const char *const tokens[] = {"<unk>",
+                                         "<s>",
+                                         "</s>",
+                                         "<0x41>",
+                                         "\xe2\x96\x81",
+                                         "a",
+                                         "b",
+                                         "c",
+                                         "bc",
+                                         "ab",
+                                         "\xe2\x96\x81"
+                                         "a"};
+    static const uint32_t types[] = {2, 3, 3, 6, 1, 1, 1, 1, 1, 1, 4};
+    static const float scores[] = {0, 0, 0, 0, -9, -9, -9, -9, -1, -2, -3};
+    struct gguf g = {0};
+    mb_tokenizer *t;
+    mb_ids ids = {0};
+
+    (void)state;
+    put_text(&g, "general.architecture", "llama");
+    put_text(&g, "tokenizer.ggml.model", "llama");
+    put_number(&g, "tokenizer.ggml.bos_token_id", 1);
+    put_array(&g, "tokenizer.ggml.tokens", 8, 11);
+    for (size_t i = 0; i < 11; i++)
+        put_string(&g, tokens[i]);
+    put_array(&g, "tokenizer.ggml.token_type", 5, 11);
+    put(&g, types, sizeof types);
+    put_array(&g, "tokenizer.ggml.scores", 6, 11);
+    put(&g, scores, sizeof scores);
+    OK(load_gguf(&g, &t));
+    encode(t, "abcA", MB_TOK_SPECIAL, &ids); /* <s> U+2581 a, bc, <0x41> */
+    assert_int_equal(ids.n, 4);
+    assert_memory_equal(ids.id, ((int32_t[]){1, 10, 8, 3}), 4 * sizeof(int32_t));
+    mb_ids_release(&ids);
+    mb_tokenizer_free(t);
+}
+
 static void other_gguf_tokenizers_are_refused_by_name(void **state)
 {
     struct gguf g = {0};
     mb_tokenizer *t;
 
     (void)state;
-    put_text(&g, "tokenizer.ggml.model", "llama");
+    put_text(&g, "tokenizer.ggml.model", "rwkv");
     put_array(&g, "tokenizer.ggml.tokens", 8, 1);
     put_string(&g, "a");
     assert_int_equal(load_gguf(&g, &t), MB_ENOTSUP);
-    assert_non_null(strstr(mb_status_sentence(), "\"llama\""));
+    assert_non_null(strstr(mb_status_sentence(), "\"rwkv\""));
+    g = (struct gguf){0};
+    put_text(&g, "tokenizer.ggml.model", "llama");
+    put_array(&g, "tokenizer.ggml.tokens", 8, 1);
+    put_string(&g, "a");
+    assert_int_equal(load_gguf(&g, &t), MB_EMODEL);
+    assert_non_null(strstr(mb_status_sentence(), "tokenizer.ggml.scores"));
     g = (struct gguf){0};
     begin_bpe(&g, "falcon");
     assert_int_equal(load_gguf(&g, &t), MB_ENOTSUP);
@@ -1034,6 +1080,7 @@ int main(void)
         cmocka_unit_test(threads_share_a_tokenizer),
         cmocka_unit_test(a_gguf_file_is_cut_as_its_pre_says),
         cmocka_unit_test(a_bert_gguf_is_put_back_into_wordpiece),
+        cmocka_unit_test(a_sentencepiece_gguf_joins_by_score),
         cmocka_unit_test(other_gguf_tokenizers_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, remove_folder);
