@@ -38,6 +38,14 @@ mb_status mb_layer_add_layernorm(mb_tape *t, const mb_model *m, mb_var *a, mb_va
  * a convolution does whose kernels lie side by side: one row per token, zeros where it has none. */
 mb_status mb_layer_features(mb_tape *t, const mb_model *m, const mb_batch *b, const mb_weight *w,
                             const mb_weight *bias, mb_var **y) MB_MUST_USE;
+/* The batch's features, all rows of them, in the type the model computes in. */
+mb_status mb_layer_feature_rows(mb_tape *t, const mb_model *m, const mb_batch *b,
+                                mb_var **x) MB_MUST_USE;
+/* torch.nn.Conv1d over the rows of sequences of `length` rows, w (out, in, kernel), an odd kernel; as
+ * many zeros on both sides as leave length/stride rows (rounded up). */
+mb_status mb_layer_convolution(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
+                               const mb_weight *bias, int64_t length, int64_t stride,
+                               mb_var **y) MB_MUST_USE;
 /* w[ids]; ids is (tokens); zeros where an id is negative. w has as many columns as its last
  * dimension. */
 mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,

@@ -44,6 +44,9 @@ static int64_t letter(const mb_model_config *c, char what)
         {'G', c->dec_ffn},
         {'N', c->heads},
         {'B', c->buckets},
+        {'M', c->mel_bins},
+        {'A', c->source_positions},
+        {'W', 3},
     };
 
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)

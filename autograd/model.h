@@ -73,8 +73,8 @@ typedef enum mb_sinusoid { MB_SINUSOID_NONE, MB_SINUSOID_HALF, MB_SINUSOID_FAIRS
 /* What any family's configuration comes down to. Shape letters in weight tables: V vocab, D width,
  * H heads*head_dim, K kv_heads*head_dim, F ffn, P positions, S segments (token types), C labels,
  * 3 three times D, 1 one, I channels of an image, Q the side of its patches, G ffn of decoder layers,
- * N heads, B buckets of distances. P has first_position more rows than there are positions; h is
- * head_dim. */
+ * N heads, B buckets of distances, M mel bins, A positions of sound, W the three frames of a
+ * convolution over time. P has first_position more rows than there are positions; h is head_dim. */
 typedef struct mb_model_config {
     const mb_model_family *family;
     mb_head head;
@@ -97,6 +97,9 @@ typedef struct mb_model_config {
     mb_layer_set full;      /* layers that have no window */
     mb_layer_set unrotated; /* layers without rotary embedding */
     float attention_scale;  /* 0: 1/sqrt(head_dim) */
+    /* Of models that hear, else 0: numbers of a frame of sound; positions of the encoder, each of two
+     * frames. */
+    int64_t mel_bins, source_positions;
     float norm_eps;
     mb_activation activation;
     bool tied; /* the output head is the embedding */

@@ -171,6 +171,14 @@ def sequence_pairs(pad, source=40, target=24):
     return dict(input_ids=ids, attention_mask=mask, labels=labels)
 
 
+def sound_batch(bins, frames):
+    """Three sounds of one length; transcripts of several."""
+    labels = torch.randint(3, SMALL_VOCAB, (3, 12))
+    for row, n in enumerate((12, 7, 1)):
+        labels[row, n:] = -100
+    return dict(input_features=torch.randn(3, bins, frames), labels=labels)
+
+
 def masked_words(ids):
     return torch.where(torch.rand(ids.shape) < 0.3, ids, -100)
 
@@ -281,6 +289,27 @@ MARIAN = dict(
     dropout=0,
     attention_dropout=0,
     scale_embedding=True,
+)
+
+WHISPER = dict(
+    vocab_size=SMALL_VOCAB,
+    num_mel_bins=10,
+    d_model=16,
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    encoder_ffn_dim=24,
+    decoder_ffn_dim=40,
+    max_source_positions=17,
+    max_target_positions=20,
+    dropout=0,
+    decoder_start_token_id=3,
+    pad_token_id=2,
+    bos_token_id=0,
+    eos_token_id=2,
+    suppress_tokens=None,
+    begin_suppress_tokens=None,
 )
 
 # name: seed, model class, config class, config, tokenizer (None: images), batch
@@ -499,6 +528,14 @@ CASES |= {
         lambda: sequence_pairs(1),
     ),
 }
+CASES["whisper"] = (
+    25,
+    "WhisperForConditionalGeneration",
+    "WhisperConfig",
+    WHISPER,
+    None,
+    lambda: sound_batch(10, 34),
+)
 # What generate() is asked for; greedy unless num_beams says otherwise.
 GENERATE = (
     dict(),
@@ -645,7 +682,7 @@ def generations(model, batch):
 def write_case(name, folder):
     model, tok, batch = build(name)
     model.save_pretrained(folder)
-    if model.config.is_encoder_decoder:
+    if model.config.is_encoder_decoder and "input_ids" in batch:
         (folder / "generate.json").write_text(json.dumps(generations(model, batch)))
     losses = golden(model, batch, folder)
     if tok:

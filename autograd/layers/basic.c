@@ -144,8 +144,7 @@ mb_status mb_layer_embedding_from(mb_tape *t, const mb_model *m, const mb_batch 
     return mb_embedding(t, &index, wv, ids == b->ids ? m->config.padding_row : -1, y);
 }
 
-/* The features in the type the model computes in. */
-static mb_status features_var(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var **x)
+mb_status mb_layer_feature_rows(mb_tape *t, const mb_model *m, const mb_batch *b, mb_var **x)
 {
     const mb_tensor given =
         mb_tensor_2d(b->features, MB_DTYPE_F32, b->feature_rows, b->feature_cols);
@@ -166,11 +165,28 @@ mb_status mb_layer_features(mb_tape *t, const mb_model *m, const mb_batch *b, co
     MB_REQUIRE(b->feature_rows > 0 &&
                    b->feature_cols == mb_tensor_count(&w->value) / w->value.dim[0],
                MB_EBUG, "rows of %lld features for '%s'", (long long)b->feature_cols, w->name);
-    MB_TRY(features_var(t, m, b, &x));
+    MB_TRY(mb_layer_feature_rows(t, m, b, &x));
     MB_TRY(matrix_var(t, m, w, b->feature_cols, &a.w));
     MB_TRY(mb_weight_var(t, m, bias, &a.bias));
     MB_TRY(mb_linear(t, x, &a, &x));
     return mb_gather_rows(t, x, &index, y);
+}
+
+mb_status mb_layer_convolution(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
+                               const mb_weight *bias, int64_t length, int64_t stride, mb_var **y)
+{
+    const int64_t kernel = w->value.dim[2];
+    const mb_unfold u = {.in_len = length,
+                         .out_len = (length + stride - 1) / stride,
+                         .kernel = kernel,
+                         .stride = stride,
+                         .pad = kernel / 2};
+    mb_linear_args a = {0};
+
+    MB_TRY(mb_unfold_windows(t, x, &u, &x));
+    MB_TRY(matrix_var(t, m, w, mb_cols(&x->value), &a.w));
+    MB_TRY(mb_weight_var(t, m, bias, &a.bias));
+    return mb_linear(t, x, &a, y);
 }
 
 mb_status mb_layer_dropout(mb_tape *t, const mb_model *m, const mb_batch *b, float p, uint64_t site,

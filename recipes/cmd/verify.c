@@ -29,6 +29,7 @@
 #include "optim/optimizer.h"
 #include "recipes/commands.h"
 #include "recipes/data/collate.h"
+#include "recipes/data/frames.h"
 #include "recipes/data/patches.h"
 #include "recipes/export/adapter.h"
 #include "recipes/train/session.h"
@@ -292,6 +293,36 @@ static bool labels_fit(const struct verify *v, const mb_tensor *ids, const mb_te
     }
 }
 
+/* in.input_features (B,bins,frames), in.labels (B,U). */
+static mb_status sound_batch(struct verify *v)
+{
+    const mb_model_config *c = &v->e->model->config;
+    mb_tensor sound, labels;
+
+    MB_TRY(read_golden(v, "in.input_features", MB_DTYPE_F32, &sound));
+    MB_TRY(read_golden(v, "in.labels", MB_DTYPE_I32, &labels));
+    MB_REQUIRE(sound.ndim == 3 && sound.dim[0] > 0 && sound.dim[1] == c->mel_bins &&
+                   sound.dim[2] > 0 && sound.dim[2] % 2 == 0 &&
+                   sound.dim[2] <= 2 * c->source_positions && labels.ndim == 2 &&
+                   labels.dim[0] == sound.dim[0] && labels.dim[1] > 0,
+               MB_EMODEL,
+               "%s: in.input_features and in.labels do not fit together, or the model's up to %lld "
+               "frames of %lld numbers",
+               v->golden_path, (long long)(2 * c->source_positions), (long long)c->mel_bins);
+    MB_TRY(check_range(v, "in.labels", &labels, -100, c->vocab));
+    const mb_frames f = {.bins = c->mel_bins, .tokens = sound.dim[2] / 2};
+    v->rows = sound.dim[0];
+    MB_TRY(new_batch(v, v->rows * f.tokens));
+    MB_TRY(mb_frames_reserve(&f, v->batch));
+    for (int64_t r = 0; r < v->rows; r++) {
+        mb_frames_append(&f, v->batch, (int32_t)r);
+        mb_frames_turn(&f, mb_f32(&sound) + r * sound.dim[1] * sound.dim[2],
+                       mb_frames_rows(&f, v->batch, r));
+    }
+    MB_TRY(decoder_batch(v, &labels));
+    return end_batch(v);
+}
+
 static mb_status make_batch(struct verify *v)
 {
     const mb_model_config *c = &v->e->model->config;
@@ -299,6 +330,8 @@ static mb_status make_batch(struct verify *v)
 
     if (c->family->sees_images)
         return image_batch(v);
+    if (c->mel_bins > 0)
+        return sound_batch(v);
 
     MB_TRY(read_golden(v, "in.input_ids", MB_DTYPE_I32, &ids));
     MB_TRY(read_golden(v, "in.labels", MB_DTYPE_I32, &labels));
