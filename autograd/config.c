@@ -165,6 +165,20 @@ mb_head mb_model_config_head(mb_json_doc *doc, mb_head otherwise)
     return otherwise;
 }
 
+/* Whichever name the family's authors chose. */
+static mb_status init_std(mb_json json, float *out)
+{
+    static const char *const keys[] = {"initializer_range", "init_std", "initializer_factor"};
+    double v = 0.0;
+
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        MB_TRY(mb_json_get_real(json, keys[i], v, &v));
+    if (!(v >= 0.0 && v <= 100.0))
+        return mb_json_fault(json, "has weights that start with a spread of %g", v);
+    *out = (float)v;
+    return MB_OK;
+}
+
 static mb_status sane(mb_json json, const mb_model_config *c)
 {
     if (c->heads < 1 || c->kv_heads < 1 || c->heads % c->kv_heads != 0)
@@ -206,6 +220,7 @@ mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config 
     MB_TRY(token_id(json, "eos_token_id", &c->eos_id));
     MB_TRY(token_id(json, "pad_token_id", &c->pad_id));
     MB_TRY(token_id(json, "decoder_start_token_id", &c->decoder_start_id));
+    MB_TRY(init_std(json, &c->init_std));
     MB_TRY(c->family->config(json, c));
     if (head == MB_HEAD_SPAN)
         c->labels = 2;

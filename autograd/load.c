@@ -238,12 +238,21 @@ mb_status mb_model_read_file(const mb_model *m, const mb_weight *w, mb_tensor_fi
     return st;
 }
 
+/* Standard deviation of a matrix's first values. */
+static double spread(const mb_model *m, const mb_weight *w)
+{
+    if (m->family->init_std != NULL)
+        return m->family->init_std(&m->config, w->row);
+    return m->config.init_std > 0.0f ? (double)m->config.init_std : 0.02;
+}
+
 static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int index,
                             mb_arena *scratch)
 {
     const uint64_t key = mb_rng_key(seed, MB_SITE_INIT, (uint64_t)index);
     const int64_t count = mb_tensor_count(&w->value);
     const bool norm = (w->row->flags & MB_W_NO_DECAY) != 0 && ends_with(w->name, ".weight");
+    const double std = spread(m, w);
     const size_t mark = mb_arena_used(scratch);
     void *p;
 
@@ -255,7 +264,7 @@ static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int 
             x[i] = norm ? 1.0f
                    : w->value.ndim == 1 || mb_weight_is_fixed(w)
                        ? 0.0f
-                       : (float)(0.02 * mb_rng_normal(key, (uint64_t)(from + i)));
+                       : (float)(std * mb_rng_normal(key, (uint64_t)(from + i)));
         MB_TRY(mb_weight_write(m, w, from, n, x));
     }
     mb_arena_rewind(scratch, mark);
@@ -340,6 +349,22 @@ mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exe
     MB_TRY_GOTO(load_all(m, f, path, ex, seed, scratch, used, report), st, done);
 done:
     mb_free(used);
+    mb_arena_free(scratch);
+    return st;
+}
+
+mb_status mb_model_init(mb_model *m, uint64_t seed)
+{
+    mb_arena *scratch = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_arena_new("first values", mb_model_load_bytes(m), &scratch));
+    for (int i = 0; i < m->n_weights && st == MB_OK; i++) {
+        if (m->weight[i].row == NULL)
+            continue; /* an adapter's */
+        st = init_fresh(m, &m->weight[i], seed, i, scratch);
+        m->weight[i].fresh = false; /* the whole model is */
+    }
     mb_arena_free(scratch);
     return st;
 }

@@ -17,6 +17,10 @@ typedef struct mb_load_report {
 mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exec *ex,
                         uint64_t seed, mb_load_report *report) MB_MUST_USE;
 
+/* The same for every weight, without a file: a model that is trained from scratch. The spread is
+ * config.json's initializer_range (init_std), 0.02 without one, or what the family says. */
+mb_status mb_model_init(mb_model *m, uint64_t seed) MB_MUST_USE;
+
 /* Reads tensor i of a file as f32 into dst, which has the tensor's shape. `work` is a run of bytes
  * at least the tensor's size in the file. */
 mb_status mb_load_f32(mb_tensor_file *f, int64_t i, mb_exec *ex, mb_arena *scratch,

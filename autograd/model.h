@@ -100,6 +100,7 @@ typedef struct mb_model_config {
     /* Of models that hear, else 0: numbers of a frame of sound; positions of the encoder, each of two
      * frames. */
     int64_t mel_bins, source_positions;
+    float init_std;         /* of matrices that start anew; 0: not given */
     float norm_eps;
     mb_activation activation;
     bool tied; /* the output head is the embedding */
@@ -170,6 +171,8 @@ struct mb_model_family {
     size_t dec_layer_size;
     bool sees_images;                                      /* reads patches; has no vocabulary */
     mb_status (*config)(mb_json json, mb_model_config *c); /* reads config.json's root */
+    /* optional, NULL: config.init_std for all. Standard deviation of a matrix that starts anew. */
+    double (*init_std)(const mb_model_config *c, const mb_weight_row *row);
     /* optional, NULL when gguf_arch is: writes the config.json that such a file stands for */
     mb_status (*config_gguf)(const struct mb_gguf *g, mb_json out);
     mb_status (*forward)(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *out);

@@ -151,6 +151,25 @@ static mb_status config(mb_json json, mb_model_config *c)
     return MB_OK;
 }
 
+/* As T5 was made: by what a row of the matrix is multiplied with; init_std is a factor. Scores are not
+ * scaled by the size of a head, so queries start that much smaller. */
+static double init_std(const mb_model_config *c, const mb_weight_row *row)
+{
+    const double factor = c->init_std > 0.0f ? (double)c->init_std : 1.0;
+    const double d = (double)c->width;
+    const bool query = strstr(row->name, "Attention.q.") != NULL;
+
+    if (strcmp(row->name, "shared.weight") == 0 || strcmp(row->name, "lm_head.weight") == 0)
+        return factor;
+    if (query)
+        return factor / sqrt(d * (double)c->head_dim);
+    if (strstr(row->name, "Attention.o.") != NULL)
+        return factor / sqrt((double)(c->heads * c->head_dim));
+    if (strstr(row->name, ".wo.") != NULL)
+        return factor / sqrt((double)c->ffn);
+    return factor / sqrt(d);
+}
+
 static mb_status drop(mb_tape *t, const mb_model *m, const mb_batch *b, uint64_t site, mb_var *x,
                       mb_var **y)
 {
@@ -274,5 +293,6 @@ const mb_model_family mb_model_t5 = {
     .layer_size = sizeof(struct enc_layer),
     .dec_layer_size = sizeof(struct dec_layer),
     .config = config,
+    .init_std = init_std,
     .forward = forward,
 };

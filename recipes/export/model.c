@@ -144,7 +144,8 @@ static mb_hf_edits edits(const mb_export *e)
     mb_hf_edits out = {.dtype = dtype_word(e->dtype), .tied = c->tied ? 1 : -1};
 
     /* a family shared by several classes (Mistral) keeps the class it came with */
-    if (mb_json_count(mb_json_get(e->config, "architectures")) == 0 || c->head != MB_HEAD_CAUSAL_LM)
+    if (mb_json_count(mb_json_get(e->config, "architectures")) == 0 ||
+        (c->head != MB_HEAD_CAUSAL_LM && c->head != MB_HEAD_SEQ2SEQ))
         out.architecture = c->family->architecture[c->head];
     if (c->head == MB_HEAD_SEQUENCE) {
         out.num_labels = c->labels;

@@ -43,6 +43,7 @@ void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads
         .n_patterns = (int)r->trainable_parameters.n,
         .labels = task->labelled ? r->num_labels : 0,
         .seed = (uint64_t)r->seed,
+        .random = r->init == MB_INIT_RANDOM,
         .engine = {.threads = threads,
                    .exact = r->reduction == MB_REDUCTION_EXACT,
                    .recompute = r->gradient_checkpointing},
@@ -264,8 +265,10 @@ static mb_status open_model(mb_job *j)
         o.engine.size = j->mesh->dp_inner->size;
     }
     o.quiet = j->comm->rank != 0;
-    if (j->use == MB_JOB_EVAL)
+    if (j->use == MB_JOB_EVAL) {
         o.trained = MB_TRAINED_NOTHING;
+        o.random = false; /* what a run from scratch gave is a model like others */
+    }
     o.engine.max_positions = r->max_length;
     if (j->task->labelled) {
         MB_TRY(count_labels(j, &o.labels));

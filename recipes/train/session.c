@@ -45,17 +45,30 @@ static void freeze(mb_model *m)
         m->weight[i].trained = false;
 }
 
-mb_status mb_session_load(mb_engine *e, const mb_session_options *o)
+static mb_status read_values(mb_engine *e, const mb_session_options *o, mb_load_report *report)
 {
     mb_tensor_file *f = NULL;
-    mb_load_report report;
     mb_status st;
 
+    *report = (mb_load_report){0};
+    if (o->random) {
+        MB_REQUIRE(o->trained == MB_TRAINED_ALL, MB_EARG,
+                   "init random makes a model that knows nothing: it can only be trained whole "
+                   "(finetuning_type full, without adapter_path)");
+        report->fresh = e->model->n_weights;
+        return mb_model_init(e->model, o->seed);
+    }
     MB_TRY(mb_tensor_file_open(o->path, &f));
-    st = mb_model_load(e->model, f, o->path, &e->host, o->seed, &report);
+    st = mb_model_load(e->model, f, o->path, &e->host, o->seed, report);
     mb_tensor_file_close(f);
-    if (st != MB_OK)
-        return st;
+    return st;
+}
+
+mb_status mb_session_load(mb_engine *e, const mb_session_options *o)
+{
+    mb_load_report report;
+
+    MB_TRY(read_values(e, o, &report));
     if (o->trained == MB_TRAINED_LORA)
         MB_TRY(new_weights_are_kept(e->model));
     if (o->trained == MB_TRAINED_LORA)

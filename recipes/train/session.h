@@ -27,6 +27,7 @@ typedef struct mb_session_options {
     int n_patterns; /* these */
     int64_t labels; /* of a classifier; 0: as the model says */
     uint64_t seed;
+    bool random;    /* training starts from scratch: no weights are read */
     bool quiet;     /* no log lines */
     bool no_values; /* shapes only, nothing is read: for plans */
     mb_engine_options engine;
