@@ -277,6 +277,17 @@ mb_status mb_lower_add(mb_bytes *t, uint32_t c)
     return mb_utf8_add(t, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
 }
 
+mb_status mb_upper_add(mb_bytes *t, uint32_t c)
+{
+    if (c < 0x80) {
+        const char a = (char)(c >= 'a' && c <= 'z' ? c - 32 : c);
+        return mb_bytes_add(t, &a, 1);
+    }
+    if (c == 0xdf)
+        return mb_bytes_puts(t, "SS");
+    return mb_utf8_add(t, (uint32_t)utf8proc_toupper((utf8proc_int32_t)c));
+}
+
 static utf8proc_propval_t mark_class(utf8proc_int32_t c)
 {
     return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;

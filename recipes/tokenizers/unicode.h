@@ -33,6 +33,8 @@ char mb_char_category(uint32_t c);
 
 /* Adds the lower-case form, which can be two code points. */
 mb_status mb_lower_add(mb_bytes *t, uint32_t c) MB_MUST_USE;
+/* Adds the upper-case form; of those that are several code points only that of \u00df. */
+mb_status mb_upper_add(mb_bytes *t, uint32_t c) MB_MUST_USE;
 
 /* Bytes of the extended grapheme cluster (UAX 29) that begins at p (p < end); one of more than
  * `limit` bytes may be cut after that many. */
