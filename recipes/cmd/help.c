@@ -81,7 +81,7 @@ static const struct {
      "  --json      the answer as a JSON line with its tokens; several answers are always lines\n"
      "  --verbose   tokens per second, on standard error\n"},
     {"chat",
-     "model_name_or_path adapter_path system_prompt chat_template max_new_tokens do_sample "
+     "model_name_or_path adapter_path system_prompt chat_template chat_template_kwargs max_new_tokens do_sample "
      "temperature top_k top_p",
      "  mbuyu chat models/SmolLM2-135M-Instruct\n"
      "  mbuyu chat out/final do_sample=true temperature=0.7     an adapter knows its base\n"
@@ -107,7 +107,7 @@ static const struct {
      "  --ids                 all ids on one line\n"
      "  --special             with what the tokenizer puts around a text (BOS, EOS)\n"
      "  --parse-special       special tokens written in the text are tokens\n"
-     "  --chat-template NAME  chatml, llama2, llama3, mistral or zephyr\n"},
+     "  --chat-template NAME  a name (chatml, llama3, qwen3, ...) or a Jinja file\n"},
 };
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))

@@ -102,11 +102,12 @@ static mb_status encode_messages(const struct wishes *w, const mb_tokenizer *tok
     size_t n;
     mb_status st;
 
-    MB_TRY(mb_chat_open(w->chat, NULL, tok, &chat));
+    MB_TRY(mb_chat_open(&(mb_chat_options){.tokenizer = tok, .choice = w->chat}, &chat));
     MB_TRY_GOTO(read_text(w->messages, &text, &n), st, done);
     MB_TRY_GOTO(mb_messages_parse(text, n, w->messages, &rec), st, done);
     answered = rec.n_messages > 0 && rec.message[rec.n_messages - 1].role == MB_ROLE_ASSISTANT;
-    st = mb_chat_render(chat, rec.message, rec.n_messages, NULL, !answered, out);
+    const mb_conversation talk = mb_record_talk(&rec);
+    st = mb_chat_render(chat, &talk, NULL, !answered, out);
 done:
     mb_record_release(&rec);
     mb_free(text);

@@ -68,15 +68,39 @@ static mb_status take(mb_record *rec, size_t bytes, void **out)
     return MB_OK;
 }
 
+/* A document that lives as long as the record. */
+struct document {
+    struct document *next;
+    mb_json_doc *doc;
+};
+
+/* Takes `doc`, also when it fails. */
+static mb_status keep(mb_record *rec, mb_json_doc *doc)
+{
+    struct document *d;
+    void *p = NULL;
+    const mb_status st = take(rec, sizeof *d, &p);
+
+    if (st != MB_OK) {
+        mb_json_free(doc);
+        return st;
+    }
+    d = p;
+    *d = (struct document){rec->tree, doc};
+    rec->tree = d;
+    return MB_OK;
+}
+
 void mb_record_release(mb_record *rec)
 {
+    for (const struct document *d = rec->tree; d != NULL; d = d->next)
+        mb_json_free(d->doc);
     for (struct block *b = rec->memory; b != NULL;) {
         struct block *next = b->next;
 
         mb_free(b);
         b = next;
     }
-    mb_json_free(rec->tree);
     *rec = (mb_record){0};
 }
 
@@ -217,6 +241,36 @@ static mb_status content_of(mb_json content, mb_record *rec, const char **out)
     return MB_OK;
 }
 
+/* A sharegpt turn of function_call: a call, or a list of them, as JSON text. */
+static mb_status calls_of(mb_json v, mb_record *rec, const char *text)
+{
+    mb_json_doc *read, *doc;
+    mb_json call, list;
+
+    if (mb_json_parse(text, strlen(text), "function_call", 0, MB_EDATA, &read) != MB_OK) {
+        mb_status_clear();
+        return mb_json_fault(v, "is a function_call whose value is not JSON");
+    }
+    MB_TRY(keep(rec, read));
+    MB_TRY(mb_json_doc_new_array("tool_calls", &doc));
+    MB_TRY(keep(rec, doc));
+    list = mb_json_root(read);
+    const bool several = mb_json_is(list, MB_JSON_ARRAY);
+    for (size_t i = 0; i < (several ? mb_json_count(list) : 1); i++) {
+        mb_json one = several ? mb_json_at(list, i) : list;
+
+        if (!mb_json_is(mb_json_get(one, "name"), MB_JSON_STRING))
+            return mb_json_fault(v, "is a function_call without a name");
+        MB_TRY(mb_json_set_object(mb_json_root(doc), NULL, &call));
+        MB_TRY(mb_json_set_string(call, "type", "function"));
+        MB_TRY(mb_json_set(call, "function", one));
+    }
+    rec->message[rec->n_messages - 1].calls = mb_json_root(doc);
+    rec->message[rec->n_messages - 1].no_content = true;
+    rec->message[rec->n_messages - 1].content = "";
+    return MB_OK;
+}
+
 static mb_status message_of(mb_json v, mb_record *rec)
 {
     const bool sharegpt = mb_json_is_set(mb_json_get(v, "from"));
@@ -233,12 +287,16 @@ static mb_status message_of(mb_json v, mb_record *rec)
                              "has the role \"%s\"; known are system, user, assistant, tool, "
                              "developer",
                              name);
-    if (mb_json_count(mb_json_get(v, "tool_calls")) > 0)
-        return mb_json_fault(v, "has tool_calls, which cannot be trained yet");
-    if (!mb_json_is_set(content))
+    const bool calls = mb_json_count(mb_json_get(v, "tool_calls")) > 0;
+    if (!mb_json_is_set(content) && (!calls || role != MB_ROLE_ASSISTANT))
         return mb_json_fault(v, "has no %s", content_key);
-    MB_TRY(content_of(content, rec, &text));
-    return add_message(rec, role, text);
+    if (mb_json_is_set(content))
+        MB_TRY(content_of(content, rec, &text));
+    MB_TRY(add_message(rec, role, mb_json_is_set(content) ? text : ""));
+    rec->message[rec->n_messages - 1].no_content = !mb_json_is_set(content);
+    if (!sharegpt)
+        rec->message[rec->n_messages - 1].given = v;
+    return strcmp(name, "function_call") == 0 ? calls_of(v, rec, text) : MB_OK;
 }
 
 /* Appends the messages of `list`; room for them was reserved. */
@@ -266,11 +324,45 @@ static mb_status need_json(const struct row *row, const char *canonical, mb_reco
         *out = v.json;
         return MB_OK;
     }
-    MB_REQUIRE(rec->tree == NULL, MB_EDATA, "a table's row can hold one list of messages");
     MB_TRY(mb_json_parse(v.text, strlen(v.text), canonical, 0, MB_EDATA, &doc));
-    rec->tree = doc;
+    MB_TRY(keep(rec, doc));
     *out = mb_json_root(doc);
     return MB_OK;
+}
+
+/* The same for a field that may be missing, and may be JSON inside a text; it must then be of this
+ * type. */
+static mb_status maybe_json(const struct row *row, const char *canonical, mb_json_type type,
+                            mb_record *rec, mb_json *out)
+{
+    struct value v;
+    const char *text;
+    mb_json_doc *doc;
+
+    *out = (mb_json){0};
+    if (!find(row, canonical, &v) || (v.text != NULL && v.text[0] == '\0'))
+        return MB_OK;
+    *out = v.json;
+    if (v.text != NULL || mb_json_is(v.json, MB_JSON_STRING)) {
+        MB_TRY(text_of(&v, &text));
+        *out = (mb_json){0};
+        if (text[strspn(text, " \t\r\n")] == '\0')
+            return MB_OK;
+        MB_TRY(mb_json_parse(text, strlen(text), canonical, 0, MB_EDATA, &doc));
+        MB_TRY(keep(rec, doc));
+        *out = mb_json_root(doc);
+    }
+    MB_REQUIRE(mb_json_is(*out, type), MB_EDATA, "%s must be %s", column_name(row->r, canonical),
+               type == MB_JSON_ARRAY ? "a list" : "an object");
+    return MB_OK;
+}
+
+/* What a conversation brings besides its messages. */
+static mb_status build_surroundings(const struct row *row, mb_record *rec)
+{
+    MB_TRY(maybe_json(row, "tools", MB_JSON_ARRAY, rec, &rec->tools));
+    MB_TRY(maybe_json(row, "documents", MB_JSON_ARRAY, rec, &rec->documents));
+    return maybe_json(row, "chat_template_kwargs", MB_JSON_OBJECT, rec, &rec->values);
 }
 
 static mb_status build_chat(const struct row *row, mb_record *rec, const char *field)
@@ -284,6 +376,7 @@ static mb_status build_chat(const struct row *row, mb_record *rec, const char *f
     MB_TRY(reserve_messages(rec, mb_json_count(list) + 1));
     if (system[0] != '\0')
         MB_TRY(add_message(rec, MB_ROLE_SYSTEM, system));
+    MB_TRY(build_surroundings(row, rec));
     return messages_of(list, rec);
 }
 
@@ -352,6 +445,7 @@ static mb_status build_pair(const struct row *row, mb_record *rec)
     }
     rec->kind = MB_RECORD_CHAT;
     MB_TRY(reserve_messages(rec, mb_json_count(prompt.json) + mb_json_count(completion.json)));
+    MB_TRY(build_surroundings(row, rec));
     MB_TRY(messages_of(prompt.json, rec));
 
     const int64_t prompts = rec->n_messages;
@@ -559,7 +653,7 @@ static mb_status open_row(const mb_records *r, const mb_row_text *text, mb_recor
 
         /* The parser puts file:line:column in front itself. */
         MB_TRY(mb_json_parse(text->text, text->n, r->source.path, text->line, MB_EDATA, &doc));
-        rec->tree = doc;
+        MB_TRY(keep(rec, doc));
         row->object = mb_json_root(doc);
         MB_REQUIRE(mb_json_is(row->object, MB_JSON_OBJECT), MB_EDATA,
                    "a row must be a JSON object {...}");
@@ -646,10 +740,14 @@ mb_status mb_messages_parse(const char *json, size_t n, const char *name, mb_rec
     mb_status st;
 
     MB_TRY(mb_json_parse(json, n, name, 0, MB_EARG, &doc));
-    rec.tree = doc;
+    MB_TRY(keep(&rec, doc));
     list = mb_json_root(doc);
-    if (mb_json_is(list, MB_JSON_OBJECT))
+    if (mb_json_is(list, MB_JSON_OBJECT)) {
+        rec.tools = mb_json_get(list, "tools");
+        rec.documents = mb_json_get(list, "documents");
+        rec.values = mb_json_get(list, "chat_template_kwargs");
         list = mb_json_get(list, "messages");
+    }
     MB_TRY_GOTO(reserve_messages(&rec, mb_json_count(list)), st, fail);
     if (!mb_json_is(list, MB_JSON_ARRAY)) {
         st = MB_RAISE(MB_EARG, "%s: a list of messages was expected", name);

@@ -29,6 +29,7 @@
 #ifndef MB_RECIPES_DATA_RECORDS_H
 #define MB_RECIPES_DATA_RECORDS_H
 
+#include "core/json.h"
 #include "recipes/data/rowfile.h"
 
 typedef struct mb_field_map {
@@ -66,9 +67,20 @@ typedef enum mb_role {
 
 typedef struct mb_message {
     mb_role role;
-    const char *content; /* UTF-8, zero-terminated */
+    const char *content; /* UTF-8, zero-terminated; "" when there is none */
     bool completion;     /* part of a completion: the only messages trained when any is marked */
+    bool no_content;     /* the message has none: a call of tools alone */
+    mb_json given; /* as it was read, with all its members; absent: role and content are all */
+    mb_json calls; /* tool_calls that are not in `given`; absent: none */
 } mb_message;
+
+/* What a chat template is given. Borrowed. */
+typedef struct mb_conversation {
+    const mb_message *message;
+    int64_t n;
+    mb_json tools, documents; /* lists; absent: none */
+    mb_json values;           /* chat_template_kwargs of the row: an object; absent: none */
+} mb_conversation;
 
 /* All texts are owned by the record. */
 typedef struct mb_record {
@@ -77,12 +89,18 @@ typedef struct mb_record {
     const char *media;        /* path of a file the row is about, NULL: none */
     mb_message *message;
     int64_t n_messages;
-    const char *label; /* NULL when the label is an integer */
+    mb_json tools, documents, values; /* of a conversation; see mb_conversation */
+    const char *label;                /* NULL when the label is an integer */
     int64_t label_id;
     bool whole_text; /* a piece of a text file: split it, do not truncate */
     void *tree;      /* private */
     void *memory;
 } mb_record;
+
+static inline mb_conversation mb_record_talk(const mb_record *r)
+{
+    return (mb_conversation){r->message, r->n_messages, r->tools, r->documents, r->values};
+}
 
 typedef struct mb_records mb_records;
 

@@ -25,7 +25,14 @@ static mb_status open_chat(mb_renderer *r)
         return mb_strdup("chat_template is none, which can only write one user message and its "
                          "answer",
                          &r->why_no_chat);
-    st = mb_chat_open(choice, r->o.system_prompt, r->o.tokenizer, &r->chat);
+    const mb_chat_options o = {.tokenizer = r->o.tokenizer,
+                               .choice = choice,
+                               .system = r->o.system_prompt,
+                               .n_values = r->o.n_values,
+                               .value_name = r->o.value_name,
+                               .value = r->o.value};
+
+    st = mb_chat_open(&o, &r->chat);
     if (st != MB_EMODEL || (choice != NULL && choice[0] != '\0' && strcmp(choice, "auto") != 0))
         return st;
     /* Rows that are not conversations need no template. */
@@ -205,10 +212,11 @@ static mb_status render_sentences(const mb_renderer *r, const mb_record *rec, mb
 
 static mb_status render_chat(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
 {
+    const mb_conversation talk = mb_record_talk(rec);
     const mb_message *m = rec->message;
 
     if (r->chat != NULL)
-        return mb_chat_render(r->chat, m, rec->n_messages, &r->o.train, false, out);
+        return mb_chat_render(r->chat, &talk, &r->o.train, false, out);
     if (r->o.chat_template != NULL && strcmp(r->o.chat_template, "none") == 0 &&
         rec->n_messages == 2 && m[0].role == MB_ROLE_USER && m[1].role == MB_ROLE_ASSISTANT)
         return render_pair(r, m[0].content, m[1].content, out);

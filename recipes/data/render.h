@@ -18,7 +18,9 @@
 
 typedef struct mb_render_options {
     const mb_tokenizer *tokenizer; /* borrowed */
-    const char *chat_template;     /* a name, "none" or NULL/"auto" */
+    const char *chat_template;     /* as mb_chat_options.choice, or "none" */
+    int64_t n_values;              /* chat_template_kwargs, borrowed until the renderer is made */
+    const char *const *value_name, *const *value;
     const char *system_prompt;     /* optional: for conversations without a system message */
     mb_train_what train;           /* pairs know assistant (= the completion) and all */
     int add_bos, add_eos;          /* 1 yes, 0 no, -1 auto */

@@ -1,314 +1,227 @@
-/* recipes/data/template.c - see recipes/data/template.h.
- *
- * A format is a row of literals. In them {role} is the message's role, {bos} and {eos} the
- * tokenizer's tokens. Strings listed as markers are special tokens where the tokenizer has them as
- * such, and plain text where it has not.
- */
+/* recipes/data/template.c - see recipes/data/template.h: opening, and tokens of a rendered text. */
 #include "recipes/data/template.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/digest.h"
+#include "core/path.h"
+#include "recipes/data/template_inside.h"
+#include "recipes/data/template_names.h"
 
-enum { MAX_MARKERS = 8 };
+enum { MOST_FILE_BYTES = 4 << 20 };
 
-struct format {
-    const char *name;
-    const char *bos;                      /* at the start of the conversation */
-    const char *system_pre, *system_post; /* NULL: the system text goes into the first user turn, */
-    const char *fold_pre, *fold_post;     /* between these */
-    const char *user_pre, *user_end, *user_post;
-    const char *other_pre;                /* tool and developer turns; NULL: refused */
-    const char *answer_pre;               /* what generation is given */
-    const char *lead, *tail;              /* text around an answer, trained with it */
-    const char *answer_end, *answer_post; /* end of turn; what follows it, never trained */
-    const char *system;                   /* default system message */
-    bool trim;                            /* white space around contents is cut off */
-    bool alternate;                       /* user and assistant turns must alternate */
-    const char *marker[MAX_MARKERS];
-    const char *tell[4]; /* what a Jinja template of this format contains, */
-    const char *veto[8]; /* and what it does not */
-};
+/* ---- names ---------------------------------------------------------------------------------- */
 
-static const struct format formats[] = {
-    {
-        .name = "smollm2",
-        .system_pre = "<|im_start|>system\n",
-        .system_post = "<|im_end|>\n",
-        .user_pre = "<|im_start|>user\n",
-        .user_end = "<|im_end|>",
-        .user_post = "\n",
-        .other_pre = "<|im_start|>{role}\n",
-        .answer_pre = "<|im_start|>assistant\n",
-        .answer_end = "<|im_end|>",
-        .answer_post = "\n",
-        .system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
-        .marker = {"<|im_start|>", "<|im_end|>"},
-        .tell = {"<|im_start|>", "You are a helpful AI assistant named SmolLM"},
-        .veto = {"think", "trim", "strip", "custom_instructions"},
-    },
-    {
-        .name = "chatml",
-        .system_pre = "<|im_start|>system\n",
-        .system_post = "<|im_end|>\n",
-        .user_pre = "<|im_start|>user\n",
-        .user_end = "<|im_end|>",
-        .user_post = "\n",
-        .other_pre = "<|im_start|>{role}\n",
-        .answer_pre = "<|im_start|>assistant\n",
-        .answer_end = "<|im_end|>",
-        .answer_post = "\n",
-        .marker = {"<|im_start|>", "<|im_end|>"},
-        .tell = {"<|im_start|>", "<|im_end|>"},
-        .veto = {"think", "trim", "strip", "<|im_sep|>", "bos_token", "eos_token"},
-    },
-    {
-        .name = "llama3",
-        .bos = "{bos}",
-        .system_pre = "<|start_header_id|>system<|end_header_id|>\n\n",
-        .system_post = "<|eot_id|>",
-        .user_pre = "<|start_header_id|>user<|end_header_id|>\n\n",
-        .user_end = "<|eot_id|>",
-        .other_pre = "<|start_header_id|>{role}<|end_header_id|>\n\n",
-        .answer_pre = "<|start_header_id|>assistant<|end_header_id|>\n\n",
-        .answer_end = "<|eot_id|>",
-        .trim = true,
-        .marker = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
-        .tell = {"<|start_header_id|>", "<|eot_id|>", "trim"},
-        .veto = {"Cutting Knowledge", "date_string", "<|python_tag|>"},
-    },
-    {
-        .name = "zephyr",
-        .system_pre = "<|system|>\n",
-        .system_post = "{eos}\n",
-        .user_pre = "<|user|>\n",
-        .user_end = "{eos}",
-        .user_post = "\n",
-        .answer_pre = "<|assistant|>\n",
-        .answer_end = "{eos}",
-        .answer_post = "\n",
-        .marker = {"<|system|>", "<|user|>", "<|assistant|>"},
-        .tell = {"<|user|>", "<|assistant|>", "eos_token"},
-        .veto = {"<|end|>", "trim", "strip", "bos_token", "<|observation|>"},
-    },
-    {
-        .name = "llama2",
-        .fold_pre = "<<SYS>>\n",
-        .fold_post = "\n<</SYS>>\n\n",
-        .user_pre = "{bos}[INST] ",
-        .user_post = " [/INST]",
-        .lead = " ",
-        .tail = " ",
-        .answer_end = "{eos}",
-        .trim = true,
-        .alternate = true,
-        .marker = {"[INST]", "[/INST]"},
-        .tell = {"<<SYS>>", "[INST]", "bos_token"},
-    },
-    {
-        .name = "mistral",
-        .bos = "{bos}",
-        .fold_pre = "",
-        .fold_post = "\n\n",
-        .user_pre = " [INST] ",
-        .user_post = " [/INST]",
-        .lead = " ",
-        .answer_end = "{eos}",
-        .alternate = true,
-        .marker = {"[INST]", "[/INST]"},
-        .tell = {" [INST] ", "[/INST]", "system_message + \"\\n\\n\""},
-        .veto = {"<<SYS>>", "[AVAILABLE_TOOLS]", "[SYSTEM_PROMPT]", "|trim", "| trim", "strip"},
-    },
-    {
-        .name = "mistral-v1",
-        .bos = "{bos}",
-        .fold_pre = "",
-        .fold_post = "\n\n",
-        .user_pre = "[INST] ",
-        .user_post = " [/INST]",
-        .answer_end = "{eos}",
-        .alternate = true,
-        .marker = {"[INST]", "[/INST]"},
-        .tell = {"'[INST] '", "' [/INST]'", "message['content'] + eos_token}}"},
-        .veto = {"<<SYS>>", "[AVAILABLE_TOOLS]", "[SYSTEM_PROMPT]", "trim", "strip"},
-    },
-};
-
-enum { N_FORMATS = sizeof formats / sizeof formats[0] };
-
-struct marker {
-    char *text; /* owned */
-    size_t n;
-    int32_t id;
-};
-
-struct mb_chat {
-    const struct format *format;
-    const mb_tokenizer *tok;
-    char *system; /* for conversations without one; NULL: none */
-    char *identity;
-    bool tools; /* tool turns can be written */
-    struct marker marker[MAX_MARKERS + 2];
-    int n_markers;
-    const char *bos, *eos; /* text of the tokens; borrowed, NULL when there is none */
+/* Other names of the same format, as other programs call them. */
+static const struct {
+    const char *name, *canonical;
+} aliases[] = {
+    {"phi-3", "phi3"},        {"phi_3", "phi3"},
+    {"phi_35", "phi3"},       {"phi-4", "phi4"},
+    {"phi_4", "phi4"},        {"qwen", "qwen2.5"},
+    {"qwen2", "qwen2.5"},     {"qwen25", "qwen2.5"},
+    {"qwen_25", "qwen2.5"},   {"llama3.2", "llama3.1"},
+    {"llama3.3", "llama3.1"}, {"llama-2", "llama2"},
+    {"llama-3", "llama3"},    {"mistral_v1", "mistral-v1"},
+    {"gemma2", "gemma"},      {"gemma3", "gemma"},
+    {"tulu", "olmo2"},        {"cohere", "command-r"},
 };
 
 const char *mb_chat_names(void)
 {
-    return "chatml, smollm2, llama2, llama3, mistral, mistral-v1, zephyr";
+    return mb_template_names;
 }
 
-/* Does the Jinja text contain every tell and no veto? */
-static bool recognised(const struct format *f, const char *jinja)
+static const struct mb_template_named *find_named(const char *name)
 {
-    const int tells = (int)(sizeof f->tell / sizeof f->tell[0]);
-    const int vetos = (int)(sizeof f->veto / sizeof f->veto[0]);
-
-    for (int i = 0; i < tells && f->tell[i] != NULL; i++) {
-        if (strstr(jinja, f->tell[i]) == NULL)
-            return false;
+    for (size_t i = 0; i < sizeof aliases / sizeof aliases[0]; i++) {
+        if (strcmp(aliases[i].name, name) == 0)
+            name = aliases[i].canonical;
     }
-    for (int i = 0; i < vetos && f->veto[i] != NULL; i++) {
-        if (strstr(jinja, f->veto[i]) != NULL)
-            return false;
+    for (size_t i = 0; mb_templates[i].name != NULL; i++) {
+        if (strcmp(mb_templates[i].name, name) == 0)
+            return &mb_templates[i];
     }
-    return true;
+    return NULL;
 }
 
-static mb_status choose(const char *choice, const mb_tokenizer *tok, const struct format **out)
+const char *mb_chat_named(const char *name)
 {
-    const bool automatic = choice == NULL || choice[0] == '\0' || strcmp(choice, "auto") == 0;
-    const char *jinja = mb_tokenizer_chat_template(tok);
+    const struct mb_template_named *t = find_named(name);
 
-    for (int i = 0; i < N_FORMATS; i++) {
-        if (automatic ? jinja != NULL && recognised(&formats[i], jinja)
-                      : strcmp(formats[i].name, choice) == 0) {
-            *out = &formats[i];
-            return MB_OK;
-        }
+    return t != NULL ? t->text : NULL;
+}
+
+/* The Jinja text that `choice` means, owned by the caller, and what it is called. */
+static mb_status choose(const char *choice, const mb_tokenizer *tok, char **text, char **name)
+{
+    const bool automatic = choice == NULL || choice[0] == '\0' || strcmp(choice, "auto") == 0 ||
+                           strcmp(choice, "tokenizer_default") == 0;
+    const char *own = mb_tokenizer_chat_template(tok);
+    const struct mb_template_named *named = automatic ? NULL : find_named(choice);
+
+    *text = *name = NULL;
+    if (automatic) {
+        MB_REQUIRE(own != NULL, MB_EMODEL,
+                   "the rows are conversations and the tokenizer has no chat template; set "
+                   "chat_template to a file or to one of %s",
+                   mb_chat_names());
+        MB_TRY(mb_strdup("the model's own", name));
+        return mb_strdup(own, text);
     }
-    MB_REQUIRE(automatic, MB_EARG, "chat_template: \"%s\" is not known; known are auto, none, %s",
+    if (named != NULL) {
+        MB_TRY(mb_strdup(named->name, name));
+        return mb_strdup(named->text, text);
+    }
+    if (strstr(choice, "{{") != NULL || strstr(choice, "{%") != NULL) {
+        MB_TRY(mb_strdup("the recipe's", name));
+        return mb_strdup(choice, text);
+    }
+    MB_REQUIRE(mb_path_is_file(choice), MB_EARG,
+               "chat_template: \"%s\" is neither a file nor a known name; known are auto, none, %s",
                choice, mb_chat_names());
-    MB_REQUIRE(jinja != NULL, MB_EMODEL,
-               "the rows are conversations and the tokenizer has no chat template; set "
-               "chat_template to one of %s",
-               mb_chat_names());
-    return MB_RAISE(
-        MB_EMODEL,
-        "the tokenizer's chat template is not one that is recognised; set chat_template "
-        "to one of %s",
-        mb_chat_names());
+    size_t n;
+    MB_TRY(mb_strdup(choice, name));
+    return mb_file_read_as(choice, MB_EARG, MOST_FILE_BYTES, text, &n);
 }
 
-/* A ChatML template may write a system message of its own: '<|im_start|>system\nText<|im_end|>'. */
-static mb_status own_system(const char *jinja, char **out)
+/* ---- opening -------------------------------------------------------------------------------- */
+
+static mb_status find_tokens(mb_chat *c)
 {
-    static const char *const opens[] = {"<|im_start|>system\\n", "<|im_start|>system\n"};
-    char *p;
-    size_t at = 0;
+    const int32_t n = mb_tokenizer_vocab_size(c->tok);
 
-    for (size_t i = 0; i < sizeof opens / sizeof opens[0]; i++) {
-        for (const char *s = strstr(jinja, opens[i]); s != NULL; s = strstr(s + 1, opens[i])) {
-            const char *text = s + strlen(opens[i]), *end = strstr(text, "<|im_end|>");
+    for (int32_t id = 0; id < n; id++) {
+        const char *token = mb_tokenizer_id_to_token(c->tok, id);
 
-            if (end == NULL || end == text || memchr(text, '\'', (size_t)(end - text)) != NULL ||
-                memchr(text, '{', (size_t)(end - text)) != NULL ||
-                memchr(text, '"', (size_t)(end - text)) != NULL)
-                continue;
-            MB_TRY(mb_strndup(text, (size_t)(end - text), &p));
-            for (const char *c = p; *c != '\0'; c++) { /* \n of a Jinja string */
-                if (c[0] == '\\' && c[1] == 'n')
-                    p[at++] = '\n', c++;
-                else
-                    p[at++] = *c;
-            }
-            p[at] = '\0';
-            *out = p;
-            return MB_OK;
-        }
+        if (token == NULL || token[0] == '\0' || !mb_tokenizer_is_special(c->tok, id))
+            continue;
+        MB_TRY(mb_grow((void **)&c->token, &c->token_capacity, c->n_tokens + 1, sizeof *c->token,
+                       "special tokens"));
+        c->token[c->n_tokens++] = token;
     }
     return MB_OK;
 }
 
-static mb_status add_marker(mb_chat *c, const char *text)
+/* A value of chat_template_kwargs: what it is as JSON, else a text. */
+static mb_status add_value(mb_chat *c, const char *name, const char *value)
 {
-    struct marker *m = &c->marker[c->n_markers];
+    static const char *const words[][2] = {{"True", "true"}, {"False", "false"}, {"None", "null"}};
+    const char *text = value;
+    mb_json_doc *doc;
+    mb_status st;
 
-    if (text == NULL)
-        return MB_OK;
-    for (int i = 0; i < c->n_markers; i++) {
-        if (strcmp(c->marker[i].text, text) == 0)
-            return MB_OK;
+    for (size_t i = 0; i < 3; i++)
+        text = strcmp(text, words[i][0]) == 0 ? words[i][1] : text;
+    if (mb_json_parse(text, strlen(text), name, 0, MB_EARG, &doc) != MB_OK) {
+        mb_status_clear();
+        return mb_json_set_string(mb_json_root(c->values), name, value);
     }
-    m->id = mb_tokenizer_token_to_id(c->tok, text, strlen(text));
-    if (m->id < 0 || !mb_tokenizer_is_special(c->tok, m->id))
-        return MB_OK;
-    MB_TRY(mb_strdup(text, &m->text));
-    m->n = strlen(text);
-    c->n_markers++;
-    return MB_OK;
+    st = mb_json_set(mb_json_root(c->values), name, mb_json_root(doc));
+    mb_json_free(doc);
+    return st;
 }
 
-static const char *role_text(const mb_tokenizer *tok, mb_token_role role)
+/* What strftime_now counts from: SOURCE_DATE_EPOCH where it is set, else now. */
+static time_t today(void)
 {
-    const int32_t id = mb_tokenizer_role(tok, role);
+    const char *fixed = getenv("SOURCE_DATE_EPOCH");
 
-    return id >= 0 ? mb_tokenizer_id_to_token(tok, id) : NULL;
+    return fixed != NULL && fixed[0] != '\0' ? (time_t)strtoll(fixed, NULL, 10) : time(NULL);
 }
 
-static bool uses(const struct format *f, const char *what)
+static mb_status make_identity(mb_chat *c, const char *text)
 {
-    const char *all[] = {f->bos, f->system_post, f->user_pre, f->user_end, f->answer_end};
+    uint8_t digest[MB_DIGEST_BYTES];
+    char hex[MB_DIGEST_HEX], date[32] = "";
+    char *values = NULL;
+    struct tm t;
+    mb_status st;
 
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        if (all[i] != NULL && strstr(all[i], what) != NULL)
-            return true;
+    MB_TRY(mb_digest_memory(text, strlen(text), digest));
+    mb_digest_hex(digest, hex);
+    if (mb_jinja_reads(c->jinja, "strftime_now") && localtime_r(&c->now, &t) != NULL)
+        strftime(date, sizeof date, "%Y-%m-%d", &t);
+    MB_TRY(mb_json_text(mb_json_root(c->values), 0, &values, NULL));
+    st = mb_asprintf(&c->identity, "jinja/1|%s|%s|%s|%d|%d|%d|%s", hex, values, date,
+                     mb_tokenizer_role(c->tok, MB_TOKEN_BOS),
+                     mb_tokenizer_role(c->tok, MB_TOKEN_EOS), c->system != NULL,
+                     c->system != NULL ? c->system : "");
+    mb_free(values);
+    return st;
+}
+
+static mb_status page_of(mb_chat_job *job, bool prompt, mb_chat_page *out);
+static void free_page(mb_chat_page *page);
+
+/* The end-of-turn token, seen from a conversation that every format can write. One that cannot be
+ * written shows nothing. */
+static mb_status probe(mb_chat *c)
+{
+    static const mb_message talk[] = {{.role = MB_ROLE_USER, .content = "a"},
+                                      {.role = MB_ROLE_ASSISTANT, .content = "b"}};
+    const mb_conversation conversation = {.message = talk, .n = 2};
+    mb_chat_page page = {0};
+    mb_chat_span span;
+    mb_chat_job job;
+    mb_status st;
+
+    MB_TRY(mb_chat_job_open(c, &conversation, &job));
+    job.quiet = true;
+    MB_TRY_GOTO(page_of(&job, false, &page), st, done);
+    MB_TRY_GOTO(mb_chat_find_answer(&job, &page, 1, &span), st, done);
+    if (span.token) {
+        const size_t n = mb_chat_token_at(c, page.text, span.end, page.n);
+
+        c->turn_end = mb_tokenizer_token_to_id(c->tok, page.text + span.end, n);
     }
-    return false;
+done:
+    free_page(&page);
+    mb_chat_job_close(&job);
+    return st;
 }
 
-mb_status mb_chat_open(const char *choice, const char *system, const mb_tokenizer *tok,
-                       mb_chat **out)
+mb_status mb_chat_open(const mb_chat_options *o, mb_chat **out)
 {
-    const char *jinja = mb_tokenizer_chat_template(tok);
     mb_chat *c;
+    char *text = NULL;
     mb_status st;
 
     MB_TRY(MB_NEW(&c));
-    c->tok = tok;
-    c->tools = true;
-    MB_TRY_GOTO(choose(choice, tok, &c->format), st, fail);
-    if (jinja != NULL && recognised(c->format, jinja)) {
-        c->tools = strstr(jinja, "tool_response") == NULL;
-        if (system == NULL && strcmp(c->format->name, "chatml") == 0)
-            MB_TRY_GOTO(own_system(jinja, &c->system), st, fail);
-    }
-    if (c->system == NULL && (system != NULL || c->format->system != NULL))
-        MB_TRY_GOTO(mb_strdup(system != NULL ? system : c->format->system, &c->system), st, fail);
-    if (c->system != NULL && c->system[0] == '\0') {
-        mb_free(c->system);
-        c->system = NULL;
-    }
-    c->bos = role_text(tok, MB_TOKEN_BOS);
-    c->eos = role_text(tok, MB_TOKEN_EOS);
-    if (c->eos == NULL && uses(c->format, "{eos}")) {
-        st = MB_RAISE(MB_EMODEL,
-                      "chat_template %s ends turns with the EOS token, and the tokenizer "
-                      "has none",
-                      c->format->name);
+    c->tok = o->tokenizer;
+    c->turn_end = -1;
+    c->now = today();
+    MB_TRY_GOTO(choose(o->choice, o->tokenizer, &text, &c->name), st, fail);
+    MB_TRY_GOTO(mb_jinja_parse(text, strlen(text), "chat_template", &c->jinja), st, fail);
+    if (o->system != NULL)
+        MB_TRY_GOTO(mb_strdup(o->system, &c->system), st, fail);
+    MB_TRY_GOTO(mb_json_doc_new("chat_template_kwargs", &c->values), st, fail);
+    for (int64_t i = 0; i < o->n_values; i++)
+        MB_TRY_GOTO(add_value(c, o->value_name[i], o->value[i]), st, fail);
+    MB_TRY_GOTO(find_tokens(c), st, fail);
+    MB_TRY_GOTO(make_identity(c, text), st, fail);
+    st = probe(c);
+    if (st == MB_EDATA && find_named(o->choice != NULL ? o->choice : "") != NULL) {
+        mb_status_prefix(MB_EMODEL,
+                         "with this tokenizer the chat_template %s cannot write an "
+                         "answer: ",
+                         c->name);
+        st = MB_EMODEL;
         goto fail;
     }
-    for (int i = 0; i < MAX_MARKERS && c->format->marker[i] != NULL; i++)
-        MB_TRY_GOTO(add_marker(c, c->format->marker[i]), st, fail);
-    MB_TRY_GOTO(add_marker(c, c->bos), st, fail);
-    MB_TRY_GOTO(add_marker(c, c->eos), st, fail);
-    MB_TRY_GOTO(mb_asprintf(&c->identity, "%s/2|%d|%s|%s|%s", c->format->name, c->tools,
-                            c->bos != NULL ? c->bos : "", c->eos != NULL ? c->eos : "",
-                            c->system != NULL ? c->system : ""),
-                st, fail);
+    if (st == MB_EDATA) {
+        mb_status_clear();
+        st = MB_OK;
+    }
+    if (st != MB_OK)
+        goto fail;
+    mb_free(text);
     *out = c;
     return MB_OK;
 fail:
+    mb_free(text);
     mb_chat_free(c);
     return st;
 }
@@ -317,22 +230,38 @@ void mb_chat_free(mb_chat *c)
 {
     if (c == NULL)
         return;
-    for (int i = 0; i < c->n_markers; i++)
-        mb_free(c->marker[i].text);
+    mb_jinja_free(c->jinja);
+    mb_json_free(c->values);
+    mb_free(c->token);
     mb_free(c->system);
     mb_free(c->identity);
+    mb_free(c->name);
     mb_free(c);
 }
 
 const char *mb_chat_name(const mb_chat *c)
 {
-    return c->format->name;
+    return c->name;
 }
 
 const char *mb_chat_identity(const mb_chat *c)
 {
     return c->identity;
 }
+
+int mb_chat_stops(const mb_chat *c, int32_t id[2])
+{
+    const int32_t eos = mb_tokenizer_role(c->tok, MB_TOKEN_EOS);
+    int n = 0;
+
+    if (c->turn_end >= 0)
+        id[n++] = c->turn_end;
+    if (eos >= 0 && (n == 0 || id[0] != eos))
+        id[n++] = eos;
+    return n;
+}
+
+/* ---- tokens --------------------------------------------------------------------------------- */
 
 void mb_tokens_clear(mb_tokens *t)
 {
@@ -361,291 +290,183 @@ mb_status mb_tokens_mark(mb_tokens *t, const mb_tokenizer *tok, size_t from, uin
     return MB_OK;
 }
 
-/* A conversation while it is written: text that waits to be encoded, all of one mark. */
-struct writer {
-    const mb_chat *c;
-    mb_tokens *out;
-    char *run;
-    size_t n, capacity;
-    uint8_t mark;
-};
-
-static mb_status flush(struct writer *w)
+/* The whole conversation, copied out of the run. */
+static mb_status page_of(mb_chat_job *job, bool prompt, mb_chat_page *out)
 {
-    const size_t from = w->out->ids.n;
+    mb_jinja_text text;
 
-    if (w->n == 0)
-        return MB_OK;
-    MB_TRY(mb_tokenizer_encode(w->c->tok, w->run, w->n, 0, &w->out->ids));
-    w->n = 0;
-    return mb_tokens_mark(w->out, w->c->tok, from, w->mark);
-}
-
-/* Plain text joins the run; a change of mark ends it. */
-static mb_status put_text(struct writer *w, const char *s, size_t n, uint8_t mark)
-{
-    if (n == 0)
-        return MB_OK;
-    if (mark != w->mark)
-        MB_TRY(flush(w));
-    w->mark = mark;
-    if (w->n + n > w->capacity)
-        MB_TRY(mb_grow((void **)&w->run, &w->capacity, w->n + n + 256, 1, "a message"));
-    memcpy(w->run + w->n, s, n);
-    w->n += n;
+    MB_TRY(mb_chat_job_render(job, (size_t)job->talk->n, prompt, &text));
+    MB_TRY(mb_strndup(text.text, text.n, &out->text));
+    MB_TRY(
+        mb_alloc_array(text.n + 1, sizeof *out->origin, "a conversation", (void **)&out->origin));
+    if (text.n > 0)
+        memcpy(out->origin, text.origin, text.n * sizeof *out->origin);
+    out->n = text.n;
     return MB_OK;
 }
 
-static mb_status put_special(struct writer *w, int32_t id, uint8_t mark)
+static void free_page(mb_chat_page *page)
 {
-    MB_TRY(flush(w));
-    MB_TRY(mb_ids_push(&w->out->ids, id));
-    return mb_tokens_mark(w->out, w->c->tok, w->out->ids.n - 1, mark);
+    mb_free(page->text);
+    mb_free(page->origin);
+    *page = (mb_chat_page){0};
 }
 
-static mb_status put_token(struct writer *w, const char *token, mb_token_role role, uint8_t mark)
-{
-    return token != NULL ? put_special(w, mb_tokenizer_role(w->c->tok, role), mark) : MB_OK;
-}
-
-/* A literal of the format: its markers are tokens, the rest is text. */
-static mb_status put_literal(struct writer *w, const char *s, const char *role, uint8_t mark)
-{
-    const mb_chat *c = w->c;
-
-    while (s != NULL && *s != '\0') {
-        const struct marker *found = NULL;
-
-        if (strncmp(s, "{bos}", 5) == 0) {
-            MB_TRY(put_token(w, c->bos, MB_TOKEN_BOS, mark));
-            s += 5;
-            continue;
-        }
-        if (strncmp(s, "{eos}", 5) == 0) {
-            MB_TRY(put_token(w, c->eos, MB_TOKEN_EOS, mark));
-            s += 5;
-            continue;
-        }
-        if (strncmp(s, "{role}", 6) == 0) {
-            MB_TRY(put_text(w, role, strlen(role), mark));
-            s += 6;
-            continue;
-        }
-        for (int i = 0; i < c->n_markers && found == NULL; i++) {
-            if (strncmp(s, c->marker[i].text, c->marker[i].n) == 0)
-                found = &c->marker[i];
-        }
-        if (found != NULL) {
-            MB_TRY(put_special(w, found->id, mark));
-            s += found->n;
-        } else {
-            MB_TRY(put_text(w, s++, 1, mark));
-        }
-    }
-    return MB_OK;
-}
-
-/* White space as Python's str.strip() sees it, in ASCII. */
-static bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
-}
-
-static void trimmed(const char **s, size_t *n, bool front)
-{
-    while (front && *n > 0 && is_space(**s))
-        (*s)++, (*n)--;
-    while (*n > 0 && is_space((*s)[*n - 1]))
-        (*n)--;
-}
-
-static mb_status put_content(struct writer *w, const char *s, bool front, uint8_t mark)
-{
-    size_t n = strlen(s);
-
-    if (w->c->format->trim)
-        trimmed(&s, &n, front);
-    return put_text(w, s, n, mark);
-}
-
-/* Which messages are trained, and their ends. */
+/* Which messages are trained. */
 struct plan {
     const mb_train_what *train;
     bool only_completion; /* some messages are marked as completion */
-    int64_t last;         /* the last trained message, -1 none */
+    int64_t last_answer, last_trained;
 };
 
-static bool is_trained(const struct plan *p, const mb_message *m, int64_t i, int64_t last_answer)
+static bool is_trained(const struct plan *p, const mb_message *m, int64_t i)
 {
     if (p->train == NULL || m[i].role != MB_ROLE_ASSISTANT)
         return false;
     if (p->only_completion && !m[i].completion)
         return false;
-    return p->train->on != MB_TRAIN_COMPLETION || p->only_completion || i == last_answer;
+    return p->train->on != MB_TRAIN_COMPLETION || p->only_completion || i == p->last_answer;
 }
 
-static uint8_t end_mark(const struct plan *p, bool trained, bool last)
+static struct plan make_plan(const mb_conversation *talk, const mb_train_what *train)
+{
+    struct plan p = {.train = train, .last_answer = -1, .last_trained = -1};
+
+    for (int64_t i = 0; i < talk->n; i++) {
+        p.only_completion |= talk->message[i].completion;
+        if (talk->message[i].role == MB_ROLE_ASSISTANT)
+            p.last_answer = i;
+    }
+    for (int64_t i = 0; i < talk->n; i++) {
+        if (is_trained(&p, talk->message, i))
+            p.last_trained = i;
+    }
+    return p;
+}
+
+static bool trains_end(const struct plan *p, bool trained, int64_t i)
 {
     if (p->train == NULL || p->train->eos == MB_EOS_NONE)
-        return 0;
+        return false;
     if (p->train->eos == MB_EOS_ALL)
-        return MB_MARK_TRAINED;
-    return trained && (p->train->eos == MB_EOS_TURN || last) ? MB_MARK_TRAINED : 0;
+        return true;
+    return trained && (p->train->eos == MB_EOS_TURN || i == p->last_trained);
 }
 
-static mb_status put_answer(struct writer *w, const mb_message *m, bool trained, uint8_t end)
+/* The text on its way to being tokens: what is before `at` is written. */
+struct writer {
+    const mb_chat *c;
+    const mb_chat_page *page;
+    uint8_t *data; /* (n) is the byte data? */
+    size_t at;
+    mb_tokens *out;
+};
+
+/* Writes up to `to` as a piece of its own. */
+static mb_status write_to(struct writer *w, size_t to, bool trained)
 {
-    const struct format *f = w->c->format;
-    const uint8_t mark = trained ? MB_MARK_TRAINED : 0;
+    const size_t from = w->out->ids.n;
 
-    MB_TRY(put_literal(w, f->answer_pre, "assistant", 0));
-    MB_TRY(flush(w)); /* generation is given what is before, and writes what follows */
-    w->out->split = w->out->ids.n;
-    MB_TRY(put_literal(w, f->lead, "", mark));
-    MB_TRY(put_content(w, m->content, true, mark));
-    MB_TRY(put_literal(w, f->tail, "", mark));
-    MB_TRY(put_literal(w, f->answer_end, "", end));
-    MB_TRY(flush(w));
-    return put_literal(w, f->answer_post, "", 0);
-}
-
-static mb_status put_user(struct writer *w, const mb_message *m, const char *folded, uint8_t end)
-{
-    const struct format *f = w->c->format;
-
-    MB_TRY(put_literal(w, f->user_pre, "user", 0));
-    if (folded != NULL) {
-        MB_TRY(put_literal(w, f->fold_pre, "", 0));
-        MB_TRY(put_text(w, folded, strlen(folded), 0));
-        MB_TRY(put_literal(w, f->fold_post, "", 0));
-    }
-    MB_TRY(put_content(w, m->content, folded == NULL, 0));
-    MB_TRY(put_literal(w, f->user_end, "", end));
-    return put_literal(w, f->user_post, "", 0);
-}
-
-static mb_status put_system(struct writer *w, const char *text)
-{
-    const struct format *f = w->c->format;
-
-    MB_TRY(put_literal(w, f->system_pre, "system", 0));
-    MB_TRY(put_content(w, text, true, 0));
-    return put_literal(w, f->system_post, "", 0);
-}
-
-/* system (anywhere with a form of its own, else first only), tool and developer turns. */
-static mb_status put_other(struct writer *w, const mb_message *m)
-{
-    const struct format *f = w->c->format;
-    const char *name = mb_role_name(m->role);
-
-    if (m->role == MB_ROLE_SYSTEM && f->system_pre != NULL)
-        return put_system(w, m->content);
-    MB_REQUIRE(f->other_pre != NULL && (w->c->tools || m->role != MB_ROLE_TOOL), MB_EDATA,
-               "chat_template %s has no form for a message with role %s%s", f->name, name,
-               m->role == MB_ROLE_SYSTEM ? " after the first" : "");
-    MB_TRY(put_literal(w, f->other_pre, name, 0));
-    MB_TRY(put_content(w, m->content, true, 0));
-    MB_TRY(put_literal(w, f->user_end, "", 0));
-    return put_literal(w, f->user_post, "", 0);
-}
-
-static mb_status check_order(const mb_chat *c, const mb_message *m, int64_t n, bool prompt)
-{
-    const int64_t first = n > 0 && m[0].role == MB_ROLE_SYSTEM;
-
-    MB_REQUIRE(n > 0, MB_EDATA, "the conversation has no messages");
-    MB_REQUIRE(!prompt || m[n - 1].role != MB_ROLE_ASSISTANT, MB_EDATA,
-               "the last message is the assistant's; there is nothing to answer");
-    if (!c->format->alternate)
+    if (to <= w->at)
         return MB_OK;
-    for (int64_t i = first; i < n; i++) {
-        const mb_role want = (i - first) % 2 == 0 ? MB_ROLE_USER : MB_ROLE_ASSISTANT;
+    MB_TRY(mb_tokenizer_encode_marked(w->c->tok, w->page->text + w->at, to - w->at, w->data + w->at,
+                                      w->at > 0, &w->out->ids));
+    w->at = to;
+    return mb_tokens_mark(w->out, w->c->tok, from, trained ? MB_MARK_TRAINED : 0);
+}
 
-        MB_REQUIRE(
-            m[i].role == want, MB_EDATA,
-            "message %lld has the role %s; chat_template %s wants user and assistant in turn",
-            (long long)i + 1, mb_role_name(m[i].role), c->format->name);
+static mb_status write_answers(mb_chat_job *job, struct writer *w, const struct plan *p,
+                               size_t *end, size_t *n_ends)
+{
+    const mb_conversation *talk = job->talk;
+    mb_chat_span s;
+
+    for (int64_t i = 0; i < talk->n; i++) {
+        if (talk->message[i].role != MB_ROLE_ASSISTANT)
+            continue;
+        const bool trained = is_trained(p, talk->message, i), ends = trains_end(p, trained, i);
+
+        MB_TRY(mb_chat_find_answer(job, w->page, (size_t)i, &s));
+        MB_TRY(write_to(w, s.prompt, false));
+        w->out->split = w->out->ids.n;
+        MB_TRY(write_to(w, s.begin, false));
+        MB_TRY(write_to(w, s.end, trained));
+        if (!s.token)
+            MB_TRY(write_to(w, s.turn_end, ends));
+        else if (ends)
+            end[(*n_ends)++] = w->out->ids.n; /* the next piece begins with the token */
     }
     return MB_OK;
 }
 
-static mb_status write_messages(struct writer *w, const mb_message *m, int64_t n,
-                                const struct plan *p, int64_t last_answer)
+static mb_status write_all(mb_chat_job *job, struct writer *w, const struct plan *p)
 {
-    const struct format *f = w->c->format;
-    const char *system = m[0].role == MB_ROLE_SYSTEM ? NULL : w->c->system;
-    int64_t i = 0;
-
-    MB_TRY(put_literal(w, f->bos, "", 0));
-    if (f->system_pre == NULL && m[0].role == MB_ROLE_SYSTEM) {
-        system = m[0].content;
-        i = 1;
-    }
-    if (f->system_pre != NULL && system != NULL) {
-        MB_TRY(put_system(w, system));
-        system = NULL;
-    }
-    for (; i < n; i++) {
-        const bool trained = is_trained(p, m, i, last_answer);
-
-        if (m[i].role == MB_ROLE_ASSISTANT) {
-            MB_TRY(put_answer(w, &m[i], trained, end_mark(p, trained, i == p->last)));
-        } else if (m[i].role == MB_ROLE_USER) {
-            MB_TRY(put_user(w, &m[i], system, end_mark(p, false, false)));
-            system = NULL;
-        } else {
-            MB_TRY(put_other(w, &m[i]));
-        }
-    }
-    return MB_OK;
-}
-
-mb_status mb_chat_render(const mb_chat *c, const mb_message *message, int64_t n,
-                         const mb_train_what *train, bool prompt, mb_tokens *out)
-{
-    struct writer w = {.c = c, .out = out};
-    struct plan plan = {.train = train, .last = -1};
-    const size_t from = out->ids.n;
-    int64_t last_answer = -1;
+    const size_t first = w->out->ids.n;
+    size_t *end = NULL, n_ends = 0;
     mb_status st;
 
-    MB_TRY(check_order(c, message, n, prompt));
-    for (int64_t i = 0; i < n; i++) {
-        plan.only_completion |= message[i].completion;
-        if (message[i].role == MB_ROLE_ASSISTANT)
-            last_answer = i;
+    MB_TRY(MB_NEW_ARRAY(&end, job->talk->n + 1));
+    MB_TRY_GOTO(write_answers(job, w, p, end, &n_ends), st, done);
+    MB_TRY_GOTO(write_to(w, w->page->n, false), st, done);
+    for (size_t i = 0; i < n_ends; i++) {
+        if (end[i] < w->out->ids.n)
+            w->out->mark[end[i]] |= MB_MARK_TRAINED;
     }
-    for (int64_t i = 0; i < n; i++) {
-        if (is_trained(&plan, message, i, last_answer))
-            plan.last = i;
-    }
-    MB_TRY_GOTO(write_messages(&w, message, n, &plan, last_answer), st, done);
-    if (prompt) {
-        MB_TRY_GOTO(put_literal(&w, c->format->answer_pre, "assistant", 0), st, done);
-        MB_TRY_GOTO(flush(&w), st, done);
-        out->split = out->ids.n;
-    }
-    MB_TRY_GOTO(flush(&w), st, done);
-    if (train != NULL && train->on == MB_TRAIN_ALL) {
-        for (size_t i = from; i < out->ids.n; i++)
-            out->mark[i] |= MB_MARK_TRAINED;
+    for (size_t i = first; i < w->out->ids.n && p->train != NULL; i++) {
+        if (p->train->on == MB_TRAIN_ALL ||
+            (p->train->eos == MB_EOS_ALL && w->out->ids.id[i] == w->c->turn_end))
+            w->out->mark[i] |= MB_MARK_TRAINED;
     }
 done:
-    mb_free(w.run);
+    mb_free(end);
     return st;
 }
 
-int mb_chat_stops(const mb_chat *c, int32_t id[2])
+static mb_status check_talk(const mb_conversation *talk, bool prompt)
 {
-    const int32_t eos = mb_tokenizer_role(c->tok, MB_TOKEN_EOS);
-    int n = 0;
+    MB_REQUIRE(talk->n > 0, MB_EDATA, "the conversation has no messages");
+    MB_REQUIRE(!prompt || talk->message[talk->n - 1].role != MB_ROLE_ASSISTANT, MB_EDATA,
+               "the last message is the assistant's; there is nothing to answer");
+    return MB_OK;
+}
 
-    for (int i = 0; i < c->n_markers; i++) {
-        if (strcmp(c->marker[i].text, c->format->answer_end) == 0)
-            id[n++] = c->marker[i].id;
-    }
-    if (eos >= 0 && (n == 0 || id[0] != eos))
-        id[n++] = eos;
-    return n;
+mb_status mb_chat_render(const mb_chat *c, const mb_conversation *talk, const mb_train_what *train,
+                         bool prompt, mb_tokens *out)
+{
+    const struct plan plan = make_plan(talk, train);
+    struct writer w = {.c = c, .out = out};
+    mb_chat_page page = {0};
+    mb_chat_job job;
+    mb_status st;
+
+    MB_TRY(check_talk(talk, prompt));
+    MB_TRY(mb_chat_job_open(c, talk, &job));
+    MB_TRY_GOTO(page_of(&job, prompt, &page), st, done);
+    MB_TRY_GOTO(mb_alloc(page.n + 1, "a conversation", (void **)&w.data), st, done);
+    for (size_t i = 0; i < page.n; i++)
+        w.data[i] = (page.origin[i] & MB_JINJA_MOST_ORIGINS) != MB_JINJA_TEMPLATE;
+    w.page = &page;
+    MB_TRY_GOTO(write_all(&job, &w, &plan), st, done);
+    if (prompt)
+        out->split = out->ids.n;
+done:
+    mb_free(w.data);
+    free_page(&page);
+    mb_chat_job_close(&job);
+    return st;
+}
+
+mb_status mb_chat_text(const mb_chat *c, const mb_conversation *talk, bool prompt, char **out)
+{
+    mb_jinja_text text;
+    mb_chat_job job;
+    mb_status st;
+
+    MB_TRY(check_talk(talk, prompt));
+    MB_TRY(mb_chat_job_open(c, talk, &job));
+    st = mb_chat_job_render(&job, (size_t)talk->n, prompt, &text);
+    if (st == MB_OK)
+        st = mb_strndup(text.text, text.n, out);
+    mb_chat_job_close(&job);
+    return st;
 }

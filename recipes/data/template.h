@@ -1,20 +1,27 @@
-/* recipes/data/template.h - chat formats by name: conversations become tokens.
+/* recipes/data/template.h - conversations become tokens, as a chat template writes them.
  *
  *     mb_chat *chat;
- *     MB_TRY(mb_chat_open("auto", NULL, tokenizer, &chat));
+ *     MB_TRY(mb_chat_open(&(mb_chat_options){.tokenizer = tokenizer}, &chat));
  *     mb_tokens row = {0};
- *     MB_TRY(mb_chat_render(chat, message, n, &train, false, &row));   // a training row
- *     MB_TRY(mb_chat_render(chat, message, n, NULL, true, &prompt));   // what generate feeds
+ *     MB_TRY(mb_chat_render(chat, &talk, &train, false, &row));    // a training row
+ *     MB_TRY(mb_chat_render(chat, &talk, NULL, true, &prompt));    // what generate feeds
  *
- * The tokens of an answer are marked as trained while they are written, from the place of their
- * message, never by searching. Text between two special tokens is encoded as one piece, as encoding
- * the rendered text would, except that an answer begins and ends a piece of its own: the prompt of
- * a training row is exactly what generation sees. Only the format writes special tokens: what users
- * wrote is encoded as plain text, whatever it looks like.
+ * A template is a Jinja text (recipes/jinja): the tokenizer's own, one of a file or of the recipe,
+ * or one that comes with the program under a name. It sees what transformers' apply_chat_template
+ * would show it: messages (as they are in the file, thinking and tool_calls included), tools,
+ * documents, add_generation_prompt, bos_token and the other special tokens, and the recipe's
+ * chat_template_kwargs.
  *
- * Known: chatml, smollm2, llama2, llama3, mistral, zephyr. "auto" recognises the tokenizer's own
- * (Jinja) template among these by what it contains, and takes a ChatML template's default system
- * message from it; a template that is not recognised is MB_EMODEL with the list of names.
+ * An answer begins where rendering the messages before it, with the generation prompt, ends: the
+ * prompt of a training row is, id for id, what generation is given. It ends with the last character
+ * of its message, what the template puts behind that up to the end-of-turn token, and that token
+ * itself as train_on_eos says. Where the prompt is not the beginning of the row (templates that
+ * open a <think> which they drop from history), the answer is found by its own characters, and a
+ * warning says so once. A template with {% generation %} blocks decides by them.
+ *
+ * Text between answers is encoded as one piece, as encoding the rendered text would, except that an
+ * answer begins and ends a piece of its own. Special tokens are only what the template itself
+ * writes: the characters of messages, tools and documents are plain text, whatever they look like.
  */
 #ifndef MB_RECIPES_DATA_TEMPLATE_H
 #define MB_RECIPES_DATA_TEMPLATE_H
@@ -63,24 +70,35 @@ typedef struct mb_train_what {
 
 typedef struct mb_chat mb_chat;
 
-/* `choice`: a name, or NULL, "" or "auto" for the tokenizer's own. `system` (optional) stands in
- * for conversations that have no system message; NULL: the format's default, "": none. The
- * tokenizer is borrowed and must outlive *out, which the caller owns. MB_EARG: an unknown name;
- * MB_EMODEL: no or an unknown template. */
-mb_status mb_chat_open(const char *choice, const char *system, const mb_tokenizer *tok,
-                       mb_chat **out) MB_MUST_USE;
+typedef struct mb_chat_options {
+    const mb_tokenizer *tokenizer; /* borrowed; must outlive the chat */
+    const char *choice;            /* NULL, "" or "auto": the tokenizer's own. A name of
+                                    * mb_chat_names, a file, or a text with {{ or {% in it */
+    const char *system;            /* optional: the system message of conversations without one */
+    int64_t n_values;              /* chat_template_kwargs: names, and JSON values or texts */
+    const char *const *value_name, *const *value;
+} mb_chat_options;
+
+/* The caller owns *out. MB_EARG: an unknown name or file; MB_EMODEL: no template, or a text that is
+ * not a template ("chat_template:12: ..."). */
+mb_status mb_chat_open(const mb_chat_options *o, mb_chat **out) MB_MUST_USE;
 void mb_chat_free(mb_chat *c); /* NULL is allowed */
 const char *mb_chat_name(const mb_chat *c);
 /* Everything that decides the rendering, as text, for digests. */
 const char *mb_chat_identity(const mb_chat *c);
-/* "chatml, smollm2, ..." */
+/* "alpaca, chatml, ..." */
 const char *mb_chat_names(void);
+/* The Jinja text of a name, NULL when there is none. */
+const char *mb_chat_named(const char *name);
 
 /* Appends the conversation to *out. `train` NULL marks nothing. With `prompt` the beginning of the
- * next answer follows. MB_EDATA: roles in an order or of a kind the format cannot write. May be
- * called from several threads at once. */
-mb_status mb_chat_render(const mb_chat *c, const mb_message *message, int64_t n,
-                         const mb_train_what *train, bool prompt, mb_tokens *out) MB_MUST_USE;
+ * next answer follows. MB_EDATA: what the template refuses or cannot write. May be called from
+ * several threads at once. */
+mb_status mb_chat_render(const mb_chat *c, const mb_conversation *talk, const mb_train_what *train,
+                         bool prompt, mb_tokens *out) MB_MUST_USE;
+/* The text alone, as apply_chat_template(tokenize=False) gives it; owned by the caller. */
+mb_status mb_chat_text(const mb_chat *c, const mb_conversation *talk, bool prompt,
+                       char **out) MB_MUST_USE;
 /* The ids that end an answer: the format's end-of-turn token and the tokenizer's EOS. Returns how
  * many were put into id[]. */
 int mb_chat_stops(const mb_chat *c, int32_t id[2]);

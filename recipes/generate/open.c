@@ -95,6 +95,9 @@ mb_status mb_writer_open(mb_recipe *r, mb_writer *w)
     const mb_render_options o = {.tokenizer = w->tokenizer,
                                  .chat_template = r->chat_template,
                                  .system_prompt = r->system_prompt,
+                                 .n_values = r->chat_template_kwargs.n,
+                                 .value_name = r->chat_template_kwargs.name,
+                                 .value = r->chat_template_kwargs.value,
                                  .add_bos = (int)r->add_bos,
                                  .add_eos = 0};
     MB_TRY(mb_renderer_new(&o, &w->renderer));
@@ -135,11 +138,12 @@ void mb_writer_close(mb_writer *w)
 mb_status mb_writer_encode(const mb_writer *w, const mb_record *rec, mb_tokens *out)
 {
     const mb_chat *chat = mb_renderer_chat(w->renderer);
+    const mb_conversation talk = mb_record_talk(rec);
     mb_record text = {.kind = MB_RECORD_TEXT};
 
     if (rec->kind == MB_RECORD_CHAT && chat != NULL) {
         mb_tokens_clear(out);
-        return mb_chat_render(chat, rec->message, rec->n_messages, NULL, true, out);
+        return mb_chat_render(chat, &talk, NULL, true, out);
     }
     if (rec->kind == MB_RECORD_TEXT) {
         text.text = rec->text;

@@ -131,8 +131,7 @@ static mb_status assign(jx_run *r, jx_scope *s, const jx_node *target, jx_value 
 
 /* ---- attributes and items ------------------------------------------------------------------- */
 
-static mb_status loop_attribute(jx_run *r, jx_value v, const char *name, jx_value *out,
-                                bool *found)
+static mb_status loop_attribute(jx_run *r, jx_value v, const char *name, jx_value *out, bool *found)
 {
     const jx_loop *l = v.as.p;
     const int64_t at = (int64_t)l->at, n = (int64_t)l->items->n;
@@ -140,8 +139,8 @@ static mb_status loop_attribute(jx_run *r, jx_value v, const char *name, jx_valu
         const char *name;
         int64_t value;
     } numbers[] = {
-        {"index", at + 1},    {"index0", at},   {"revindex", n - at},  {"revindex0", n - at - 1},
-        {"length", n},        {"depth", l->depth + 1}, {"depth0", l->depth},
+        {"index", at + 1}, {"index0", at},          {"revindex", n - at}, {"revindex0", n - at - 1},
+        {"length", n},     {"depth", l->depth + 1}, {"depth0", l->depth},
     };
 
     *found = true;
@@ -275,7 +274,8 @@ static mb_status slice(jx_run *r, jx_scope *s, const jx_node *n, jx_value *out)
         const jx_str *all = jx_s(v);
         const size_t a = jx_char_offset(all, (size_t)from);
         const jx_str rest = jx_part(all, a, all->n);
-        const jx_str part = jx_part(&rest, 0, jx_char_offset(&rest, to > from ? (size_t)(to - from) : 0));
+        const jx_str part =
+            jx_part(&rest, 0, jx_char_offset(&rest, to > from ? (size_t)(to - from) : 0));
 
         return jx_string_of(r, &part, out);
     }
@@ -466,9 +466,9 @@ static mb_status contains(jx_run *r, jx_value in, jx_value what, bool *out)
     *out = false;
     if (in.kind == JX_STRING) {
         if (what.kind != JX_STRING)
-            return what.kind == JX_UNDEFINED ? use_undefined(r, what)
-                                             : jx_fail(r, "a %s cannot be in a text",
-                                                       jx_type_name(what));
+            return what.kind == JX_UNDEFINED
+                       ? use_undefined(r, what)
+                       : jx_fail(r, "a %s cannot be in a text", jx_type_name(what));
         MB_TRY(jx_step(r, jx_s(in)->n / 64));
         *out = jx_find(jx_s(in), jx_s(what), 0, false) >= 0;
         return MB_OK;

@@ -591,7 +591,8 @@ static mb_status f_dictsort(jx_run *r, jx_value v, const jx_args *a, jx_value *o
     if (v.kind != JX_DICT)
         return jx_fail(r, "dictsort wants a dict, not a %s", jx_type_name(v));
     MB_TRY(pairs_of(r, v, JX_PLAIN, &pairs));
-    const bool value = jx_arg(a, 1, "by", &by) && by.kind == JX_STRING && jx_str_is(jx_s(by), "value");
+    const bool value =
+        jx_arg(a, 1, "by", &by) && by.kind == JX_STRING && jx_str_is(jx_s(by), "value");
     MB_TRY(sorted(r, jx_l(pairs), mb_jinja_int(value), arg_truth(a, 0, "case_sensitive", false),
                   arg_truth(a, 2, "reverse", false), &m));
     for (size_t i = 0; i < jx_l(pairs)->n; i++)
@@ -877,46 +878,26 @@ static mb_status f_attr(jx_run *r, jx_value v, const jx_args *a, jx_value *out)
 /* ---- the table ------------------------------------------------------------------------------ */
 
 static const jx_filter filters[] = {
-    {"abs", f_abs, NULL},
-    {"attr", f_attr, NULL},
-    {"batch", f_batch, NULL},
-    {"capitalize", f_capitalize, NULL},
-    {"default", f_default, "d"},
-    {"dictsort", f_dictsort, NULL},
-    {"escape", f_escape, "e"},
-    {"first", f_first, NULL},
-    {"float", f_float, NULL},
-    {"format", f_format, NULL},
-    {"groupby", f_groupby, NULL},
-    {"indent", f_indent, NULL},
-    {"int", f_int, NULL},
-    {"items", f_items, NULL},
-    {"join", f_join, NULL},
-    {"last", f_last, NULL},
-    {"length", f_length, "count"},
-    {"list", f_list, NULL},
-    {"lower", f_lower, NULL},
-    {"map", f_map, NULL},
-    {"max", f_max, NULL},
-    {"min", f_min, NULL},
-    {"reject", f_reject, NULL},
-    {"rejectattr", f_rejectattr, NULL},
-    {"replace", f_replace, NULL},
-    {"reverse", f_reverse, NULL},
-    {"round", f_round, NULL},
-    {"safe", f_string, NULL},
-    {"select", f_select, NULL},
-    {"selectattr", f_selectattr, NULL},
-    {"sort", f_sort, NULL},
-    {"string", f_string, NULL},
-    {"sum", f_sum, NULL},
-    {"title", f_title, NULL},
-    {"tojson", f_tojson, NULL},
-    {"trim", f_trim, NULL},
-    {"truncate", f_truncate, NULL},
-    {"unique", f_unique, NULL},
-    {"upper", f_upper, NULL},
-    {"wordcount", f_wordcount, NULL},
+    {"abs", f_abs, NULL},           {"attr", f_attr, NULL},
+    {"batch", f_batch, NULL},       {"capitalize", f_capitalize, NULL},
+    {"default", f_default, "d"},    {"dictsort", f_dictsort, NULL},
+    {"escape", f_escape, "e"},      {"first", f_first, NULL},
+    {"float", f_float, NULL},       {"format", f_format, NULL},
+    {"groupby", f_groupby, NULL},   {"indent", f_indent, NULL},
+    {"int", f_int, NULL},           {"items", f_items, NULL},
+    {"join", f_join, NULL},         {"last", f_last, NULL},
+    {"length", f_length, "count"},  {"list", f_list, NULL},
+    {"lower", f_lower, NULL},       {"map", f_map, NULL},
+    {"max", f_max, NULL},           {"min", f_min, NULL},
+    {"reject", f_reject, NULL},     {"rejectattr", f_rejectattr, NULL},
+    {"replace", f_replace, NULL},   {"reverse", f_reverse, NULL},
+    {"round", f_round, NULL},       {"safe", f_string, NULL},
+    {"select", f_select, NULL},     {"selectattr", f_selectattr, NULL},
+    {"sort", f_sort, NULL},         {"string", f_string, NULL},
+    {"sum", f_sum, NULL},           {"title", f_title, NULL},
+    {"tojson", f_tojson, NULL},     {"trim", f_trim, NULL},
+    {"truncate", f_truncate, NULL}, {"unique", f_unique, NULL},
+    {"upper", f_upper, NULL},       {"wordcount", f_wordcount, NULL},
 };
 
 const jx_filter *jx_filter_named(const char *name)

@@ -101,9 +101,9 @@ enum jx_type {
     JX_BINARY,  /* a op b */
     JX_COMPARE, /* a, then body: each a JX_OPERAND of op and a */
     JX_OPERAND,
-    JX_IF_ELSE,  /* a if b else c */
-    JX_KEYWORD,  /* name=a, in arguments */
-    JX_STAR,     /* *a, in arguments */
+    JX_IF_ELSE, /* a if b else c */
+    JX_KEYWORD, /* name=a, in arguments */
+    JX_STAR,    /* *a, in arguments */
     JX_STAR_STAR,
     /* statements */
     JX_TEXT,  /* value */

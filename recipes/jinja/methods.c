@@ -109,8 +109,7 @@ static mb_status m_rpartition(jx_run *r, jx_value self, const jx_args *a, jx_val
 static bool stands_at_end(const jx_str *s, const jx_str *what, bool front)
 {
     return s->n >= what->n &&
-           (what->n == 0 ||
-            memcmp(front ? s->p : s->p + s->n - what->n, what->p, what->n) == 0);
+           (what->n == 0 || memcmp(front ? s->p : s->p + s->n - what->n, what->p, what->n) == 0);
 }
 
 static mb_status ends(jx_run *r, jx_value self, const jx_args *a, bool front, jx_value *out)
@@ -354,7 +353,9 @@ static mb_status padded(jx_run *r, jx_value self, const jx_args *a, char how, jx
         fill = jx_s(v);
     width -= (int64_t)jx_length_chars(s);
     if (width > 0) {
-        left = how == 'l' ? 0 : how == 'c' ? width / 2 + (width & (width + (int64_t)jx_length_chars(s)) & 1) : width;
+        left = how == 'l'   ? 0
+               : how == 'c' ? width / 2 + (width & (width + (int64_t)jx_length_chars(s)) & 1)
+                            : width;
         right = width - left;
     }
     if (how == 'z' && s->n > 0 && (s->p[0] == '-' || s->p[0] == '+'))
@@ -411,7 +412,10 @@ static mb_status m_format(jx_run *r, jx_value self, const jx_args *a, jx_value *
             if (at >= s->n || s->p[at] != '}' || strpbrk(name, ".[!:{") != NULL)
                 return jx_fail(r, "format understands {}, {0} and {name} only");
             const bool number = n > 0 && strspn(name, "0123456789") == n;
-            if (!jx_arg(a, n == 0 ? next++ : number ? (size_t)atoi(name) : SIZE_MAX,
+            if (!jx_arg(a,
+                        n == 0   ? next++
+                        : number ? (size_t)strtoul(name, NULL, 10)
+                                 : SIZE_MAX,
                         number || n == 0 ? NULL : name, &v))
                 return jx_fail(r, "format has no value for {%s}", name);
             MB_TRY(jx_write_value(r, &o, v));
@@ -693,8 +697,8 @@ static mb_status make(jx_run *r, const jx_args *a, int kind, jx_value *out)
 
         if (a->at[i].kind == JX_DICT) {
             for (size_t k = 0; k < jx_d(a->at[i])->n; k++)
-                MB_TRY(jx_dict_add(r, *out, jx_d(a->at[i])->at[k].key,
-                                   jx_d(a->at[i])->at[k].value));
+                MB_TRY(
+                    jx_dict_add(r, *out, jx_d(a->at[i])->at[k].key, jx_d(a->at[i])->at[k].value));
             continue;
         }
         MB_TRY(jx_iterate(r, a->at[i], &items));
@@ -745,8 +749,8 @@ static mb_status strftime_now(jx_run *r, const jx_args *a, jx_value *out)
 }
 
 static const struct function functions[] = {
-    {"dict", make_dict},   {"namespace", make_space},       {"raise_exception", raise},
-    {"range", range},      {"strftime_now", strftime_now},
+    {"dict", make_dict}, {"namespace", make_space},      {"raise_exception", raise},
+    {"range", range},    {"strftime_now", strftime_now},
 };
 
 mb_status jx_function_named(const char *name, jx_value *out, bool *found)

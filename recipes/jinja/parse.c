@@ -300,9 +300,12 @@ static mb_status primary(struct parser *p, jx_node **out)
         const char *word;
         jx_value value;
     } words[] = {
-        {"true", {.kind = JX_BOOL, .as.b = true}},   {"True", {.kind = JX_BOOL, .as.b = true}},
-        {"false", {.kind = JX_BOOL, .as.b = false}}, {"False", {.kind = JX_BOOL, .as.b = false}},
-        {"none", {.kind = JX_NONE}},                 {"None", {.kind = JX_NONE}},
+        {"true", {.kind = JX_BOOL, .as.b = true}},
+        {"True", {.kind = JX_BOOL, .as.b = true}},
+        {"false", {.kind = JX_BOOL, .as.b = false}},
+        {"False", {.kind = JX_BOOL, .as.b = false}},
+        {"none", {.kind = JX_NONE}},
+        {"None", {.kind = JX_NONE}},
     };
     const jx_token k = p->token;
     bool tuple;
@@ -897,16 +900,11 @@ static mb_status statement(struct parser *p, jx_node **out)
         const char *word;
         mb_status (*parse)(struct parser *p, jx_node **out);
     } kinds[] = {
-        {"if", if_block},
-        {"for", for_block},
-        {"set", set_block},
-        {"macro", macro_block},
-        {"call", call_block},
-        {"filter", filter_block},
-        {"with", with_block},
-        {"generation", generation_block},
-        {"break", jump},
-        {"continue", jump},
+        {"if", if_block},     {"for", for_block},
+        {"set", set_block},   {"macro", macro_block},
+        {"call", call_block}, {"filter", filter_block},
+        {"with", with_block}, {"generation", generation_block},
+        {"break", jump},      {"continue", jump},
         {"do", do_block},
     };
 

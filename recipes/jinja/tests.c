@@ -11,11 +11,11 @@ struct jx_check {
     const char *also[3];
 };
 
-#define KIND_TEST(name, condition)                                                       \
-    static mb_status name(jx_run *r, jx_value v, const jx_args *a, bool *out)            \
-    {                                                                                    \
-        *out = (condition);                                                              \
-        return MB_OK;                                                                    \
+#define KIND_TEST(name, condition)                                            \
+    static mb_status name(jx_run *r, jx_value v, const jx_args *a, bool *out) \
+    {                                                                         \
+        *out = (condition);                                                   \
+        return MB_OK;                                                         \
     }
 
 KIND_TEST(t_defined, v.kind != JX_UNDEFINED)
@@ -97,9 +97,9 @@ static mb_status t_same(jx_run *r, jx_value v, const jx_args *a, bool *out)
 {
     const jx_value w = a->at[0];
 
-    *out = v.kind == w.kind && (v.kind <= JX_NONE || (v.kind == JX_BOOL && v.as.b == w.as.b) ||
-                                (v.kind == JX_INT && v.as.i == w.as.i) ||
-                                (v.kind >= JX_STRING && v.as.p == w.as.p));
+    *out = v.kind == w.kind &&
+           (v.kind <= JX_NONE || (v.kind == JX_BOOL && v.as.b == w.as.b) ||
+            (v.kind == JX_INT && v.as.i == w.as.i) || (v.kind >= JX_STRING && v.as.p == w.as.p));
     return MB_OK;
 }
 

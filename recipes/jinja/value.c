@@ -327,10 +327,12 @@ bool jx_truth(jx_value v)
 const char *jx_type_name(jx_value v)
 {
     static const char *const names[] = {
-        [JX_UNDEFINED] = "Undefined", [JX_NONE] = "NoneType",   [JX_BOOL] = "bool",
-        [JX_INT] = "int",             [JX_REAL] = "float",      [JX_STRING] = "str",
-        [JX_LIST] = "list",           [JX_DICT] = "dict",       [JX_SPACE] = "Namespace",
-        [JX_LOOP] = "LoopContext",    [JX_MACRO] = "Macro",     [JX_FUNCTION] = "function",
+        [JX_UNDEFINED] = "Undefined", [JX_NONE] = "NoneType",
+        [JX_BOOL] = "bool",           [JX_INT] = "int",
+        [JX_REAL] = "float",          [JX_STRING] = "str",
+        [JX_LIST] = "list",           [JX_DICT] = "dict",
+        [JX_SPACE] = "Namespace",     [JX_LOOP] = "LoopContext",
+        [JX_MACRO] = "Macro",         [JX_FUNCTION] = "function",
         [JX_METHOD] = "method",
     };
 

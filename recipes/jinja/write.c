@@ -83,7 +83,7 @@ static void real_text(double v, char *to, size_t size)
         snprintf(digits, sizeof digits, "%.*e", precision, v);
     while (strtod(digits, NULL) != v && ++precision < 17);
     e = strchr(digits, 'e');
-    exponent = atoi(e + 1);
+    exponent = (int)strtol(e + 1, NULL, 10);
     if (exponent < -4 || exponent >= 16) {
         *e = '\0';
         snprintf(to, size, "%se%s%02d", digits, exponent < 0 ? "-" : "+", abs(exponent));

@@ -161,8 +161,15 @@ static mb_status push(tok_stretches *out, size_t begin, size_t end, int32_t id)
     return MB_OK;
 }
 
+static bool any(const uint8_t *data, size_t begin, size_t end)
+{
+    while (begin < end && data[begin] == 0)
+        begin++;
+    return begin < end;
+}
+
 mb_status tok_trie_cut(const tok_trie *t, const char *text, size_t n, bool parse_special,
-                       tok_stretches *out)
+                       const uint8_t *data, tok_stretches *out)
 {
     size_t last = 0, end = 0;
 
@@ -176,7 +183,7 @@ mb_status tok_trie_cut(const tok_trie *t, const char *text, size_t n, bool parse
         const tok_added *token = &t->token[k];
         size_t begin = at;
         at = end; /* also when the match is not wanted */
-        if ((token->special && !parse_special) ||
+        if ((token->special && (!parse_special || (data != NULL && any(data, begin, end)))) ||
             (token->single_word && !stands_alone(text, begin, end, n)))
             continue;
         take_spaces(token, text, n, last, &begin, &end);

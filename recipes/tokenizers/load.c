@@ -133,9 +133,9 @@ static mb_status show_added(mb_tokenizer *t)
 
     for (size_t i = 0; i < t->n_added && st == MB_OK; i++) {
         tok_added *a = &t->added[i];
-        st = a->normalized
-                 ? tok_normalize(&t->normalizer, a->content.p, a->content.n, &a->shown, &spare)
-                 : mb_bytes_add(&a->shown, a->content.p, a->content.n);
+        st = a->normalized ? tok_normalize(&t->normalizer, a->content.p, a->content.n, false,
+                                           &a->shown, &spare)
+                           : mb_bytes_add(&a->shown, a->content.p, a->content.n);
     }
     mb_bytes_release(&spare);
     return st;

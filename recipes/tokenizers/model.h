@@ -70,9 +70,10 @@ typedef struct tok_stretches {
     tok_stretch *at;
     size_t n, capacity;
 } tok_stretches;
-/* Cuts text[0..n) at added tokens; special ones only if `parse_special`. trie may be NULL. */
+/* Cuts text[0..n) at added tokens; special ones only if `parse_special`, and where none of their
+ * bytes is data (data[i] != 0; NULL: none is). trie may be NULL. */
 mb_status tok_trie_cut(const tok_trie *trie, const char *text, size_t n, bool parse_special,
-                       tok_stretches *out) MB_MUST_USE;
+                       const uint8_t *data, tok_stretches *out) MB_MUST_USE;
 
 /* process.c - what is put around one or two encoded texts. */
 typedef struct tok_part {

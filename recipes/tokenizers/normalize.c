@@ -259,12 +259,14 @@ static const tok_step steps[] = {
 const tok_family tok_normalizers = {"normalizer", "normalizers", steps,
                                     sizeof steps / sizeof *steps};
 
-mb_status tok_normalize(const tok_chain *c, const char *text, size_t n, mb_bytes *out,
+mb_status tok_normalize(const tok_chain *c, const char *text, size_t n, bool goes_on, mb_bytes *out,
                         mb_bytes *spare)
 {
     out->n = 0;
     MB_TRY(mb_bytes_add(out, text, n));
     for (size_t i = 0; i < c->n; i++) {
+        if (goes_on && c->at[i].step->normalize == prepend)
+            continue;
         spare->n = 0;
         MB_TRY(mb_bytes_reserve(out, 1)); /* so that out->p is not NULL */
         MB_TRY(c->at[i].step->normalize(&c->at[i], out, spare));

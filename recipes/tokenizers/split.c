@@ -162,7 +162,7 @@ static mb_status rewrite(const tok_stage *s, tok_pieces *p,
 static mb_status add_prefix_space(const tok_stage *s, tok_pieces *p, mb_span at)
 {
     (void)s;
-    if (at.begin == at.end || p->text[at.begin] != ' ')
+    if ((at.begin == at.end || p->text[at.begin] != ' ') && !(p->goes_on && at.begin == 0))
         MB_TRY(mb_bytes_add(&p->spare, " ", 1));
     return mb_bytes_add(&p->spare, p->text + at.begin, at.end - at.begin);
 }
@@ -199,7 +199,9 @@ static mb_status add_metaspaces(const tok_stage *s, tok_pieces *p, mb_span at)
     const bool starts = (n > 0 && p->text[at.begin] == ' ') ||
                         (n >= mark->n && memcmp(p->text + at.begin, mark->p, mark->n) == 0);
 
-    if (s->flag[0] && !starts && (!s->flag[1] || (p->at_start && at.begin == 0)))
+    const bool first = at.begin == 0;
+
+    if (s->flag[0] && !starts && (s->flag[1] ? p->at_start && first : !(p->goes_on && first)))
         MB_TRY(mb_bytes_add(&p->spare, mark->p, mark->n));
     for (size_t i = at.begin; i < at.end; i++) {
         if (p->text[i] == ' ')

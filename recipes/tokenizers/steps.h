@@ -41,6 +41,7 @@ typedef struct tok_pieces {
     mb_bytes own, spare;
     mb_spans span, spare_span, found;
     bool at_start; /* the text is the beginning of what the caller gave */
+    bool goes_on;  /* it goes on after other text: nothing is put in front of it */
 } tok_pieces;
 
 /* Tokens on their way to being text. */
@@ -114,8 +115,9 @@ int tok_fallback_byte(const char *p, size_t n);
 /* Adds in[0..n) with every match of s->pattern replaced by s->content. */
 mb_status tok_replace(const tok_stage *s, const char *in, size_t n, mb_bytes *out) MB_MUST_USE;
 
-/* Adds text[0..n) normalised to *out; `spare` is work space. */
-mb_status tok_normalize(const tok_chain *c, const char *text, size_t n, mb_bytes *out,
+/* Adds text[0..n) normalised to *out; `spare` is work space. What goes on after other text gets
+ * nothing in front. */
+mb_status tok_normalize(const tok_chain *c, const char *text, size_t n, bool goes_on, mb_bytes *out,
                         mb_bytes *spare) MB_MUST_USE;
 /* Cuts p->text into p->span. */
 mb_status tok_cut(const tok_chain *c, tok_pieces *p) MB_MUST_USE;

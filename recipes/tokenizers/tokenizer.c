@@ -115,15 +115,23 @@ static void give_work(const mb_tokenizer *ct, tok_work *w)
     pthread_mutex_unlock(&t->lock);
 }
 
+/* How a text is encoded. */
+struct manner {
+    bool parse;          /* special tokens in it are tokens, */
+    const uint8_t *data; /* but not where a byte is data; NULL: none is */
+    bool goes_on;        /* it goes on after text that was encoded before */
+};
+
 /* Words of text[0..n), which has no added token in it. */
 static mb_status encode_stretch(const mb_tokenizer *t, tok_work *w, const char *text, size_t n,
-                                bool at_start, const uint8_t *barred, mb_ids *out)
+                                bool at_start, bool goes_on, const uint8_t *barred, mb_ids *out)
 {
     tok_pieces *p = &w->pieces;
 
     p->text = text;
     p->n = n;
-    p->at_start = at_start;
+    p->at_start = at_start && !goes_on;
+    p->goes_on = at_start && goes_on;
     MB_TRY(tok_cut(&t->pretokenizer, p));
     for (size_t i = 0; i < p->span.n; i++) {
         const mb_span at = p->span.at[i];
@@ -134,36 +142,49 @@ static mb_status encode_stretch(const mb_tokenizer *t, tok_work *w, const char *
     return MB_OK;
 }
 
-/* Normalises a stretch and looks for the added tokens that are matched in normalised text. */
-static mb_status encode_between(const mb_tokenizer *t, tok_work *w, const char *text, size_t n,
-                                bool at_start, bool parse, mb_ids *out)
+static bool has_data(const uint8_t *data, size_t begin, size_t end)
 {
-    const uint8_t *barred = parse ? NULL : t->barred;
+    for (size_t i = begin; data != NULL && i < end; i++) {
+        if (data[i] != 0)
+            return true;
+    }
+    return false;
+}
 
+/* Normalises the stretch [begin, end) and looks for the added tokens that are matched in normalised
+ * text; there, special ones only if no byte of the stretch is data. */
+static mb_status encode_between(const mb_tokenizer *t, tok_work *w, const char *text, size_t begin,
+                                size_t end, const struct manner *how, mb_ids *out)
+{
+    const bool parse = how->parse && !has_data(how->data, begin, end), start = begin == 0;
+    const uint8_t *barred = parse ? NULL : t->barred;
+    size_t n = end - begin;
+
+    text += begin;
     if (t->normalizer.n > 0) {
-        MB_TRY(tok_normalize(&t->normalizer, text, n, &w->normal, &w->spare));
+        MB_TRY(
+            tok_normalize(&t->normalizer, text, n, start && how->goes_on, &w->normal, &w->spare));
         text = w->normal.p;
         n = w->normal.n;
     }
     if (t->normalized == NULL)
-        return encode_stretch(t, w, text, n, at_start, barred, out);
+        return encode_stretch(t, w, text, n, start, how->goes_on, barred, out);
     w->inner.n = 0;
-    MB_TRY(tok_trie_cut(t->normalized, text, n, parse, &w->inner));
+    MB_TRY(tok_trie_cut(t->normalized, text, n, parse, NULL, &w->inner));
     for (size_t i = 0; i < w->inner.n; i++) {
         const tok_stretch s = w->inner.at[i];
         if (s.id >= 0)
             MB_TRY(mb_ids_push(out, s.id));
         else
-            MB_TRY(encode_stretch(t, w, text + s.begin, s.end - s.begin, at_start && s.begin == 0,
-                                  barred, out));
+            MB_TRY(encode_stretch(t, w, text + s.begin, s.end - s.begin, start && s.begin == 0,
+                                  how->goes_on, barred, out));
     }
     return MB_OK;
 }
 
 static mb_status encode_text(const mb_tokenizer *t, tok_work *w, const char *text, size_t n,
-                             unsigned flags, mb_ids *out)
+                             const struct manner *how, mb_ids *out)
 {
-    const bool parse = (flags & MB_TOK_PARSE_SPECIAL) != 0;
     size_t bad;
 
     out->n = 0;
@@ -171,13 +192,13 @@ static mb_status encode_text(const mb_tokenizer *t, tok_work *w, const char *tex
                "the text is not UTF-8: byte %zu of %zu (0x%02x) is not part of a character", bad, n,
                (unsigned)(unsigned char)text[bad]);
     w->raw.n = 0;
-    MB_TRY(tok_trie_cut(t->raw, text, n, parse, &w->raw));
+    MB_TRY(tok_trie_cut(t->raw, text, n, how->parse, how->data, &w->raw));
     for (size_t i = 0; i < w->raw.n; i++) {
         const tok_stretch s = w->raw.at[i];
         if (s.id >= 0)
             MB_TRY(mb_ids_push(out, s.id));
         else
-            MB_TRY(encode_between(t, w, text + s.begin, s.end - s.begin, s.begin == 0, parse, out));
+            MB_TRY(encode_between(t, w, text, s.begin, s.end, how, out));
     }
     return MB_OK;
 }
@@ -251,11 +272,12 @@ static mb_status encode_both(const mb_tokenizer *t, tok_work *w, const char *a, 
 {
     const tok_template *parts = b != NULL ? &t->process.pair : &t->process.single;
     const bool special = (flags & MB_TOK_SPECIAL) != 0;
+    const struct manner how = {.parse = (flags & MB_TOK_PARSE_SPECIAL) != 0};
     size_t n_special = 0;
 
-    MB_TRY(encode_text(t, w, a, n_a, flags, &w->part[0]));
+    MB_TRY(encode_text(t, w, a, n_a, &how, &w->part[0]));
     if (b != NULL)
-        MB_TRY(encode_text(t, w, b, n_b, flags, &w->part[1]));
+        MB_TRY(encode_text(t, w, b, n_b, &how, &w->part[1]));
     for (size_t i = 0; special && i < parts->n; i++)
         n_special += parts->at[i].id >= 0;
     if ((flags & MB_TOK_TRUNCATE) != 0)
@@ -284,6 +306,21 @@ mb_status mb_tokenizer_encode(const mb_tokenizer *t, const char *text, size_t n,
                               mb_ids *out)
 {
     return mb_tokenizer_encode_pair(t, text, n, NULL, 0, flags, out, NULL);
+}
+
+mb_status mb_tokenizer_encode_marked(const mb_tokenizer *t, const char *text, size_t n,
+                                     const uint8_t *data, bool goes_on, mb_ids *out)
+{
+    const struct manner how = {.parse = true, .data = data, .goes_on = goes_on};
+    tok_work *w = NULL;
+    mb_status st;
+
+    MB_TRY(take_work(t, &w));
+    st = encode_text(t, w, text, n, &how, &w->part[0]);
+    if (st == MB_OK)
+        st = mb_ids_append(out, w->part[0].id, w->part[0].n);
+    give_work(t, w);
+    return st;
 }
 
 /* Adds the token of an id to `to`, unless it is special and those are skipped. */

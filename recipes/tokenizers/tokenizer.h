@@ -85,6 +85,11 @@ void mb_tokenizer_free(mb_tokenizer *t); /* NULL is allowed */
 /* Appends the ids of text[0..n) to *out (nothing is appended on failure). MB_EDATA: bad UTF-8. */
 mb_status mb_tokenizer_encode(const mb_tokenizer *t, const char *text, size_t n, unsigned flags,
                               mb_ids *out) MB_MUST_USE;
+/* As mb_tokenizer_encode with MB_TOK_PARSE_SPECIAL, but special tokens are tokens only where none of
+ * their bytes is data, that is, data[i] != 0 (n of them; NULL: none is). A text that `goes_on` after
+ * one that was encoded before is no beginning: tokenizers that put a space in front do not here. */
+mb_status mb_tokenizer_encode_marked(const mb_tokenizer *t, const char *text, size_t n,
+                                     const uint8_t *data, bool goes_on, mb_ids *out) MB_MUST_USE;
 /* A sentence and perhaps a second one (b NULL: none). type_ids, unless NULL, gets one per id. */
 mb_status mb_tokenizer_encode_pair(const mb_tokenizer *t, const char *a, size_t n_a, const char *b,
                                    size_t n_b, unsigned flags, mb_ids *out,

@@ -39,7 +39,7 @@ printf '%s\n' '{"messages":[{"role":"user","content":"hi"},{"role":"assistant","
 code 0 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/chat.jsonl" chat_template=chatml
 has '    [a<|im_end|>]'
 code 4 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/chat.jsonl"
-has 'chatml, smollm2, llama2'
+has 'alpaca, chatml, command-r'
 
 head -n 1 "$work/pairs.jsonl" >"$work/one.jsonl"
 code 3 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/one.jsonl" max_length=3

@@ -173,8 +173,15 @@ static const struct {
      .error = "image.jsonl:1: messages[0].content[0] is a part of type \"image\"; only text can be "
               "trained"},
     {.name = "tools.jsonl",
-     TEXT("{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{}]}]}\n"),
-     .error = "tools.jsonl:1: messages[0] has tool_calls, which cannot be trained yet"},
+     TEXT("{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{}]}],"
+          "\"tools\":\"[{}]\"}\n"),
+     .rows = 1},
+    {.name = "no_tools.jsonl",
+     TEXT("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tools\":{}}\n"),
+     .error = "no_tools.jsonl:1: tools must be a list"},
+    {.name = "call.jsonl",
+     TEXT("{\"conversations\":[{\"from\":\"function_call\",\"value\":\"x\"}]}\n"),
+     .error = "call.jsonl:1: conversations[0] is a function_call whose value is not JSON"},
     {.name = "content.jsonl",
      TEXT("{\"messages\":[{\"role\":\"user\"}]}\n"),
      .error = "content.jsonl:1: messages[0] has no content"},
