@@ -7,6 +7,8 @@
 #     gpt2-tokenizer  DIR/gpt2-tokenizer/{tokenizer.json,gpt2.tiktoken} (MIT)
 #     whisper         DIR/whisper/: Whisper base in Hugging Face form, float16 (MIT)
 #     whisper-tiny    DIR/whisper-tiny/: Whisper tiny.en, likewise
+#     kjv             DIR/kjv/{train,valid}.jsonl, the King James Bible by chapters, from Debian's
+#                     bible-kjv (text in the public domain, program GPL-2.0+)
 #     librivox        DIR/librivox/: five clips of English speech and what is said (public domain; the
 #                     package is BSD-2)
 #
@@ -17,7 +19,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer|whisper|whisper-tiny|librivox...'
+[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer|whisper|whisper-tiny|librivox|kjv...'
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 shift
@@ -159,10 +161,32 @@ fetch_librivox() {
     rm -rf "$from" "$dir/downloads/$package"_*.deb
 }
 
+fetch_kjv() {
+    local verses=cd45f0c9cedab8e4439bd6486c8952c77cc8b0ecc5d1f6ae3513f2039f47229d
+    local train=0b9cf7b494fc17de6eaab3ff95b3f94a9373ba20fcd852132f2603c05232bd96
+    local valid=2a4b7ef1a9271d76f644ba57cbe10e9bc0f4178533d8f3ca5fbcd521e943c5dc
+    local from=$dir/downloads/bible package
+    right $train "$dir/kjv/train.jsonl" && right $valid "$dir/kjv/valid.jsonl" && return
+    is_debian || die 'kjv is made from Debian packages bible-kjv and bible-kjv-text'
+    mkdir -p "$from"
+    for package in bible-kjv bible-kjv-text; do # unpacked, not installed
+        (cd "$dir/downloads" && apt-get download -qq $package 2>/dev/null) ||
+            die "apt-get download $package failed (apt-get update first?)"
+        dpkg-deb -x "$dir/downloads/$package"_*.deb "$from"
+        rm -f "$dir/downloads/$package"_*.deb
+    done
+    "$from/usr/bin/bible" -p "$from/usr/lib" -f Gen1:1-Rev22:21 >"$from/verses"
+    check_sha256 $verses "$from/verses"
+    "$python" "$root/scripts/data/build_kjv.py" "$from/verses" "$dir/kjv"
+    check_sha256 $train "$dir/kjv/train.jsonl"
+    check_sha256 $valid "$dir/kjv/valid.jsonl"
+    rm -rf "$from"
+}
+
 mkdir -p "$dir/downloads"
 for what; do
     case $what in
-    smollm2 | minilm | swahili | gpt2-tokenizer | whisper | whisper-tiny | librivox) "fetch_${what//-/_}" ;;
+    smollm2 | minilm | swahili | gpt2-tokenizer | whisper | whisper-tiny | librivox | kjv) "fetch_${what//-/_}" ;;
     *) die "there is no material called $what" ;;
     esac
     printf 'ready: %s\n' "$dir/$what"
