@@ -6,7 +6,7 @@
 #include "core/alloc.h"
 #include "core/rng.h"
 
-enum { STEP = 3 * MB_ROW_PAD, FINE = 10 * STEP, CLASSES = 24 };
+enum { STEP = 3 * MB_ROW_PAD, FINE = 10 * STEP, CLASSES = 24, SIDE_CLASSES = 12 };
 
 static int64_t round_up(int64_t n, int64_t to)
 {
@@ -24,6 +24,24 @@ int64_t mb_shape_class(int64_t tokens, int64_t max_tokens)
         size = FINE + round_up(size - FINE, step);
     }
     return size < top ? size : top;
+}
+
+int64_t mb_side_class(int64_t tokens, int64_t max_tokens)
+{
+    const int64_t top = round_up(max_tokens > 0 ? max_tokens : 1, MB_ROW_PAD);
+    const int64_t step = round_up((top + SIDE_CLASSES - 1) / SIDE_CLASSES, MB_ROW_PAD);
+    const int64_t size = round_up(tokens > 0 ? tokens : 1, step);
+
+    return size < top ? size : top;
+}
+
+int64_t mb_store_source_tokens(const mb_store *s, int64_t r)
+{
+    int64_t n = 0;
+
+    while (s->offset[r] + n < s->offset[r + 1] && !(s->flags[s->offset[r] + n] & MB_MARK_SECOND))
+        n++;
+    return n;
 }
 
 mb_status mb_batch_new(int64_t max_tokens, int64_t max_seq, mb_batch **out)
@@ -196,50 +214,99 @@ static void clear_rest(mb_batch *b)
     }
 }
 
-mb_status mb_collate(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
-                     uint32_t step, mb_batch *b)
+/* Row i of the batch: n tokens of the store from `from` on. */
+static void add_row(mb_batch *b, int64_t i, const mb_store *s, int64_t from, int64_t n,
+                    int32_t ordinal)
 {
-    int64_t at = 0;
+    const int64_t at = b->used;
 
-    if (micro->n_rows > b->max_seq || micro->tokens > o->largest)
-        MB_BUG("a micro-batch of %lld rows and %lld tokens where %lld and %lld were planned",
-               (long long)micro->n_rows, (long long)micro->tokens, (long long)b->max_seq,
-               (long long)o->largest);
-    b->tokens = mb_shape_class(micro->tokens, o->largest);
-    b->used = micro->tokens;
+    for (int64_t t = 0; t < n; t++) {
+        b->ids[at + t] = s->ids[from + t];
+        b->position[at + t] = (int32_t)t;
+        b->segment[at + t] = (s->flags[from + t] & MB_MARK_SECOND) != 0;
+        b->ordinal[at + t] = ordinal;
+    }
+    b->start[i] = b->k_start[i] = (int32_t)at;
+    b->len[i] = b->k_len[i] = (int32_t)n;
+    b->seq_ordinal[i] = ordinal;
+    b->seq_zero[i] = 0;
+    if (n > b->max_len)
+        b->max_len = n;
+    b->used += n;
+}
+
+static void begin(const mb_collate_options *o, const mb_micro *micro, uint32_t step, mb_batch *b)
+{
+    b->used = 0;
     b->n_seq = micro->n_rows;
     b->max_len = 0;
     b->n_targets = 0;
     b->seed = o->seed;
     b->step = step;
+}
+
+static mb_status fits(const mb_collate_options *o, const mb_store *s, int64_t row, int64_t n)
+{
+    MB_REQUIRE(o->max_positions <= 0 || n <= o->max_positions, MB_EDATA,
+               "%s:%lld: the row has %lld tokens, the model %lld positions",
+               s->source_name[s->source[row]], (long long)s->line[row], (long long)n,
+               (long long)o->max_positions);
+    return MB_OK;
+}
+
+static mb_status two_sides(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
+                           uint32_t step, mb_batch *b)
+{
+    mb_batch *source = (mb_batch *)(uintptr_t)b->source;
+
+    begin(o, micro, step, b);
+    begin(o, micro, step, source);
     for (int64_t i = 0; i < micro->n_rows; i++) {
-        const int64_t row = micro->row[i], from = s->offset[row];
+        const int64_t row = micro->row[i], from = s->offset[row], at = b->used;
+        const int64_t n = mb_store_source_tokens(s, row);
+        const int64_t m = s->offset[row + 1] - from - n - 1; /* the last is only predicted */
+
+        if (source->used + n > o->source_largest || b->used + m > o->largest)
+            MB_BUG("a micro-batch of more than the %lld and %lld tokens that were planned",
+                   (long long)o->source_largest, (long long)o->largest);
+        MB_TRY(fits(o, s, row, n > m ? n : m));
+        add_row(source, i, s, from, n, micro->ordinal[i]);
+        add_row(b, i, s, from + n, m, micro->ordinal[i]);
+        for (int64_t t = 0; t < m; t++)
+            if (s->flags[from + n + t + 1] & MB_MARK_TRAINED)
+                add_target(b, at + t, s->ids[from + n + t + 1]);
+    }
+    source->tokens = mb_side_class(source->used, o->source_largest);
+    b->tokens = mb_side_class(b->used, o->largest);
+    clear_rest(source);
+    clear_rest(b);
+    return MB_OK;
+}
+
+mb_status mb_collate(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
+                     uint32_t step, mb_batch *b)
+{
+    if (o->kind == MB_TARGET_SECOND)
+        return two_sides(o, s, micro, step, b);
+    if (micro->n_rows > b->max_seq || micro->tokens > o->largest)
+        MB_BUG("a micro-batch of %lld rows and %lld tokens where %lld and %lld were planned",
+               (long long)micro->n_rows, (long long)micro->tokens, (long long)b->max_seq,
+               (long long)o->largest);
+    begin(o, micro, step, b);
+    b->tokens = mb_shape_class(micro->tokens, o->largest);
+    for (int64_t i = 0; i < micro->n_rows; i++) {
+        const int64_t row = micro->row[i], from = s->offset[row], at = b->used;
         const int64_t n = s->offset[row + 1] - from;
         const uint8_t *flags = s->flags + from;
 
-        MB_REQUIRE(o->max_positions <= 0 || n <= o->max_positions, MB_EDATA,
-                   "%s:%lld: the row has %lld tokens, the model %lld positions",
-                   s->source_name[s->source[row]], (long long)s->line[row], (long long)n,
-                   (long long)o->max_positions);
-        for (int64_t t = 0; t < n; t++) {
-            b->ids[at + t] = s->ids[from + t];
-            b->position[at + t] = (int32_t)t;
-            b->segment[at + t] = (flags[t] & MB_MARK_SECOND) != 0;
-            b->ordinal[at + t] = micro->ordinal[i];
-        }
-        b->start[i] = b->k_start[i] = (int32_t)at;
-        b->len[i] = b->k_len[i] = (int32_t)n;
-        b->seq_ordinal[i] = micro->ordinal[i];
-        b->seq_zero[i] = 0;
-        if (n > b->max_len)
-            b->max_len = n;
+        MB_TRY(fits(o, s, row, n));
+        add_row(b, i, s, from, n, micro->ordinal[i]);
         if (o->kind == MB_TARGET_NEXT)
             next_targets(b, at, n, flags);
         else if (o->kind == MB_TARGET_MASKED)
             masked_targets(o, b, at, n, flags, step, micro->ordinal[i]);
         else
             add_target(b, i, s->label[row]);
-        at += n;
     }
     clear_rest(b);
     return MB_OK;

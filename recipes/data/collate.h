@@ -3,6 +3,8 @@
  * Buffers are made once, for the largest micro-batch of the run; filling one allocates nothing.
  *
  *     next token     hidden row t predicts ids[t+1] where that token is trained
+ *     second side    the tokens before MB_MARK_SECOND are the source's batch; of the others all but the
+ *                    last are the decoder's, each of which predicts the next
  *     class          one target per sequence, its label
  *     masked         Devlin et al. 2019: 15 % of the tokens that are not special are predicted; of
  *                    these 80 % are replaced by [MASK], 10 % by a random token, 10 % kept. The
@@ -19,22 +21,32 @@ typedef enum mb_target_kind {
     MB_TARGET_NEXT,
     MB_TARGET_CLASS,
     MB_TARGET_MASKED,
+    MB_TARGET_SECOND,
 } mb_target_kind;
 
 typedef struct mb_collate_options {
     mb_target_kind kind;
-    uint64_t seed;         /* of the run */
-    int32_t mask_id;       /* masked only */
-    int64_t vocab_size;    /* masked only: random tokens are below */
-    float masked_share;    /* masked only: 0 means 0.15 */
-    int64_t max_positions; /* > 0: positions must be below; a longer row is refused */
-    int64_t largest;       /* tokens of the largest micro-batch, for the shape classes */
+    uint64_t seed;          /* of the run */
+    int32_t mask_id;        /* masked only */
+    int64_t vocab_size;     /* masked only: random tokens are below */
+    float masked_share;     /* masked only: 0 means 0.15 */
+    int64_t max_positions;  /* > 0: positions must be below; a longer row is refused */
+    int64_t largest;        /* tokens of the largest micro-batch, for the shape classes */
+    int64_t source_largest; /* second side: of the largest source; `largest` is a decoder's then, */
+    int64_t both_largest;   /* and this of both together */
 } mb_collate_options;
 
 /* Tokens rounded up to the shape class: multiples of 48 up to 480, then at most 24 more sizes up
  * to the one that holds max_tokens; all multiples of MB_ROW_PAD. Never more than
  * mb_shape_class(max_tokens, max_tokens). */
 int64_t mb_shape_class(int64_t tokens, int64_t max_tokens);
+
+/* The same for the two sides of a pair, whose classes meet in all combinations: a twelfth of the
+ * largest, in multiples of MB_ROW_PAD. */
+int64_t mb_side_class(int64_t tokens, int64_t max_tokens);
+
+/* Tokens of row r's source. */
+int64_t mb_store_source_tokens(const mb_store *s, int64_t r);
 
 /* A batch with room for `max_tokens` (rounded up to its class) and max_seq sequences, zeroed; the
  * caller owns *out. */

@@ -35,7 +35,7 @@ typedef mb_status (*build_fn)(const struct row *row, mb_record *out);
 struct format {
     const char *name;
     const char *need[3];
-    bool labelled, heard;
+    bool labelled, heard, paired;
     build_fn build;
 };
 
@@ -559,6 +559,47 @@ static mb_status build_sound(const struct row *row, mb_record *rec)
     return media_of(row, sounds, rec, &rec->media);
 }
 
+/* One language of {"sw": ..., "en": ...}, or the column of that name. */
+static mb_status language(const struct row *row, mb_json texts, const char *key, const char *lang,
+                          const char **out)
+{
+    MB_REQUIRE(lang != NULL, MB_EARG, "a translation needs %s, the key of its texts", key);
+    if (!mb_json_is_set(texts))
+        return need_text(row, lang, out);
+    MB_REQUIRE(mb_json_is_set(mb_json_get(texts, lang)), MB_EDATA,
+               "the translation has no text in '%s' (%s)", lang, key);
+    return mb_json_string(mb_json_get(texts, lang), out, NULL);
+}
+
+static mb_status build_translation(const struct row *row, mb_record *rec)
+{
+    const mb_source *s = &row->r->source;
+    mb_json texts = {0};
+    struct value v;
+
+    rec->kind = MB_RECORD_PAIR;
+    if (find(row, "translation", &v))
+        MB_TRY(need_json(row, "translation", rec, &texts));
+    MB_TRY(language(row, texts, "source_lang", s->source_lang, &rec->text));
+    return language(row, texts, "target_lang", s->target_lang, &rec->text2);
+}
+
+static mb_status build_summary(const struct row *row, mb_record *rec)
+{
+    static const char *const texts[] = {"document", "text", NULL};
+
+    rec->kind = MB_RECORD_PAIR;
+    MB_TRY(any_text(row, texts, &rec->text));
+    return need_text(row, "summary", &rec->text2);
+}
+
+static mb_status build_sides(const struct row *row, mb_record *rec)
+{
+    rec->kind = MB_RECORD_PAIR;
+    MB_TRY(need_text(row, "source", &rec->text));
+    return need_text(row, "target", &rec->text2);
+}
+
 static const struct format formats[] = {
     {.name = "classification", .need = {"text", "label"}, .labelled = true, .build = build_class},
     {.name = "classification",
@@ -574,6 +615,18 @@ static const struct format formats[] = {
     {.name = "alpaca", .need = {"instruction", "output"}, .build = build_alpaca},
     {.name = "prompt_completion", .need = {"prompt", "completion"}, .build = build_pair},
     {.name = "text", .need = {"text"}, .build = build_text},
+    {.name = "translation", .need = {"translation"}, .paired = true, .build = build_translation},
+    {.name = "prompt_completion",
+     .need = {"prompt", "completion"},
+     .paired = true,
+     .build = build_pair},
+    {.name = "summarization",
+     .need = {"document", "summary"},
+     .paired = true,
+     .build = build_summary},
+    {.name = "summarization", .need = {"text", "summary"}, .paired = true, .build = build_summary},
+    {.name = "pair", .need = {"source", "target"}, .paired = true, .build = build_sides},
+    {.name = "translation", .need = {NULL}, .paired = true, .build = build_translation},
     {.name = "audiofolder",
      .need = {"audio", "transcription"},
      .heard = true,
@@ -617,16 +670,26 @@ static mb_status detect(const struct row *row, const mb_source *source, const st
 
     for (int f = 0; f < N_FORMATS; f++) {
         struct value v;
-        bool all = formats[f].labelled == source->labelled && formats[f].heard == source->heard;
+        bool all = formats[f].labelled == source->labelled && formats[f].heard == source->heard &&
+                   formats[f].paired == source->paired;
 
         for (int i = 0; i < 3 && formats[f].need[i] != NULL && all; i++)
             all = find(row, formats[f].need[i], &v);
+        if (all && formats[f].need[0] == NULL) /* columns that are called like the languages */
+            all = source->source_lang != NULL && source->target_lang != NULL &&
+                  find(row, source->source_lang, &v) && find(row, source->target_lang, &v);
         if (all) {
             *out = &formats[f];
             return MB_OK;
         }
     }
     list_columns(row, columns, sizeof columns);
+    if (source->paired)
+        return MB_RAISE(MB_EDATA,
+                        "the fields are %s; a pair of texts has translation | prompt, completion | "
+                        "document, summary | text, summary | source, target, or columns called "
+                        "like source_lang and target_lang (field_map names other columns)",
+                        columns);
     if (source->heard)
         return MB_RAISE(MB_EDATA,
                         "the fields are %s; a sound has audio or file_name and transcription, text "
@@ -820,7 +883,8 @@ static mb_status format_named(mb_records *r)
     return MB_RAISE(
         MB_EARG,
         "datasets: %s: the type \"%s\" is not known; known are auto, messages, sharegpt, "
-        "alpaca, prompt_completion, classification, text, audiofolder",
+        "alpaca, prompt_completion, classification, text, audiofolder, translation, summarization, "
+        "pair",
         r->source.path, type);
 }
 
@@ -846,6 +910,7 @@ static mb_status find_format(mb_records *r)
         if (st == MB_OK && r->kind == MB_ROWFILE_TXT)
             st = r->source.labelled ? MB_RAISE(MB_EDATA, "a text file has no labels")
                  : r->source.heard  ? MB_RAISE(MB_EDATA, "a text file names no sounds")
+                 : r->source.paired ? MB_RAISE(MB_EDATA, "a text file has no pairs; a .tsv has")
                                     : MB_OK;
         else if (st == MB_OK && r->format == NULL)
             st = detect(&row, &r->source, &r->format);

@@ -18,6 +18,14 @@
  *     classification     text, or sentence1 and sentence2?; label: an integer or a string
  *     text               text
  *
+ * for tasks that turn one text into another:
+ *
+ *     translation        translation: {sw: ..., en: ...}, of which source_lang and target_lang are
+ *                        taken, or columns of these names
+ *     summarization      text or document, and summary
+ *     prompt_completion  prompt, completion
+ *     pair               source, target
+ *
  * and for tasks about sounds, whose rows name a file:
  *
  *     audiofolder        audio or file_name; transcription, text or sentence
@@ -43,9 +51,11 @@ typedef struct mb_source {
     const char *split;         /* optional: "train", "train[10:]", "train[:95%]" */
     const mb_field_map *field; /* optional */
     int n_fields;
-    bool labelled; /* rows carry labels (classification) */
-    bool heard;    /* rows name sounds (speech recognition) */
-    bool skip_bad; /* bad_rows: skip; for mb_store_build */
+    bool labelled;                         /* rows carry labels (classification) */
+    bool heard;                            /* rows name sounds (speech recognition) */
+    bool paired;                           /* rows are a text and what becomes of it (seq2seq) */
+    const char *source_lang, *target_lang; /* paired: keys of a translation; NULL: not given */
+    bool skip_bad;                         /* bad_rows: skip; for mb_store_build */
 } mb_source;
 
 typedef enum mb_record_kind {

@@ -78,9 +78,16 @@ mb_status mb_renderer_new(const mb_render_options *o, mb_renderer **out)
     MB_TRY_GOTO(open_chat(r), st, fail);
     prompt_text(o, prompt, sizeof prompt);
     MB_TRY_GOTO(
-        mb_asprintf(&r->identity, "render/1|%s|on=%d eos=%d|bos=%d/%d eos=%d/%d|mlm=%d|%s|%s",
-                    r->chat != NULL ? mb_chat_identity(r->chat) : "none", o->train.on, o->train.eos,
-                    r->add_bos, r->bos, o->add_eos, r->eos, o->masked_lm, prompt, r->suffix),
+        mb_asprintf(
+            &r->identity,
+            "render/1|%s|on=%d eos=%d|bos=%d/%d eos=%d/%d|mlm=%d|%s|%s|sides=%d %d %s %s %s "
+            "%lld %s",
+            r->chat != NULL ? mb_chat_identity(r->chat) : "none", o->train.on, o->train.eos,
+            r->add_bos, r->bos, o->add_eos, r->eos, o->masked_lm, prompt, r->suffix, o->paired,
+            o->decoder_start, o->paired && o->target != NULL ? mb_tokenizer_sha256(o->target) : "",
+            o->source_lang != NULL ? o->source_lang : "",
+            o->target_lang != NULL ? o->target_lang : "", (long long)o->max_target,
+            o->source_prefix != NULL ? o->source_prefix : ""),
         st, fail);
     *out = r;
     return MB_OK;
@@ -194,6 +201,69 @@ static mb_status render_pair(const mb_renderer *r, const char *prompt, const cha
                                               : MB_OK;
 }
 
+int32_t mb_language_token(const mb_tokenizer *t, const char *lang)
+{
+    char token[80];
+    int32_t id;
+
+    if (lang == NULL)
+        return -1;
+    id = mb_tokenizer_token_to_id(t, lang, strlen(lang));
+    if (id >= 0 && mb_tokenizer_is_special(t, id))
+        return id;
+    const int n = snprintf(token, sizeof token, "__%s__", lang);
+    return n < (int)sizeof token ? mb_tokenizer_token_to_id(t, token, (size_t)n) : -1;
+}
+
+/* Tokens of one side, with what the post-processor adds; a language's token comes first, in place of
+ * the one that the tokenizer was saved with. */
+static mb_status put_side(const mb_tokenizer *t, const char *text, const char *lang, uint8_t mark,
+                          mb_tokens *out)
+{
+    const size_t from = out->ids.n;
+    const int32_t token = mb_language_token(t, lang);
+
+    MB_TRY(mb_tokenizer_encode(t, text, strlen(text), MB_TOK_SPECIAL, &out->ids));
+    if (token >= 0 && out->ids.n > from && mb_tokenizer_is_special(t, out->ids.id[from]) &&
+        out->ids.id[from] != mb_tokenizer_role(t, MB_TOKEN_EOS)) {
+        out->ids.id[from] = token;
+    } else if (token >= 0) {
+        MB_TRY(mb_ids_push(&out->ids, token));
+        for (size_t i = out->ids.n - 1; i > from; i--)
+            out->ids.id[i] = out->ids.id[i - 1];
+        out->ids.id[from] = token;
+    }
+    return mb_tokens_mark(out, t, from, mark);
+}
+
+mb_status mb_render_source(const mb_render_options *o, const char *text, mb_tokens *out)
+{
+    const char *prefix = o->source_prefix != NULL ? o->source_prefix : "";
+    char *whole = NULL;
+    mb_status st;
+
+    MB_TRY(mb_asprintf(&whole, "%s%s", prefix, text));
+    st = put_side(o->tokenizer, whole, o->source_lang, 0, out);
+    mb_free(whole);
+    return st;
+}
+
+static mb_status render_sides(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
+{
+    const mb_tokenizer *t = r->o.target != NULL ? r->o.target : r->o.tokenizer;
+    const int32_t eos = mb_tokenizer_role(t, MB_TOKEN_EOS);
+    const uint8_t mark = MB_MARK_SECOND | MB_MARK_TRAINED;
+
+    MB_TRY(mb_render_source(&r->o, rec->text, out));
+    MB_REQUIRE(out->ids.n > 0, MB_EDATA, "the source has no token");
+    out->split = out->ids.n;
+    MB_TRY(put_id(r, r->o.decoder_start, MB_MARK_SECOND, out));
+    MB_TRY(put_side(t, rec->text2, r->o.target_lang, mark, out));
+    if (eos >= 0 && out->ids.id[out->ids.n - 1] != eos)
+        MB_TRY(mb_ids_push(&out->ids, eos));
+    return mb_tokens_mark(out, t, out->split + 1, mark);
+}
+
 static mb_status render_sentences(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
 {
     const char *second = rec->text2;
@@ -233,6 +303,10 @@ mb_status mb_render(const mb_renderer *r, const mb_record *rec, mb_tokens *out, 
         MB_TRY(r->o.masked_lm ? render_sentences(r, rec, out) : render_text(r, rec, out));
         break;
     case MB_RECORD_PAIR:
+        if (r->o.paired) {
+            MB_TRY(render_sides(r, rec, out));
+            break;
+        }
         MB_TRY(render_pair(r, rec->text, rec->text2, out));
         break;
     case MB_RECORD_CHAT:
@@ -295,4 +369,35 @@ void mb_render_truncate(mb_tokens *t, mb_record_kind kind, int64_t max)
         t->mark[at++] = t->mark[i];
     }
     t->ids.n = at;
+}
+
+/* Of n tokens from `from` on the first ones stay, and the special ones at their end. Returns how many
+ * are left; they are moved to `to`. */
+static size_t cut_side(mb_tokens *t, size_t from, size_t n, int64_t max, size_t to)
+{
+    size_t tail = 0, stay;
+
+    while (tail < n && (t->mark[from + n - 1 - tail] & MB_MARK_SPECIAL))
+        tail++;
+    if (max <= 0 || (int64_t)n <= max) {
+        stay = n;
+        tail = 0;
+    } else {
+        tail = (int64_t)tail < max ? tail : (size_t)max;
+        stay = (size_t)max - tail;
+    }
+    memmove(t->ids.id + to, t->ids.id + from, stay * sizeof *t->ids.id);
+    memmove(t->mark + to, t->mark + from, stay);
+    memmove(t->ids.id + to + stay, t->ids.id + from + n - tail, tail * sizeof *t->ids.id);
+    memmove(t->mark + to + stay, t->mark + from + n - tail, tail);
+    return stay + tail;
+}
+
+void mb_render_truncate_sides(mb_tokens *t, int64_t max_source, int64_t max_target)
+{
+    const size_t split = t->split, n = t->ids.n;
+
+    t->split = cut_side(t, 0, split, max_source, 0);
+    t->ids.n =
+        t->split + cut_side(t, split, n - split, max_target > 0 ? max_target + 1 : 0, t->split);
 }

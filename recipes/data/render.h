@@ -4,6 +4,8 @@
  *     pair          [BOS] tokens(prompt) | tokens(completion + suffix) [EOS], trained after the bar
  *     conversation  as the chat format writes it (recipes/data/template.h)
  *     labelled      as the tokenizer's post-processor wants one or two sentences
+ *     two sides     (paired) tokens(source_prefix + source) as the post-processor wants them, then what
+ *                   starts a decoder, then those of the target with EOS: trained after the start
  *     sound         what opens a transcript (prompt_ids), tokens(text) EOS, trained after the first
  *
  * BOS is added when add_bos is yes, or auto and the tokenizer does so itself; EOS when add_eos is
@@ -27,7 +29,13 @@ typedef struct mb_render_options {
     const char *completion_suffix; /* optional: put behind completions that lack it */
     const int32_t *prompt_ids;     /* of sounds, borrowed; the first starts the decoder */
     int n_prompt_ids;
-    bool masked_lm; /* texts are framed by the post-processor; none is marked */
+    bool paired; /* pairs have two sides: an encoder reads the first, a decoder writes the second */
+    const mb_tokenizer *target; /* paired: of the second side; borrowed, NULL: the same */
+    int32_t decoder_start;      /* paired */
+    const char *source_prefix;  /* paired; optional: in front of every source */
+    const char *source_lang, *target_lang; /* paired; optional: language tokens, where there are */
+    int64_t max_target; /* paired: tokens of a target after the start; 0: unlimited */
+    bool masked_lm;     /* texts are framed by the post-processor; none is marked */
 } mb_render_options;
 
 typedef struct mb_renderer mb_renderer;
@@ -43,6 +51,13 @@ mb_status mb_render(const mb_renderer *r, const mb_record *record, mb_tokens *ou
 /* Cuts a row to max tokens: the first ones; of labelled rows the special tokens stay and the longer
  * sentence gives way. */
 void mb_render_truncate(mb_tokens *t, mb_record_kind kind, int64_t max);
+/* The same for two sides: what ends each of them, its last special tokens, stays. */
+void mb_render_truncate_sides(mb_tokens *t, int64_t max_source, int64_t max_target);
+/* The id of a language's token in M2M-100's or NLLB's way; -1: there is none. */
+int32_t mb_language_token(const mb_tokenizer *t, const char *lang);
+/* Appends a source as an encoder reads it. */
+mb_status mb_render_source(const mb_render_options *o, const char *text,
+                           mb_tokens *out) MB_MUST_USE;
 /* NULL when the rows need none or it is not known. */
 const mb_chat *mb_renderer_chat(const mb_renderer *r);
 /* Everything that decides the tokens of a record besides the tokenizer, as text, for digests. */

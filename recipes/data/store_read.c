@@ -133,6 +133,17 @@ static mb_status note_label(struct mb_store_builder *b, struct mb_store_result *
     return MB_OK;
 }
 
+/* Longer than a row, or one of its two sides, may be. */
+static bool too_long(const mb_store_options *o, const mb_tokens *t)
+{
+    const int64_t n = (int64_t)t->ids.n, source = (int64_t)t->split;
+
+    if (!o->render.paired)
+        return o->max_length > 0 && n > o->max_length;
+    return (o->max_length > 0 && source > o->max_length) ||
+           (o->render.max_target > 0 && n - source - 1 > o->render.max_target);
+}
+
 /* Takes one row's result into the part: counts, cuts, drops. */
 static mb_status take_result(struct mb_store_builder *b, int source, int i)
 {
@@ -169,9 +180,18 @@ static mb_status take_result(struct mb_store_builder *b, int source, int i)
     MB_TRY(check_ids(b, &r->tokens, path, line));
     if (r->kind == MB_RECORD_CLASS)
         MB_TRY(note_label(b, r, &about.label));
-    if (o->max_length > 0 && (int64_t)r->tokens.ids.n > o->max_length) {
+    MB_REQUIRE(!o->render.paired || r->kind == MB_RECORD_PAIR, MB_EDATA,
+               "%s:%lld: the row is no pair of texts", path, (long long)line);
+    if (too_long(o, &r->tokens)) {
         if (r->whole_text || (o->excess == MB_EXCESS_SPLIT && r->kind == MB_RECORD_TEXT && !framed))
             return append_pieces(b, &about, &r->tokens);
+        MB_REQUIRE(
+            o->excess != MB_EXCESS_RAISE || !o->render.paired, MB_EDATA,
+            "%s:%lld: the source has %lld tokens and the target %lld, max_length is %lld and "
+            "max_target_length %lld",
+            path, (long long)line, (long long)r->tokens.split,
+            (long long)(r->tokens.ids.n - r->tokens.split - 1), (long long)o->max_length,
+            (long long)o->render.max_target);
         MB_REQUIRE(o->excess != MB_EXCESS_RAISE, MB_EDATA,
                    "%s:%lld: the row has %lld tokens, max_length is %lld", path, (long long)line,
                    (long long)r->tokens.ids.n, (long long)o->max_length);
@@ -179,7 +199,10 @@ static mb_status take_result(struct mb_store_builder *b, int source, int i)
             b->stats.dropped++;
             return MB_OK;
         }
-        mb_render_truncate(&r->tokens, framed ? MB_RECORD_CLASS : r->kind, o->max_length);
+        if (o->render.paired)
+            mb_render_truncate_sides(&r->tokens, o->max_length, o->render.max_target);
+        else
+            mb_render_truncate(&r->tokens, framed ? MB_RECORD_CLASS : r->kind, o->max_length);
         b->stats.truncated++;
         cut = true;
     }
@@ -252,6 +275,7 @@ static mb_status read_source(struct mb_store_builder *b, int source)
 
     spec.labelled = b->o->classification;
     spec.heard = b->o->heard;
+    spec.paired = b->o->render.paired;
     MB_TRY(mb_records_open(&spec, &records));
     while (more) {
         MB_TRY_GOTO(mb_records_next(records, &row, &more), st, done);

@@ -52,7 +52,12 @@ static mb_render_options render_options(const mb_recipe *r, const mb_task *task,
                            .add_bos = (int)r->add_bos,
                            .add_eos = (int)r->add_eos,
                            .completion_suffix = r->completion_suffix,
-                           .masked_lm = task->target == MB_TARGET_MASKED};
+                           .masked_lm = task->target == MB_TARGET_MASKED,
+                           .paired = task->target == MB_TARGET_SECOND,
+                           .source_prefix = r->source_prefix,
+                           .source_lang = r->source_lang,
+                           .target_lang = r->target_lang,
+                           .max_target = r->max_target_length};
 
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (words[i].choice == r->train_on)
@@ -131,6 +136,9 @@ mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, con
                            .type = mb_choice_word(d->type),
                            .split = d->split,
                            .labelled = task->labelled,
+                           .paired = task->target == MB_TARGET_SECOND,
+                           .source_lang = r->source_lang,
+                           .target_lang = r->target_lang,
                            .skip_bad = r->bad_rows == MB_BAD_ROWS_SKIP};
         MB_TRY(field_map(r, d, &s[i]));
     }
@@ -167,7 +175,7 @@ static const char *cache_dir(const mb_recipe *r, char *path, size_t size)
 }
 
 static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const mb_task *task,
-                             const mb_model_config *model, const mb_tokenizer *tok, mb_comm *comm,
+                             const mb_model_config *model, const mb_data *d, mb_comm *comm,
                              const mb_store *labels_of, const char *what, mb_store **out)
 {
     char cache[4096];
@@ -175,8 +183,10 @@ static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const 
     mb_source *source = NULL;
     mb_status st = MB_OK;
 
-    MB_TRY_GOTO(mb_data_store_options(r, sets, task, tok, &o, &source), st, done);
+    MB_TRY_GOTO(mb_data_store_options(r, sets, task, d->tokenizer, &o, &source), st, done);
     o.vocab_size = model->vocab;
+    o.render.target = d->target_tokenizer;
+    o.render.decoder_start = (int32_t)model->decoder_start_id;
     if (o.n_label_names == 0 && labels_of != NULL && labels_of->n_labels > 0) {
         o.label_names = (const char *const *)labels_of->label_name;
         o.n_label_names = labels_of->n_labels;
@@ -231,17 +241,28 @@ static mb_status split(const mb_recipe *r, mb_data *d)
     return weigh(r, d);
 }
 
+static mb_status open_second_side(const mb_recipe *r, const mb_model_config *model, mb_data *d)
+{
+    MB_REQUIRE(!r->packing, MB_ENOTSUP,
+               "packing: rows of task seq2seq have two sides, which are not packed");
+    MB_REQUIRE(model->decoder_start_id >= 0, MB_EMODEL,
+               "%s: config.json has no decoder_start_token_id, with which every answer begins",
+               r->model_name_or_path);
+    return mb_tokenizer_load_target(r->model_name_or_path, &d->target_tokenizer);
+}
+
 static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
                           mb_comm *comm, mb_data *d)
 {
     MB_TRY(mb_comm_agree(comm, mb_tokenizer_load(r->model_name_or_path, &d->tokenizer)));
+    if (task->target == MB_TARGET_SECOND)
+        MB_TRY(mb_comm_agree(comm, open_second_side(r, model, d)));
     if (r->datasets.n > 0) {
-        MB_TRY(build_store(r, &r->datasets, task, model, d->tokenizer, comm, NULL, "train",
-                           &d->store));
+        MB_TRY(build_store(r, &r->datasets, task, model, d, comm, NULL, "train", &d->store));
         MB_TRY(split(r, d));
     }
     if (r->eval_datasets.n > 0)
-        MB_TRY(build_store(r, &r->eval_datasets, task, model, d->tokenizer, comm, d->store, "eval",
+        MB_TRY(build_store(r, &r->eval_datasets, task, model, d, comm, d->store, "eval",
                            &d->eval_store));
     d->collate = (mb_collate_options){
         .kind = task->target,
@@ -294,7 +315,7 @@ mb_status mb_data_borrow(const mb_data *of, mb_data **out)
     *d = *of;
     d->borrowed = true;
     d->train = d->eval = NULL;
-    d->batch = NULL;
+    d->batch = d->source = NULL;
     *out = d;
     return MB_OK;
 }
@@ -306,12 +327,14 @@ void mb_data_free(mb_data *d)
     mb_sampler_free(d->train);
     mb_sampler_free(d->eval);
     mb_batch_free(d->batch);
+    mb_batch_free(d->source);
     if (!d->borrowed) {
         mb_free(d->train_rows);
         mb_free(d->val_rows);
         mb_store_free(d->store);
         mb_store_free(d->eval_store);
         mb_tokenizer_free(d->tokenizer);
+        mb_tokenizer_free(d->target_tokenizer);
     }
     mb_free(d);
 }
@@ -326,7 +349,8 @@ int64_t mb_data_eval_rows(const mb_data *d)
 static mb_status order_train(mb_data *d, const mb_recipe *r, int64_t micro_units,
                              int64_t step_units)
 {
-    const bool counts_rows = d->collate.kind != MB_TARGET_NEXT;
+    const bool counts_rows =
+        d->collate.kind == MB_TARGET_CLASS || d->collate.kind == MB_TARGET_MASKED;
     const mb_sampler_options o = {
         .seed = (uint64_t)(mb_recipe_is_set(r, "data_seed") ? r->data_seed : r->seed),
         .n_rows = d->n_train,
@@ -360,6 +384,66 @@ static mb_status order_eval(mb_data *d, const mb_recipe *r)
     return mb_sampler_new(&o, &d->eval);
 }
 
+static int descending(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x < y) - (x > y);
+}
+
+/* The k longest of n numbers, added up. */
+static int64_t longest(int64_t *length, int64_t n, int64_t k)
+{
+    int64_t sum = 0;
+
+    qsort(length, (size_t)n, sizeof *length, descending);
+    for (int64_t i = 0; i < n && i < k; i++)
+        sum += length[i];
+    return sum;
+}
+
+/* What the sides of k rows may come to, whichever rows meet. */
+static mb_status bound_sides(const mb_store *s, const int64_t *rows, int64_t n, int64_t k,
+                             mb_collate_options *o)
+{
+    int64_t *source = NULL, *target = NULL;
+    mb_status st;
+
+    o->both_largest = o->largest;
+    MB_TRY(MB_NEW_ARRAY(&source, n + 1));
+    st = MB_NEW_ARRAY(&target, n + 1);
+    for (int64_t i = 0; i < n && st == MB_OK; i++) {
+        const int64_t row = rows != NULL ? rows[i] : i;
+
+        source[i] = mb_store_source_tokens(s, row);
+        target[i] = s->offset[row + 1] - s->offset[row] - source[i] - 1;
+    }
+    if (st == MB_OK) {
+        o->source_largest = longest(source, n, k);
+        o->largest = longest(target, n, k);
+    }
+    mb_free(source);
+    mb_free(target);
+    return st;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static mb_status make_batch(mb_data *d, int64_t rows)
+{
+    const mb_collate_options *a = &d->collate, *b = &d->eval_collate;
+
+    MB_TRY(mb_batch_new(most(a->largest, b->largest), rows, &d->batch));
+    if (a->kind != MB_TARGET_SECOND)
+        return MB_OK;
+    MB_TRY(mb_batch_new(most(a->source_largest, b->source_largest), rows, &d->source));
+    d->batch->source = d->source;
+    return MB_OK;
+}
+
 mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int64_t step_units)
 {
     int64_t rows = 1;
@@ -370,13 +454,17 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int
         MB_TRY(order_train(d, r, micro_units, step_units));
         d->collate.largest = mb_sampler_max_tokens(d->train);
         rows = mb_sampler_max_rows(d->train);
+        if (d->collate.kind == MB_TARGET_SECOND)
+            MB_TRY(bound_sides(d->store, d->train_rows, d->n_train, rows, &d->collate));
     }
     if (mb_data_eval_rows(d) > 0) {
         MB_TRY(order_eval(d, r));
         d->eval_collate.largest = mb_sampler_max_tokens(d->eval);
-        if (mb_sampler_max_rows(d->eval) > rows)
-            rows = mb_sampler_max_rows(d->eval);
+        if (d->collate.kind == MB_TARGET_SECOND)
+            MB_TRY(bound_sides(d->eval_store != NULL ? d->eval_store : d->store,
+                               d->eval_store != NULL ? NULL : d->val_rows, mb_data_eval_rows(d),
+                               mb_sampler_max_rows(d->eval), &d->eval_collate));
+        rows = most(rows, mb_sampler_max_rows(d->eval));
     }
-    const int64_t a = d->collate.largest, b = d->eval_collate.largest;
-    return mb_batch_new(a > b ? a : b, rows, &d->batch);
+    return make_batch(d, rows);
 }

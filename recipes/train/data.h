@@ -6,6 +6,7 @@
 
 typedef struct mb_data {
     mb_tokenizer *tokenizer;
+    mb_tokenizer *target_tokenizer; /* seq2seq: of the second side; NULL otherwise */
     mb_store *store;                /* of datasets */
     mb_store *eval_store;           /* of eval_datasets; NULL when they are none */
     int64_t *train_rows, *val_rows; /* of store; train_rows with repetitions by weight */
@@ -14,6 +15,7 @@ typedef struct mb_data {
     mb_sampler *eval;  /* one step holding every evaluation row; NULL: no evaluation */
     mb_collate_options collate, eval_collate; /* largest: tokens of the largest micro-batch */
     mb_batch *batch;                          /* for the largest of both */
+    mb_batch *source;                         /* of seq2seq: batch->source */
     bool borrowed;                            /* tokenizer, stores and rows are another's */
 } mb_data;
 

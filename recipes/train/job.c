@@ -103,11 +103,42 @@ static mb_status plan_classes(mb_job *j, int64_t largest, bool train)
     return MB_OK;
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The same for two sides: every pair of their classes that some micro-batch may have. */
+static mb_status plan_sides(mb_job *j, const mb_collate_options *o, bool train)
+{
+    const mb_recipe *r = j->recipe;
+    mb_batch *b = j->data->batch, *source = j->data->source;
+    const int64_t saved = source->tokens;
+
+    for (int64_t n = 1, c; n <= o->source_largest; n = c + 1) {
+        c = mb_side_class(n, o->source_largest);
+        source->tokens = c;
+        source->max_len = least(c, r->max_length);
+        for (int64_t m = 1, k; m <= o->largest; m = k + 1) {
+            k = mb_side_class(m, o->largest);
+            b->max_len = least(k, r->max_target_length + 1);
+            if (n + m <= o->both_largest)
+                MB_TRY(mb_engine_plan(j->engine, b, k, train));
+        }
+    }
+    source->tokens = saved;
+    return MB_OK;
+}
+
 static mb_status plan_steps(mb_job *j)
 {
     const mb_data *d = j->data;
     const int64_t eval = d->eval_collate.largest;
 
+    if (d->source != NULL) {
+        MB_TRY(plan_sides(j, &d->collate, true));
+        return plan_sides(j, &d->eval_collate, false);
+    }
     MB_TRY(plan_classes(j, d->collate.largest, true));
     MB_TRY(plan_classes(j, eval, false));
     if (d->eval != NULL && j->task->answer != NULL) /* classes are told from whole logits */
@@ -269,7 +300,9 @@ static mb_status open_model(mb_job *j)
         o.trained = MB_TRAINED_NOTHING;
         o.random = false; /* what a run from scratch gave is a model like others */
     }
-    o.engine.max_positions = r->max_length;
+    o.engine.max_positions = j->task->head == MB_HEAD_SEQ2SEQ
+                                 ? most(r->max_length, r->max_target_length + 1)
+                                 : r->max_length;
     if (j->task->labelled) {
         MB_TRY(count_labels(j, &o.labels));
         MB_TRY(keep_labels(j, o.labels));
