@@ -367,7 +367,7 @@ static const struct {
     {"packing: \"yes\"\n", "", {"packing is the text 'yes'", "true or false"}},
     {"output_dir: 5\n", "", {"output_dir is the number 5", "a text", "quotes"}},
     {"output_dir: \"\"\n", "", {"output_dir is the text ''", "a text"}},
-    {"task: chat\n", "", {"task is the text 'chat'", "causal-lm, seq-classification or masked-lm"}},
+    {"task: chat\n", "", {"task is the text 'chat'", "causal-lm, seq-classification, masked-lm"}},
     {"stage: dpo\n", "", {"stage: 'dpo' is not available in this version", "pt or sft"}},
     {"adapter: qlora\n", "", {"adapter: 'qlora' is not available", "full, lora or freeze"}},
     {"optim: adafactor\n", "", {"optim is the text 'adafactor'", "adamw"}},

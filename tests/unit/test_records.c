@@ -151,7 +151,7 @@ static const struct {
      .type = "parquet",
      .error =
          "datasets: */type.jsonl: the type \"parquet\" is not known; known are auto, messages, "
-         "sharegpt, alpaca, prompt_completion, classification, text, audiofolder"},
+         "sharegpt, alpaca, prompt_completion, classification, text, audiofolder, translation, summarization, pair"},
     {.name = "explicit.jsonl",
      TEXT("{\"text\":\"a\",\"prompt\":\"b\",\"completion\":\"c\"}\n"),
      .type = "text",
