@@ -1,6 +1,7 @@
 /* recipes/cmd/score.c - `mbuyu score`: metrics of predictions in a file.
  *
  *     mbuyu score predictions.jsonl [metric=bleu,chrf] [tokenize=13a] [lowercase=false] [format=text]
+ *                 [confusion_matrix=FILE.png]
  *     mbuyu score said.txt reference=right.txt[,other.txt] metric=bleu,wer
  *
  * JSONL is what evaluations write (recipes/metrics/answers.h); text files have one segment a line and as
@@ -12,6 +13,7 @@
 #include "core/path.h"
 #include "recipes/commands.h"
 #include "recipes/data/rowfile.h"
+#include "recipes/metrics/picture.h"
 #include "recipes/metrics/report.h"
 #include "recipes/metrics/translation.h"
 
@@ -26,6 +28,7 @@ struct wishes {
     const char *file;
     struct words reference, metric;
     mb_metric_options options;
+    const char *picture; /* NULL: none */
     bool text;
 };
 
@@ -64,9 +67,14 @@ static mb_status take_key(const char *key, char *value, struct wishes *w)
         return one_of(key, value, "true", "false", &w->options.lowercase);
     if (strcmp(key, "format") == 0)
         return one_of(key, value, "text", "json", &w->text);
-    MB_REQUIRE(
-        strcmp(key, "tokenize") == 0, MB_EARG,
-        "score: unknown key \"%s\"; there are metric, reference, tokenize, lowercase, format", key);
+    if (strcmp(key, "confusion_matrix") == 0) {
+        w->picture = value;
+        return MB_OK;
+    }
+    MB_REQUIRE(strcmp(key, "tokenize") == 0, MB_EARG,
+               "score: unknown key \"%s\"; there are metric, reference, tokenize, lowercase, "
+               "format and confusion_matrix",
+               key);
     w->options.tokenize = value;
     return mb_bleu_tokenizer_find(value, &found);
 }
@@ -204,6 +212,19 @@ done:
     return st;
 }
 
+static mb_status draw(const struct wishes *w, const mb_answers *rows)
+{
+    mb_classes *c;
+    mb_status st;
+
+    if (w->picture == NULL)
+        return MB_OK;
+    MB_TRY(mb_classes_of(rows, &c));
+    st = mb_confusion_picture(c, w->picture);
+    mb_classes_free(c);
+    return st;
+}
+
 mb_status mb_cmd_score(int argc, char **argv)
 {
     struct wishes w = {0};
@@ -213,6 +234,8 @@ mb_status mb_cmd_score(int argc, char **argv)
     MB_TRY(take(argc, argv, &w));
     MB_TRY(w.reference.n > 0 ? read_segments(&w, &rows) : mb_answers_read(w.file, &rows));
     st = print(&w, rows);
+    if (st == MB_OK)
+        st = draw(&w, rows);
     mb_answers_free(rows);
     return st;
 }

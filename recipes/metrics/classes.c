@@ -539,6 +539,20 @@ static mb_status add_name(mb_bytes *t, const char *name, int width)
     return MB_OK;
 }
 
+/* To the right in `width` columns, cut to one less. */
+static mb_status add_heading(mb_bytes *t, const char *name, int width)
+{
+    const char *end = name;
+    int n = 0;
+
+    for (; *end != '\0'; end++)
+        if (((unsigned char)*end & 0xc0) != 0x80 && ++n == width)
+            break;
+    for (int i = n < width ? n : width - 1; i < width; i++)
+        MB_TRY(mb_bytes_puts(t, " "));
+    return mb_bytes_add(t, name, (size_t)(end - name));
+}
+
 static mb_status report_line(mb_bytes *t, const char *name, int width, double precision,
                              double recall, double f1, int64_t rows)
 {
@@ -589,7 +603,7 @@ static mb_status matrix(mb_bytes *t, const mb_classes *c)
                MB_CONFUSION_MAX);
     MB_TRY(add_name(t, "", width));
     for (int64_t j = 0; j < c->n; j++)
-        MB_TRY(mb_bytes_printf(t, " %9.*s", 9, c->name[j]));
+        MB_TRY(add_heading(t, c->name[j], 10));
     MB_TRY(mb_bytes_puts(t, "\n"));
     for (int64_t i = 0; i < c->n; i++) {
         MB_TRY(add_name(t, c->name[i], width));

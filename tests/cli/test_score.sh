@@ -47,7 +47,8 @@ for name in accuracy f1 roc_auc matthews_correlation; do
     done
 done
 grep -q '"en.jsonl": {' scores || fail 'no scores by file'
-"$MBUYU" score said-1.jsonl format=text >table
+"$MBUYU" score said-1.jsonl format=text confusion_matrix=matrix.png >table
+[ "$(head -c 4 matrix.png | tail -c 3)" = PNG ] || fail 'the picture is no PNG'
 grep -qE '^weighted avg' table || fail 'no table of classes'
 
 # --- text files

@@ -2,10 +2,12 @@
  * define them, and rows that no metric can read. */
 #include <math.h>
 
+#include "recipes/media/image.h"
 #include "recipes/metrics/classes.h"
 #include "recipes/metrics/edits.h"
 #include "recipes/metrics/metric.h"
 #include "recipes/metrics/numbers.h"
+#include "recipes/metrics/picture.h"
 #include "recipes/metrics/ranking.h"
 #include "recipes/metrics/report.h"
 #include "recipes/metrics/squad.h"
@@ -108,6 +110,35 @@ static void tables_have_a_line_per_class_and_one_per_group(void **state)
     OK(mb_json_get_real(mb_json_get(groups, "en"), "accuracy", -1, &x));
     NEAR(x, 0.0);
     mb_json_free(doc);
+    mb_answers_free(rows);
+}
+
+static void a_cell_is_as_dark_as_its_share(void **state)
+{
+    const char *path = write_file("matrix.png", "", 0);
+    mb_answers *rows = read_rows(three);
+    mb_image im = {0};
+    mb_classes *c;
+    int dark = 0;
+
+    OK(mb_classes_of(rows, &c));
+    OK(mb_confusion_picture(c, path));
+    OK(mb_image_read(path, MB_ALPHA_DROP, &im));
+    const mb_picture_grid g = mb_confusion_grid(c);
+    assert_int_equal(im.width, g.width);
+    assert_int_equal(im.height, g.height);
+    for (int64_t i = 0; i < 9; i++) {
+        const int64_t x = g.left + (i % 3) * g.cell, y = g.top + (i / 3) * g.cell;
+        const int64_t labelled = c->count[i / 3].labelled;
+        uint8_t rgb[3];
+        mb_confusion_colour(labelled > 0 ? (double)c->confusion[i] / labelled : 0, rgb);
+        assert_memory_equal(im.pixels + 3 * (y * im.width + x), rgb, 3);
+    }
+    for (int64_t i = 0; i < im.width * g.top; i++) /* the names above */
+        dark += im.pixels[3 * i] == 0;
+    assert_true(dark > 3 * 8);
+    mb_image_release(&im);
+    mb_classes_free(c);
     mb_answers_free(rows);
 }
 
@@ -292,6 +323,7 @@ int main(void)
         cmocka_unit_test(matthews_of_two_classes_is_the_correlation_of_the_table),
         cmocka_unit_test(several_classes_a_row_are_right_only_together),
         cmocka_unit_test(tables_have_a_line_per_class_and_one_per_group),
+        cmocka_unit_test(a_cell_is_as_dark_as_its_share),
         cmocka_unit_test(ranks_of_ties_are_their_mean),
         cmocka_unit_test(cosine_of_nothing_is_zero),
         cmocka_unit_test(an_entity_counts_only_whole),
