@@ -17,6 +17,10 @@ typedef struct mb_linear_args {
     mb_dropout drop;
 } mb_linear_args;
 
+typedef struct mb_rmsnorm_args {
+    float eps, offset; /* offset is added to the weight: 0, or 1 where a file holds weights so */
+} mb_rmsnorm_args;
+
 /* logits = logit_scale * (hidden W^T + bias), soft-capped; logprob[i] = log softmax(logits of row
  * row[i])[label[i]]. Training computes, in the same pass and chunk by chunk, the gradient of
  * grad_scale * sum_i weight[i] * -logprob[i] with respect to hidden, W and bias, so that logits

@@ -68,12 +68,18 @@ mb_status mb_layer_linear_pooled(mb_tape *t, const mb_model *m, const mb_batch *
     return linear(t, m, x, w, bias, &d, y);
 }
 
+static mb_rmsnorm_args rmsnorm_args(const mb_model *m)
+{
+    return (mb_rmsnorm_args){.eps = m->config.norm_eps, .offset = m->config.norm_offset};
+}
+
 mb_status mb_layer_rmsnorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w, mb_var **y)
 {
+    const mb_rmsnorm_args n = rmsnorm_args(m);
     mb_var *wv;
 
     MB_TRY(mb_weight_var(t, m, w, &wv));
-    return mb_rmsnorm(t, x, wv, m->config.norm_eps, y);
+    return mb_rmsnorm(t, x, wv, &n, y);
 }
 
 mb_status mb_layer_layernorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
@@ -89,10 +95,11 @@ mb_status mb_layer_layernorm(mb_tape *t, const mb_model *m, mb_var *x, const mb_
 mb_status mb_layer_add_rmsnorm(mb_tape *t, const mb_model *m, mb_var *a, mb_var *b,
                                const mb_weight *w, mb_var **sum, mb_var **y)
 {
+    const mb_rmsnorm_args n = rmsnorm_args(m);
     mb_var *wv;
 
     MB_TRY(mb_weight_var(t, m, w, &wv));
-    return mb_add_rmsnorm(t, a, b, wv, m->config.norm_eps, sum, y);
+    return mb_add_rmsnorm(t, a, b, wv, &n, sum, y);
 }
 
 mb_status mb_layer_add_layernorm(mb_tape *t, const mb_model *m, mb_var *a, mb_var *b,
@@ -223,5 +230,9 @@ mb_status mb_layer_rope(mb_tape *t, const mb_model *m, const mb_batch *b, int64_
     *y = x;
     if (mb_layer_set_has(&m->config.unrotated, layer))
         return MB_OK;
-    return mb_rope(t, x, &m->rope_cos, &m->rope_sin, &positions, m->config.head_dim, y);
+    const mb_model_config *c = &m->config;
+    const bool windowed = c->rope_window.type != MB_ROPE_NONE && !mb_layer_set_has(&c->full, layer);
+    const mb_rope_table *table = &m->rope[windowed];
+
+    return mb_rope(t, x, &table->cos, &table->sin, &positions, c->head_dim, y);
 }

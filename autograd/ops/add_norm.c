@@ -141,24 +141,26 @@ static mb_status sample_use(mb_tape *t, int i, mb_var *a, mb_var *b, mb_var *sum
 
 static mb_status rms_forward(mb_tape *t, mb_call *c)
 {
-    const float *eps = c->attr;
+    const mb_rmsnorm_args *n = c->attr;
 
     return MB_RUN(mb_tape_exec(t), add_rmsnorm_fwd, mb_out(c, Y), mb_out(c, SUM), &c->saved[RSTD],
-                  mb_in(c, A), mb_in(c, B), mb_in(c, W), *eps);
+                  mb_in(c, A), mb_in(c, B), mb_in(c, W), n->offset, n->eps);
 }
 
 static mb_status rms_remake(mb_tape *t, mb_call *c)
 {
-    const float *eps = c->attr;
+    const mb_rmsnorm_args *n = c->attr;
 
     return MB_RUN(mb_tape_exec(t), rmsnorm_fwd, mb_out(c, Y), &c->saved[RSTD], mb_out(c, SUM),
-                  mb_in(c, W), *eps);
+                  mb_in(c, W), n->offset, n->eps);
 }
 
 static mb_status rms_norm(mb_tape *t, mb_call *c, mb_tensor *dx, bool acc)
 {
+    const mb_rmsnorm_args *n = c->attr;
+
     return MB_RUN(mb_tape_exec(t), rmsnorm_bwd, dx, c->d_in[W], c->d_out[Y], mb_out(c, SUM),
-                  mb_in(c, W), &c->saved[RSTD], acc);
+                  mb_in(c, W), n->offset, &c->saved[RSTD], acc);
 }
 
 static mb_status rms_backward(mb_tape *t, mb_call *c)
@@ -166,28 +168,29 @@ static mb_status rms_backward(mb_tape *t, mb_call *c)
     return backward(t, c, rms_norm);
 }
 
-mb_status mb_add_rmsnorm(mb_tape *t, mb_var *a, mb_var *b, mb_var *w, float eps, mb_var **sum,
-                         mb_var **y)
+mb_status mb_add_rmsnorm(mb_tape *t, mb_var *a, mb_var *b, mb_var *w, const mb_rmsnorm_args *n,
+                         mb_var **sum, mb_var **y)
 {
     mb_call c = {.op = &mb_op_add_rmsnorm, .in = {a, b, w}};
 
     MB_REQUIRE(mb_tensor_count(&w->value) == mb_cols(&a->value), MB_ESHAPE,
                "add_rmsnorm: weight has %lld entries, the input's last axis %lld",
                (long long)mb_tensor_count(&w->value), (long long)mb_cols(&a->value));
-    MB_TRY(mb_tape_attr(t, &eps, sizeof eps, &c.attr));
+    MB_TRY(mb_tape_attr(t, n, sizeof *n, &c.attr));
     MB_TRY(mb_tape_saved(t, &c, RSTD, MB_DTYPE_F32, 1, a->value.dim));
     return apply(t, &c, sum, y);
 }
 
 static mb_status rms_sample(mb_tape *t, int i, mb_var **y)
 {
+    const mb_rmsnorm_args n = {.eps = 1e-5f, .offset = (float)(i % 2)};
     mb_var *a, *b, *w, *sum;
 
     *y = NULL;
     MB_TRY(sample_inputs(t, i, &a, &b, &w, NULL));
     if (a == NULL)
         return MB_OK;
-    MB_TRY(mb_add_rmsnorm(t, a, b, w, 1e-5f, &sum, y));
+    MB_TRY(mb_add_rmsnorm(t, a, b, w, &n, &sum, y));
     return sample_use(t, i, a, b, sum, y);
 }
 

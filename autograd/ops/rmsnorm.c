@@ -1,8 +1,8 @@
 /* autograd/ops/rmsnorm.c - RMS normalisation (Zhang & Sennrich 2019, arXiv:1910.07467).
  *
- *     y  = w * x * r            r = 1 / sqrt(mean(x^2) + eps)
+ *     y  = v * x * r            v = offset + w, r = 1 / sqrt(mean(x^2) + eps)
  *     dw = sum over rows of dy * x * r
- *     dx = r * (dy*w - x * r^2 * mean(dy*w*x))
+ *     dx = r * (dy*v - x * r^2 * mean(dy*v*x))
  *
  * over each stretch of w's length: whole rows, or each head of them. r is saved: one float a stretch.
  */
@@ -19,25 +19,27 @@ static mb_tensor stretches(const mb_tensor *x, int64_t n)
 
 static mb_status forward(mb_tape *t, mb_call *c)
 {
-    const float *eps = c->attr;
+    const mb_rmsnorm_args *a = c->attr;
     const int64_t n = mb_tensor_count(mb_in(c, W));
     const mb_tensor x = stretches(mb_in(c, X), n);
     mb_tensor y = stretches(mb_out(c, 0), n);
 
-    return MB_RUN(mb_tape_exec(t), rmsnorm_fwd, &y, &c->saved[RSTD], &x, mb_in(c, W), *eps);
+    return MB_RUN(mb_tape_exec(t), rmsnorm_fwd, &y, &c->saved[RSTD], &x, mb_in(c, W), a->offset,
+                  a->eps);
 }
 
 static mb_status backward(mb_tape *t, mb_call *c)
 {
+    const mb_rmsnorm_args *a = c->attr;
     const int64_t n = mb_tensor_count(mb_in(c, W));
     const mb_tensor x = stretches(mb_in(c, X), n), dy = stretches(c->d_out[0], n);
     mb_tensor dx = c->d_in[X] != NULL ? stretches(c->d_in[X], n) : (mb_tensor){0};
 
     return MB_RUN(mb_tape_exec(t), rmsnorm_bwd, c->d_in[X] != NULL ? &dx : NULL, c->d_in[W], &dy,
-                  &x, mb_in(c, W), &c->saved[RSTD], c->acc[X]);
+                  &x, mb_in(c, W), a->offset, &c->saved[RSTD], c->acc[X]);
 }
 
-mb_status mb_rmsnorm(mb_tape *t, mb_var *x, mb_var *w, float eps, mb_var **y)
+mb_status mb_rmsnorm(mb_tape *t, mb_var *x, mb_var *w, const mb_rmsnorm_args *a, mb_var **y)
 {
     mb_call c = {.op = &mb_op_rmsnorm, .in = {x, w}, .needs_in = 3};
 
@@ -48,7 +50,7 @@ mb_status mb_rmsnorm(mb_tape *t, mb_var *x, mb_var *w, float eps, mb_var **y)
     MB_REQUIRE(cols == n || (x->base == NULL && mb_tensor_is_contiguous(&x->value)), MB_EBUG,
                "rmsnorm: heads of a view of columns");
     const int64_t count = mb_rows(&x->value) * (cols / n);
-    MB_TRY(mb_tape_attr(t, &eps, sizeof eps, &c.attr));
+    MB_TRY(mb_tape_attr(t, a, sizeof *a, &c.attr));
     MB_TRY(mb_tape_value(t, x->value.dtype, 2, x->value.dim, &c.out[0]));
     MB_TRY(mb_tape_saved(t, &c, RSTD, MB_DTYPE_F32, 1, &count));
     MB_TRY(mb_tape_apply(t, &c));
@@ -60,9 +62,10 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
 {
     static const struct {
         int64_t rows, cols, heads;
-        float eps;
+        mb_rmsnorm_args a;
     } cases[] = {
-        {1, 2, 1, 1e-5f}, {3, 7, 1, 1e-6f}, {70, 33, 1, 1e-5f}, {5, 6, 3, 1e-6f}, {66, 9, 2, 1e-5f},
+        {1, 2, 1, {1e-5f, 0}}, {3, 7, 1, {1e-6f, 0}},  {70, 33, 1, {1e-5f, 0}},
+        {5, 6, 3, {1e-6f, 1}}, {66, 9, 2, {1e-5f, 0}}, {40, 5, 1, {1e-6f, 1}},
     };
     mb_var *x, *w;
 
@@ -72,7 +75,7 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
     MB_TRY(mb_sample_var(t, cases[i].rows, cases[i].cols * cases[i].heads, &x));
     MB_TRY(mb_sample_var(t, 0, cases[i].cols, &w));
     MB_TRY(mb_tape_seed(t, w, 0.0f, NULL)); /* a weight's gradient exists beforehand */
-    return mb_rmsnorm(t, x, w, cases[i].eps, y);
+    return mb_rmsnorm(t, x, w, &cases[i].a, y);
 }
 
 const mb_op mb_op_rmsnorm = {.name = "rmsnorm",

@@ -1,8 +1,8 @@
 /* core/cuda/rmsnorm.cu - RMSNorm (Zhang & Sennrich, arXiv:1910.07467), alone and after a residual
  * addition.
  *
- *     y = w * x * rstd,  rstd = 1/sqrt(mean(x^2) + eps)
- *     dx = rstd * (w*dy - x * rstd^2 * mean(w*dy*x)),  dw += sum over rows of dy * x * rstd
+ *     y = v * x * rstd,  v = offset + w,  rstd = 1/sqrt(mean(x^2) + eps)
+ *     dx = rstd * (v*dy - x * rstd^2 * mean(v*dy*x)),  dw += sum over rows of dy * x * rstd
  *
  * Rows are shared out as in core/cuda/norm.h. The backward gives a block a run of rows: dx row by
  * row, dw in registers over the run.
@@ -15,7 +15,8 @@ namespace {
 template <typename T, norm_rows R, bool FUSED>
 MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS : FORWARD_MOST,
                     1) void rmsnorm_fwd(mb_mat<T> y, mb_mat<T> sum, float *rstd, mb_mat<T> a,
-                                        mb_mat<T> b, const T *w, float eps, bool vector)
+                                        mb_mat<T> b, const T *w, float offset, float eps,
+                                        bool vector)
 {
     constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, part, 64);
@@ -57,17 +58,17 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * FORWARD_WARPS : FORWARD_MOST,
 
             MB_UNROLL
             for (int i = 0; i < W; i++)
-                f[i] = weight.at(i) * (x[k].at(i) * s);
+                f[i] = (offset + weight.at(i)) * (x[k].at(i) * s);
             write_piece(y.row(r) + c, pack_piece<T>(f), n - c, vector);
         }
     }
 }
 
-/* dx (+)= s * (w * dy) - slope * x */
+/* dx (+)= s * ((offset + w) * dy) - slope * x */
 template <typename T, int PIECES>
 MB_DEVICE void rmsnorm_dx(T *dx, const piece<T> (&dy)[PIECES], const piece<T> (&x)[PIECES],
-                          const T *w, float s, float slope, bool acc, int at, int step, int n,
-                          bool vector)
+                          const T *w, float offset, float s, float slope, bool acc, int at,
+                          int step, int n, bool vector)
 {
     MB_UNROLL
     for (int k = 0; k < PIECES; k++) {
@@ -80,7 +81,7 @@ MB_DEVICE void rmsnorm_dx(T *dx, const piece<T> (&dy)[PIECES], const piece<T> (&
             old = read_piece(dx + c, n - c, vector);
         MB_UNROLL
         for (int i = 0; i < piece<T>::LENGTH; i++) {
-            const float d = s * (weight.at(i) * dy[k].at(i)) - slope * x[k].at(i);
+            const float d = s * ((offset + weight.at(i)) * dy[k].at(i)) - slope * x[k].at(i);
 
             f[i] = acc ? old.at(i) + d : d;
         }
@@ -92,8 +93,8 @@ MB_DEVICE void rmsnorm_dx(T *dx, const piece<T> (&dy)[PIECES], const piece<T> (&
 template <typename T, norm_rows R>
 MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST,
                     1) void rmsnorm_bwd(mb_mat<T> dx, float *partial, mb_mat<T> dy, mb_mat<T> x,
-                                        const T *w, const float *rstd, int64_t per, bool acc,
-                                        bool vector)
+                                        const T *w, float offset, const float *rstd, int64_t per,
+                                        bool acc, bool vector)
 {
     constexpr int W = piece<T>::LENGTH, PIECES = norm_pieces<T, R>;
     MB_SHARED(float, shared, R == NARROW ? BACKWARD_WARPS * NARROW_COLS : 64);
@@ -121,7 +122,7 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST,
                 for (int i = 0; i < W; i++) {
                     const float product = pdy[k].at(i) * (px[k].at(i) * s);
 
-                    dot += weight.at(i) * pdy[k].at(i) * px[k].at(i);
+                    dot += (offset + weight.at(i)) * pdy[k].at(i) * px[k].at(i);
                     if (R != LONG)
                         dw[k][i] += product;
                     else if (out != nullptr && c + i < n)
@@ -137,7 +138,7 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST,
                 norm_read_tile(px, x.row(r), at, step, n, vector);
                 norm_read_tile(pdy, dy.row(r), at, step, n, vector);
             }
-            rmsnorm_dx(dx.row(r), pdy, px, w, s, slope, acc, at, step, n, vector);
+            rmsnorm_dx(dx.row(r), pdy, px, w, offset, s, slope, acc, at, step, n, vector);
         }
     }
     if (R != LONG && out != nullptr)
@@ -146,7 +147,7 @@ MB_GLOBAL MB_BOUNDS(R == NARROW ? 32 * BACKWARD_WARPS : BACKWARD_MOST,
 
 template <typename T, bool FUSED>
 mb_status forward(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *rstd, const mb_tensor *a,
-                  const mb_tensor *b, const mb_tensor *w, float eps)
+                  const mb_tensor *b, const mb_tensor *w, float offset, float eps)
 {
     const int64_t rows = mb_rows(a), n = mb_cols(a);
     const mb_tensor *const all[] = {y, sum, a, b, w};
@@ -159,15 +160,16 @@ mb_status forward(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *rstd, co
     switch (norm_rows_of(n, FORWARD_MOST)) {
     case NARROW:
         MB_LAUNCH(ex, (rmsnorm_fwd<T, NARROW, FUSED>), mb_div_up(rows, FORWARD_WARPS),
-                  32 * FORWARD_WARPS, 0, ym, sm, norm_f32(rstd), am, bm, weight, eps, vector);
+                  32 * FORWARD_WARPS, 0, ym, sm, norm_f32(rstd), am, bm, weight, offset, eps,
+                  vector);
         break;
     case WIDE:
         MB_LAUNCH(ex, (rmsnorm_fwd<T, WIDE, FUSED>), rows, block, 0, ym, sm, norm_f32(rstd), am, bm,
-                  weight, eps, vector);
+                  weight, offset, eps, vector);
         break;
     case LONG:
         MB_LAUNCH(ex, (rmsnorm_fwd<T, LONG, FUSED>), rows, block, 0, ym, sm, norm_f32(rstd), am, bm,
-                  weight, eps, vector);
+                  weight, offset, eps, vector);
         break;
     }
     return MB_OK;
@@ -175,7 +177,8 @@ mb_status forward(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *rstd, co
 
 template <typename T>
 mb_status backward(mb_exec *ex, mb_tensor *dx, float *partial, const mb_tensor *dy,
-                   const mb_tensor *x, const mb_tensor *w, const mb_tensor *rstd, bool acc)
+                   const mb_tensor *x, const mb_tensor *w, float offset, const mb_tensor *rstd,
+                   bool acc)
 {
     const int64_t rows = mb_rows(x), n = mb_cols(x);
     const mb_tensor *const all[] = {dx, dy, x, w};
@@ -190,15 +193,15 @@ mb_status backward(mb_exec *ex, mb_tensor *dx, float *partial, const mb_tensor *
     switch (norm_rows_of(n, BACKWARD_MOST)) {
     case NARROW:
         MB_LAUNCH(ex, (rmsnorm_bwd<T, NARROW>), blocks, 32 * BACKWARD_WARPS, 0, dxm, partial, dym,
-                  xm, weight, mb_f32(rstd), per, acc, vector);
+                  xm, weight, offset, mb_f32(rstd), per, acc, vector);
         break;
     case WIDE:
         MB_LAUNCH(ex, (rmsnorm_bwd<T, WIDE>), blocks, block, 0, dxm, partial, dym, xm, weight,
-                  mb_f32(rstd), per, acc, vector);
+                  offset, mb_f32(rstd), per, acc, vector);
         break;
     case LONG:
         MB_LAUNCH(ex, (rmsnorm_bwd<T, LONG>), blocks, block, 0, dxm, partial, dym, xm, weight,
-                  mb_f32(rstd), per, acc, vector);
+                  offset, mb_f32(rstd), per, acc, vector);
         break;
     }
     return MB_OK;
@@ -207,7 +210,8 @@ mb_status backward(mb_exec *ex, mb_tensor *dx, float *partial, const mb_tensor *
 } // namespace
 
 extern "C" mb_status mb_cuda_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *rstd,
-                                         const mb_tensor *x, const mb_tensor *w, float eps)
+                                         const mb_tensor *x, const mb_tensor *w, float offset,
+                                         float eps)
 {
     MB_REQUIRE(norm_fits(y, x) && norm_vector_fits(rstd, mb_rows(x), MB_DTYPE_F32) &&
                    norm_vector_fits(w, mb_cols(x), x->dtype),
@@ -215,13 +219,14 @@ extern "C" mb_status mb_cuda_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *r
     if (mb_tensor_count(x) == 0)
         return MB_OK;
     MB_CUDA_DISPATCH(x->dtype,
-                     MB_TRY((forward<T, false>(ex, y, nullptr, rstd, x, nullptr, w, eps))));
+                     MB_TRY((forward<T, false>(ex, y, nullptr, rstd, x, nullptr, w, offset, eps))));
     return MB_OK;
 }
 
 extern "C" mb_status mb_cuda_add_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tensor *sum,
                                              mb_tensor *rstd, const mb_tensor *a,
-                                             const mb_tensor *b, const mb_tensor *w, float eps)
+                                             const mb_tensor *b, const mb_tensor *w, float offset,
+                                             float eps)
 {
     MB_REQUIRE(norm_fits(y, a) && norm_fits(sum, a) && norm_fits(b, a) &&
                    norm_vector_fits(rstd, mb_rows(a), MB_DTYPE_F32) &&
@@ -229,13 +234,13 @@ extern "C" mb_status mb_cuda_add_rmsnorm_fwd(mb_exec *ex, mb_tensor *y, mb_tenso
                MB_EBUG, "add_rmsnorm_fwd: shapes or types do not fit");
     if (mb_tensor_count(a) == 0)
         return MB_OK;
-    MB_CUDA_DISPATCH(a->dtype, MB_TRY((forward<T, true>(ex, y, sum, rstd, a, b, w, eps))));
+    MB_CUDA_DISPATCH(a->dtype, MB_TRY((forward<T, true>(ex, y, sum, rstd, a, b, w, offset, eps))));
     return MB_OK;
 }
 
 extern "C" size_t mb_cuda_rmsnorm_bwd_workspace(mb_exec *, mb_tensor *, mb_tensor *dw,
                                                 const mb_tensor *dy, const mb_tensor *,
-                                                const mb_tensor *, const mb_tensor *, bool)
+                                                const mb_tensor *, float, const mb_tensor *, bool)
 {
     const int64_t n = mb_cols(dy);
 
@@ -244,7 +249,8 @@ extern "C" size_t mb_cuda_rmsnorm_bwd_workspace(mb_exec *, mb_tensor *, mb_tenso
 
 extern "C" mb_status mb_cuda_rmsnorm_bwd(mb_exec *ex, mb_tensor *dx, mb_tensor *dw,
                                          const mb_tensor *dy, const mb_tensor *x,
-                                         const mb_tensor *w, const mb_tensor *rstd, bool acc)
+                                         const mb_tensor *w, float offset, const mb_tensor *rstd,
+                                         bool acc)
 {
     const int64_t rows = mb_rows(x), n = mb_cols(x);
     float *partial = dw == nullptr ? nullptr : static_cast<float *>(ex->workspace);
@@ -255,7 +261,7 @@ extern "C" mb_status mb_cuda_rmsnorm_bwd(mb_exec *ex, mb_tensor *dx, mb_tensor *
                MB_EBUG, "rmsnorm_bwd: shapes or types do not fit");
     if (rows * n == 0 || (dx == nullptr && dw == nullptr))
         return MB_OK;
-    MB_CUDA_DISPATCH(x->dtype, MB_TRY(backward<T>(ex, dx, partial, dy, x, w, rstd, acc)));
+    MB_CUDA_DISPATCH(x->dtype, MB_TRY(backward<T>(ex, dx, partial, dy, x, w, offset, rstd, acc)));
     if (dw != nullptr)
         MB_LAUNCH(ex, norm_add_partials, mb_div_up(n, 32), 32 * PARTIAL_WARPS, 0, mb_f32(dw),
                   partial, (int)norm_blocks(rows, n), (int)n);

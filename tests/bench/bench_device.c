@@ -182,9 +182,9 @@ static const mb_adamw hyper = {.lr = 1e-4,
                                .correction2 = 0.001,
                                .grad_scale = 1.0f};
 KERNEL(add, add, &o->y, &o->x, &o->dy)
-KERNEL(rmsnorm_fwd, rmsnorm_fwd, &o->y, &o->rstd, &o->x, &o->w, 1e-5f)
-KERNEL(rmsnorm_bwd, rmsnorm_bwd, &o->dx, &o->dw, &o->dy, &o->x, &o->w, &o->rstd, false)
-KERNEL(add_rmsnorm_fwd, add_rmsnorm_fwd, &o->y, &o->dx, &o->rstd, &o->x, &o->dy, &o->w, 1e-5f)
+KERNEL(rmsnorm_fwd, rmsnorm_fwd, &o->y, &o->rstd, &o->x, &o->w, 0.0f, 1e-5f)
+KERNEL(rmsnorm_bwd, rmsnorm_bwd, &o->dx, &o->dw, &o->dy, &o->x, &o->w, 0.0f, &o->rstd, false)
+KERNEL(add_rmsnorm_fwd, add_rmsnorm_fwd, &o->y, &o->dx, &o->rstd, &o->x, &o->dy, &o->w, 0.0f, 1e-5f)
 KERNEL(layernorm_fwd, layernorm_fwd, &o->y, &o->mean, &o->rstd, &o->x, &o->w, &o->bias, 1e-5f)
 KERNEL(layernorm_bwd, layernorm_bwd, &o->dx, &o->dw, &o->db, &o->dy, &o->x, &o->w, &o->mean,
        &o->rstd, false)

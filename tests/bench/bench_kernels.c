@@ -29,11 +29,11 @@ struct bench {
 
 static mb_status rms_fwd(struct bench *b)
 {
-    return MB_RUN(&b->ex, rmsnorm_fwd, &b->y, &b->row, &b->x, &b->w, 1e-5f);
+    return MB_RUN(&b->ex, rmsnorm_fwd, &b->y, &b->row, &b->x, &b->w, 0.0f, 1e-5f);
 }
 static mb_status rms_bwd(struct bench *b)
 {
-    return MB_RUN(&b->ex, rmsnorm_bwd, &b->dx, &b->dw, &b->dy, &b->x, &b->w, &b->row, true);
+    return MB_RUN(&b->ex, rmsnorm_bwd, &b->dx, &b->dw, &b->dy, &b->x, &b->w, 0.0f, &b->row, true);
 }
 static mb_status layer_fwd(struct bench *b)
 {
@@ -46,7 +46,8 @@ static mb_status layer_bwd(struct bench *b)
 }
 static mb_status add_rms(struct bench *b)
 {
-    return MB_RUN(&b->ex, add_rmsnorm_fwd, &b->y, &b->dx, &b->row, &b->x, &b->dy, &b->w, 1e-5f);
+    return MB_RUN(&b->ex, add_rmsnorm_fwd, &b->y, &b->dx, &b->row, &b->x, &b->dy, &b->w, 0.0f,
+                  1e-5f);
 }
 static mb_status add_layer(struct bench *b)
 {

@@ -236,11 +236,12 @@ static mb_status compare_output(int kernel, const mb_call_output *o)
 
 /* What the device rounds between two steps of a fused kernel is rounded here too. */
 static mb_status add_rmsnorm(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *rstd,
-                             const mb_tensor *a, const mb_tensor *b, const mb_tensor *w, float eps)
+                             const mb_tensor *a, const mb_tensor *b, const mb_tensor *w,
+                             float offset, float eps)
 {
     MB_TRY(mb_cpu_add(ex, sum, a, b));
     mb_call_round(sum);
-    return mb_cpu_rmsnorm_fwd(ex, y, rstd, sum, w, eps);
+    return mb_cpu_rmsnorm_fwd(ex, y, rstd, sum, w, offset, eps);
 }
 
 static mb_status add_layernorm(mb_exec *ex, mb_tensor *y, mb_tensor *sum, mb_tensor *mean,

@@ -91,13 +91,19 @@ static void rmsnorm_agrees_with_f64(void **state)
     mb_exec ex = exec_with(2);
 
     (void)state;
-    FOR_EACH_SHAPE
-    {
-        struct problem p = problem_of(rows, cols, gap, acc);
+    for (int plus = 0; plus < 2; plus++) {
+        const float offset = (float)plus;
 
-        RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, eps);
-        RUN(&ex, rmsnorm_bwd, &p.dx, &p.dw, &p.dy, &p.x, &p.w, &p.rstd, acc);
-        check(&p, false, acc);
+        FOR_EACH_SHAPE
+        {
+            struct problem p = problem_of(rows, cols, gap, acc);
+
+            RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, offset, eps);
+            RUN(&ex, rmsnorm_bwd, &p.dx, &p.dw, &p.dy, &p.x, &p.w, offset, &p.rstd, acc);
+            for (int64_t c = 0; c < cols; c++)
+                mb_f32(&p.w)[c] += offset;
+            check(&p, false, acc);
+        }
     }
 }
 
@@ -152,13 +158,13 @@ static void absent_weights_and_gradients_are_left_out(void **state)
     assert_memory_equal(db.data, p.db.data, 65 * 4);
     assert_memory_equal(dw.data, p.dw.data, 65 * 4);
 
-    RUN(&ex, rmsnorm_fwd, &p.y, NULL, &p.x, &p.w, eps);
-    RUN(&ex, rmsnorm_fwd, &q.y, &p.rstd, &p.x, &p.w, eps);
+    RUN(&ex, rmsnorm_fwd, &p.y, NULL, &p.x, &p.w, 0.0f, eps);
+    RUN(&ex, rmsnorm_fwd, &q.y, &p.rstd, &p.x, &p.w, 0.0f, eps);
     check_same(&p.y, &q.y);
-    RUN(&ex, rmsnorm_bwd, &p.dx, NULL, &p.dy, &p.x, &p.w, &p.rstd, false);
-    RUN(&ex, rmsnorm_bwd, &q.dx, &q.dw, &p.dy, &p.x, &p.w, &p.rstd, false);
+    RUN(&ex, rmsnorm_bwd, &p.dx, NULL, &p.dy, &p.x, &p.w, 0.0f, &p.rstd, false);
+    RUN(&ex, rmsnorm_bwd, &q.dx, &q.dw, &p.dy, &p.x, &p.w, 0.0f, &p.rstd, false);
     check_same(&p.dx, &q.dx);
-    RUN(&ex, rmsnorm_bwd, NULL, &q.dw0, &p.dy, &p.x, &p.w, &p.rstd, false);
+    RUN(&ex, rmsnorm_bwd, NULL, &q.dw0, &p.dy, &p.x, &p.w, 0.0f, &p.rstd, false);
     assert_memory_equal(q.dw.data, q.dw0.data, 65 * 4);
 }
 
@@ -176,8 +182,8 @@ static void a_norm_after_an_addition_gives_the_bits_of_both(void **state)
         mb_tensor a = copy_of(&q.x);
         if (!acc) /* else the sum takes the place of a */
             q.x = a;
-        RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &sum, &p.w, eps);
-        RUN(&ex, add_rmsnorm_fwd, &q.y, &fused, &q.rstd, &q.x, &p.dy, &p.w, eps);
+        RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &sum, &p.w, 1.0f, eps);
+        RUN(&ex, add_rmsnorm_fwd, &q.y, &fused, &q.rstd, &q.x, &p.dy, &p.w, 1.0f, eps);
         check_same(&q.y, &p.y), check_same(&fused, &sum), check_same(&q.rstd, &p.rstd);
         check_gaps(&q.y), check_gaps(&fused);
 
@@ -233,8 +239,8 @@ static void in_16_bits_a_norm_after_an_addition_gives_the_bits_of_both(void **st
         for (int k = 0; k < 2; k++)
             y[k] = rounded(&p.x, type, gap), sum[k] = rounded(&p.x, type, gap);
         RUN(&ex, add, &sum[0], &a, &b);
-        RUN(&ex, rmsnorm_fwd, &y[0], &rstd[0], &sum[0], &w, eps);
-        RUN(&ex, add_rmsnorm_fwd, &y[1], &sum[1], &rstd[1], &a, &b, &w, eps);
+        RUN(&ex, rmsnorm_fwd, &y[0], &rstd[0], &sum[0], &w, 0.0f, eps);
+        RUN(&ex, add_rmsnorm_fwd, &y[1], &sum[1], &rstd[1], &a, &b, &w, 0.0f, eps);
         check_same_16(&y[0], &y[1]), check_same_16(&sum[0], &sum[1]);
         check_same(&rstd[0], &rstd[1]);
         RUN(&ex, layernorm_fwd, &y[0], &mean[0], &rstd[0], &sum[0], &w, &bias, eps);
@@ -255,8 +261,8 @@ static void rows_of_any_width_agree_with_f64(void **state)
         mb_exec ex = exec_with(2);
         struct problem p = problem_of(11, widths[i], 0, i % 2 == 1);
 
-        RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, eps);
-        RUN(&ex, rmsnorm_bwd, &p.dx, &p.dw, &p.dy, &p.x, &p.w, &p.rstd, i % 2 == 1);
+        RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, 0.0f, eps);
+        RUN(&ex, rmsnorm_bwd, &p.dx, &p.dw, &p.dy, &p.x, &p.w, 0.0f, &p.rstd, i % 2 == 1);
         check(&p, false, i % 2 == 1);
         p = problem_of(11, widths[i], 0, i % 2 == 1);
         RUN(&ex, layernorm_fwd, &p.y, &p.mean, &p.rstd, &p.x, &p.w, &p.b, eps);
@@ -282,8 +288,8 @@ static void a_row_does_not_depend_on_its_place(void **state)
             RUN(&ex, layernorm_fwd, &p.y, &p.mean, &p.rstd, &p.x, &p.w, &p.b, eps);
             RUN(&ex, layernorm_bwd, &p.dx, NULL, NULL, &p.dy, &p.x, &p.w, &p.mean, &p.rstd, false);
         } else {
-            RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, eps);
-            RUN(&ex, rmsnorm_bwd, &p.dx, NULL, &p.dy, &p.x, &p.w, &p.rstd, false);
+            RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, 0.0f, eps);
+            RUN(&ex, rmsnorm_bwd, &p.dx, NULL, &p.dy, &p.x, &p.w, 0.0f, &p.rstd, false);
         }
         for (int64_t r = 0; r < 131; r += 13) {
             mb_tensor x = mb_tensor_rows(&p.x, r, 1), dy = mb_tensor_rows(&p.dy, r, 1);
@@ -292,8 +298,8 @@ static void a_row_does_not_depend_on_its_place(void **state)
                 RUN(&ex, layernorm_fwd, &y, &mean, &rstd, &x, &p.w, &p.b, eps);
                 RUN(&ex, layernorm_bwd, &dx, NULL, NULL, &dy, &x, &p.w, &mean, &rstd, false);
             } else {
-                RUN(&ex, rmsnorm_fwd, &y, &rstd, &x, &p.w, eps);
-                RUN(&ex, rmsnorm_bwd, &dx, NULL, &dy, &x, &p.w, &rstd, false);
+                RUN(&ex, rmsnorm_fwd, &y, &rstd, &x, &p.w, 0.0f, eps);
+                RUN(&ex, rmsnorm_bwd, &dx, NULL, &dy, &x, &p.w, 0.0f, &rstd, false);
             }
             assert_memory_equal(y.data, mb_row(&p.y, r), 4 * (size_t)n);
             assert_memory_equal(dx.data, mb_row(&p.dx, r), 4 * (size_t)n);
@@ -316,8 +322,8 @@ static void threads_do_not_change_bits(void **state)
         RUN(&ex, layernorm_fwd, &p.y, &p.mean, &p.rstd, &p.x, &p.w, &p.b, eps);
         RUN(&ex, layernorm_bwd, &p.dx, &dw[i], &db[i], &p.dy, &p.x, &p.w, &p.mean, &p.rstd, false);
         ly[i] = copy_of(&p.y), ldx[i] = copy_of(&p.dx);
-        RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, eps);
-        RUN(&ex, rmsnorm_bwd, &p.dx, &rw[i], &p.dy, &p.x, &p.w, &p.rstd, false);
+        RUN(&ex, rmsnorm_fwd, &p.y, &p.rstd, &p.x, &p.w, 0.0f, eps);
+        RUN(&ex, rmsnorm_bwd, &p.dx, &rw[i], &p.dy, &p.x, &p.w, 0.0f, &p.rstd, false);
         ry[i] = copy_of(&p.y), rdx[i] = copy_of(&p.dx);
         assert_memory_equal(dw[i].data, dw[0].data, 577 * 4);
         assert_memory_equal(db[i].data, db[0].data, 577 * 4);
