@@ -63,7 +63,7 @@ static mb_status from_gguf(const mb_tensor_file *f, mb_json out)
     const int64_t embed = mb_tensor_file_find(f, "token_embd.weight");
     const char *arch;
     mb_json classes;
-    char known[256];
+    char known[512];
 
     MB_TRY(mb_gguf_string(g, "general.architecture", &arch, NULL));
     const mb_model_family *fam = family_of_gguf(arch);
@@ -202,7 +202,7 @@ mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config 
 {
     const mb_json json = mb_json_root(doc);
     const char *type;
-    char known[256];
+    char known[512];
 
     *c = (mb_model_config){.head = head, .padding_row = -1};
     MB_TRY(mb_json_get_string(json, "model_type", "", &type));

@@ -181,6 +181,7 @@ static mb_status read_pieces(const mb_model *m, mb_tensor_file *f, int64_t at, c
                   row = rows > 0 ? mb_tensor_count(&w->value) / rows : 0;
     const bool permuted =
         mb_tensor_file_gguf(f) != NULL && (w->row->flags & (MB_W_ROPE_Q | MB_W_ROPE_K)) != 0;
+    const bool plus_1 = mb_tensor_file_gguf(f) != NULL && (w->row->flags & MB_W_GGUF_PLUS_1) != 0;
     const int64_t each = w->value.ndim > 1 ? piece_rows(m, w) : rows;
 
     for (int64_t r = 0; r < rows; r += each) {
@@ -192,6 +193,8 @@ static mb_status read_pieces(const mb_model *m, mb_tensor_file *f, int64_t at, c
         MB_TRY(load_range(f, at, r * row, n * row, ex, scratch, to));
         if (permuted)
             MB_TRY(unpermute(m, to, n, row, scratch));
+        for (int64_t i = 0; plus_1 && i < n * row; i++)
+            ((float *)to)[i] -= 1.0f;
         if (fn != NULL)
             MB_TRY(fn(ctx, r * row, n * row, to));
         mb_arena_rewind(scratch, mark);
@@ -261,7 +264,7 @@ static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int 
         const int64_t n = count - from < PIECE ? count - from : PIECE;
         float *x = p;
         for (int64_t i = 0; i < n; i++)
-            x[i] = norm ? 1.0f
+            x[i] = norm ? 1.0f - m->config.norm_offset
                    : w->value.ndim == 1 || mb_weight_is_fixed(w)
                        ? 0.0f
                        : (float)(std * mb_rng_normal(key, (uint64_t)(from + i)));

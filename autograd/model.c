@@ -295,45 +295,46 @@ static double frequency(const mb_rope_config *r, int64_t i, int64_t head_dim)
 }
 
 /* Angles are products of f32 numbers, as PyTorch takes them; sine and cosine of them in f64. */
-static void rope_table(const mb_model *m, double (*of)(double), float *table)
+static void rope_angles(const mb_model *m, const mb_rope_config *r, double (*of)(double),
+                        float *table)
 {
     const int64_t half = m->config.head_dim / 2;
 
     for (int64_t i = 0; i < half; i++) {
-        const float f = (float)frequency(&m->config.rope, i, m->config.head_dim);
+        const float f = (float)frequency(r, i, m->config.head_dim);
         for (int64_t p = 0; p < m->max_positions; p++)
             table[p * half + i] = (float)of((double)((float)p * f));
     }
 }
 
-static mb_status fill_rope(const mb_model *m)
+static mb_status fill_rope(const mb_model *m, const mb_rope_config *r, const mb_rope_table *to)
 {
-    const size_t n = (size_t)mb_tensor_count(&m->rope_cos);
+    const size_t n = (size_t)mb_tensor_count(&to->cos);
     float *table = NULL;
     mb_status st = MB_OK;
 
     MB_TRY(MB_NEW_ARRAY(&table, n));
-    rope_table(m, cos, table);
-    MB_TRY_GOTO(mb_device_write(m->device, &m->rope_cos, table), st, done);
-    rope_table(m, sin, table);
-    st = mb_device_write(m->device, &m->rope_sin, table);
+    rope_angles(m, r, cos, table);
+    MB_TRY_GOTO(mb_device_write(m->device, &to->cos, table), st, done);
+    rope_angles(m, r, sin, table);
+    st = mb_device_write(m->device, &to->sin, table);
 done:
     mb_free(table);
     return st;
 }
 
-static mb_status bind_rope(mb_model *m, mb_arena *run)
+static mb_status bind_rope(mb_model *m, mb_arena *run, const mb_rope_config *r, mb_rope_table *to)
 {
     const int64_t half = m->config.head_dim / 2;
     void *p, *q;
 
-    if (m->config.rope.type == MB_ROPE_NONE)
+    if (r->type == MB_ROPE_NONE)
         return MB_OK;
     MB_TRY(mb_arena_take(run, (size_t)(m->max_positions * half) * sizeof(float), &p));
     MB_TRY(mb_arena_take(run, (size_t)(m->max_positions * half) * sizeof(float), &q));
-    m->rope_cos = mb_tensor_2d(p, MB_DTYPE_F32, m->max_positions, half);
-    m->rope_sin = mb_tensor_2d(q, MB_DTYPE_F32, m->max_positions, half);
-    return mb_arena_is_counting(run) ? MB_OK : fill_rope(m);
+    to->cos = mb_tensor_2d(p, MB_DTYPE_F32, m->max_positions, half);
+    to->sin = mb_tensor_2d(q, MB_DTYPE_F32, m->max_positions, half);
+    return mb_arena_is_counting(run) ? MB_OK : fill_rope(m, r, to);
 }
 
 /* Where a weight's numbers are kept: in its place, or, of a sharded one, the part this rank owns;
@@ -489,7 +490,8 @@ mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *
             w->grad.data = NULL;
         }
     }
-    MB_TRY(bind_rope(m, run));
+    MB_TRY(bind_rope(m, run, &m->config.rope, &m->rope[0]));
+    MB_TRY(bind_rope(m, run, &m->config.rope_window, &m->rope[1]));
     return mb_positions_bind(m, run);
 }
 

@@ -61,6 +61,11 @@ typedef enum mb_rope_type {
     MB_ROPE_LLAMA3
 } mb_rope_type;
 
+/* Of angles position * frequency; data NULL: there is none. (max_positions, half a head) each. */
+typedef struct mb_rope_table {
+    mb_tensor cos, sin;
+} mb_rope_table;
+
 typedef struct mb_rope_config {
     mb_rope_type type;
     double theta, factor, low_freq_factor, high_freq_factor, original_positions;
@@ -100,12 +105,15 @@ typedef struct mb_model_config {
     /* Of models that hear, else 0: numbers of a frame of sound; positions of the encoder, each of two
      * frames. */
     int64_t mel_bins, source_positions;
-    float init_std;         /* of matrices that start anew; 0: not given */
+    float init_std;     /* of matrices that start anew; 0: not given */
+    float head_softcap; /* logits as cap*tanh(logits/cap); 0: as they are */
     float norm_eps;
+    float norm_offset; /* added to RMSNorm's weights */
     mb_activation activation;
     bool tied; /* the output head is the embedding */
     bool qkv_bias, out_bias, mlp_bias;
     mb_rope_config rope;
+    mb_rope_config rope_window; /* of layers with a window; type NONE: as the others */
     /* as the checkpoint says; drop_attention_out: of encoders, on what attention gives;
      * drop_activation: inside an encoder-decoder's feed-forward part */
     float drop_embed, drop_hidden, drop_attention, drop_attention_out, drop_classifier;
@@ -123,7 +131,8 @@ enum {
     MB_W_NEW = 32,    /* may be missing from a file: then initialised, and said so */
     MB_W_ROPE_Q = 64, /* GGUF stores its rows permuted per head (interleaved rotation) */
     MB_W_ROPE_K = 128,
-    MB_W_FIXED = 256, /* a buffer: in files, never trained, zero when missing */
+    MB_W_FIXED = 256,       /* a buffer: in files, never trained, zero when missing */
+    MB_W_GGUF_PLUS_1 = 512, /* GGUF stores it with 1 added */
 };
 
 typedef struct mb_weight_row {
@@ -186,10 +195,10 @@ struct mb_model {
     void *globals; /* the family's structs of mb_weight * */
     char *layers, *dec_layers;
     int64_t max_positions; /* rows of the rotary tables: set before bind, <= config.positions */
-    mb_tensor rope_cos, rope_sin;
-    mb_tensor sinusoid;   /* (max_positions, D), of dtype: row p is of p + first_position */
+    mb_tensor sinusoid;    /* (max_positions, D), of dtype: row p is of p + first_position */
     mb_tensor buckets[2]; /* i32 (2 max_positions - 1): of distance k - q at k - q + max_positions -
                            * 1; looking both ways, and back only */
+    mb_rope_table rope[2]; /* [1]: of config.rope_window */
     mb_device *device; /* where values and gradients are, NULL: host memory; borrowed, as is flat */
     const mb_flat *flat; /* of the trained weights */
     mb_dtype dtype;      /* what weights and activations are computed in */

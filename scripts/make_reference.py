@@ -368,6 +368,26 @@ CASES = {
         small_bpe,
         small_batch,
     ),
+    "gemma3": (
+        13,
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        dict(
+            SMALL_DECODER,
+            num_hidden_layers=3,
+            head_dim=8,
+            query_pre_attn_scalar=12,
+            sliding_window=8,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            rope_parameters=dict(
+                full_attention=dict(rope_type="linear", rope_theta=1e6, factor=8.0),
+                sliding_attention=dict(rope_type="default", rope_theta=1e4),
+            ),
+            final_logit_softcapping=3.0,
+        ),
+        small_bpe,
+        small_batch,
+    ),
     "bert-cls": (
         7,
         "BertForSequenceClassification",

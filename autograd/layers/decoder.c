@@ -72,6 +72,19 @@ mb_status mb_decoder_prenorm(mb_tape *t, mb_model *m, const mb_batch *b, int64_t
     return mb_add(t, x, h, y);
 }
 
+/* A scale that a file's framework holds in the model's own type. */
+static float rounded(float x, mb_dtype d)
+{
+    switch (d) {
+    case MB_DTYPE_BF16:
+        return mb_bf16_to_f32(mb_f32_to_bf16(x));
+    case MB_DTYPE_F16:
+        return mb_f16_to_f32(mb_f32_to_f16(x));
+    default:
+        return x;
+    }
+}
+
 mb_status mb_decoder_run(mb_tape *t, mb_model *m, const mb_batch *b, mb_model_layer_fn layer,
                          mb_output *out)
 {
@@ -79,11 +92,14 @@ mb_status mb_decoder_run(mb_tape *t, mb_model *m, const mb_batch *b, mb_model_la
     mb_var *x;
 
     MB_TRY(mb_layer_embedding(t, m, b, b->ids, g->embed, &x));
+    if (m->config.embed_scale != 0.0f)
+        MB_TRY(mb_scale(t, x, rounded(m->config.embed_scale, m->dtype), &x));
     MB_TRY(mb_model_run_layers(t, m, b, layer, x, &x));
     MB_TRY(mb_layer_rmsnorm(t, m, x, g->norm, &x));
     *out = (mb_output){.hidden = x,
                        .features = x,
                        .head_w = m->config.tied ? g->embed : g->head,
+                       .softcap = m->config.head_softcap,
                        .logit_scale = 1.0f};
     return MB_OK;
 }

@@ -75,19 +75,15 @@ static mb_status rope_type(mb_json where, const char *name, mb_rope_type *out)
     return mb_json_fault(where, "has rope type \"%s\"; known are default, linear, llama3", name);
 }
 
-mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out)
+/* rope_theta, type and factors out of p, which may be absent. */
+static mb_status rope_of(mb_json p, int64_t head_dim, double theta, double partial,
+                         mb_rope_config *out)
 {
-    const mb_json v5 = mb_json_get(json, "rope_parameters");
-    const mb_json old = mb_json_get(json, "rope_scaling");
-    const mb_json p = mb_json_is_set(v5) ? v5 : old;
     const char *type = NULL;
-    double partial;
 
-    *out = (mb_rope_config){.type = MB_ROPE_DEFAULT};
+    *out = (mb_rope_config){.type = MB_ROPE_DEFAULT, .theta = theta};
     MB_REQUIRE(head_dim % 2 == 0, MB_EMODEL, "rotary embedding needs an even head size, not %lld",
                (long long)head_dim);
-    MB_TRY(mb_json_get_real(json, "rope_theta", 10000.0, &out->theta));
-    MB_TRY(mb_json_get_real(json, "partial_rotary_factor", 1.0, &partial));
     if (mb_json_is_set(p)) {
         MB_TRY(mb_json_get_real(p, "rope_theta", out->theta, &out->theta));
         MB_TRY(mb_json_get_real(p, "partial_rotary_factor", partial, &partial));
@@ -105,6 +101,32 @@ mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out)
     MB_REQUIRE(out->type == MB_ROPE_DEFAULT || out->factor > 0.0, MB_EMODEL,
                "the rope factor must be positive, not %g", out->factor);
     return MB_OK;
+}
+
+mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out)
+{
+    const mb_json v5 = mb_json_get(json, "rope_parameters");
+    double theta, partial;
+
+    MB_TRY(mb_json_get_real(json, "rope_theta", 10000.0, &theta));
+    MB_TRY(mb_json_get_real(json, "partial_rotary_factor", 1.0, &partial));
+    return rope_of(mb_json_is_set(v5) ? v5 : mb_json_get(json, "rope_scaling"), head_dim, theta,
+                   partial, out);
+}
+
+mb_status mb_config_rope_by_layer(mb_json json, double theta, double theta_window,
+                                  mb_model_config *c)
+{
+    const mb_json v5 = mb_json_get(json, "rope_parameters");
+    const mb_json full = mb_json_get(v5, "full_attention"),
+                  window = mb_json_get(v5, "sliding_attention");
+    const bool nested = mb_json_is_set(full) || mb_json_is_set(window);
+
+    MB_TRY(mb_json_get_real(json, "rope_theta", theta, &theta));
+    MB_TRY(mb_json_get_real(json, "rope_local_base_freq", theta_window, &theta_window));
+    MB_TRY(rope_of(nested ? full : mb_json_get(json, "rope_scaling"), c->head_dim, theta, 1.0,
+                   &c->rope));
+    return rope_of(window, c->head_dim, theta_window, 1.0, &c->rope_window);
 }
 
 mb_status mb_config_decoder(mb_json json, mb_model_config *c)

@@ -26,6 +26,10 @@ mb_status mb_config_layer_types(mb_json json, const mb_layer_set *otherwise,
                                 mb_model_config *c) MB_MUST_USE;
 /* use_sliding_window, sliding_window, max_window_layers, layer_types, as Qwen has them. */
 mb_status mb_config_upper_window(mb_json json, mb_model_config *c) MB_MUST_USE;
+/* The same of windowed layers and of others: rope_parameters' "sliding_attention" and
+ * "full_attention", or rope_local_base_freq beside the older names. */
+mb_status mb_config_rope_by_layer(mb_json json, double theta, double theta_window,
+                                  mb_model_config *c) MB_MUST_USE;
 /* id2label or num_labels; 2 when neither is there. */
 mb_status mb_config_labels(mb_json json, int64_t *labels) MB_MUST_USE;
 

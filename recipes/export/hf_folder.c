@@ -9,6 +9,49 @@
 
 enum { FILE_MAX_BYTES = 256 << 20, JSON_MAX_BYTES = 16 << 20 };
 
+static mb_status rope_of(mb_json params, const char *layers, mb_json theta, mb_json scaling)
+{
+    mb_json made;
+
+    MB_TRY(mb_json_set_object(params, layers, &made));
+    MB_TRY(mb_json_set_string(made, "rope_type", "default"));
+    MB_TRY(mb_json_set(made, "rope_theta", theta));
+    for (mb_json_it it = mb_json_first(scaling); mb_json_more(&it); mb_json_next(&it))
+        MB_TRY(mb_json_set(made, strcmp(it.key, "type") == 0 ? "rope_type" : it.key, it.value));
+    return MB_OK;
+}
+
+/* Gemma 3, whose layers with a window rotate otherwise: the newer form out of the older. */
+static mb_status newer_rope_by_layer(mb_json root, mb_json theta, mb_json scaling)
+{
+    mb_json params;
+
+    MB_TRY(mb_json_set_object(root, "rope_parameters", &params));
+    MB_TRY(rope_of(params, "full_attention", theta, scaling));
+    return rope_of(params, "sliding_attention", mb_json_get(root, "rope_local_base_freq"),
+                   (mb_json){0});
+}
+
+/* And the older out of the newer. */
+static mb_status older_rope_by_layer(mb_json root, mb_json params)
+{
+    const mb_json full = mb_json_get(params, "full_attention");
+    const mb_json theta = mb_json_get(full, "rope_theta"),
+                  local = mb_json_get(mb_json_get(params, "sliding_attention"), "rope_theta");
+    const char *type;
+
+    if (mb_json_is_number(theta))
+        MB_TRY(mb_json_set(root, "rope_theta", theta));
+    if (mb_json_is_number(local))
+        MB_TRY(mb_json_set(root, "rope_local_base_freq", local));
+    MB_TRY(mb_json_get_string(full, "rope_type", "default", &type));
+    if (strcmp(type, "default") == 0)
+        return MB_OK;
+    MB_TRY(mb_json_set(root, "rope_scaling", full));
+    mb_json_remove(mb_json_get(root, "rope_scaling"), "rope_theta");
+    return MB_OK;
+}
+
 /* What transformers' newer form of the rotary settings calls rope_parameters is the older
  * rope_scaling with rope_theta put in. */
 static mb_status both_rope_forms(mb_json root)
@@ -16,6 +59,10 @@ static mb_status both_rope_forms(mb_json root)
     mb_json theta = mb_json_get(root, "rope_theta"), scaling = mb_json_get(root, "rope_scaling");
     mb_json params = mb_json_get(root, "rope_parameters"), made;
 
+    if (mb_json_is(params, MB_JSON_OBJECT) && mb_json_is_set(mb_json_get(params, "full_attention")))
+        return older_rope_by_layer(root, params);
+    if (mb_json_is_number(theta) && mb_json_is_number(mb_json_get(root, "rope_local_base_freq")))
+        return newer_rope_by_layer(root, theta, scaling);
     if (mb_json_is(params, MB_JSON_OBJECT)) {
         const char *type;
 

@@ -414,6 +414,18 @@ static mb_status features_logits(mb_engine *e, mb_tape *t, const mb_output *o, m
     return mb_linear(t, x, &a, logits);
 }
 
+/* What the fused head does with logits on its way. */
+static mb_status finish_logits(mb_tape *t, const mb_output *o, mb_var **y)
+{
+    if (o->logit_scale != 1.0f)
+        MB_TRY(mb_scale(t, *y, o->logit_scale, y));
+    if (o->softcap == 0.0f)
+        return MB_OK;
+    MB_TRY(mb_scale(t, *y, 1.0f / o->softcap, y));
+    MB_TRY(mb_activate(t, *y, MB_ACT_TANH, y));
+    return mb_scale(t, *y, o->softcap, y);
+}
+
 static mb_status run_logits(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b,
                             const mb_tensor *rows, const mb_tape_plan *plan, mb_tensor *logits)
 {
@@ -425,8 +437,7 @@ static mb_status run_logits(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batc
     if (rows != NULL)
         MB_TRY(mb_gather_rows(t, o.features, rows, &o.features));
     MB_TRY(features_logits(e, t, &o, o.features, &y));
-    if (o.logit_scale != 1.0f)
-        MB_TRY(mb_scale(t, y, o.logit_scale, &y));
+    MB_TRY(finish_logits(t, &o, &y));
     *logits = y->value;
     return MB_OK;
 }

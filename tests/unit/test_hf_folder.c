@@ -123,6 +123,38 @@ static void the_rotation_is_said_in_both_forms(void **state)
     assert_true(mb_json_is(mb_json_get(c, "rope_scaling"), MB_JSON_ABSENT));
 }
 
+static void a_rotation_by_layer_is_said_in_both_forms(void **state)
+{
+    const mb_hf_edits none = {0};
+    mb_json c, p;
+
+    assert_int_equal(mb_hf_write_config(root,
+                                        parsed("{\"rope_theta\":1e6,\"rope_local_base_freq\":1e4,"
+                                               "\"rope_scaling\":{\"rope_type\":\"linear\","
+                                               "\"factor\":8.0}}"),
+                                        &none),
+                     MB_OK);
+    p = mb_json_get(read_back("config.json"), "rope_parameters");
+    assert_true(real(mb_json_get(p, "full_attention"), "rope_theta") == 1e6);
+    assert_true(real(mb_json_get(p, "full_attention"), "factor") == 8.0);
+    assert_string_equal(word(mb_json_get(p, "full_attention"), "rope_type"), "linear");
+    assert_true(real(mb_json_get(p, "sliding_attention"), "rope_theta") == 1e4);
+    assert_string_equal(word(mb_json_get(p, "sliding_attention"), "rope_type"), "default");
+
+    assert_int_equal(
+        mb_hf_write_config(root,
+                           parsed("{\"rope_parameters\":{\"full_attention\":{\"rope_type\":"
+                                  "\"linear\",\"factor\":8.0,\"rope_theta\":1e6},"
+                                  "\"sliding_attention\":{\"rope_theta\":1e4}}}"),
+                           &none),
+        MB_OK);
+    c = read_back("config.json");
+    assert_true(real(c, "rope_theta") == 1e6 && real(c, "rope_local_base_freq") == 1e4);
+    p = mb_json_get(c, "rope_scaling");
+    assert_true(real(p, "factor") == 8.0);
+    assert_true(mb_json_is(mb_json_get(p, "rope_theta"), MB_JSON_ABSENT));
+}
+
 static void labels_go_both_ways(void **state)
 {
     static const char *const names[] = {"hasi", "chanya"};
@@ -243,6 +275,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_ROOT(edits_change_only_what_they_name),
         IN_ROOT(the_rotation_is_said_in_both_forms),
+        IN_ROOT(a_rotation_by_layer_is_said_in_both_forms),
         IN_ROOT(labels_go_both_ways),
         IN_ROOT(a_folder_has_the_files_of_its_base),
         IN_ROOT(without_a_folder_the_token_ids_come_from_the_config),
