@@ -142,6 +142,7 @@ def full_models(peer):
     for case, kind, tied in (("gpt2", "causal", True), ("llama", "causal", True),
                              ("llama3-rope", "causal", False), ("mistral-sliding", "causal", False),
                              ("qwen2", "causal", True), ("qwen3", "causal", False),
+                             ("gemma3", "causal", True),
                              ("bert-cls", "classes", None), ("bert-mlm", "masked", True)):
         base, out = peer.cases / case, peer.train(peer.cases / case, kind) / "final"
         model, before = load(kind, out), load(kind, base)

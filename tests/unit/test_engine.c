@@ -39,11 +39,13 @@ static const subject subjects[] = {
     {"mistral-sliding", MB_HEAD_CAUSAL_LM, MB_TRAINED_ALL, NULL, 120},
     {"qwen2", MB_HEAD_CAUSAL_LM, MB_TRAINED_ALL, NULL, 120},
     {"qwen3", MB_HEAD_CAUSAL_LM, MB_TRAINED_ALL, NULL, 120},
+    {"gemma3", MB_HEAD_CAUSAL_LM, MB_TRAINED_ALL, NULL, 120},
     {"bert-mlm", MB_HEAD_MASKED_LM, MB_TRAINED_ALL, NULL, 60},
     {"bert-cls", MB_HEAD_SEQUENCE, MB_TRAINED_ALL, NULL, 60},
     {"llama", MB_HEAD_CAUSAL_LM, MB_TRAINED_LORA, NULL, 120},
     {"gpt2", MB_HEAD_CAUSAL_LM, MB_TRAINED_LORA, NULL, 120},
     {"qwen3", MB_HEAD_CAUSAL_LM, MB_TRAINED_LORA, NULL, 120},
+    {"gemma3", MB_HEAD_CAUSAL_LM, MB_TRAINED_LORA, NULL, 120},
     {"bert-cls", MB_HEAD_SEQUENCE, MB_TRAINED_LORA, "classifier", 60},
     {"llama", MB_HEAD_CAUSAL_LM, MB_TRAINED_SOME, NULL, 120},
 };
