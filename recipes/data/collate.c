@@ -214,6 +214,30 @@ static void clear_rest(mb_batch *b)
     }
 }
 
+/* The sounds of the rows as the batch's source, which is b's own. Places of rows that are not there are
+ * silent and belong to no sequence. */
+static mb_status hear(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
+                      uint32_t step, mb_batch *b)
+{
+    mb_batch *from = (mb_batch *)(uintptr_t)b->source;
+    const int64_t each = 2 * o->frames.tokens * o->frames.bins;
+
+    from->used = from->n_seq = 0;
+    from->seed = o->seed;
+    from->step = step;
+    mb_listener_need(o->listener, s, micro->row, micro->n_rows);
+    for (int64_t i = 0; i < micro->n_rows; i++) {
+        mb_frames_append(&o->frames, from, micro->ordinal[i]);
+        MB_TRY(
+            mb_listener_take(o->listener, s, micro->row[i], mb_frames_rows(&o->frames, from, i)));
+    }
+    memset(from->features + micro->n_rows * each, 0,
+           (size_t)(from->feature_rows * from->feature_cols - micro->n_rows * each) *
+               sizeof *from->features);
+    clear_rest(from);
+    return MB_OK;
+}
+
 /* Row i of the batch: n tokens of the store from `from` on. */
 static void add_row(mb_batch *b, int64_t i, const mb_store *s, int64_t from, int64_t n,
                     int32_t ordinal)
@@ -309,5 +333,5 @@ mb_status mb_collate(const mb_collate_options *o, const mb_store *s, const mb_mi
             add_target(b, i, s->label[row]);
     }
     clear_rest(b);
-    return MB_OK;
+    return o->listener != NULL ? hear(o, s, micro, step, b) : MB_OK;
 }

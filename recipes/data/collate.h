@@ -14,6 +14,7 @@
 #define MB_RECIPES_DATA_COLLATE_H
 
 #include "autograd/batch.h"
+#include "recipes/data/listen.h"
 #include "recipes/data/sampler.h"
 #include "recipes/data/store.h"
 
@@ -34,6 +35,8 @@ typedef struct mb_collate_options {
     int64_t largest;        /* tokens of the largest micro-batch, for the shape classes */
     int64_t source_largest; /* second side: of the largest source; `largest` is a decoder's then, */
     int64_t both_largest;   /* and this of both together */
+    mb_listener *listener;  /* of rows about sounds, which become the batch's source; NULL: none */
+    mb_frames frames;       /* of a sound */
 } mb_collate_options;
 
 /* Tokens rounded up to the shape class: multiples of 48 up to 480, then at most 24 more sizes up

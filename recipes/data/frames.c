@@ -1,7 +1,21 @@
 /* recipes/data/frames.c - see recipes/data/frames.h. */
 #include "recipes/data/frames.h"
 
+#include <math.h>
+
 #include "core/alloc.h"
+
+mb_status mb_frames_for(const mb_model_config *c, double seconds, mb_frames *out)
+{
+    const int64_t tokens =
+        seconds > 0.0 ? (int64_t)ceil(seconds * MB_TOKENS_A_SECOND) : c->source_positions;
+
+    MB_REQUIRE(tokens <= c->source_positions, MB_EARG,
+               "audio_seconds is %g; the model hears %g seconds at most", seconds,
+               (double)c->source_positions / MB_TOKENS_A_SECOND);
+    *out = (mb_frames){.bins = c->mel_bins, .tokens = tokens};
+    return MB_OK;
+}
 
 mb_status mb_frames_reserve(const mb_frames *f, mb_batch *b)
 {

@@ -11,6 +11,11 @@ typedef struct mb_frames {
     int64_t tokens; /* of a sound: half its frames */
 } mb_frames;
 
+enum { MB_TOKENS_A_SECOND = 50 }; /* 16000 samples, 160 of them to a frame, 2 frames to a token */
+
+/* For sounds of `seconds`; 0: as long as the model can hear. MB_EARG when that is longer. */
+mb_status mb_frames_for(const mb_model_config *c, double seconds, mb_frames *out) MB_MUST_USE;
+
 /* Gives a new batch room for the frames of all its tokens, zeroed. */
 mb_status mb_frames_reserve(const mb_frames *f, mb_batch *b) MB_MUST_USE;
 /* Appends a sound to the batch's tokens as sequence b->n_seq. */

@@ -27,7 +27,7 @@ typedef struct mb_render_options {
     mb_train_what train;           /* pairs know assistant (= the completion) and all */
     int add_bos, add_eos;          /* 1 yes, 0 no, -1 auto */
     const char *completion_suffix; /* optional: put behind completions that lack it */
-    const int32_t *prompt_ids;     /* of sounds, borrowed; the first starts the decoder */
+    int32_t prompt_ids[8];         /* of sounds; the first starts the decoder */
     int n_prompt_ids;
     bool paired; /* pairs have two sides: an encoder reads the first, a decoder writes the second */
     const mb_tokenizer *target; /* paired: of the second side; borrowed, NULL: the same */

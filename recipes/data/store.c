@@ -60,6 +60,7 @@ void mb_store_log(const mb_store *s, const char *what)
         {c->untrained, "rows have no trained token and were left out"},
         {c->dropped, "rows are longer than max_length and were left out"},
         {c->truncated, "rows are longer than max_length and were cut"},
+        {c->long_sounds, "rows are about sounds longer than audio_seconds and were left out"},
         {c->duplicates, "rows are duplicates of others"},
         {c->double_bos, "rows would have begun with two BOS tokens; one was left out"},
     };

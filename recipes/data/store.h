@@ -39,7 +39,8 @@ typedef struct mb_store_options {
     int64_t max_length;       /* tokens per row; 0: unlimited */
     mb_excess excess;
     bool classification;            /* rows carry labels; no token is trained */
-    bool heard;                     /* rows name sounds */
+    bool heard;                     /* rows name sounds ... */
+    double most_seconds;            /* ... of at most this length; 0: not looked at */
     const char *const *label_names; /* optional: the model's id2label, which labels must be in */
     int n_label_names;
     int64_t vocab_size;    /* ids must be below; 0: not checked */
@@ -47,16 +48,17 @@ typedef struct mb_store_options {
 } mb_store_options;
 
 typedef struct mb_store_stats {
-    int64_t rows_read;  /* rows of the files, after split slicing */
-    int64_t bad;        /* rows skipped because of bad_rows: skip */
-    int64_t empty;      /* rows without a token, dropped */
-    int64_t untrained;  /* rows without a trained token, dropped */
-    int64_t dropped;    /* longer than max_length, dropped */
-    int64_t truncated;  /* longer than max_length, cut */
-    int64_t duplicates; /* kept rows equal to an earlier kept row */
-    int64_t bos, eos;   /* tokens in kept rows */
-    int64_t double_bos; /* rows whose text brought a second BOS, which was left out */
-    int64_t trained;    /* trained tokens in kept rows */
+    int64_t rows_read;   /* rows of the files, after split slicing */
+    int64_t bad;         /* rows skipped because of bad_rows: skip */
+    int64_t empty;       /* rows without a token, dropped */
+    int64_t untrained;   /* rows without a trained token, dropped */
+    int64_t dropped;     /* longer than max_length, dropped */
+    int64_t long_sounds; /* about sounds longer than most_seconds, dropped */
+    int64_t truncated;   /* longer than max_length, cut */
+    int64_t duplicates;  /* kept rows equal to an earlier kept row */
+    int64_t bos, eos;    /* tokens in kept rows */
+    int64_t double_bos;  /* rows whose text brought a second BOS, which was left out */
+    int64_t trained;     /* trained tokens in kept rows */
     int64_t min_length, max_length;
 } mb_store_stats;
 
@@ -105,6 +107,8 @@ static inline const char *mb_store_media(const mb_store *s, int64_t r)
 {
     return s->media_at[r] < s->media_at[r + 1] ? s->media + s->media_at[r] : NULL;
 }
+
+enum { MB_STORE_PLACE = 4200 }; /* room for a place */
 
 /* "file.jsonl:12" of row r into `text`, which is returned. */
 const char *mb_store_place(const mb_store *s, int64_t r, char *text, size_t size);

@@ -35,14 +35,15 @@ static uint64_t content_hash(const int32_t *id, const uint8_t *flags, int64_t n,
 static mb_status sum_stats(struct mb_store_builder *b)
 {
     mb_store_stats *s = &b->stats;
-    int64_t v[] = {s->rows_read, s->bad,        s->empty,       s->untrained,     s->dropped,
-                   s->truncated, s->double_bos, b->word_labels, b->integer_labels};
+    int64_t v[] = {s->rows_read, s->bad,        s->empty,       s->untrained,      s->dropped,
+                   s->truncated, s->double_bos, b->word_labels, b->integer_labels, s->long_sounds};
 
-    MB_TRY(b->comm->ops->all_reduce(b->comm, v, 9, MB_DTYPE_I64, MB_SUM));
+    MB_TRY(b->comm->ops->all_reduce(b->comm, v, 10, MB_DTYPE_I64, MB_SUM));
     MB_TRY(b->comm->ops->all_reduce(b->comm, &b->top_label, 1, MB_DTYPE_I64, MB_MAX));
     s->rows_read = v[0], s->bad = v[1], s->empty = v[2], s->untrained = v[3];
     s->dropped = v[4], s->truncated = v[5], s->double_bos = v[6];
     b->word_labels = v[7] > 0, b->integer_labels = v[8] > 0;
+    s->long_sounds = v[9];
     return MB_OK;
 }
 
@@ -53,6 +54,12 @@ static mb_status nothing_left(const struct mb_store_builder *b)
     char rows[600];
     size_t at = 0;
 
+    if (s->long_sounds > 0)
+        return MB_RAISE(MB_EDATA,
+                        "%s: no row is left: %lld read, %lld of them about sounds longer than %g "
+                        "seconds (audio_seconds)",
+                        b->o->source[0].path, (long long)s->rows_read, (long long)s->long_sounds,
+                        b->o->most_seconds);
     if (s->untrained == 0)
         return MB_RAISE(MB_EDATA,
                         "%s: no row is left: %lld read, %lld bad, %lld empty, %lld longer than "
@@ -129,6 +136,7 @@ static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
                                o->classification, o->n_label_names, o->heard};
 
     MB_TRY(mb_digest_add(d, numbers, sizeof numbers));
+    MB_TRY(mb_digest_add(d, &o->most_seconds, sizeof o->most_seconds));
     MB_TRY(add_text(d, mb_tokenizer_sha256(o->render.tokenizer)));
     MB_TRY(add_text(d, mb_renderer_identity(b->renderer)));
     for (int i = 0; i < o->n_label_names; i++)

@@ -13,12 +13,12 @@
 static const char *const FORMAT = "mbuyu-tokens-2";
 
 /* The counts that cannot be had from the rows; in the order of the attribute "counts". */
-enum { COUNTS = 7 };
+enum { COUNTS = 8 };
 
 static void counts_out(const mb_store_stats *c, int64_t v[COUNTS])
 {
-    const int64_t all[COUNTS] = {c->rows_read, c->bad,       c->empty,     c->untrained,
-                                 c->dropped,   c->truncated, c->double_bos};
+    const int64_t all[COUNTS] = {c->rows_read, c->bad,       c->empty,      c->untrained,
+                                 c->dropped,   c->truncated, c->double_bos, c->long_sounds};
 
     memcpy(v, all, sizeof all);
 }
@@ -27,6 +27,7 @@ static void counts_in(mb_store_stats *c, const int64_t v[COUNTS])
 {
     c->rows_read = v[0], c->bad = v[1], c->empty = v[2], c->untrained = v[3];
     c->dropped = v[4], c->truncated = v[5], c->double_bos = v[6];
+    c->long_sounds = v[7];
 }
 
 static mb_status cache_path(char *out, size_t size, const char *dir, const mb_store *s,

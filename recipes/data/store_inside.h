@@ -31,8 +31,9 @@ struct mb_store_result {
     mb_tokens tokens;
     mb_record_kind kind;
     bool whole_text, double_bos, empty;
-    char *label; /* owned; NULL: label_id */
-    char *media; /* owned; NULL: none */
+    char *label;    /* owned; NULL: label_id */
+    char *media;    /* owned; NULL: none */
+    double seconds; /* of a sound */
     int64_t label_id;
     mb_status st;
     char *sentence; /* owned; of a failure */

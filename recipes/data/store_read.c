@@ -7,8 +7,19 @@
 
 #include "core/alloc.h"
 #include "recipes/data/store_inside.h"
+#include "recipes/media/audio.h"
 
 enum { CHUNK_BYTES = 8 << 20 };
+
+/* From the header alone. */
+static mb_status length_of(const char *path, double *seconds)
+{
+    mb_audio_info info;
+
+    MB_TRY(mb_audio_look(path, &info));
+    *seconds = (double)info.frames / info.rate;
+    return MB_OK;
+}
 
 /* Parses, renders and tokenises one row. Runs on any thread: the failure record is per thread, so
  * the sentence is carried in the result. */
@@ -28,6 +39,8 @@ static void render_row(const struct mb_store_builder *b, const mb_source *source
             out->st = mb_strdup(rec.label, &out->label);
         if (out->st == MB_OK && rec.media != NULL)
             out->st = mb_strdup(rec.media, &out->media);
+        if (out->st == MB_OK && rec.kind == MB_RECORD_SOUND && b->o->most_seconds > 0.0)
+            out->st = length_of(rec.media, &out->seconds);
         if (out->st != MB_OK)
             mb_status_prefix(out->st, "%s:%lld: ", source->path, (long long)b->chunk.row[i].line);
         mb_record_release(&rec);
@@ -175,6 +188,13 @@ static mb_status take_result(struct mb_store_builder *b, int source, int i)
         plain += !(r->tokens.mark[t] & MB_MARK_SPECIAL);
     if (plain == 0) { /* nothing but special tokens */
         b->stats.empty++;
+        return MB_OK;
+    }
+    if (r->kind == MB_RECORD_SOUND && o->most_seconds > 0.0 && r->seconds > o->most_seconds) {
+        MB_REQUIRE(o->excess != MB_EXCESS_RAISE, MB_EDATA,
+                   "%s:%lld: %s lasts %.2f seconds, expected at most %g", path, (long long)line,
+                   r->media, r->seconds, o->most_seconds);
+        b->stats.long_sounds++; /* a part of it would not fit what is said */
         return MB_OK;
     }
     MB_TRY(check_ids(b, &r->tokens, path, line));

@@ -10,6 +10,8 @@
 #include "core/log.h"
 #include "core/path.h"
 #include "core/rng.h"
+#include "recipes/data/transcript.h"
+#include "recipes/train/engine.h"
 
 /* ---- recipe -> store ---------------------------------------------------------------------- */
 
@@ -151,7 +153,11 @@ mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, con
     o->classification = task->labelled;
     o->label_names = (const char *const *)r->label_names.at;
     o->n_label_names = (int)r->label_names.n;
-    return MB_OK;
+    o->heard = task->id == MB_TASK_SPEECH_RECOGNITION;
+    if (!o->heard)
+        return MB_OK;
+    return mb_transcript_prompt(r->model_name_or_path, tok, r->language, r->speech_task,
+                                o->render.prompt_ids, &o->render.n_prompt_ids);
 }
 
 static void free_sources(mb_source *s, int64_t n)
@@ -187,6 +193,7 @@ static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const 
     o.vocab_size = model->vocab;
     o.render.target = d->target_tokenizer;
     o.render.decoder_start = (int32_t)model->decoder_start_id;
+    o.most_seconds = (double)d->frames.tokens / MB_TOKENS_A_SECOND;
     if (o.n_label_names == 0 && labels_of != NULL && labels_of->n_labels > 0) {
         o.label_names = (const char *const *)labels_of->label_name;
         o.n_label_names = labels_of->n_labels;
@@ -251,12 +258,24 @@ static mb_status open_second_side(const mb_recipe *r, const mb_model_config *mod
     return mb_tokenizer_load_target(r->model_name_or_path, &d->target_tokenizer);
 }
 
+/* How much of a sound there is room for. */
+static mb_status frames_of(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
+                           mb_frames *out)
+{
+    if (task->id != MB_TASK_SPEECH_RECOGNITION)
+        return MB_OK;
+    MB_REQUIRE(model->mel_bins > 0, MB_EMODEL, "%s hears nothing: task %s wants a Whisper",
+               r->model_name_or_path, mb_choice_word(r->task));
+    return mb_frames_for(model, r->audio_seconds, out);
+}
+
 static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
                           mb_comm *comm, mb_data *d)
 {
     MB_TRY(mb_comm_agree(comm, mb_tokenizer_load(r->model_name_or_path, &d->tokenizer)));
     if (task->target == MB_TARGET_SECOND)
         MB_TRY(mb_comm_agree(comm, open_second_side(r, model, d)));
+    MB_TRY(frames_of(r, task, model, &d->frames));
     if (r->datasets.n > 0) {
         MB_TRY(build_store(r, &r->datasets, task, model, d, comm, NULL, "train", &d->store));
         MB_TRY(split(r, d));
@@ -314,8 +333,9 @@ mb_status mb_data_borrow(const mb_data *of, mb_data **out)
     MB_TRY(MB_NEW(&d));
     *d = *of;
     d->borrowed = true;
-    d->train = d->eval = NULL;
+    d->train = d->eval = d->ahead = NULL;
     d->batch = d->source = NULL;
+    d->listener = d->eval_listener = NULL;
     *out = d;
     return MB_OK;
 }
@@ -326,8 +346,11 @@ void mb_data_free(mb_data *d)
         return;
     mb_sampler_free(d->train);
     mb_sampler_free(d->eval);
+    mb_sampler_free(d->ahead);
     mb_batch_free(d->batch);
     mb_batch_free(d->source);
+    mb_listener_free(d->listener);
+    mb_listener_free(d->eval_listener);
     if (!d->borrowed) {
         mb_free(d->train_rows);
         mb_free(d->val_rows);
@@ -346,8 +369,8 @@ int64_t mb_data_eval_rows(const mb_data *d)
     return d->eval_store != NULL ? d->eval_store->n_rows : d->n_val;
 }
 
-static mb_status order_train(mb_data *d, const mb_recipe *r, int64_t micro_units,
-                             int64_t step_units)
+static mb_status order_train(const mb_data *d, const mb_recipe *r, int64_t micro_units,
+                             int64_t step_units, mb_sampler **out)
 {
     const bool counts_rows =
         d->collate.kind == MB_TARGET_CLASS || d->collate.kind == MB_TARGET_MASKED;
@@ -366,7 +389,7 @@ static mb_status order_train(mb_data *d, const mb_recipe *r, int64_t micro_units
         .max_steps = r->max_steps,
     };
 
-    return mb_sampler_new(&o, &d->train);
+    return mb_sampler_new(&o, out);
 }
 
 static mb_status order_eval(mb_data *d, const mb_recipe *r)
@@ -444,6 +467,33 @@ static mb_status make_batch(mb_data *d, int64_t rows)
     return MB_OK;
 }
 
+/* Up to two steps of rows are read ahead, but no more than this many beyond two micro-batches. */
+enum { MOST_AHEAD = 64 };
+
+/* A source for as many sounds as a micro-batch has, of one size whatever their number. */
+static mb_status order_sounds(mb_data *d, const mb_recipe *r, int64_t micro_units,
+                              int64_t step_units, int64_t rows)
+{
+    const int64_t wanted = 2 * step_units < MOST_AHEAD ? 2 * step_units : MOST_AHEAD;
+    const int64_t ahead = wanted > 2 * rows ? wanted : 2 * rows;
+    const int threads = mb_default_threads();
+
+    MB_TRY(mb_batch_new(rows * d->frames.tokens, rows, &d->source));
+    MB_TRY(mb_frames_reserve(&d->frames, d->source));
+    d->source->max_len = d->frames.tokens;
+    d->batch->source = d->source;
+    if (d->train != NULL) {
+        MB_TRY(order_train(d, r, micro_units, step_units, &d->ahead));
+        MB_TRY(mb_listener_new(&d->frames, ahead, threads, &d->listener));
+    }
+    if (d->eval != NULL)
+        MB_TRY(mb_listener_new(&d->frames, rows, threads, &d->eval_listener));
+    d->collate.listener = d->listener;
+    d->eval_collate.listener = d->eval_listener;
+    d->collate.frames = d->eval_collate.frames = d->frames;
+    return MB_OK;
+}
+
 mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int64_t step_units)
 {
     int64_t rows = 1;
@@ -451,7 +501,7 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int
     d->collate.largest = 0;
     d->eval_collate = d->collate;
     if (d->store != NULL && step_units > 0) {
-        MB_TRY(order_train(d, r, micro_units, step_units));
+        MB_TRY(order_train(d, r, micro_units, step_units, &d->train));
         d->collate.largest = mb_sampler_max_tokens(d->train);
         rows = mb_sampler_max_rows(d->train);
         if (d->collate.kind == MB_TARGET_SECOND)
@@ -466,5 +516,33 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int
                                mb_sampler_max_rows(d->eval), &d->eval_collate));
         rows = most(rows, mb_sampler_max_rows(d->eval));
     }
-    return make_batch(d, rows);
+    MB_TRY(make_batch(d, rows));
+    return d->frames.tokens > 0 ? order_sounds(d, r, micro_units, step_units, rows) : MB_OK;
+}
+
+static mb_status expect_rows(mb_data *d, const mb_step *s, int rank, int size)
+{
+    int64_t from, to;
+    mb_micro micro;
+
+    mb_micro_range(s->n_micro, rank, size, &from, &to);
+    for (int64_t m = from; m < to; m++) {
+        mb_step_micro(s, m, &micro);
+        mb_listener_expect(d->listener, d->store, micro.row, micro.n_rows);
+    }
+    return MB_OK;
+}
+
+mb_status mb_data_expect(mb_data *d, const mb_step *s, int rank, int size)
+{
+    mb_step next;
+
+    if (d->listener == NULL)
+        return MB_OK;
+    if (mb_listener_idle(d->listener))
+        MB_TRY(expect_rows(d, s, rank, size));
+    if (s->step + 1 >= mb_sampler_steps(d->ahead))
+        return MB_OK;
+    MB_TRY(mb_sampler_step(d->ahead, s->step + 1, &next));
+    return expect_rows(d, &next, rank, size);
 }

@@ -15,7 +15,10 @@ typedef struct mb_data {
     mb_sampler *eval;  /* one step holding every evaluation row; NULL: no evaluation */
     mb_collate_options collate, eval_collate; /* largest: tokens of the largest micro-batch */
     mb_batch *batch;                          /* for the largest of both */
-    mb_batch *source;                         /* of seq2seq: batch->source */
+    mb_batch *source;                         /* of batch, for tasks that have one; NULL */
+    mb_frames frames;                         /* of sounds; tokens 0: rows are about none */
+    mb_listener *listener, *eval_listener;    /* of sounds */
+    mb_sampler *ahead;                        /* as train: which sounds come next */
     bool borrowed;                            /* tokenizer, stores and rows are another's */
 } mb_data;
 
@@ -37,6 +40,9 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units,
  * becomes the recipe's label_names where it has none: names in data then mean what they mean to the
  * model, whichever of them a file holds. `config` is the model's config.json. */
 mb_status mb_data_adopt_labels(mb_recipe *r, const mb_task *task, mb_json_doc *config) MB_MUST_USE;
+
+/* Before a rank's micro-batches of a training step: sounds of this step and the next are read. */
+mb_status mb_data_expect(mb_data *d, const mb_step *s, int rank, int size) MB_MUST_USE;
 
 /* Does anything evaluate? Rows to evaluate on, in which store. */
 int64_t mb_data_eval_rows(const mb_data *d);

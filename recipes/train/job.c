@@ -135,7 +135,7 @@ static mb_status plan_steps(mb_job *j)
     const mb_data *d = j->data;
     const int64_t eval = d->eval_collate.largest;
 
-    if (d->source != NULL) {
+    if (d->collate.kind == MB_TARGET_SECOND) {
         MB_TRY(plan_sides(j, &d->collate, true));
         return plan_sides(j, &d->eval_collate, false);
     }

@@ -115,7 +115,6 @@ static void labels_agree_whoever_met_them(void **state)
 
 static void paths_of_sounds_agree_whoever_read_them(void **state)
 {
-    static const int32_t prompt[] = {3, 4};
     mb_tokenizer *t = make_tokenizer(NULL, "</s>", NULL);
     size_t at = (size_t)snprintf(text, sizeof text, "file_name,text\n");
 
@@ -132,7 +131,8 @@ static void paths_of_sounds_agree_whoever_read_them(void **state)
     mb_store *alone, *together;
 
     o.heard = true;
-    o.render.prompt_ids = prompt;
+    o.render.prompt_ids[0] = 3;
+    o.render.prompt_ids[1] = 4;
     o.render.n_prompt_ids = 2;
     OK(mb_store_build(&o, mb_comm_self(), &alone));
     OK(mb_store_build(&o, launch.world, &together));

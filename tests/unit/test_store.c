@@ -435,11 +435,12 @@ static void a_labelled_store_is_cached_with_its_names(void **state)
 
 static mb_store_options sound_options(const mb_tokenizer *t, const mb_source *source)
 {
-    static const int32_t prompt[] = {3, 4, 5};
     mb_store_options o = options(t, source, 1);
 
     o.heard = true;
-    o.render.prompt_ids = prompt;
+    o.render.prompt_ids[0] = 3;
+    o.render.prompt_ids[1] = 4;
+    o.render.prompt_ids[2] = 5;
     o.render.n_prompt_ids = 3;
     return o;
 }
