@@ -607,7 +607,7 @@ static mb_status load(mb_tokenizer *t, const char *path, bool target)
     return load_gguf(t, file);
 }
 
-static mb_status load_side(const char *path, bool target, mb_tokenizer **out)
+static mb_status blank(mb_tokenizer **out)
 {
     mb_tokenizer *t = NULL;
 
@@ -616,7 +616,32 @@ static mb_status load_side(const char *path, bool target, mb_tokenizer **out)
         t->role[r] = -1;
     t->max_length = -1;
     pthread_mutex_init(&t->lock, NULL);
+    *out = t;
+    return MB_OK;
+}
+
+static mb_status load_side(const char *path, bool target, mb_tokenizer **out)
+{
+    mb_tokenizer *t = NULL;
+
+    MB_TRY(blank(&t));
     const mb_status st = load(t, path, target);
+    if (st != MB_OK) {
+        mb_tokenizer_free(t);
+        return st;
+    }
+    *out = t;
+    return MB_OK;
+}
+
+mb_status tok_from_text(const char *text, size_t n, const char *where, mb_tokenizer **out)
+{
+    mb_tokenizer *t = NULL;
+
+    MB_TRY(blank(&t));
+    mb_status st = mb_strdup(where, &t->where);
+    if (st == MB_OK)
+        st = tok_read(t, text, n);
     if (st != MB_OK) {
         mb_tokenizer_free(t);
         return st;

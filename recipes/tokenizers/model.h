@@ -145,6 +145,15 @@ mb_status tok_read(mb_tokenizer *t, const char *text, size_t n) MB_MUST_USE;
 mb_status tok_keep_file(mb_tokenizer *t, const char *name, char *text, size_t n) MB_MUST_USE;
 int32_t tok_find(const mb_tokenizer *t, const char *token, size_t n);
 
+/* A tokenizer from the text of a tokenizer.json. */
+mb_status tok_from_text(const char *text, size_t n, const char *where,
+                        mb_tokenizer **out) MB_MUST_USE;
+/* Calls `take` for each word that a text is cut into: normalised, pre-tokenised, added tokens taken
+ * for text. */
+mb_status tok_each_word(const mb_tokenizer *t, const char *text, size_t n,
+                        mb_status (*take)(void *with, const char *word, size_t n_word),
+                        void *with) MB_MUST_USE;
+
 /* gguf.c - the tokenizer of a GGUF file as texts of tokenizer.json and tokenizer_config.json. */
 mb_status tok_from_gguf(const char *path, mb_bytes *tokenizer, mb_bytes *config) MB_MUST_USE;
 

@@ -203,6 +203,31 @@ static mb_status encode_text(const mb_tokenizer *t, tok_work *w, const char *tex
     return MB_OK;
 }
 
+mb_status tok_each_word(const mb_tokenizer *t, const char *text, size_t n,
+                        mb_status (*take)(void *with, const char *word, size_t n_word), void *with)
+{
+    tok_work *w = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(take_work(t, &w));
+    if (t->normalizer.n > 0)
+        MB_TRY_GOTO(tok_normalize(&t->normalizer, text, n, false, &w->normal, &w->spare), st, done);
+    tok_pieces *p = &w->pieces;
+    p->text = t->normalizer.n > 0 ? w->normal.p : text;
+    p->n = t->normalizer.n > 0 ? w->normal.n : n;
+    p->at_start = true;
+    p->goes_on = false;
+    MB_TRY_GOTO(tok_cut(&t->pretokenizer, p), st, done);
+    for (size_t i = 0; i < p->span.n; i++) {
+        const mb_span at = p->span.at[i];
+        if (at.end > at.begin)
+            MB_TRY_GOTO(take(with, p->text + at.begin, at.end - at.begin), st, done);
+    }
+done:
+    give_work(t, w);
+    return st;
+}
+
 static void cut_ids(mb_ids *ids, size_t n, bool left)
 {
     if (ids->n <= n)

@@ -9,13 +9,16 @@ HELPER is the built peer_tokenize. The tokenizers are trained here, by `tokenize
 have; each is compared over a generated corpus (token_ids.py) with the library that owns its format.
 """
 import argparse
+import glob
 import io
 import json
 import os
 import random
 import re
+import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -37,6 +40,16 @@ def training_text():
         with open(os.path.join(ROOT, name), encoding="utf-8") as f:
             lines += f.read().split("\n")
     return [line for line in lines if line.strip()]
+
+
+def repository_lines():
+    """English and C: this repository's own sources."""
+    lines = []
+    for pattern in ("*.md", "*/*.[ch]", "recipes/*/*.[ch]", "core/*/*.[ch]", "autograd/*/*.[ch]", "tests/unit/*.c", "*/README.md"):
+        for name in sorted(glob.glob(os.path.join(ROOT, pattern))):
+            with open(name, encoding="utf-8") as f:
+                lines += [t for t in f.read().split("\n") if t.strip()]
+    return lines
 
 
 def spm(lines, model_type, **options):
@@ -385,6 +398,93 @@ def check_gguf(args, lines):
     return wrong
 
 
+def mbuyu(args, *command):
+    done = subprocess.run([args.mbuyu, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"mbuyu {' '.join(command)}: exit {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
+def library_trained(kind, path, size, lines):
+    """The library's own trainer with the same steps."""
+    if kind == "bpe":
+        tok = Tokenizer(models.BPE())
+        tok.pre_tokenizer = P.ByteLevel(add_prefix_space=False)
+        tok.decoder = decoders.ByteLevel()
+        tok.train([path], trainers.BpeTrainer(vocab_size=size, special_tokens=["<|endoftext|>"], show_progress=False,
+                                              initial_alphabet=P.ByteLevel.alphabet()))
+    elif kind == "llama":
+        tok = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+        tok.pre_tokenizer = P.Metaspace()
+        tok.train([path], trainers.BpeTrainer(vocab_size=size, show_progress=False,
+                                              special_tokens=["<unk>", "<s>", "</s>"] + ["<0x%02X>" % b for b in range(256)]))
+    else:
+        tok = Tokenizer(models.Unigram())
+        tok.normalizer = N.Sequence([N.Nmt(), N.NFKC(), N.Replace(Regex(" {2,}"), " ")])
+        tok.pre_tokenizer = P.Metaspace()
+        tok.train_from_iterator(lines, trainers.UnigramTrainer(vocab_size=size, unk_token="<unk>", show_progress=False,
+                                                               special_tokens=["<pad>", "</s>", "<unk>"]))
+    return tok
+
+
+def per_word(tok, lines):
+    return sum(len(tok.encode(t, add_special_tokens=False).ids) for t in lines) / sum(len(t.split()) for t in lines)
+
+
+def check_training(args, lines):
+    """`mbuyu tokenizer train` beside the trainers of the libraries, on the same text."""
+    from transformers import AutoTokenizer
+    lines = repository_lines()[::4] if args.text is None else open(args.text, encoding="utf-8").read().split("\n")
+    held, wrong = lines[::10], 0
+    with tempfile.TemporaryDirectory() as top:
+        path = os.path.join(top, "text.txt")
+        with open(path, "w", encoding="utf-8", newline="") as f:
+            f.writelines(t + "\n" for i, t in enumerate(lines) if i % 10)
+        for kind, size in (("bpe", 3000), ("llama", 3000), ("unigram", 2500)):
+            if args.only and args.only not in "train " + kind:
+                continue
+            folder, again = os.path.join(top, kind), os.path.join(top, kind + "-again")
+            start = time.time()
+            command = ["tokenizer", "train", "--kind", kind, "--vocab-size", str(size), "--coverage", "1"]
+            mbuyu(args, *command, "--output", folder, path)
+            ours_s = time.time() - start
+            os.environ["OMP_NUM_THREADS"] = "1"
+            mbuyu(args, *command, "--output", again, path)
+            del os.environ["OMP_NUM_THREADS"]
+            same = open(os.path.join(folder, "tokenizer.json"), "rb").read() == open(os.path.join(again, "tokenizer.json"), "rb").read()
+            start = time.time()
+            theirs = library_trained(kind, path, size, [t for i, t in enumerate(lines) if i % 10])
+            theirs_s = time.time() - start
+            ours = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+            a, b = per_word(ours, held), per_word(theirs, held)
+            print(f"train {kind}: {ours.get_vocab_size()} tokens, the library {theirs.get_vocab_size()}; tokens per word held out "
+                  f"{a:.4f}, the library {b:.4f} ({100 * (a / b - 1):+.2f} %); {ours_s:.1f} s, the library {theirs_s:.1f} s; "
+                  f"one thread gives the same: {same}", flush=True)
+            bad = not same or a > 1.03 * b
+            if kind != "unigram":
+                get = lambda t: (json.loads(t.to_str())["model"]["merges"], t.get_vocab())
+                equal = get(ours) == get(theirs)
+                if not equal:
+                    at = next((i for i, (x, y) in enumerate(zip(get(ours)[0], get(theirs)[0])) if x != y), -1)
+                    print(f"  merges differ at {at}: {get(ours)[0][at:at + 3]}, the library {get(theirs)[0][at:at + 3]}")
+                print(f"train {kind}: merges and vocabulary equal to the library's: {equal}")
+                bad = bad or not equal
+            else:
+                m = spm([t for i, t in enumerate(lines) if i % 10], "unigram", vocab_size=size, character_coverage=1.0)
+                sp = sentencepiece.SentencePieceProcessor(model_proto=m.SerializeToString())
+                c = sum(len(sp.encode(t)) for t in held) / sum(len(t.split()) for t in held)
+                print(f"train unigram: sentencepiece {c:.4f} ({100 * (a / c - 1):+.2f} %)")
+                bad = bad or a > 1.05 * c
+            wrong += bad
+            names = [t.content for t in ours.get_added_tokens_decoder().values()]
+            texts = corpus(args.megabytes / 4, names)
+            wrong += compare("trained " + kind, args.helper, folder, ours, texts, plain=[])
+            fast = AutoTokenizer.from_pretrained(folder)
+            got, _ = run(args.helper, folder, [dict(text=t, parse=True, special=True) for t in texts[:100]])
+            wrong += sum(g["ids"] != fast(t).input_ids for g, t in zip(got, texts))
+    return wrong
+
+
 FIXTURE_TEXTS = ["Habari ya asubuhi, rafiki yangu.", "  two  spaces ", "", " ", "ﬁne ½ ① Ångström e\u0301 ｶﾅ", "naïve café <s> </s> <sep>",
                  "日本語 😀 x▁y", "a\tb\nc\r\nd", "foofoo  foo", "\u3000wide\u3000", "<0x41> <unk> <extra_id_0>", "tail ", "x" * 70,
                  "the of and to in is that for it was on are as with his they at be this", "क्षत्रिय ไทย ١٢٣ 3.14159"]
@@ -426,6 +526,7 @@ def main():
     parser.add_argument("--megabytes", type=float, default=1.2)
     parser.add_argument("--spm", action="append", metavar="FILE.model", help="also this SentencePiece file")
     parser.add_argument("--only", help="only kinds whose name has this word")
+    parser.add_argument("--text", metavar="FILE", help="learn from this text instead of the repository's own")
     parser.add_argument("--write", metavar="DIR", help="write the data of tests/unit/test_tokenizer.c")
     args = parser.parse_args()
     if args.write:
@@ -433,6 +534,7 @@ def main():
         return
     lines = training_text()
     wrong = check_json(args, lines) + check_spm(args, lines) + check_folders(args, lines) + check_gguf(args, lines)
+    wrong += check_training(args, lines) if args.mbuyu else 0
     sys.exit(1 if wrong else 0)
 
 

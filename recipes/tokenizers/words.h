@@ -1,0 +1,29 @@
+/* recipes/tokenizers/words.h - private: the words of text files and how often each occurs. */
+#ifndef MB_RECIPES_TOKENIZERS_WORDS_H
+#define MB_RECIPES_TOKENIZERS_WORDS_H
+
+#include "recipes/tokenizers/model.h"
+#include "recipes/tokenizers/train.h"
+
+typedef struct tok_word {
+    const char *p; /* in the list's vocabulary */
+    uint32_t n;
+    int64_t count;
+} tok_word;
+
+typedef struct tok_words {
+    mb_vocab *vocab; /* word -> place in `count` */
+    int64_t *count;
+    size_t capacity;
+    tok_word *at; /* most frequent first, of equals by their bytes */
+    size_t n;
+    int64_t lines, bytes, dropped;
+} tok_words;
+
+/* Counts the words that `t` cuts the lines of the files into; with `ends`, a line's end belongs to
+ * it. Threads share the lines; the result does not depend on their number. */
+mb_status tok_words_count(const mb_tokenizer *t, const char *const *files, size_t n_files,
+                          bool ends, int64_t max_words, tok_words *out) MB_MUST_USE;
+void tok_words_release(tok_words *w);
+
+#endif
