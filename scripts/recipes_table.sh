@@ -178,7 +178,7 @@ changes = [f"{key[5:]} {number(evaluations[0].get(key))} → {number(value)}"
 time = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 print(f"| [{name}](recipes/configs/{name}.yaml) | {steps} | {ranks} | {time} | {', '.join(changes)} |")
 PYTHON
-    cat row
+    tee /dev/stderr <row
 }
 
 machine() {
@@ -213,7 +213,8 @@ if [ "$short" -eq 1 ]; then
     done < <(recipes)
 else
     materials=$(materials_folder)
-    table | tee "$work/table"
+    table >"$work/table"
+    cat "$work/table"
     if [ "$write" -eq 1 ] && [ "$failures" -eq 0 ]; then put "$work/table"; fi
 fi
 [ "$failures" -eq 0 ]

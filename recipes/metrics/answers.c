@@ -13,7 +13,7 @@
 struct mb_answers_store {
     mb_answers rows; /* what callers hold */
     bool borrowed;
-    mb_answer *row;
+    mb_answer_row *row;
     size_t row_capacity;
     mb_vocab *text;
     int32_t *id;
@@ -165,7 +165,7 @@ static mb_status add_share(struct mb_answers_store *s, double x, int32_t id)
     return MB_OK;
 }
 
-static mb_status read_shares(struct mb_answers_store *s, mb_json j, mb_answer *row)
+static mb_status read_shares(struct mb_answers_store *s, mb_json j, mb_answer_row *row)
 {
     row->first = (int64_t)s->n_shares;
     row->n = (int64_t)mb_json_count(j);
@@ -192,7 +192,7 @@ static mb_json any_of(mb_json object, const char *const *name)
     return mb_json_get(object, *name);
 }
 
-static mb_status read_row(struct mb_answers_store *s, mb_json object, mb_answer *row)
+static mb_status read_row(struct mb_answers_store *s, mb_json object, mb_answer_row *row)
 {
     static const char *const said[] = {"prediction", "predictions", NULL};
     static const char *const right[] = {"reference", "references", "label", "labels", NULL};
@@ -226,7 +226,7 @@ static mb_status read_row(struct mb_answers_store *s, mb_json object, mb_answer 
 mb_status mb_answers_add(mb_answers *r, mb_json object)
 {
     struct mb_answers_store *s = store_of(r);
-    mb_answer row = {0};
+    mb_answer_row row = {0};
 
     MB_TRY(read_row(s, object, &row));
     MB_TRY(mb_grow((void **)&s->row, &s->row_capacity, (size_t)r->n + 1, sizeof *s->row, "rows"));

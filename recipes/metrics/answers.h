@@ -43,21 +43,21 @@ typedef struct mb_value {
     int64_t n;
 } mb_value;
 
-typedef struct mb_answer {
+typedef struct mb_answer_row {
     int64_t row;
     mb_value said, right;
     int64_t first, n; /* probabilities or scores, in mb_answers.share */
     bool ranked;      /* they are scores of candidates */
     int32_t group;    /* id of its name; -1: none */
-} mb_answer;
+} mb_answer_row;
 
 typedef struct mb_answers {
     int64_t n;
-    const mb_answer *row;    /* (n) in the order of their numbers once sorted */
-    const int32_t *id;       /* strings of values */
-    const double *number;    /* numbers of NUMBERS */
-    const double *share;     /* probabilities and scores */
-    const int32_t *share_id; /* id of the class's name; -1: the place in the list says which */
+    const mb_answer_row *row; /* (n) in the order of their numbers once sorted */
+    const int32_t *id;        /* strings of values */
+    const double *number;     /* numbers of NUMBERS */
+    const double *share;      /* probabilities and scores */
+    const int32_t *share_id;  /* id of the class's name; -1: the place in the list says which */
     const struct mb_answers_store *store;
 } mb_answers;
 

@@ -123,7 +123,7 @@ double mb_bleu_score(const mb_bleu_stats *s, bool effective_order)
     return mb_bleu_brevity(s) * exp(logs / orders);
 }
 
-static mb_status add_row(const mb_answers *r, const mb_answer *row, mb_bleu_tokenizer tokenize,
+static mb_status add_row(const mb_answers *r, const mb_answer_row *row, mb_bleu_tokenizer tokenize,
                          bool lower, mb_bleu_stats *sum)
 {
     const char **reference;

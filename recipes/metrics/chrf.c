@@ -128,7 +128,7 @@ done:
     return st;
 }
 
-static mb_status add_row(const mb_answers *r, const mb_answer *row, int word_orders, bool lower,
+static mb_status add_row(const mb_answers *r, const mb_answer_row *row, int word_orders, bool lower,
                          mb_chrf_stats *sum)
 {
     const char **reference;

@@ -183,13 +183,13 @@ static mb_status all_keys(const mb_answers *r, struct naming *c)
     int64_t room = 0;
 
     for (int64_t i = 0; i < r->n; i++) {
-        const mb_answer *row = &r->row[i];
+        const mb_answer_row *row = &r->row[i];
         c->numbers = c->numbers || is_number(&row->said) || is_number(&row->right);
         room += keys_of(&row->said) + keys_of(&row->right) + row->n;
     }
     MB_TRY(MB_NEW_ARRAY(&c->key, room));
     for (int64_t i = 0; i < r->n; i++) {
-        const mb_answer *row = &r->row[i];
+        const mb_answer_row *row = &r->row[i];
         for (int64_t k = 0; k < keys_of(&row->said); k++)
             c->key[c->size++] = key_at(r, &row->said, k);
         for (int64_t k = 0; k < keys_of(&row->right); k++)
@@ -369,7 +369,7 @@ static bool has_class(const mb_answers *r, const struct naming *c, const mb_valu
 
 /* The row's probability of class k; MB_EDATA when it says none. Rows name their classes in one
  * order, so *place, where the last row had it, is looked at first. */
-static mb_status probability(const mb_answers *r, const struct naming *c, const mb_answer *row,
+static mb_status probability(const mb_answers *r, const struct naming *c, const mb_answer_row *row,
                              int32_t k, int64_t *place, double *out)
 {
     for (int64_t i = 0; i < row->n; i++) {
@@ -454,7 +454,7 @@ static void mark(const mb_answers *r, const struct naming *c, const mb_value *v,
 }
 
 /* Counts the classes of a row, each once; has[] is zero before and after. True: all are right. */
-static bool count_set(const mb_answers *r, const struct naming *c, const mb_answer *row,
+static bool count_set(const mb_answers *r, const struct naming *c, const mb_answer_row *row,
                       uint8_t *has, mb_class_count *count)
 {
     const mb_value *value[] = {&row->said, &row->right};

@@ -219,7 +219,7 @@ static mb_status symbols_of(const char *text, bool of_words, bool lower, struct 
 }
 
 /* Of several references the one with the lowest rate counts, the first of equals. */
-static mb_status count_row(const mb_answers *r, const mb_answer *row, bool of_words, bool lower,
+static mb_status count_row(const mb_answers *r, const mb_answer_row *row, bool of_words, bool lower,
                            struct sides *s, mb_edits *sum)
 {
     mb_edits best = {0};

@@ -75,7 +75,7 @@ static bool allowed(const mb_value *v, const mb_value_kind *kind)
     return v->kind == kind[0] || (kind[1] != MB_VALUE_NONE && v->kind == kind[1]);
 }
 
-static bool tags_fit(const mb_answers *rows, const mb_answer *r)
+static bool tags_fit(const mb_answers *rows, const mb_answer_row *r)
 {
     if (r->said.n != r->right.n)
         return false;
@@ -100,7 +100,7 @@ static bool same_type(const mb_value *a, const mb_value *b)
     return a->kind == b->kind || (lists && (a->n == 0 || b->n == 0));
 }
 
-static bool row_fits(const mb_answers *rows, const mb_answer *r, mb_metric_reads reads)
+static bool row_fits(const mb_answers *rows, const mb_answer_row *r, mb_metric_reads reads)
 {
     if (!allowed(&r->said, kinds[reads].said) || !allowed(&r->right, kinds[reads].right))
         return false;

@@ -94,7 +94,7 @@ static mb_status of_rows(const mb_answers *r, double *exact, double *f1)
 {
     *exact = *f1 = 0.0;
     for (int64_t i = 0; i < r->n; i++) {
-        const mb_answer *row = &r->row[i];
+        const mb_answer_row *row = &r->row[i];
         double most_exact = 0.0, most_f1 = 0.0;
         for (int64_t k = 0; k < row->right.n; k++) {
             double e, f;

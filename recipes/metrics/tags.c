@@ -78,7 +78,7 @@ static bool same(const mb_entity *a, const mb_entity *b)
 }
 
 /* Entities come in the order of their ends. */
-static mb_status count_row(const mb_answers *r, const mb_answer *row, struct counting *c)
+static mb_status count_row(const mb_answers *r, const mb_answer_row *row, struct counting *c)
 {
     int64_t said, right, j = 0;
 
@@ -198,7 +198,7 @@ mb_status mb_metric_tags_accuracy(const mb_answers *rows, const mb_metric_option
     double right = 0.0, all = 0.0;
 
     for (int64_t i = 0; i < rows->n; i++) {
-        const mb_answer *row = &rows->row[i];
+        const mb_answer_row *row = &rows->row[i];
         for (int64_t k = 0; k < row->said.n; k++)
             right += rows->id[row->said.first + k] == rows->id[row->right.first + k];
         all += (double)row->said.n;
