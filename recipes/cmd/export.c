@@ -66,7 +66,8 @@ static mb_status export_model(const mb_recipe *r)
         config = NULL;
     }
     MB_TRY_GOTO(mb_session_open(&o, &e, &config), st, done);
-    MB_TRY_GOTO(mb_tokenizer_load(r->model_name_or_path, &tok), st, done);
+    if (!e->model->family->sees_images)
+        MB_TRY_GOTO(mb_tokenizer_load(r->model_name_or_path, &tok), st, done);
     MB_TRY_GOTO(mb_arena_new("workspace", (size_t)1 << 32, &scratch), st, done);
     e->ex.scratch = scratch;
     st = write_out(r, e, config, tok);

@@ -1,9 +1,10 @@
 /* recipes/cmd/inspect.c - `mbuyu inspect`: rows as they will be trained, and what became of the rest.
  *
- *     mbuyu inspect recipe.yaml [key=value ...] [--rows N] [--row K] [--tokens]
+ *     mbuyu inspect recipe.yaml [key=value ...] [--rows N] [--row K] [--tokens] [--save FOLDER]
  *
  * The first N rows (3) or row K, then the counts. Data of which nothing would be trained is refused
- * as in train (exit code 3).
+ * as in train (exit code 3). Of pictures, --save writes PNGs of what the model is given in its first
+ * step: resized, cropped and augmented.
  */
 #include "recipes/data/inspect.h"
 
@@ -18,6 +19,7 @@
 struct wishes {
     int64_t rows, row; /* row -1: the first ones */
     bool tokens;
+    const char *save; /* NULL: nowhere */
 };
 
 static mb_status number(const char *option, const char *text, int64_t *out)
@@ -42,6 +44,9 @@ static mb_status take_options(int *argc, char **argv, struct wishes *w)
 
         if (strcmp(argv[i], "--tokens") == 0) {
             w->tokens = true;
+        } else if (strcmp(argv[i], "--save") == 0) {
+            MB_REQUIRE(next != NULL, MB_EARG, "--save wants a folder");
+            w->save = argv[++i];
         } else if (row || strcmp(argv[i], "--rows") == 0) {
             MB_TRY(number(argv[i], next, row ? &w->row : &w->rows));
             i++;
@@ -62,41 +67,56 @@ static mb_status show(const mb_inspect *to, const struct wishes *w, const mb_sto
     MB_REQUIRE(w->row < s->n_rows, MB_EARG, "--row %lld: the rows are 0 to %lld", (long long)w->row,
                (long long)s->n_rows - 1);
     for (int64_t r = from; r < to_row; r++)
-        MB_TRY(mb_inspect_row(to, s, tok, r));
+        MB_TRY(s->picture != NULL ? mb_inspect_picture(to, s, r) : mb_inspect_row(to, s, tok, r));
     mb_inspect_counts(to, s);
     return MB_OK;
 }
 
-static mb_status adopt_labels(mb_recipe *r, const mb_task *task)
+/* Of a task whose rows need more than a tokenizer: what the model's configuration says. */
+static mb_status look_at_model(mb_recipe *r, const mb_task *task, mb_model_config *c)
 {
-    mb_json_doc *config = NULL;
-    mb_status st;
+    mb_json_doc *doc = NULL;
+    mb_status st = MB_OK;
 
-    if (!task->labelled) /* then a tokenizer is all that is looked at */
+    *c = (mb_model_config){0};
+    if (!task->labelled)
         return MB_OK;
-    MB_TRY(mb_model_config_doc(r->model_name_or_path, &config));
-    st = mb_data_adopt_labels(r, task, config);
-    mb_json_free(config);
+    MB_TRY(mb_model_config_doc(r->model_name_or_path, &doc));
+    if (mb_task_sees_images(task))
+        st = mb_model_config_parse(doc, task->head, c);
+    if (st == MB_OK && mb_task_sees_images(task))
+        st = mb_task_fits(task, c, r->model_name_or_path);
+    if (st == MB_OK)
+        st = mb_data_adopt_labels(r, task, doc);
+    mb_json_free(doc);
     return st;
 }
 
 static mb_status inspect(mb_recipe *r, const struct wishes *w)
 {
     const mb_task *task = mb_task_find(r->task);
+    const bool images = mb_task_sees_images(task);
     mb_inspect to = mb_inspect_to(stdout);
     mb_store_options o;
     mb_source *source = NULL;
     mb_tokenizer *tok = NULL;
     mb_store *store = NULL;
-    mb_status st;
+    mb_model_config model;
+    mb_status st = MB_OK;
 
     to.tokens = w->tokens;
-    MB_TRY(adopt_labels(r, task));
-    MB_TRY(mb_tokenizer_load(r->model_name_or_path, &tok));
+    to.save = images ? w->save : NULL;
+    to.seed = (uint64_t)r->seed;
+    MB_TRY(look_at_model(r, task, &model));
+    if (!images)
+        MB_TRY(mb_tokenizer_load(r->model_name_or_path, &tok));
     MB_TRY_GOTO(mb_data_store_options(r, &r->datasets, task, tok, &o, &source), st, done);
-    MB_TRY_GOTO(mb_store_build(&o, mb_comm_self(), &store), st, done);
+    MB_TRY_GOTO(mb_data_make_store(&o, task, &model, mb_comm_self(), &store), st, done);
+    if (to.save != NULL)
+        MB_TRY_GOTO(mb_data_pictures(r, &model, store, NULL, &to.pictures), st, done);
     st = show(&to, w, store, tok);
 done:
+    mb_pictures_free(to.pictures);
     for (int64_t i = 0; source != NULL && i < r->datasets.n; i++)
         mb_free((void *)(uintptr_t)source[i].field);
     mb_free(source);

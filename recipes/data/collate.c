@@ -202,6 +202,8 @@ static void clear_rest(mb_batch *b)
         b->segment[t] = 0;
         b->ordinal[t] = 0;
     }
+    for (int64_t t = b->used; t < b->tokens && b->feature_row != NULL; t++)
+        b->feature_row[t] = -1;
     for (int64_t i = b->n_seq; i < b->max_seq; i++) {
         b->start[i] = b->k_start[i] = -1;
         b->len[i] = b->k_len[i] = 0;
@@ -307,6 +309,17 @@ static mb_status two_sides(const mb_collate_options *o, const mb_store *s, const
     return MB_OK;
 }
 
+static mb_status see(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
+                     uint32_t step, mb_batch *b)
+{
+    b->n_seq = 0;
+    MB_TRY(mb_pictures_fill(o->pictures, s, micro, o->seed, step, o->augmented, b));
+    for (int64_t i = 0; i < micro->n_rows; i++)
+        add_target(b, i, s->label[micro->row[i]]);
+    clear_rest(b);
+    return MB_OK;
+}
+
 mb_status mb_collate(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
                      uint32_t step, mb_batch *b)
 {
@@ -318,6 +331,8 @@ mb_status mb_collate(const mb_collate_options *o, const mb_store *s, const mb_mi
                (long long)o->largest);
     begin(o, micro, step, b);
     b->tokens = mb_shape_class(micro->tokens, o->largest);
+    if (s->picture != NULL)
+        return see(o, s, micro, step, b);
     for (int64_t i = 0; i < micro->n_rows; i++) {
         const int64_t row = micro->row[i], from = s->offset[row], at = b->used;
         const int64_t n = s->offset[row + 1] - from;

@@ -5,7 +5,7 @@
  *     next token     hidden row t predicts ids[t+1] where that token is trained
  *     second side    the tokens before MB_MARK_SECOND are the source's batch; of the others all but the
  *                    last are the decoder's, each of which predicts the next
- *     class          one target per sequence, its label
+ *     class          one target per sequence, its label; of pictures, too
  *     masked         Devlin et al. 2019: 15 % of the tokens that are not special are predicted; of
  *                    these 80 % are replaced by [MASK], 10 % by a random token, 10 % kept. The
  *                    choice is drawn with the key (seed, MB_SITE_MLM, step) at (ordinal, position).
@@ -15,6 +15,7 @@
 
 #include "autograd/batch.h"
 #include "recipes/data/listen.h"
+#include "recipes/data/pictures.h"
 #include "recipes/data/sampler.h"
 #include "recipes/data/store.h"
 
@@ -37,6 +38,8 @@ typedef struct mb_collate_options {
     int64_t both_largest;   /* and this of both together */
     mb_listener *listener;  /* of rows about sounds, which become the batch's source; NULL: none */
     mb_frames frames;       /* of a sound */
+    mb_pictures *pictures;  /* of stores of pictures; borrowed */
+    bool augmented;         /* pictures are changed as for training */
 } mb_collate_options;
 
 /* Tokens rounded up to the shape class: multiples of 48 up to 480, then at most 24 more sizes up

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/path.h"
+#include "recipes/data/collate.h"
 
 static const char *const GREEN = "\033[32m";
 static const char *const PLAIN = "\033[0m";
@@ -92,6 +94,62 @@ mb_status mb_inspect_row(const mb_inspect *to, const mb_store *s, const mb_token
         print_tokens(to, s, tok, from, n);
     fputc('\n', to->out);
     return MB_OK;
+}
+
+/* Numbers as the model reads them, as bytes again: (height, width, 3). */
+static void as_bytes(const mb_image_processor *p, const float *planes, int64_t n, uint8_t *rgb)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int c = 0; c < 3; c++) {
+            const int64_t k = c < p->channels ? c : 0;
+            double v = (double)planes[k * n + i];
+            if (p->do_normalize)
+                v = v * p->std[k] + p->mean[k];
+            if (p->do_rescale)
+                v /= p->rescale_factor;
+            rgb[i * 3 + c] = (uint8_t)(v <= 0.0 ? 0.0 : v >= 255.0 ? 255.0 : v + 0.5);
+        }
+}
+
+static mb_status save_picture(const mb_inspect *to, const mb_store *s, int64_t r)
+{
+    const mb_pictures_options *o = mb_pictures_are(to->pictures);
+    const mb_patches *p = &o->patches;
+    const int64_t n = p->height * p->width;
+    const int32_t ordinal = (int32_t)r;
+    const mb_micro micro = {.n_rows = 1, .row = &r, .ordinal = &ordinal};
+    char name[32], path[MB_PATH_MAX];
+    float *planes = NULL;
+    uint8_t *rgb = NULL;
+    mb_batch *b = NULL;
+    mb_status st;
+
+    snprintf(name, sizeof name, "%06lld.png", (long long)r);
+    MB_TRY(mb_path_mkdirs(to->save));
+    MB_TRY(mb_path_join(path, sizeof path, to->save, name));
+    MB_TRY(mb_batch_new(mb_patches_tokens(p), 1, &b));
+    MB_TRY_GOTO(mb_patches_reserve(p, b), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&planes, n * p->channels), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&rgb, n * 3), st, done);
+    MB_TRY_GOTO(mb_pictures_fill(to->pictures, s, &micro, to->seed, 0, true, b), st, done);
+    mb_patches_join(p, b->features, planes);
+    as_bytes(&o->processor, planes, n, rgb);
+    st = mb_image_write_png(path, p->width, p->height, rgb);
+done:
+    mb_batch_free(b);
+    mb_free(planes);
+    mb_free(rgb);
+    return st;
+}
+
+mb_status mb_inspect_picture(const mb_inspect *to, const mb_store *s, int64_t r)
+{
+    char place[4200];
+
+    fprintf(to->out, "row %lld, %s: %lld by %lld pixels, label %d (%s)\n", (long long)r,
+            mb_store_place(s, r, place, sizeof place), (long long)s->picture[r].width,
+            (long long)s->picture[r].height, s->label[r], s->label_name[s->label[r]]);
+    return to->save != NULL ? save_picture(to, s, r) : MB_OK;
 }
 
 void mb_inspect_counts(const mb_inspect *to, const mb_store *s)

@@ -8,12 +8,16 @@
 
 #include <stdio.h>
 
+#include "recipes/data/pictures.h"
 #include "recipes/data/store.h"
 
 typedef struct mb_inspect {
     FILE *out;
     bool colour;
-    bool tokens; /* also one line per token: position, id, mark, token */
+    bool tokens;           /* also one line per token: position, id, mark, token */
+    const char *save;      /* a folder for pictures; NULL: none */
+    mb_pictures *pictures; /* not NULL where pictures are saved */
+    uint64_t seed;         /* of the run */
 } mb_inspect;
 
 /* Colour when `out` is a terminal and NO_COLOR is not set. */
@@ -21,6 +25,9 @@ mb_inspect mb_inspect_to(FILE *out);
 /* Where row r is from, its tokens, its text. */
 mb_status mb_inspect_row(const mb_inspect *to, const mb_store *s, const mb_tokenizer *tok,
                          int64_t r) MB_MUST_USE;
+/* The same of a picture: its file, size and class; as the model is given it in step 0, to->save/ROW.png
+ * when that is not NULL. */
+mb_status mb_inspect_picture(const mb_inspect *to, const mb_store *s, int64_t r) MB_MUST_USE;
 /* The counts of the whole store, one per line, those that are 0 too: what was looked for. */
 void mb_inspect_counts(const mb_inspect *to, const mb_store *s);
 

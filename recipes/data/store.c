@@ -33,6 +33,7 @@ void mb_store_free(mb_store *s)
     mb_free(s->media);
     mb_free(s->media_at);
     mb_free(s->hash);
+    mb_free(s->picture);
     for (int i = 0; s->source_name != NULL && i < s->n_sources; i++)
         mb_free(s->source_name[i]);
     mb_free(s->source_name);
@@ -44,8 +45,25 @@ void mb_store_free(mb_store *s)
 
 const char *mb_store_place(const mb_store *s, int64_t r, char *text, size_t size)
 {
-    snprintf(text, size, "%s:%lld", s->source_name[s->source[r]], (long long)s->line[r]);
+    if (s->picture != NULL)
+        snprintf(text, size, "%s", mb_store_media(s, r));
+    else
+        snprintf(text, size, "%s:%lld", s->source_name[s->source[r]], (long long)s->line[r]);
     return text;
+}
+
+static void log_pictures(const mb_store *s, const char *what)
+{
+    int64_t least = INT64_MAX, most = 0;
+
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        const int64_t n = s->picture[r].width * s->picture[r].height;
+        least = n < least ? n : least;
+        most = n > most ? n : most;
+    }
+    mb_log_info("%s: %lld pictures of %d classes, %lld to %lld pixels, %lld tokens each", what,
+                (long long)s->n_rows, s->n_labels, (long long)least, (long long)most,
+                (long long)s->stats.max_length);
 }
 
 void mb_store_log(const mb_store *s, const char *what)
@@ -65,12 +83,16 @@ void mb_store_log(const mb_store *s, const char *what)
         {c->double_bos, "rows would have begun with two BOS tokens; one was left out"},
     };
 
-    mb_log_info("%s: %lld rows, %lld tokens (%.1f%% trained), %lld to %lld per row, mean %.1f%s",
-                what, (long long)s->n_rows, (long long)s->n_tokens,
-                100.0 * (double)c->trained / (double)(s->n_tokens > 0 ? s->n_tokens : 1),
-                (long long)c->min_length, (long long)c->max_length,
-                (double)s->n_tokens / (double)(s->n_rows > 0 ? s->n_rows : 1),
-                s->from_cache ? ", from the cache" : "");
+    if (s->picture != NULL)
+        log_pictures(s, what);
+    else
+        mb_log_info(
+            "%s: %lld rows, %lld tokens (%.1f%% trained), %lld to %lld per row, mean %.1f%s", what,
+            (long long)s->n_rows, (long long)s->n_tokens,
+            100.0 * (double)c->trained / (double)(s->n_tokens > 0 ? s->n_tokens : 1),
+            (long long)c->min_length, (long long)c->max_length,
+            (double)s->n_tokens / (double)(s->n_rows > 0 ? s->n_rows : 1),
+            s->from_cache ? ", from the cache" : "");
     for (size_t i = 0; i < sizeof notes / sizeof notes[0]; i++) {
         if (notes[i].n > 0)
             mb_log_info("%s: %lld %s", what, (long long)notes[i].n, notes[i].text);

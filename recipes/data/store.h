@@ -62,6 +62,11 @@ typedef struct mb_store_stats {
     int64_t min_length, max_length;
 } mb_store_stats;
 
+/* A row that is a picture. */
+typedef struct mb_picture {
+    int64_t width, height, bytes; /* as shown, in pixels; of the file */
+} mb_picture;
+
 typedef struct mb_store {
     int64_t n_rows, n_tokens;
     int32_t *ids;     /* (n_tokens) */
@@ -76,6 +81,8 @@ typedef struct mb_store {
     int64_t n_media;
     int64_t *
         media_at; /* (n_rows+1) where row r's path begins; it has none where the next begins there */
+    mb_picture
+        *picture; /* (n_rows) of media; NULL: rows have tokens; else ids and flags are NULL */
     int n_sources;
     char **source_name; /* paths as given */
     int n_labels;
@@ -110,7 +117,7 @@ static inline const char *mb_store_media(const mb_store *s, int64_t r)
 
 enum { MB_STORE_PLACE = 4200 }; /* room for a place */
 
-/* "file.jsonl:12" of row r into `text`, which is returned. */
+/* "file.jsonl:12" of row r, or a picture's path, into `text`, which is returned. */
 const char *mb_store_place(const mb_store *s, int64_t r, char *text, size_t size);
 
 #endif

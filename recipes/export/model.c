@@ -10,6 +10,7 @@
 #include "core/path.h"
 #include "recipes/export/adapter.h"
 #include "recipes/export/hf_folder.h"
+#include "recipes/media/image_processor.h"
 
 enum {
     CHUNK = 1 << 20, /* elements converted at a time */
@@ -115,9 +116,17 @@ done:
     return st;
 }
 
-static mb_status write_tokenizer(void *ctx, const char *dir)
+/* What turns the users' texts or pictures into what the model reads. */
+static mb_status write_inputs(void *ctx, const char *dir)
 {
-    return mb_tokenizer_save(ctx, dir);
+    const mb_export *e = ctx;
+    const mb_model_config *c = &e->model->config;
+    mb_image_processor p;
+
+    if (!c->family->sees_images)
+        return mb_tokenizer_save(e->tokenizer, dir);
+    MB_TRY(mb_image_processor_read(e->base, c->image_height, c->image_width, c->channels, &p));
+    return mb_image_processor_write(&p, "ViTImageProcessor", e->base, dir);
 }
 
 static mb_status not_the_base(const mb_export *e, const char *dir)
@@ -160,8 +169,8 @@ mb_status mb_export_hf(const mb_export *e, const char *dir)
     const mb_hf_folder f = {.config = e->config,
                             .base_dir = mb_path_is_dir(e->base) ? e->base : NULL,
                             .edits = edits(e),
-                            .write_tokenizer = write_tokenizer,
-                            .tokenizer_ctx = (void *)(uintptr_t)e->tokenizer,
+                            .write_tokenizer = write_inputs,
+                            .tokenizer_ctx = (void *)(uintptr_t)e,
                             .card = e->card};
 
     MB_TRY(not_the_base(e, dir));
@@ -176,7 +185,7 @@ mb_status mb_export_peft(const mb_export *e, const mb_peft *p, const char *dir)
     MB_TRY(mb_path_mkdirs(dir));
     MB_TRY(mb_adapter_write_tensors(e->model, dir));
     MB_TRY(mb_peft_write(dir, p));
-    MB_TRY(mb_tokenizer_save(e->tokenizer, dir));
+    MB_TRY(write_inputs((void *)(uintptr_t)e, dir));
     return e->card != NULL ? mb_card_write(dir, e->card) : MB_OK;
 }
 

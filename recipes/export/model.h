@@ -9,11 +9,11 @@
 
 typedef struct mb_export {
     const mb_model *model;
-    mb_exec *ex;      /* of the host */
-    mb_json config;   /* the base's config.json, or one made from a GGUF */
-    const char *base; /* path of the base: a folder, or a .gguf */
-    const mb_tokenizer *tokenizer;
-    mb_dtype dtype; /* of the written weights: F32, BF16, F16 */
+    mb_exec *ex;                   /* of the host */
+    mb_json config;                /* the base's config.json, or one made from a GGUF */
+    const char *base;              /* path of the base: a folder, or a .gguf */
+    const mb_tokenizer *tokenizer; /* NULL where the model reads pictures */
+    mb_dtype dtype;                /* of the written weights: F32, BF16, F16 */
     int64_t max_shard_bytes;
     const char *const
         *label;          /* names of a classifier's classes; NULL: the base's, or LABEL_0 ... */

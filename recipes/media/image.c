@@ -21,8 +21,15 @@ mb_status mb_image_begin(mb_image *im, int64_t width, int64_t height, const char
                    "a picture");
 }
 
-mb_status mb_image_reserve(mb_image *im, int64_t bytes, int64_t pixels)
+mb_status mb_image_reserve(mb_image *im, int64_t bytes, int64_t width, int64_t height,
+                           mb_alpha alpha)
 {
+    const int64_t pixels = width * height, side = width > height ? width : height;
+
+    MB_TRY(mb_grow((void **)&im->line, &im->line_capacity, (size_t)side, sizeof *im->line,
+                   "a picture's lines"));
+    MB_TRY(mb_grow((void **)&im->wide, &im->wide_capacity,
+                   (size_t)(alpha == MB_ALPHA_WHITE ? pixels : side) * 4, 1, "a picture"));
     MB_TRY(mb_grow((void **)&im->file, &im->file_capacity, (size_t)bytes, 1, "a picture's file"));
     MB_TRY(mb_grow((void **)&im->pixels, &im->capacity, (size_t)pixels * 3, 1, "a picture"));
     return mb_grow((void **)&im->turned, &im->turned_capacity, (size_t)pixels * 3, 1, "a picture");
@@ -39,6 +46,8 @@ void mb_image_release(mb_image *im)
     mb_free(im->pixels);
     mb_free(im->turned);
     mb_free(im->file);
+    mb_free(im->line);
+    mb_free(im->wide);
     *im = (mb_image){0};
 }
 
@@ -144,7 +153,7 @@ mb_status mb_image_decode(const void *bytes, size_t n, const char *name, mb_alph
     return turn(im, orientation);
 }
 
-mb_status mb_image_read(const char *path, mb_alpha alpha, mb_image *im)
+mb_status mb_image_read(const char *path, mb_alpha alpha, mb_image *im, int64_t *bytes)
 {
     int64_t n;
     mb_status st;
@@ -159,6 +168,8 @@ mb_status mb_image_read(const char *path, mb_alpha alpha, mb_image *im)
         st = mb_pread_all(fd, im->file, (size_t)n, 0, path);
     close(fd);
     MB_TRY(st);
+    if (bytes != NULL)
+        *bytes = n;
     return mb_image_decode(im->file, (size_t)n, path, alpha, im);
 }
 

@@ -37,15 +37,21 @@ typedef struct mb_image {
     size_t turned_capacity;
     char *file; /* work: the bytes of the file */
     size_t file_capacity;
+    uint8_t **line; /* work: of the decoders */
+    uint8_t *wide;
+    size_t line_capacity, wide_capacity;
 } mb_image;
 
-/* Reads and decodes a file. MB_EDATA begins with its path. */
-mb_status mb_image_read(const char *path, mb_alpha alpha, mb_image *im) MB_MUST_USE;
+/* Reads and decodes a file; its bytes stay in im->file, *bytes (optional) of them. MB_EDATA begins
+ * with its path. */
+mb_status mb_image_read(const char *path, mb_alpha alpha, mb_image *im, int64_t *bytes) MB_MUST_USE;
 /* The same from n bytes in memory; `name` is for messages. */
 mb_status mb_image_decode(const void *bytes, size_t n, const char *name, mb_alpha alpha,
                           mb_image *im) MB_MUST_USE;
-/* Room for `bytes` of a file and pictures of `pixels`. */
-mb_status mb_image_reserve(mb_image *im, int64_t bytes, int64_t pixels) MB_MUST_USE;
+/* Room for a file of `bytes` with a picture of this size (as shown), so that reading it allocates
+ * nothing but what libpng and libjpeg take themselves. */
+mb_status mb_image_reserve(mb_image *im, int64_t bytes, int64_t width, int64_t height,
+                           mb_alpha alpha) MB_MUST_USE;
 /* What the decoders' own memory may come to for a picture of `pixels`: an estimate for plans. */
 int64_t mb_image_library_bytes(int64_t pixels);
 void mb_image_release(mb_image *im);

@@ -56,7 +56,7 @@ static void cmyk_to_rgb(uint8_t *to, const uint8_t *from, int64_t pixels)
 
 struct work {
     struct jpeg_decompress_struct jpeg;
-    uint8_t *line; /* of four inks; NULL: none */
+    bool inks; /* CMYK */
     mb_status st;
 };
 
@@ -75,10 +75,10 @@ static void read_lines(struct work *w, mb_image *im)
 
     while (w->jpeg.output_scanline < w->jpeg.output_height) {
         uint8_t *to = im->pixels + (int64_t)w->jpeg.output_scanline * row;
-        JSAMPROW line = w->line != NULL ? w->line : to;
+        JSAMPROW line = w->inks ? im->wide : to;
         jpeg_read_scanlines(&w->jpeg, &line, 1);
-        if (w->line != NULL)
-            cmyk_to_rgb(to, w->line, im->width);
+        if (w->inks)
+            cmyk_to_rgb(to, im->wide, im->width);
     }
 }
 
@@ -95,10 +95,11 @@ static void decode(struct work *w, const uint8_t *bytes, size_t n, const char *n
     w->st = mb_image_begin(im, jpeg->image_width, jpeg->image_height, name);
     if (w->st != MB_OK)
         return;
-    const bool inks = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
-    jpeg->out_color_space = inks ? JCS_CMYK : JCS_RGB;
-    if (inks)
-        w->st = MB_NEW_ARRAY(&w->line, im->width * 4);
+    w->inks = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
+    jpeg->out_color_space = w->inks ? JCS_CMYK : JCS_RGB;
+    if (w->inks)
+        w->st = mb_grow((void **)&im->wide, &im->wide_capacity, (size_t)im->width * 4, 1,
+                        "a picture's line");
     if (w->st != MB_OK)
         return;
     jpeg_start_decompress(jpeg);
@@ -121,6 +122,5 @@ mb_status mb_jpeg_decode(const uint8_t *bytes, size_t n, const char *name, mb_im
     else
         w.st = MB_RAISE(MB_EDATA, "%s: the JPEG cannot be read: %s", name, r.why);
     jpeg_destroy_decompress(&w.jpeg);
-    mb_free(w.line);
     return w.st;
 }

@@ -77,8 +77,6 @@ static void as_rgb(png_structp png, png_infop info, bool alpha)
 struct work {
     png_structp png;
     png_infop info;
-    png_bytep *row;
-    uint8_t *rgba;
     mb_status st;
 };
 
@@ -100,17 +98,19 @@ static void decode(struct work *w, const char *name, mb_alpha alpha, mb_image *i
     as_rgb(w->png, w->info, lay);
     if (png_get_rowbytes(w->png, w->info) != (size_t)width * (lay ? 4 : 3))
         png_error(w->png, "the rows have another width than the header says");
-    w->st = MB_NEW_ARRAY(&w->row, height);
+    w->st = mb_grow((void **)&im->line, &im->line_capacity, (size_t)height, sizeof *im->line,
+                    "a picture's lines");
     if (w->st == MB_OK && lay)
-        w->st = MB_NEW_ARRAY(&w->rgba, width * height * 4);
+        w->st = mb_grow((void **)&im->wide, &im->wide_capacity, (size_t)(width * height * 4), 1,
+                        "a picture");
     if (w->st != MB_OK)
         return;
     for (int64_t y = 0; y < height; y++)
-        w->row[y] = (lay ? w->rgba : im->pixels) + y * width * (lay ? 4 : 3);
-    png_read_image(w->png, w->row);
+        im->line[y] = (lay ? im->wide : im->pixels) + y * width * (lay ? 4 : 3);
+    png_read_image(w->png, im->line);
     png_read_end(w->png, w->info);
     if (lay)
-        lay_on_white(im->pixels, w->rgba, width * height);
+        lay_on_white(im->pixels, im->wide, width * height);
     if (png_get_eXIf_1(w->png, w->info, &exif_bytes, &exif) != 0)
         *orientation = mb_exif_orientation(exif, exif_bytes);
 }
@@ -136,8 +136,6 @@ mb_status mb_png_decode(const uint8_t *bytes, size_t n, const char *name, mb_alp
         w.st = MB_RAISE(MB_EDATA, "%s: the PNG cannot be read: %s", name, r.why);
     }
     png_destroy_read_struct(&w.png, &w.info, NULL);
-    mb_free(w.row);
-    mb_free(w.rgba);
     return w.st;
 }
 

@@ -217,6 +217,25 @@ void mb_image_work_release(mb_image_work *w)
 }
 
 static void resized(const mb_image_processor *p, int64_t height, int64_t width, int64_t *to_height,
+                    int64_t *to_width);
+
+mb_status mb_image_work_reserve(const mb_image_processor *p, mb_image_work *w, int64_t bytes,
+                                int64_t width, int64_t height)
+{
+    int64_t h, wide, out_h, out_w;
+
+    resized(p, height, width, &h, &wide);
+    mb_image_processor_size(p, height, width, &out_h, &out_w);
+    const int64_t most = h * wide > out_h * out_w ? h * wide : out_h * out_w;
+    MB_TRY(mb_image_reserve(&w->image, bytes, width, height, p->alpha));
+    MB_TRY(mb_resizer_reserve(&w->resizer, p->resample, height, width, h, wide));
+    MB_TRY(mb_resizer_reserve(&w->resizer, p->resample, height, width, out_h, out_w));
+    MB_TRY(mb_grow((void **)&w->fitted, &w->fitted_capacity, (size_t)(out_h * out_w * 3), 1,
+                   "a picture"));
+    return mb_grow((void **)&w->spare, &w->spare_capacity, (size_t)most * 3, 1, "a picture");
+}
+
+static void resized(const mb_image_processor *p, int64_t height, int64_t width, int64_t *to_height,
                     int64_t *to_width)
 {
     const int64_t s = p->shortest_edge;

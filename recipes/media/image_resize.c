@@ -72,6 +72,13 @@ struct side {
     int bits;               /* after the weights' point */
 };
 
+static int64_t weights_of(mb_resample how, int64_t from, int64_t to)
+{
+    const double scale = (double)from / (double)to;
+
+    return (int64_t)ceil(filters[how].support * (scale > 1.0 ? scale : 1.0)) * 2 + 1;
+}
+
 static mb_status make_room(mb_resizer *r, const struct side *s)
 {
     const size_t n = (size_t)(s->to * s->most), to = (size_t)s->to;
@@ -128,9 +135,7 @@ static int torch_bits(double largest)
 
 static mb_status weigh(mb_resizer *r, mb_resample how, mb_resize_way way, struct side *s)
 {
-    const double scale = (double)s->from / (double)s->to, wide = scale > 1.0 ? scale : 1.0;
-
-    s->most = (int64_t)ceil(filters[how].support * wide) * 2 + 1;
+    s->most = weights_of(how, s->from, s->to);
     MB_TRY(make_room(r, s));
     const double largest = exact_weights(r, s, how);
     s->bits = way == MB_RESIZE_PIL ? PIL_BITS : torch_bits(largest);
@@ -261,6 +266,19 @@ mb_status mb_resize(mb_resizer *r, mb_resample how, mb_resize_way way, const uin
     for (int64_t y = 0; y < height && to_width == width && to_height == height; y++)
         memcpy(to + y * width * 3, from + y * stride * 3, (size_t)(width * 3));
     return MB_OK;
+}
+
+mb_status mb_resizer_reserve(mb_resizer *r, mb_resample how, int64_t height, int64_t width,
+                             int64_t to_height, int64_t to_width)
+{
+    const int64_t a = height * to_width, b = to_height * width;
+    const struct side sides[] = {{.to = to_width, .most = weights_of(how, width, to_width)},
+                                 {.to = to_height, .most = weights_of(how, height, to_height)}};
+
+    MB_TRY(make_room(r, &sides[0]));
+    MB_TRY(make_room(r, &sides[1]));
+    return mb_grow((void **)&r->between, &r->between_capacity, (size_t)(a > b ? a : b) * 3, 1,
+                   "a resize");
 }
 
 void mb_resizer_release(mb_resizer *r)

@@ -41,6 +41,9 @@ typedef struct mb_resizer {
 mb_status mb_resize(mb_resizer *r, mb_resample how, mb_resize_way way, const uint8_t *from,
                     int64_t height, int64_t width, int64_t stride, uint8_t *to, int64_t to_height,
                     int64_t to_width) MB_MUST_USE;
+/* Room for a picture of this size, or parts of it, whatever the way. */
+mb_status mb_resizer_reserve(mb_resizer *r, mb_resample how, int64_t height, int64_t width,
+                             int64_t to_height, int64_t to_width) MB_MUST_USE;
 void mb_resizer_release(mb_resizer *r);
 
 #endif

@@ -21,6 +21,16 @@ const mb_task mb_tasks[] = {
     {.pipeline_tag = NULL},
 };
 
+mb_status mb_task_fits(const mb_task *t, const mb_model_config *c, const char *path)
+{
+    const bool task = mb_task_sees_images(t), model = c->family->sees_images;
+
+    MB_REQUIRE(task == model, MB_EARG, "task %s needs a model that reads %s; %s is a %s model",
+               mb_choice_word(t->id), task ? "pictures (vit, deit)" : "text", path,
+               c->family->name);
+    return MB_OK;
+}
+
 const mb_task *mb_task_find(mb_choice id)
 {
     for (const mb_task *t = mb_tasks; t->pipeline_tag != NULL; t++)

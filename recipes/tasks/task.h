@@ -33,5 +33,12 @@ typedef struct mb_task {
 
 extern const mb_task mb_tasks[]; /* ended by a pipeline_tag NULL */
 const mb_task *mb_task_find(mb_choice id);
+/* Its rows are pictures. */
+static inline bool mb_task_sees_images(const mb_task *t)
+{
+    return t->id == MB_TASK_IMAGE_CLASSIFICATION;
+}
+/* Does a model read what the task's rows are? MB_EARG says what is needed. */
+mb_status mb_task_fits(const mb_task *t, const mb_model_config *c, const char *path) MB_MUST_USE;
 
 #endif

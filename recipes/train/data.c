@@ -2,6 +2,7 @@
 #include "recipes/train/data.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "core/log.h"
 #include "core/path.h"
 #include "core/rng.h"
+#include "recipes/data/image_files.h"
 #include "recipes/data/transcript.h"
 #include "recipes/train/engine.h"
 
@@ -180,6 +182,15 @@ static const char *cache_dir(const mb_recipe *r, char *path, size_t size)
     return mb_path_is_dir(r->output_dir) ? path : NULL;
 }
 
+mb_status mb_data_make_store(const mb_store_options *o, const mb_task *task,
+                             const mb_model_config *model, mb_comm *comm, mb_store **out)
+{
+    const mb_patches p = mb_patches_of(model);
+
+    return mb_task_sees_images(task) ? mb_image_store_build(o, mb_patches_tokens(&p), comm, out)
+                                     : mb_store_build(o, comm, out);
+}
+
 static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const mb_task *task,
                              const mb_model_config *model, const mb_data *d, mb_comm *comm,
                              const mb_store *labels_of, const char *what, mb_store **out)
@@ -199,7 +210,7 @@ static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const 
         o.n_label_names = labels_of->n_labels;
     }
     o.cache_dir = cache_dir(r, cache, sizeof cache);
-    MB_TRY_GOTO(mb_store_build(&o, comm, out), st, done);
+    MB_TRY_GOTO(mb_data_make_store(&o, task, model, comm, out), st, done);
     mb_store_log(*out, what);
 done:
     free_sources(source, sets->n);
@@ -269,10 +280,43 @@ static mb_status frames_of(const mb_recipe *r, const mb_task *task, const mb_mod
     return mb_frames_for(model, r->audio_seconds, out);
 }
 
+mb_status mb_data_processor(const mb_recipe *r, const mb_model_config *model,
+                            mb_image_processor *out)
+{
+    MB_TRY(mb_image_processor_read(r->model_name_or_path, model->image_height, model->image_width,
+                                   model->channels, out));
+    out->way = r->image_backend == MB_IMAGE_BACKEND_PIL ? MB_RESIZE_PIL : MB_RESIZE_TORCHVISION;
+    return MB_OK;
+}
+
+mb_status mb_data_pictures(const mb_recipe *r, const mb_model_config *model, const mb_store *a,
+                           const mb_store *b, mb_pictures **out)
+{
+    mb_pictures_options o = {
+        .patches = mb_patches_of(model),
+        .augment = {.crop = r->image_crop == MB_IMAGE_CROP_RESIZED  ? MB_CROP_RESIZED
+                            : r->image_crop == MB_IMAGE_CROP_PADDED ? MB_CROP_PADDED
+                                                                    : MB_CROP_NO,
+                    .scale = r->image_crop_scale,
+                    .padding = r->image_crop_padding,
+                    .flip = r->image_flip,
+                    .rotation = r->image_rotation,
+                    .jitter = r->image_color_jitter},
+        .threads = omp_get_max_threads()};
+
+    MB_TRY(mb_data_processor(r, model, &o.processor));
+    return mb_pictures_new(&o, a, b, out);
+}
+
 static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
                           mb_comm *comm, mb_data *d)
 {
-    MB_TRY(mb_comm_agree(comm, mb_tokenizer_load(r->model_name_or_path, &d->tokenizer)));
+    const bool pictures = mb_task_sees_images(task);
+
+    MB_REQUIRE(!pictures || !r->packing, MB_EARG, "%s: pictures are not packed",
+               mb_recipe_where(r, "packing"));
+    if (!pictures)
+        MB_TRY(mb_comm_agree(comm, mb_tokenizer_load(r->model_name_or_path, &d->tokenizer)));
     if (task->target == MB_TARGET_SECOND)
         MB_TRY(mb_comm_agree(comm, open_second_side(r, model, d)));
     MB_TRY(frames_of(r, task, model, &d->frames));
@@ -286,7 +330,7 @@ static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_mode
     d->collate = (mb_collate_options){
         .kind = task->target,
         .seed = (uint64_t)r->seed,
-        .mask_id = mb_tokenizer_role(d->tokenizer, MB_TOKEN_MASK),
+        .mask_id = pictures ? -1 : mb_tokenizer_role(d->tokenizer, MB_TOKEN_MASK),
         .vocab_size = model->vocab,
         .masked_share = (float)r->mlm_probability,
         .max_positions = model->positions,
@@ -294,6 +338,10 @@ static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_mode
     MB_REQUIRE(task->target != MB_TARGET_MASKED || d->collate.mask_id >= 0, MB_EMODEL,
                "%s: the tokenizer has no mask token, which task masked-lm needs",
                r->model_name_or_path);
+    if (!pictures)
+        return MB_OK;
+    MB_TRY(mb_comm_agree(comm, mb_data_pictures(r, model, d->store, d->eval_store, &d->pictures)));
+    d->collate.pictures = d->pictures;
     return MB_OK;
 }
 
@@ -318,7 +366,9 @@ mb_status mb_data_open_tokenizer(const mb_recipe *r, mb_data **out)
     mb_status st;
 
     MB_TRY(MB_NEW(&d));
-    st = mb_tokenizer_load(r->model_name_or_path, &d->tokenizer);
+    st = mb_task_sees_images(mb_task_find(r->task))
+             ? MB_OK
+             : mb_tokenizer_load(r->model_name_or_path, &d->tokenizer);
     if (st == MB_OK)
         *out = d;
     else
@@ -358,6 +408,7 @@ void mb_data_free(mb_data *d)
         mb_store_free(d->eval_store);
         mb_tokenizer_free(d->tokenizer);
         mb_tokenizer_free(d->target_tokenizer);
+        mb_pictures_free(d->pictures);
     }
     mb_free(d);
 }
@@ -500,6 +551,7 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int
 
     d->collate.largest = 0;
     d->eval_collate = d->collate;
+    d->collate.augmented = true;
     if (d->store != NULL && step_units > 0) {
         MB_TRY(order_train(d, r, micro_units, step_units, &d->train));
         d->collate.largest = mb_sampler_max_tokens(d->train);
@@ -517,6 +569,8 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int
         rows = most(rows, mb_sampler_max_rows(d->eval));
     }
     MB_TRY(make_batch(d, rows));
+    if (d->pictures != NULL)
+        MB_TRY(mb_patches_reserve(&mb_pictures_are(d->pictures)->patches, d->batch));
     return d->frames.tokens > 0 ? order_sounds(d, r, micro_units, step_units, rows) : MB_OK;
 }
 

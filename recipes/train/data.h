@@ -14,6 +14,7 @@ typedef struct mb_data {
     mb_sampler *train; /* NULL until mb_data_order */
     mb_sampler *eval;  /* one step holding every evaluation row; NULL: no evaluation */
     mb_collate_options collate, eval_collate; /* largest: tokens of the largest micro-batch */
+    mb_pictures *pictures;                    /* NULL: rows are text, tokenizer is not NULL */
     mb_batch *batch;                          /* for the largest of both */
     mb_batch *source;                         /* of batch, for tasks that have one; NULL */
     mb_frames frames;                         /* of sounds; tokens 0: rows are about none */
@@ -26,8 +27,18 @@ typedef struct mb_data {
  * model's. Collective. */
 mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
                        mb_comm *comm, mb_data **out) MB_MUST_USE;
-/* Only the tokenizer: for exports. */
+/* Only the tokenizer, where the task has one: for exports. */
 mb_status mb_data_open_tokenizer(const mb_recipe *r, mb_data **out) MB_MUST_USE;
+/* The rows of a task's kind. Collective. */
+mb_status mb_data_make_store(const mb_store_options *o, const mb_task *task,
+                             const mb_model_config *model, mb_comm *comm,
+                             mb_store **out) MB_MUST_USE;
+/* What decodes the pictures of these stores, as the recipe says; the caller owns *out. */
+mb_status mb_data_pictures(const mb_recipe *r, const mb_model_config *model, const mb_store *a,
+                           const mb_store *b, mb_pictures **out) MB_MUST_USE;
+/* How pictures become what the model reads: preprocessor_config.json and the recipe. */
+mb_status mb_data_processor(const mb_recipe *r, const mb_model_config *model,
+                            mb_image_processor *out) MB_MUST_USE;
 /* The rows of `of`, which outlives *out, in an order of their own. */
 mb_status mb_data_borrow(const mb_data *of, mb_data **out) MB_MUST_USE;
 void mb_data_free(mb_data *d); /* NULL is allowed */

@@ -5,13 +5,14 @@
 
 #include "core/alloc.h"
 
-enum { SLOTS = 32, ALIGN = 64 };
+enum { SLOTS = 32, FEWEST_SLOTS = 3, SLOTS_BYTES = 64 << 20, ALIGN = 64 };
 
 struct mb_feed {
     mb_device *device;
     mb_comm *comm;        /* NULL: nobody to watch */
-    char *pinned, *there; /* SLOTS * slot_bytes; slot_bytes */
+    char *pinned, *there; /* slots * slot_bytes; slot_bytes */
     size_t slot_bytes;
+    int slots;
     int slot, unwaited; /* of the last batch; batches sent since the host last waited */
     size_t used;        /* of the slot */
     float *results;     /* pinned */
@@ -63,6 +64,14 @@ static size_t aligned(size_t bytes)
     return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+/* Fewer of what is large, such as pictures. */
+static int slots_for(size_t bytes)
+{
+    const size_t n = SLOTS_BYTES / (aligned(bytes) + 1);
+
+    return n < FEWEST_SLOTS ? FEWEST_SLOTS : n > SLOTS ? SLOTS : (int)n;
+}
+
 static void *pointer(const mb_batch *b, int i)
 {
     void *p;
@@ -86,7 +95,7 @@ void mb_feed_watch(mb_feed *f, mb_comm *c)
 static void release(mb_feed *f)
 {
     if (f->pinned != NULL)
-        f->device->ops->free_host(f->device, f->pinned, SLOTS * f->slot_bytes);
+        f->device->ops->free_host(f->device, f->pinned, (size_t)f->slots * f->slot_bytes);
     if (f->there != NULL)
         f->device->ops->free(f->device, f->there, f->slot_bytes);
     f->pinned = f->there = NULL;
@@ -129,7 +138,7 @@ size_t mb_feed_batch_bytes(const mb_batch *b, int64_t tokens)
 
 size_t mb_feed_pinned_bytes(size_t bytes, int64_t results, int64_t floats)
 {
-    return SLOTS * aligned(bytes) + (size_t)(results * floats) * sizeof(float);
+    return (size_t)slots_for(bytes) * aligned(bytes) + (size_t)(results * floats) * sizeof(float);
 }
 
 mb_status mb_feed_reserve(mb_feed *f, size_t bytes)
@@ -139,9 +148,11 @@ mb_status mb_feed_reserve(mb_feed *f, size_t bytes)
     if (aligned(bytes) <= f->slot_bytes)
         return MB_OK;
     release(f);
-    MB_TRY(f->device->ops->alloc_host(f->device, SLOTS * aligned(bytes), "batches", &p));
+    MB_TRY(f->device->ops->alloc_host(f->device, (size_t)slots_for(bytes) * aligned(bytes),
+                                      "batches", &p));
     f->pinned = p;
     f->slot_bytes = aligned(bytes);
+    f->slots = slots_for(bytes);
     MB_TRY(f->device->ops->alloc(f->device, aligned(bytes), "batches", &p));
     f->there = p;
     return MB_OK;
@@ -204,10 +215,10 @@ static mb_status put_batch(mb_feed *f, const mb_batch *b, mb_batch *out)
 
 mb_status mb_feed_send(mb_feed *f, const mb_batch *b, mb_batch *out)
 {
-    if (f->unwaited == SLOTS)
+    if (f->unwaited == f->slots)
         MB_TRY(mb_feed_wait(f));
     f->unwaited++;
-    f->slot = (f->slot + 1) % SLOTS;
+    f->slot = (f->slot + 1) % f->slots;
     f->used = 0;
     MB_TRY(put_batch(f, b, out));
     if (b->source != NULL) {

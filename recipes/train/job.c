@@ -93,10 +93,14 @@ static mb_status enough_micro_batches(const mb_job *j)
 static mb_status plan_classes(mb_job *j, int64_t largest, bool train)
 {
     mb_batch *b = j->data->batch;
+    const mb_pictures *pictures = j->data->pictures;
+    const int64_t longest = pictures != NULL
+                                ? mb_patches_tokens(&mb_pictures_are(pictures)->patches)
+                                : j->recipe->max_length;
 
     for (int64_t tokens = 1; tokens <= largest;) {
         const int64_t c = mb_shape_class(tokens, largest);
-        b->max_len = c < j->recipe->max_length ? c : j->recipe->max_length;
+        b->max_len = c < longest ? c : longest;
         MB_TRY(mb_engine_plan(j->engine, b, c, train));
         tokens = c + 1;
     }
@@ -167,6 +171,8 @@ static mb_status read_config(mb_job *j, mb_model_config *c)
     st = mb_model_config_doc(j->recipe->model_name_or_path, &doc);
     if (st == MB_OK)
         st = mb_model_config_parse(doc, j->task->head, c);
+    if (st == MB_OK)
+        st = mb_task_fits(j->task, c, j->recipe->model_name_or_path);
     if (st == MB_OK)
         st = mb_data_adopt_labels(j->recipe, j->task, doc);
     if (st == MB_OK && mb_model_config_head(doc, MB_HEAD_CAUSAL_LM) == MB_HEAD_SEQUENCE)
@@ -409,7 +415,10 @@ static mb_status open_data(mb_job *j, const mb_model_config *c, int64_t micro_un
     mb_alloc_trim();
     taken =
         mb_memory_own() - own; /* with what malloc adds; some of it may not have been touched yet */
-    j->data_bytes = j->like != NULL ? j->like->data_bytes : most(taken, mb_alloc_live() - live);
+    taken = most(taken, mb_alloc_live() - live);
+    if (j->data->pictures != NULL)
+        taken += mb_pictures_library_bytes(j->data->pictures);
+    j->data_bytes = j->like != NULL ? j->like->data_bytes : taken;
     return MB_OK;
 }
 
@@ -465,7 +474,7 @@ static mb_status check_run(mb_job *j, const mb_model_config *c)
     MB_TRY(batch_sizes(j));
     MB_TRY(enough_micro_batches(j));
     MB_TRY(mb_job_metric_exists(j));
-    MB_REQUIRE(j->recipe->max_length <= c->positions, MB_EARG,
+    MB_REQUIRE(c->family->sees_images || j->recipe->max_length <= c->positions, MB_EARG,
                "max_length %lld is beyond the %lld positions of %s",
                (long long)j->recipe->max_length, (long long)c->positions,
                j->recipe->model_name_or_path);

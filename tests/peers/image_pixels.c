@@ -25,7 +25,7 @@ static mb_status run(int argc, char **argv)
     p.way = strcmp(argv[2], "pil") == 0 ? MB_RESIZE_PIL : MB_RESIZE_TORCHVISION;
     MB_TRY(MB_NEW_ARRAY(&planes, height * width * channels));
     for (int i = 6; i < argc && st == MB_OK; i++) {
-        st = mb_image_read(argv[i], p.alpha, &work.image);
+        st = mb_image_read(argv[i], p.alpha, &work.image, NULL);
         if (st == MB_OK)
             st = mb_image_process(&p, &work, NULL, NULL, planes);
         if (st == MB_OK)

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Pictures from folders to a classifier: learned, evaluated, exported, adapted; the same bits whatever
+# the ranks and threads, and after a resume; what cannot be read is said or counted.
+set -u
+# shellcheck source=tests/cli/lib.sh
+. "$(dirname "$0")/lib.sh"
+start
+vit=$MB_TEST_DATA/reference/vit-cls
+
+ok() { "$MBUYU" "$@" >out 2>log || fail "exit code $?: mbuyu $*: $(cat log)"; }
+refused() { # refused CODE PATTERN VERB...
+    local want=$1 pattern=$2 got=0
+    shift 2
+    "$MBUYU" "$@" >out 2>log || got=$?
+    [ "$got" -eq "$want" ] || fail "exit code $got, not $want: mbuyu $*: $(cat log)"
+    [ "$(grep -c '^mbuyu: [^w]' log)" -eq 1 ] || fail "not one sentence: $(cat log)"
+    grep -qE "$pattern" log || fail "no '$pattern' in: $(cat log)"
+}
+number() { sed -nE "s/.*\"$1\": *([-0-9.e]+).*/\1/p" out; }
+at_most() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }' || fail "$3: $1 is not at most $2"; }
+
+"$helpers/make_pictures" shapes/train 24 || fail 'no pictures'
+"$helpers/make_pictures" shapes/test 8 || fail 'no pictures'
+
+# --- learned, with names of classes; transformers' files beside the weights
+run=(task=image-classification init=random "model_name_or_path=$vit" 'datasets=[shapes]'
+    per_device_train_batch_size=12 learning_rate=3e-3 reduction=exact)
+ok train "${run[@]}" num_train_epochs=40 'eval_datasets=[{path: shapes, split: test}]' \
+    eval_strategy=epoch image_flip=0.5 num_labels=3 output_dir=full
+grep -q '"ring"' full/final/config.json || fail 'the classes have no names in config.json'
+grep -q 'ViTImageProcessor' full/final/preprocessor_config.json || fail 'no preprocessor_config.json'
+[ ! -e full/final/tokenizer.json ] || fail 'a tokenizer, of a model that reads pictures'
+ok eval model_name_or_path=full/final task=image-classification \
+    'datasets=[{path: shapes, split: test}]'
+at_most 0.9 "$(number eval_accuracy)" 'accuracy'
+
+# --- an adapter on it, evaluated, merged: the same numbers
+ok train model_name_or_path=full/final task=image-classification 'datasets=[shapes]' \
+    finetuning_type=lora max_steps=4 output_dir=lora
+ok eval model_name_or_path=full/final adapter_path=lora/final task=image-classification \
+    'datasets=[{path: shapes, split: test}]'
+adapter=$(number eval_loss)
+ok merge full/final adapter_path=lora/final task=image-classification output_dir=merged
+ok eval model_name_or_path=merged task=image-classification 'datasets=[{path: shapes, split: test}]'
+at_most "$(awk -v a="$adapter" -v b="$(number eval_loss)" 'BEGIN { d = a - b; print d < 0 ? -d : d }')" \
+    1e-5 'adapter and merged model differ'
+
+# --- every augmentation on: ranks, threads and a resume change no bit
+drawn=("${run[@]}" image_crop=resized image_flip=0.5 image_rotation=15 image_color_jitter=0.3
+    global_batch_size=12 per_device_train_batch_size=4 save_steps=4 max_steps=8 logging_steps=1)
+must_train 1 "${drawn[@]}" output_dir=one
+must_train 3 "${drawn[@]}" output_dir=three
+OMP_NUM_THREADS=3 must_train 1 "${drawn[@]}" output_dir=threads
+must_train 2 "${drawn[@]}" output_dir=resumed max_steps=8
+rm -r resumed/checkpoint-000008
+must_train 1 "${drawn[@]}" output_dir=resumed resume_from_checkpoint=auto
+for other in three threads resumed; do
+    same one/final/model.safetensors $other/final/model.safetensors "one rank and $other"
+done
+must_train 1 "${drawn[@]}" output_dir=padded image_crop=padded
+cmp -s one/final/model.safetensors padded/final/model.safetensors && fail 'crops are all the same'
+
+# --- a metadata file in place of folders: the same run
+{
+    echo 'label,file_name'
+    for class in bars disc ring; do
+        for file in shapes/train/$class/*; do echo "$class,$file"; done
+    done
+} >all.csv
+must_train 1 "${drawn[@]}" 'datasets=[all.csv]' output_dir=table
+same one/final/model.safetensors table/final/model.safetensors 'folders and a table'
+
+# --- pictures that cannot be read
+cp -r shapes broken
+head -c 60 shapes/train/disc/03.png >broken/train/disc/03.png
+echo 'not a picture' >broken/train/ring/00.png
+refused 3 'broken/train/disc/03.png: the PNG cannot be read: the file ends early' \
+    train "${run[@]}" 'datasets=[broken]' max_steps=1 output_dir=bad
+MBUYU_LOG=info ok train "${run[@]}" 'datasets=[broken]' bad_rows=skip max_steps=1 output_dir=skipped
+grep -q '2 rows could not be read and were skipped' log || fail "no count: $(cat log)"
+
+# --- what does not fit together
+refused 2 'needs a model that reads pictures' train task=image-classification \
+    "model_name_or_path=$MB_TEST_DATA/reference/bert-cls" 'datasets=[shapes]' output_dir=bad
+refused 2 'needs a model that reads text' train task=seq-classification "model_name_or_path=$vit" \
+    'datasets=[shapes]' output_dir=bad
+refused 3 'no folder "validation"' train "${run[@]}" \
+    'datasets=[{path: shapes, split: validation}]' output_dir=bad
+refused 3 'there are no pictures' train "${run[@]}" "datasets=[$MB_TEST_DATA/reference]" output_dir=bad
+cp -r "$vit" other
+echo '{"size": {"height": 32, "width": 32}}' >other/preprocessor_config.json
+refused 4 'makes pictures of 32 by 32 pixels, the model reads 16 by 24' train "${run[@]}" \
+    model_name_or_path=other output_dir=bad
+refused 2 'not packed' train "${run[@]}" packing=true output_dir=bad
+
+# --- looked at before training
+ok inspect "${run[@]}" --row 30 --save seen
+grep -q 'row 30, shapes/train/disc/06.png: [0-9]* by [0-9]* pixels, label 1 (disc)' out ||
+    fail "inspect: $(cat out)"
+[ "$(head -c 8 seen/000030.png | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] || fail 'no picture'
+ok plan "${run[@]}"
+
+finish
