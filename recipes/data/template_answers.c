@@ -49,6 +49,14 @@ static size_t common(const char *a, size_t n, const char *b, size_t m)
     return i;
 }
 
+/* Behind the last byte of [0, n) that is data. */
+static size_t after_data(const uint16_t *origin, size_t n)
+{
+    while (n > 0 && (origin[n - 1] & MB_JINJA_MOST_ORIGINS) == MB_JINJA_TEMPLATE)
+        n--;
+    return n;
+}
+
 static void warn_once(const mb_chat_job *job, size_t k)
 {
     static atomic_flag said = ATOMIC_FLAG_INIT;
@@ -95,18 +103,21 @@ static mb_status find_begin(mb_chat_job *job, const mb_chat_page *page, size_t k
     same = common(before.text, before.n, page->text, page->n);
     if (same == before.n) {
         out->prompt = out->begin = same;
-    } else {
-        const int64_t place = boundary(job->chat, page->text, same, page->n);
-
-        warn_once(job, k);
-        same = place >= 0 ? (size_t)place : first;
-        out->prompt = out->begin = !written ? page->n : same < first ? same : first;
-        /* the beginnings differ before this message: only its own text is sure */
-        for (size_t i = out->begin; written && i < first; i++) {
-            if ((page->origin[i] & MB_JINJA_MOST_ORIGINS) != MB_JINJA_TEMPLATE)
-                out->prompt = out->begin = first;
-        }
+        return MB_OK;
     }
+    warn_once(job, k);
+    if (!written) {
+        out->prompt = out->begin = page->n;
+        return MB_OK;
+    }
+    /* the same by what stands between the data before the answer and the answer */
+    const size_t tail = after_data(before.origin, before.n), from = after_data(page->origin, first);
+    const int64_t place = boundary(
+        job->chat, page->text,
+        from + common(before.text + tail, before.n - tail, page->text + from, first - from),
+        page->n);
+    out->prompt = out->begin =
+        place >= (int64_t)from && (size_t)place <= first ? (size_t)place : first;
     return MB_OK;
 }
 
@@ -198,9 +209,8 @@ mb_status mb_chat_find_answer(mb_chat_job *job, const mb_chat_page *page, size_t
             out->begin = begin;
         }
         find_turn_end(job->chat, page, from, end, out);
-        out->turn_end = end; /* all of the block counts */
-        if (!out->token)
-            out->end = end;
+        if (!out->token) /* behind a token that ends the turn nothing is trained, here too */
+            out->end = out->turn_end = end;
         return MB_OK;
     }
     MB_TRY(find_tail(job, page, k, written, from, &to));

@@ -880,6 +880,7 @@ static mb_status chosen(jx_run *r, jx_scope *s, const jx_node *n, const jx_list 
     if (n->c == NULL)
         return MB_OK;
     MB_TRY(jx_new_list(r, 0, JX_PLAIN, &kept));
+    MB_TRY(jx_step(r, items->n));
     for (size_t i = 0; i < items->n; i++) {
         jx_scope inner = {.up = s};
 
@@ -909,6 +910,7 @@ static mb_status run_loop(jx_run *r, jx_scope *s, const jx_node *n, jx_value ove
     for (size_t i = 0; i < items->n; i++) {
         jx_scope *inner = NULL;
 
+        MB_TRY(jx_step(r, 1));
         MB_TRY(new_scope(r, s, &inner));
         loop->at = i;
         if (name != NULL)

@@ -680,7 +680,9 @@ static mb_status range(jx_run *r, const jx_args *a, jx_value *out)
     n = v[2] > 0 ? (v[1] - v[0] + v[2] - 1) / v[2] : (v[0] - v[1] - v[2] - 1) / -v[2];
     if (n > MOST_RANGE)
         return jx_fail(r, "a range has more than %d numbers", MOST_RANGE);
-    MB_TRY(jx_new_list(r, n > 0 ? (size_t)n : 0, JX_PLAIN, out));
+    n = n > 0 ? n : 0;
+    MB_TRY(jx_step(r, (size_t)n / 16));
+    MB_TRY(jx_new_list(r, (size_t)n, JX_PLAIN, out));
     for (int64_t i = 0; i < n; i++)
         MB_TRY(jx_push(r, *out, mb_jinja_int(v[0] + i * v[2])));
     return MB_OK;
