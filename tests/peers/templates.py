@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Chat templates through mbuyu and through transformers: text, ids, masks; and Jinja itself.
 
-    templates.py HELPER [FOLDER]        HELPER: the built render_template
+    templates.py HELPER [FOLDER]        HELPER: the built templates
 
 Every template of recipes/data/templates (and FOLDER/*.jinja) renders 50 conversations: text and ids
 must be those of apply_chat_template, the trained tokens must decode to exactly the answers with what
@@ -347,7 +347,7 @@ def main():
             system, tools, thoughts = FORMATS[f.stem][4:]
             talks = [conversation(s, system, tools, thoughts, odd=False) for s in range(N)]
             kinds = {"byte-level": lambda p: byte_level(p, f.stem, template)}
-            if f.stem in ("llama2", "mistral", "mistral-v1", "zephyr", "vicuna"):
+            if f.stem in ("llama2", "mistral", "mistral-v1", "vicuna"):
                 kinds["first"] = lambda p: metaspace(p, f.stem, template, False)
                 kinds["legacy"] = lambda p: metaspace(p, f.stem, template, True)
             for kind, make in kinds.items():

@@ -1,7 +1,7 @@
-/* tests/peers/render_template.c - helper of tests/peers/templates.py: Jinja texts rendered, and
+/* tests/peers/templates.c - helper of tests/peers/templates.py: Jinja texts rendered, and
  * conversations made into tokens.
  *
- *     render_template [TOKENIZER_FOLDER]
+ *     templates [TOKENIZER_FOLDER]
  *
  * Reads lines of JSON and answers each with a line, {"error": sentence} when it fails:
  *
