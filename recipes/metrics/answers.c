@@ -194,7 +194,7 @@ static mb_json any_of(mb_json object, const char *const *name)
 
 static mb_status read_row(struct mb_answers_store *s, mb_json object, mb_answer_row *row)
 {
-    static const char *const said[] = {"prediction", "predictions", NULL};
+    static const char *const said[] = {"prediction", "predictions", "completion", NULL};
     static const char *const right[] = {"reference", "references", "label", "labels", NULL};
     const mb_json answer = any_of(object, said), scores = mb_json_get(object, "scores");
     const mb_json truth = any_of(object, right), p = mb_json_get(object, "probabilities");

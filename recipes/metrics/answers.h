@@ -12,7 +12,8 @@
  *     {"row": 3, "prediction": "good day", "reference": ["good morning", "hello"]}
  *     {"row": 3, "scores": [0.2, 0.9, 0.4], "label": 1}                      ranked candidates
  *
- * "label" and "reference" are two names of one thing, as are their plurals. "row" is the number of
+ * "label" and "reference" are two names of one thing, as are their plurals; so are "prediction" and
+ * the "completion" of `mbuyu generate --json`. "row" is the number of
  * the row in the data (absent: the line's), "group" a language or another key for tables. Other
  * fields are left alone.
  *

@@ -2,7 +2,8 @@
  *
  * A metric is a pure function of rows in memory (recipes/metrics/answers.h): the same rows in the same
  * order give the same bits. What the functions are made of, for callers with arrays of their own, is
- * in classes.h, numbers.h, tags.h, squad.h, translation.h, edits.h and ranking.h.
+ * in classes.h, numbers.h, tags.h, squad.h, translation.h, rouge.h, edits.h and
+ * ranking.h.
  *
  *     const mb_metric *m = mb_metric_find("f1", MB_READS_TAGS);
  *     mb_scores s;

@@ -159,11 +159,36 @@ def answers(rows, what):
     same(f"{what} f1", ours["f1"], 100 * np.mean(f1))
 
 
+# ROUGE's rules as its paper and the rouge-score package state them.
+def rouge(kind, answer, right):
+    a, b = (re.findall(r"[a-z0-9]+", text.lower()) for text in (answer, right))
+    if kind == "rougeL":
+        table = np.zeros((len(a) + 1, len(b) + 1), dtype=int)
+        for i, x in enumerate(a):
+            for j, y in enumerate(b):
+                table[i + 1, j + 1] = table[i, j] + 1 if x == y else max(table[i, j + 1], table[i + 1, j])
+        common, sizes = int(table[-1, -1]), len(a) + len(b)
+    else:
+        n = int(kind[-1])
+        a, b = (Counter(zip(*(words[k:] for k in range(n)))) for words in (a, b))
+        common, sizes = (a & b).total(), a.total() + b.total()
+    return 2 * common / sizes if common else 0.0
+
+
+def summaries(rows, what):
+    said, right = sides(rows)
+    ours = score(rows, "metric=rouge1,rouge2,rougeL")
+    for kind in ("rouge1", "rouge2", "rougeL"):
+        best = [max(rouge(kind, s, r) for r in rs) for s, rs in zip(said, zip(*right))]
+        same(f"{what} {kind}", ours[kind], np.mean(best))
+
+
 for seed in range(12):
     references = [1, 1, 2, 3][seed % 4]
     rows = corpus(seed, [1, 2, 10, 200][seed // 3], references)
     translation(rows, f"corpus {seed}")
     answers(rows, f"corpus {seed}")
+    summaries(rows, f"corpus {seed}")
     if references == 1:
         errors(rows, f"corpus {seed}")
 nothing = [{"prediction": "", "reference": "x"}, {"prediction": " ", "reference": ""}]

@@ -10,6 +10,7 @@
 #include "recipes/metrics/picture.h"
 #include "recipes/metrics/ranking.h"
 #include "recipes/metrics/report.h"
+#include "recipes/metrics/rouge.h"
 #include "recipes/metrics/squad.h"
 #include "recipes/metrics/translation.h"
 #include "tests/unit/data_test.h"
@@ -227,6 +228,20 @@ static void chrf_takes_the_reference_that_fits_best(void **state)
     assert_true(fabs(mb_chrf_score(&sum, 0) - 69.53046953046953) < 1e-9);
 }
 
+static void rouge_counts_words_pairs_and_the_longest_sequence(void **state)
+{
+    double f;
+
+    OK(mb_rouge(1, "The cat, on the mat", "the cat sat on a mat", &f));
+    NEAR(f, 2.0 * 4 / 11);
+    OK(mb_rouge(2, "The cat, on the mat", "the cat sat on a mat", &f));
+    NEAR(f, 2.0 * 1 / 9);
+    OK(mb_rouge(0, "mat the cat on", "the cat sat on a mat", &f));
+    NEAR(f, 2.0 * 3 / 10);
+    OK(mb_rouge(1, "", "", &f));
+    NEAR(f, 0.0);
+}
+
 static void counts_of_equally_few_edits_are_jiwer_s(void **state)
 {
     const char *lines = "{\"prediction\": \"b a\", \"reference\": \"a b\"}\n"
@@ -330,6 +345,7 @@ int main(void)
         cmocka_unit_test(words_of_answers_are_compared_without_articles_and_points),
         cmocka_unit_test(bleu_is_sacrebleu_s),
         cmocka_unit_test(chrf_takes_the_reference_that_fits_best),
+        cmocka_unit_test(rouge_counts_words_pairs_and_the_longest_sequence),
         cmocka_unit_test(counts_of_equally_few_edits_are_jiwer_s),
         cmocka_unit_test(the_earlier_of_equal_candidates_is_first),
         cmocka_unit_test(a_name_is_found_with_and_without_eval),
