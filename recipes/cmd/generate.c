@@ -11,7 +11,8 @@
  *      "context"}
  *
  * "messages" stands in place of "prompt" for a conversation, and "sample" numbers the answers to one
- * prompt when num_samples is above 1. "tokens" includes the end token.
+ * prompt when num_samples is above 1. "tokens" includes the end token. "reference" is the completion
+ * that a row of prompts_file brought: `mbuyu score` reads such lines.
  */
 #include <string.h>
 #include <unistd.h>
@@ -165,6 +166,8 @@ static mb_status make_line(struct job *j, const mb_answer *a, mb_json o)
     if (samples > 1)
         MB_TRY(mb_json_set_int(o, "sample", a->prompt % samples));
     MB_TRY(mb_json_set_string(o, "completion", a->text));
+    if (row->reference != NULL)
+        MB_TRY(mb_json_set_string(o, "reference", row->reference));
     MB_TRY(mb_json_set_array(o, "tokens", &ids));
     for (int64_t i = 0; i < a->n; i++)
         MB_TRY(mb_json_set_int(ids, NULL, a->id[i]));

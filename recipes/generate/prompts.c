@@ -97,6 +97,19 @@ static mb_status add_messages(mb_prompt_rows *p, mb_json list)
     return read_conversation(row);
 }
 
+/* The completion beside the prompt, where it is a text. */
+static mb_status keep_reference(mb_prompt_rows *p, mb_json o, const char *name)
+{
+    const mb_json v = mb_json_get(o, name);
+    const char *text;
+    size_t n;
+
+    if (!mb_json_is(v, MB_JSON_STRING))
+        return MB_OK;
+    MB_TRY(mb_json_string(v, &text, &n));
+    return mb_strndup(text, n, &p->at[p->n - 1].reference);
+}
+
 static mb_status add_object(mb_prompt_rows *p, mb_json o, const mb_field_map *field, int n_fields,
                             bool as_chat)
 {
@@ -127,6 +140,8 @@ static mb_status add_row(mb_prompt_rows *p, mb_rowfile_kind kind, const mb_row_t
         return mb_prompt_rows_add(p, row->text, row->n, as_chat);
     MB_TRY(mb_json_parse(row->text, row->n, path, row->line - 1, MB_EDATA, &doc));
     st = add_object(p, mb_json_root(doc), field, n_fields, as_chat);
+    if (st == MB_OK)
+        st = keep_reference(p, mb_json_root(doc), column(field, n_fields, "completion"));
     mb_json_free(doc);
     return st;
 }
@@ -195,6 +210,7 @@ void mb_prompt_rows_release(mb_prompt_rows *p)
         mb_free(p->at[i].text);
         mb_record_release(&p->at[i].chat);
         mb_json_free(p->at[i].messages);
+        mb_free(p->at[i].reference);
     }
     mb_free(p->at);
     *p = (mb_prompt_rows){0};

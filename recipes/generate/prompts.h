@@ -4,8 +4,8 @@
  *     .jsonl    one object a line: prompt (a text, or a list of messages) or messages
  *     .json     a list of such objects
  *
- * Rows of training files are prompts too: a completion is not looked at, and assistant messages at
- * the end of a conversation are left out. field_map gives the columns of prompt and messages.
+ * Rows of training files are prompts too: a completion is kept beside, to compare answers with, and
+ * assistant messages at the end of a conversation are left out. field_map gives the columns of prompt, messages and completion.
  */
 #ifndef MB_RECIPES_GENERATE_PROMPTS_H
 #define MB_RECIPES_GENERATE_PROMPTS_H
@@ -17,6 +17,7 @@ typedef struct mb_prompt_row {
     char *text;            /* the prompt, or NULL: */
     mb_record chat;        /* a conversation, */
     mb_json_doc *messages; /* and how it was written, for the output: root.messages */
+    char *reference;       /* the row's own completion; NULL: none */
 } mb_prompt_row;
 
 typedef struct mb_prompt_rows {

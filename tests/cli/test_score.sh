@@ -51,6 +51,13 @@ grep -q '"en.jsonl": {' scores || fail 'no scores by file'
 [ "$(head -c 4 matrix.png | tail -c 3)" = PNG ] || fail 'the picture is no PNG'
 grep -qE '^weighted avg' table || fail 'no table of classes'
 
+# --- what a causal model answers to the prompts of rows, against their completions
+head -n 3 "$rows" >three.jsonl
+"$MBUYU" generate "$models/llama" prompts_file=three.jsonl max_new_tokens=5 --json >answers.jsonl
+"$MBUYU" score answers.jsonl metric=chrf,cer >scores
+[ "$(grep -c '"reference":" ' answers.jsonl)" -eq 3 ] || fail 'completions are not beside the answers'
+[ -n "$(number scores cer)" ] || fail "no CER: $(cat scores)"
+
 # --- text files
 printf 'habari ya asubuhi\n\nsawa\n' >said.txt
 printf 'habari za asubuhi\n\nsawa sawa\n' >right.txt
