@@ -2,6 +2,9 @@
  *
  *     mbuyu generate MODEL|RECIPE.yaml [key=value ...] [--chat] [--json] [--verbose]
  *
+ * A model with an encoder and a decoder reads each prompt as its source and writes what it becomes;
+ * num_beams searches for the likeliest answer.
+ *
  * Prompts come from prompt=..., from prompts_file=... (recipes/generate/prompts.h) or, when neither
  * is given, from standard input as one text. A text is continued as it is; --chat makes it the
  * message of a user. One answer is printed as it comes; several, or one with --json, as JSON lines in
@@ -18,10 +21,16 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/cpu/cpu.h"
 #include "core/log.h"
 #include "recipes/commands.h"
+#include "recipes/config/model_path.h"
+#include "recipes/data/collate.h"
 #include "recipes/generate/open.h"
 #include "recipes/generate/prompts.h"
+#include "recipes/generate/seq2seq.h"
+#include "recipes/train/device.h"
+#include "recipes/train/session.h"
 
 enum { AT_A_TIME = 8 };
 
@@ -215,6 +224,186 @@ static mb_status answer(struct job *j)
     return MB_OK;
 }
 
+/* ---- sources ------------------------------------------------------------------------------ */
+
+/* An encoder-decoder model, or a search. */
+struct search {
+    struct job *j;
+    const mb_tokenizer *target;
+    mb_rules rules;
+    mb_search_options o;
+    int64_t first; /* answer of the run's first prompt */
+    int64_t each;  /* answers to a prompt of a run */
+};
+
+static mb_status found(void *arg, int64_t number, int64_t rank, const int32_t *id, int64_t n,
+                       double score)
+{
+    struct search *s = arg;
+    mb_answer a = {.prompt = s->first + number * s->each + rank, .id = id, .n = n};
+    char *text = NULL;
+    mb_status st = MB_OK;
+
+    (void)score;
+    a.finish = n > 0 && mb_rules_ends(&s->rules, id[n - 1]) ? MB_FINISH_END : MB_FINISH_LENGTH;
+    MB_TRY(mb_tokenizer_decode(s->target, id, (size_t)n, true, &text, &a.n_text));
+    a.text = text;
+    if (s->j->json || s->j->n > 1) {
+        st = print_line(s->j, &a);
+    } else {
+        print(s->j, text, a.n_text);
+        st = print_end(s->j, &a);
+    }
+    mb_free(text);
+    return st;
+}
+
+/* Prompts as sources, AT_A_TIME at a time; `start` begins each answer. */
+static mb_status answer_sources(struct search *s, mb_engine *e, int32_t start)
+{
+    struct job *j = s->j;
+    const int64_t runs = j->n / s->each; /* prompts that are run: more than rows when drawn */
+    const mb_ids *rows[AT_A_TIME];
+    mb_search_prompt prompt[AT_A_TIME];
+    mb_search *search = NULL;
+    mb_batch *source = NULL;
+    int64_t longest = 1;
+    mb_status st = MB_OK;
+
+    for (size_t i = 0; i < j->rows.n; i++)
+        longest = (int64_t)j->tokens[i].ids.n > longest ? (int64_t)j->tokens[i].ids.n : longest;
+    s->o.prompts = runs < AT_A_TIME ? runs : AT_A_TIME;
+    s->o.prompt_rows = s->o.prompts;
+    MB_TRY(mb_source_batch(NULL, 0, longest * s->o.prompts, s->o.prompts, &source));
+    source->n_seq = s->o.prompts;
+    source->max_len = longest;
+    MB_TRY_GOTO(mb_search_new(e, &s->o, source, &search), st, done);
+    for (int64_t at = 0; at < runs && !j->no_more; at += s->o.prompts) {
+        const int64_t n = runs - at < s->o.prompts ? runs - at : s->o.prompts;
+        int64_t tokens = 0;
+
+        for (int64_t i = 0; i < n; i++) {
+            rows[i] = &j->tokens[(at + i) * (int64_t)j->rows.n / runs].ids;
+            tokens += (int64_t)rows[i]->n;
+            prompt[i] = (mb_search_prompt){.id = &start, .n = 1, .sample = (uint64_t)(at + i)};
+        }
+        mb_batch_free(source);
+        source = NULL;
+        MB_TRY_GOTO(mb_source_batch(rows, n, tokens, n, &source), st, done);
+        s->first = at * s->each;
+        MB_TRY_GOTO(mb_search_run(search, source, prompt, n, &s->rules, found, s), st, done);
+    }
+done:
+    mb_search_free(search);
+    mb_batch_free(source);
+    return st;
+}
+
+static mb_status encode_sources(struct job *j, const mb_recipe *r, const mb_tokenizer *tok,
+                                const mb_model_config *c)
+{
+    const mb_render_options o = {
+        .tokenizer = tok, .source_prefix = r->source_prefix, .source_lang = r->source_lang};
+    const int64_t most = mb_recipe_is_set(r, "max_length") ? r->max_length : c->positions;
+
+    MB_TRY(MB_NEW_ARRAY(&j->tokens, j->rows.n));
+    j->n = (int64_t)j->rows.n * r->num_samples;
+    MB_TRY(MB_NEW_ARRAY(&j->line, j->n));
+    for (size_t i = 0; i < j->rows.n; i++) {
+        const char *text = j->rows.at[i].text;
+
+        MB_REQUIRE(text != NULL, MB_EDATA,
+                   "prompt %zu is a conversation; an encoder-decoder model reads a text", i + 1);
+        MB_TRY(mb_render_source(&o, text, &j->tokens[i]));
+        MB_REQUIRE(j->tokens[i].ids.n > 0 && (int64_t)j->tokens[i].ids.n <= most, MB_EDATA,
+                   "prompt %zu has %zu tokens; 1 to %lld are possible (max_length, or the model's "
+                   "positions)",
+                   i + 1, j->tokens[i].ids.n, (long long)most);
+    }
+    return MB_OK;
+}
+
+static mb_status open_engine(const mb_recipe *r, int64_t positions, mb_device **device,
+                             mb_engine **e)
+{
+    const int threads = r->threads > 0 ? (int)r->threads : mb_default_threads();
+    mb_session_options session = {.path = r->model_name_or_path,
+                                  .adapter_path = r->adapter_path,
+                                  .head = MB_HEAD_SEQ2SEQ,
+                                  .quiet = true,
+                                  .engine = {.threads = threads, .max_positions = positions}};
+
+    MB_TRY(mb_recipe_open_device(r, 0, threads, device));
+    MB_TRY(mb_recipe_dtype(r, *device, false, &session.engine.dtype));
+    session.engine.device = *device;
+    return mb_session_open(&session, e, NULL);
+}
+
+static int64_t most_positions(const struct job *j, const struct search *s)
+{
+    int64_t n = s->o.capacity;
+
+    for (size_t i = 0; i < j->rows.n; i++)
+        n = (int64_t)j->tokens[i].ids.n > n ? (int64_t)j->tokens[i].ids.n : n;
+    return n;
+}
+
+static mb_status translate(struct job *j, const mb_recipe *r, const mb_model_config *c)
+{
+    const char *model = r->model_name_or_path;
+    struct search s = {.j = j};
+    mb_tokenizer *source = NULL, *target = NULL;
+    mb_device *device = NULL;
+    mb_engine *e = NULL;
+    mb_status st = MB_OK;
+
+    MB_REQUIRE(c->decoder_start_id >= 0, MB_EMODEL,
+               "%s: config.json has no decoder_start_token_id, with which every answer begins",
+               model);
+    MB_TRY_GOTO(mb_cpu_init(), st, done);
+    MB_TRY_GOTO(mb_tokenizer_load(model, &source), st, done);
+    MB_TRY_GOTO(mb_tokenizer_load_target(model, &target), st, done);
+    MB_TRY_GOTO(mb_search_settings(r, model, target, &s.rules, &s.o), st, done);
+    MB_TRY_GOTO(encode_sources(j, r, source, c), st, done);
+    s.target = target;
+    s.each = s.o.beam.beams > 1 ? r->num_samples : 1;
+    s.o.answers = s.each;
+    s.o.capacity = 1 + r->max_new_tokens < c->positions ? 1 + r->max_new_tokens : c->positions;
+    MB_TRY_GOTO(open_engine(r, most_positions(j, &s), &device, &e), st, done);
+    st = answer_sources(&s, e, (int32_t)c->decoder_start_id);
+done:
+    mb_rules_release(&s.rules);
+    mb_engine_free(e);
+    mb_device_close(device);
+    mb_tokenizer_free(source);
+    mb_tokenizer_free(target);
+    return st;
+}
+
+/* Is the model one with an encoder and a decoder, and which? */
+static mb_status find_config(mb_recipe *r, bool *two_stacks, mb_model_config *c)
+{
+    mb_json_doc *doc = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_recipe_follow_adapter(r));
+    MB_TRY(mb_recipe_check_model(r));
+    MB_TRY(mb_model_config_doc(r->model_name_or_path, &doc));
+    *two_stacks = mb_model_config_head(doc, MB_HEAD_CAUSAL_LM) == MB_HEAD_SEQ2SEQ;
+    if (*two_stacks)
+        st = mb_model_config_parse(doc, MB_HEAD_SEQ2SEQ, c);
+    mb_json_free(doc);
+    return st;
+}
+
+static mb_status check_beams(const mb_recipe *r)
+{
+    MB_REQUIRE(r->num_beams <= 1, MB_ENOTSUP,
+               "num_beams %lld: beam search is for models with an encoder and a decoder",
+               (long long)r->num_beams);
+    return MB_OK;
+}
+
 static void release(struct job *j)
 {
     for (size_t i = 0; j->tokens != NULL && i < j->rows.n; i++)
@@ -233,12 +422,20 @@ mb_status mb_cmd_generate(int argc, char **argv)
     struct job j = {0};
     mb_recipe *r = NULL;
     int64_t capacity = 0;
+    mb_model_config c;
+    bool two_stacks;
     mb_status st;
 
     argc = take_options(&j, argc, argv);
     MB_TRY(mb_recipe_load(argc, argv, &r));
     MB_TRY_GOTO(mb_recipe_require(r, "generate", "model_name_or_path", NULL), st, done);
     MB_TRY_GOTO(read_prompts(&j, r), st, done);
+    MB_TRY_GOTO(find_config(r, &two_stacks, &c), st, done);
+    if (two_stacks) {
+        st = translate(&j, r, &c);
+        goto done;
+    }
+    MB_TRY_GOTO(check_beams(r), st, done);
     MB_TRY_GOTO(mb_writer_open(r, &j.writer), st, done);
     MB_TRY_GOTO(encode_prompts(&j, r, &capacity), st, done);
     MB_TRY_GOTO(mb_writer_load(&j.writer, j.n < AT_A_TIME ? j.n : AT_A_TIME, capacity), st, done);

@@ -8,6 +8,13 @@
 /* answer_class.c: the likeliest class of each row, and how likely all of them are. */
 mb_status mb_answer_class(mb_job *j, const mb_micro *micro, mb_predictions *out);
 
+/* answer_text.c: what the model writes for each source, and the target as it should have been. With
+ * predict_with_generate only. */
+mb_status mb_answer_text(mb_job *j, const mb_micro *micro, mb_predictions *out);
+/* Plans and takes what it needs; before the first step. */
+mb_status mb_answer_text_open(mb_job *j) MB_MUST_USE;
+void mb_answer_text_close(mb_job *j);
+
 /* What every row says of itself: the file it came from as its group, where there are several. */
 mb_status mb_answer_group(const mb_job *j, int64_t row, mb_json object) MB_MUST_USE;
 /* The store that evaluation rows are in. */

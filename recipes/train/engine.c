@@ -62,7 +62,8 @@ void mb_engine_free(mb_engine *e)
         return;
     for (int i = 0; i < e->n_classes; i++)
         mb_tape_plan_release(&e->class_plan[i].plan);
-    mb_tape_plan_release(&e->logits_plan.plan);
+    for (int i = 0; i < 2; i++)
+        mb_tape_plan_release(&e->logits_plan[i].plan);
     mb_free(e->class_plan);
     mb_tape_free(e->tape);
     mb_arena_free(e->scratch);
@@ -445,8 +446,12 @@ static mb_status run_logits(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batc
 mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *rows,
                            mb_tensor *logits)
 {
-    const bool planned = rows != NULL && b->tokens <= e->logits_plan.tokens &&
-                         mb_tensor_count(rows) <= e->logits_rows;
+    const int kind = b->source_cached;
+    const mb_engine_class *c = &e->logits_plan[kind];
+    const bool planned =
+        rows != NULL && b->tokens <= c->tokens && mb_tensor_count(rows) <= e->logits_rows[kind] &&
+        (b->source == NULL || b->source_cached ||
+         (b->source->tokens <= c->source_tokens && b->source->max_len <= c->source_max_len));
 
     mb_batch there;
     mb_tensor list;
@@ -456,7 +461,7 @@ mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *row
         MB_TRY(mb_feed_send_list(e->feed, rows, &list));
         rows = &list;
     }
-    MB_TRY(run_logits(e, e->tape, &e->ex, b, rows, planned ? &e->logits_plan.plan : NULL, logits));
+    MB_TRY(run_logits(e, e->tape, &e->ex, b, rows, planned ? &c->plan : NULL, logits));
     return receive(e, logits);
 }
 
@@ -504,9 +509,14 @@ mb_status mb_engine_plan_logits(mb_engine *e, mb_batch *b, int64_t tokens, int64
         mb_tape_plan_release(&plan);
         return st;
     }
-    mb_tape_plan_release(&e->logits_plan.plan);
-    e->logits_plan = (mb_engine_class){.tokens = tokens, .plan = plan, .scratch = scratch};
-    e->logits_rows = rows;
+    mb_tape_plan_release(&e->logits_plan[b->source_cached].plan);
+    e->logits_plan[b->source_cached] =
+        (mb_engine_class){.tokens = tokens,
+                          .source_tokens = source_tokens(b),
+                          .source_max_len = b->source != NULL ? b->source->max_len : 0,
+                          .plan = plan,
+                          .scratch = scratch};
+    e->logits_rows[b->source_cached] = rows;
     if (plan.peak > e->step_bytes)
         e->step_bytes = plan.peak;
     if (scratch > e->scratch_bytes)

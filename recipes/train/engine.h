@@ -61,13 +61,15 @@ typedef struct mb_engine {
     size_t run_bytes, step_bytes, scratch_bytes, batch_bytes; /* as planned */
     mb_engine_class *class_plan;
     int n_classes;
-    mb_engine_class logits_plan; /* tokens 0: none */
-    mb_micro_result *queued;     /* host memory: results by slot */
-    float *queued_weight;        /* device: weights and ... */
-    int64_t *queued_targets;     /* ... number of targets by slot */
+    mb_engine_class
+        logits_plan[2];      /* of sources to be encoded or without one, of cached ones; tokens
+                                     * 0: none */
+    mb_micro_result *queued; /* host memory: results by slot */
+    float *queued_weight;    /* device: weights and ... */
+    int64_t *queued_targets; /* ... number of targets by slot */
     int64_t n_queued, queue_targets;
     bool queue_waited;
-    int64_t logits_rows;
+    int64_t logits_rows[2];
 } mb_engine;
 
 /* Takes the model (frees it also on failure). */

@@ -18,6 +18,7 @@
 #include "dist/comm_nccl.h"
 #include "recipes/config/model_path.h"
 #include "recipes/export/adapter.h"
+#include "recipes/train/answers.h"
 #include "recipes/train/device.h"
 
 enum { BEHIND_FROM = 1 << 20 }; /* overlap_comm: auto; bytes of gradients */
@@ -141,7 +142,10 @@ static mb_status plan_steps(mb_job *j)
 
     if (d->collate.kind == MB_TARGET_SECOND) {
         MB_TRY(plan_sides(j, &d->collate, true));
-        return plan_sides(j, &d->eval_collate, false);
+        MB_TRY(plan_sides(j, &d->eval_collate, false));
+        return d->eval != NULL && j->task->answer != NULL && j->writer == NULL
+                   ? mb_answer_text_open(j)
+                   : MB_OK;
     }
     MB_TRY(plan_classes(j, d->collate.largest, true));
     MB_TRY(plan_classes(j, eval, false));
@@ -638,6 +642,12 @@ static mb_status new_job(mb_recipe *r, const mb_launch *launch, mb_job_use use, 
     j->launch = launch;
     j->comm = launch->world;
     j->task = mb_task_find(r->task);
+    if (j->task->head == MB_HEAD_SEQ2SEQ && !r->predict_with_generate) {
+        j->silent = *j->task;
+        j->silent.answer = NULL;
+        j->silent.metrics = "";
+        j->task = &j->silent;
+    }
     j->save_aside = r->save_async != MB_NO;
     j->at.best = NAN;
     j->at.best_step = -1;
@@ -690,6 +700,7 @@ void mb_job_close(mb_job *j)
     mb_checkpoints_close(j->checkpoints);
     mb_profile_free(j->profile);
     mb_zero_free(j->zero);
+    mb_answer_text_close(j);
     mb_engine_free(j->engine);
     mb_mesh_free(j->mesh);
     if (j->like == NULL)

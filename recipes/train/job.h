@@ -58,6 +58,8 @@ typedef struct mb_job {
     const struct mb_job *like; /* borrowed; its data and device are this one's, too; NULL: none */
     mb_comm *comm;
     const mb_task *task;
+    mb_task silent; /* the task without answers, where the recipe wants only the loss */
+    struct mb_text_writer *writer; /* of seq2seq evaluations that write answers (answer_text.c) */
     const mb_metric *metric[MB_JOB_METRICS]; /* of an evaluation, beside the loss */
     int n_metrics;
     mb_data *data;

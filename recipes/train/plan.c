@@ -42,9 +42,11 @@ static void step_bytes(const mb_engine *e, bool train, int64_t *bytes)
     }
     if (train)
         return;
-    bytes[MB_PART_ACTIVATIONS] =
-        most(bytes[MB_PART_ACTIVATIONS], (int64_t)e->logits_plan.plan.peak);
-    bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)e->logits_plan.scratch);
+    for (int i = 0; i < 2; i++) {
+        const mb_engine_class *c = &e->logits_plan[i];
+        bytes[MB_PART_ACTIVATIONS] = most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.peak);
+        bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch);
+    }
 }
 
 /* What every phase has, and training with it. */

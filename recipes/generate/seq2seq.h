@@ -1,0 +1,21 @@
+/* recipes/generate/seq2seq.h - how a recipe's encoder-decoder model is asked: sources as a batch, what
+ * starts its answers, and what its folder and the recipe say about them.
+ */
+#ifndef MB_RECIPES_GENERATE_SEQ2SEQ_H
+#define MB_RECIPES_GENERATE_SEQ2SEQ_H
+
+#include "recipes/config/recipe.h"
+#include "recipes/data/render.h"
+#include "recipes/generate/search.h"
+
+/* Rules and search of the model in folder `model`: what config.json and generation_config.json say,
+ * then what is set in the recipe. *r is all zero before; the caller releases it also on failure. */
+mb_status mb_search_settings(const mb_recipe *recipe, const char *model, const mb_tokenizer *tok,
+                             mb_rules *r, mb_search_options *o) MB_MUST_USE;
+
+/* A batch whose sequence i is rows[i]; its arrays have room for `tokens` and `n_seq`, at least what
+ * they hold. The caller owns *out. */
+mb_status mb_source_batch(const mb_ids *const *rows, int64_t n, int64_t tokens, int64_t n_seq,
+                          mb_batch **out) MB_MUST_USE;
+
+#endif
