@@ -2,16 +2,19 @@
  *
  *     mbuyu tokenizer train --kind bpe|llama|unigram --vocab-size N --output DIR
  *                           [--special TOKEN ...] [--coverage X] [--min-frequency N] [--max-words N] FILE ...
+ *     mbuyu tokenizer extend MODEL --add N --output DIR [--max-words N] FILE ...
  *
- * Results on standard output: what was read, the size of the vocabulary and how many tokens a word
- * takes (of the files themselves).
+ * Results on standard output. `extend` gives a model's tokenizer N more tokens and, where the folder
+ * has weights, the embedding rows for them, each the mean of the rows of its old pieces.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/path.h"
 #include "recipes/commands.h"
+#include "recipes/export/vocabulary.h"
 #include "recipes/tokenizers/train.h"
 
 enum { MOST_NAMES = 4096 };
@@ -19,6 +22,7 @@ enum { MOST_NAMES = 4096 };
 struct wishes {
     mb_tok_training how;
     const char *output;
+    int64_t add;
     const char *special[MOST_NAMES], *file[MOST_NAMES];
     size_t n_files;
 };
@@ -48,6 +52,9 @@ static mb_status option(struct wishes *w, const char *name, const char *value)
     } else if (strcmp(name, "--vocab-size") == 0) {
         MB_TRY(number(name, value, 8, 1 << 24, &x));
         w->how.vocab_size = (int64_t)x;
+    } else if (strcmp(name, "--add") == 0) {
+        MB_TRY(number(name, value, 1, 1 << 22, &x));
+        w->add = (int64_t)x;
     } else if (strcmp(name, "--min-frequency") == 0) {
         MB_TRY(number(name, value, 0, 1e12, &x));
         w->how.min_frequency = (int64_t)x;
@@ -96,18 +103,81 @@ static mb_status train(struct wishes *w)
     return MB_OK;
 }
 
+/* Whether the folder has weights to resize; a tokenizer may come alone. */
+static bool has_weights(const char *dir)
+{
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json"};
+    char path[MB_PATH_MAX];
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (mb_path_join(path, sizeof path, dir, names[i]) == MB_OK && mb_path_is_file(path))
+            return true;
+    mb_status_clear();
+    return false;
+}
+
+static mb_status extend_to(const struct wishes *w, const char *model, const mb_tok_extension *x)
+{
+    mb_resized resized;
+
+    printf("read            %lld lines, every tenth held out\n", (long long)x->lines);
+    printf("added           %d tokens, ids %d to %d\n", (int)x->n, (int)x->first,
+           (int)(x->first + x->n - 1));
+    if (x->held_words > 0)
+        printf("tokens a word   %.3f before, %.3f after (%lld held-out words)\n",
+               (double)x->tokens_before / (double)x->held_words,
+               (double)x->tokens_after / (double)x->held_words, (long long)x->held_words);
+    if (!has_weights(model)) {
+        MB_TRY(mb_tokenizer_save(x->tokenizer, w->output));
+        printf("written         the tokenizer to %s; '%s' has no safetensors weights to resize\n",
+               w->output, model);
+        return MB_OK;
+    }
+    MB_TRY(mb_resize_vocabulary(model, w->output, x, &resized));
+    for (int i = 0; i < resized.n; i++)
+        printf("resized         %s\n", resized.what[i]);
+    printf("written         %s; vocab_size %lld before, %lld now\n", w->output,
+           (long long)resized.before, (long long)resized.after);
+    return MB_OK;
+}
+
+static mb_status extend(struct wishes *w)
+{
+    mb_tokenizer *t = NULL;
+    mb_tok_extension x = {0};
+    mb_status st = MB_OK;
+
+    MB_REQUIRE(w->add > 0 && w->output != NULL && w->n_files > 1, MB_EARG,
+               "usage: mbuyu tokenizer extend MODEL --add N --output DIR FILE ...");
+    MB_TRY_GOTO(mb_tokenizer_load(w->file[0], &t), st, done);
+    MB_TRY_GOTO(mb_tokenizer_extend(t, w->add, w->how.max_words, w->file + 1, w->n_files - 1, &x),
+                st, done);
+    st = extend_to(w, w->file[0], &x);
+done:
+    mb_tok_extension_release(&x);
+    mb_tokenizer_free(t);
+    return st;
+}
+
 mb_status mb_cmd_tokenizer(int argc, char **argv)
 {
+    static const struct {
+        const char *name;
+        mb_status (*run)(struct wishes *w);
+    } verbs[] = {{"train", train}, {"extend", extend}};
     struct wishes *w = NULL;
+    size_t k = 0;
     mb_status st;
 
-    MB_REQUIRE(argc > 1 && strcmp(argv[1], "train") == 0, MB_EARG,
-               "usage: mbuyu tokenizer train ... (`mbuyu help tokenizer` says how)");
+    while (argc > 1 && k < 2 && strcmp(argv[1], verbs[k].name) != 0)
+        k++;
+    MB_REQUIRE(argc > 1 && k < 2, MB_EARG,
+               "usage: mbuyu tokenizer train|extend ... (`mbuyu help tokenizer` says how)");
     MB_TRY(MB_NEW(&w));
     w->how = (mb_tok_training){.coverage = 0.9995, .max_words = 4000000};
     st = parse(argc, argv, w);
     if (st == MB_OK)
-        st = train(w);
+        st = verbs[k].run(w);
     mb_free(w);
     return st;
 }

@@ -6,6 +6,7 @@
 
 typedef struct tok_merge {
     int32_t left, right, id;
+    int64_t count; /* of the pair when it was merged */
 } tok_merge;
 
 typedef struct tok_merges {
@@ -16,9 +17,12 @@ typedef struct tok_merges {
 typedef struct tok_bpe_input {
     const tok_words *words;
     int64_t vocab_size, min_frequency;
-    /* Appends the ids a word begins as, of tokens that are there. */
+    /* Appends the ids a word begins as, of tokens that are there; -1 is joined with nothing. */
     mb_status (*spell)(void *with, const char *p, size_t n, mb_ids *out);
+    /* NULL: yes. May a pair whose text is this token already be joined to it? */
+    bool (*may_join)(void *with, int32_t id);
     void *with;
+    const char *prefix; /* dropped from a right half: WordPiece's "##"; NULL: nothing */
 } tok_bpe_input;
 
 /* Learns merges; their tokens are added to `vocab`, which has the tokens of the start, until its

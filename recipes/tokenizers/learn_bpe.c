@@ -192,6 +192,8 @@ static mb_status begin(const tok_bpe_input *in, struct learner *l)
         l->length[i] = (uint32_t)(l->symbols.n - l->begin[i]);
         const int32_t *s = l->symbols.id + l->begin[i];
         for (uint32_t k = 0; k + 1 < l->length[i]; k++) {
+            if (s[k] < 0 || s[k + 1] < 0)
+                continue;
             MB_TRY(count_pair(l, pair_of(s[k], s[k + 1]), w->at[i].count));
             MB_TRY(see(l, pair_of(s[k], s[k + 1]), (uint32_t)i));
         }
@@ -209,12 +211,12 @@ static mb_status join_in(struct learner *l, uint32_t word, int32_t left, int32_t
     for (uint32_t i = 0; i + 1 < n; i++) {
         if (s[i] != left || s[i + 1] != right)
             continue;
-        if (i > 0) {
+        if (i > 0 && s[i - 1] >= 0) {
             MB_TRY(count_pair(l, pair_of(s[i - 1], left), -count));
             MB_TRY(count_pair(l, pair_of(s[i - 1], id), count));
             MB_TRY(see(l, pair_of(s[i - 1], id), word));
         }
-        if (i + 2 < n) {
+        if (i + 2 < n && s[i + 2] >= 0) {
             MB_TRY(count_pair(l, pair_of(right, s[i + 2]), -count));
             MB_TRY(count_pair(l, pair_of(id, s[i + 2]), count));
             MB_TRY(see(l, pair_of(id, s[i + 2]), word));
@@ -228,9 +230,10 @@ static mb_status join_in(struct learner *l, uint32_t word, int32_t left, int32_t
 }
 
 /* The id of left and right together; a new one if there is no such token. */
-static mb_status token_of(mb_vocab *vocab, const mb_ids *place, int32_t left, int32_t right,
-                          mb_bytes *text, int32_t *id, bool *added)
+static mb_status token_of(const tok_bpe_input *in, mb_vocab *vocab, const mb_ids *place,
+                          int32_t left, int32_t right, mb_bytes *text, int32_t *id, bool *added)
 {
+    const size_t prefix = in->prefix == NULL ? 0 : strlen(in->prefix);
     size_t n;
     int32_t same;
 
@@ -238,7 +241,9 @@ static mb_status token_of(mb_vocab *vocab, const mb_ids *place, int32_t left, in
     const char *p = mb_vocab_at(vocab, (size_t)place->id[left], &n, &same);
     MB_TRY(mb_bytes_add(text, p, n));
     p = mb_vocab_at(vocab, (size_t)place->id[right], &n, &same);
-    MB_TRY(mb_bytes_add(text, p, n));
+    const size_t skip =
+        n >= prefix && prefix > 0 && memcmp(p, in->prefix, prefix) == 0 ? prefix : 0;
+    MB_TRY(mb_bytes_add(text, p + skip, n - skip));
     *added = false;
     *id = mb_vocab_find(vocab, text->p, text->n);
     if (*id >= 0)
@@ -273,23 +278,26 @@ static mb_status learn(const tok_bpe_input *in, struct learner *l, mb_vocab *voc
         }
         int32_t id = 0;
         bool added = false;
-        const bool stop = count < 1 || count < in->min_frequency;
+        bool stop = count < 1 || count < in->min_frequency;
+        const bool end = stop && count >= 1;
         const int32_t left = (int32_t)(top.pair >> 32), right = (int32_t)(uint32_t)top.pair;
         if (!stop)
-            st = token_of(vocab, &place, left, right, &text, &id, &added);
+            st = token_of(in, vocab, &place, left, right, &text, &id, &added);
+        if (st == MB_OK && !stop && !added && in->may_join != NULL)
+            stop = !in->may_join(in->with, id);
         if (st == MB_OK && added)
             st = mb_ids_push(&place, (int32_t)mb_vocab_count(vocab) - 1);
         if (st == MB_OK && !stop)
             st = mb_grow((void **)&out->at, &out->capacity, out->n + 1, sizeof *out->at, "merges");
         if (st == MB_OK && !stop)
-            out->at[out->n++] = (tok_merge){left, right, id};
+            out->at[out->n++] = (tok_merge){left, right, id, count};
         for (size_t i = 0; i < top.n && st == MB_OK && !stop; i++)
             st = join_in(l, top.word[i], left, right, id);
         if (--top.block->live == 0)
             mb_free(top.block);
         if (st == MB_OK && !stop)
             st = flush(l);
-        if (st != MB_OK || (stop && count >= 1))
+        if (st != MB_OK || end)
             break;
     }
 done:

@@ -310,7 +310,11 @@ static mb_status learn(struct trainer *t)
                (long long)size, (long long)start);
     if (t->kind->model == UNIGRAM)
         return tok_learn_unigram(&t->words, t->chars, (size_t)size - t->n_special, &t->scored);
-    const tok_bpe_input in = {&t->words, size, t->how->min_frequency, spell, t};
+    const tok_bpe_input in = {.words = &t->words,
+                              .vocab_size = size,
+                              .min_frequency = t->how->min_frequency,
+                              .spell = spell,
+                              .with = t};
     return tok_learn_bpe(&in, t->vocab, &t->merges);
 }
 
@@ -354,7 +358,7 @@ static mb_status train(struct trainer *t, const char *const *files, size_t n_fil
     MB_TRY(add_special(t));
     MB_TRY(make_cutter(t, &cutter));
     const mb_status st =
-        tok_words_count(cutter, files, n_files, t->kind->ends, t->how->max_words, &t->words);
+        tok_words_count(cutter, files, n_files, t->kind->ends, 0, t->how->max_words, &t->words);
     mb_tokenizer_free(cutter);
     MB_TRY(st);
     MB_REQUIRE(t->words.n > 0, MB_EDATA, "the files have no words to learn from");

@@ -17,7 +17,7 @@
 #include <omp.h>
 #endif
 
-enum { CHUNK = 1 << 20, BLOCK = 32 << 20, MAX_LINE = 256 << 20 };
+enum { CHUNK = 1 << 20, BLOCK = 32 << 20, MAX_LINE = 256 << 20, HELD = 16 << 20 };
 
 struct table {
     mb_vocab *vocab;
@@ -56,9 +56,26 @@ static mb_status table_add(struct table *t, const char *p, size_t n, int64_t cou
     return MB_OK;
 }
 
+/* A word, cut before every U+2581 that follows something else: that is where words begin for
+ * tokenizers that do not cut them before. */
 static mb_status take_word(void *with, const char *p, size_t n)
 {
-    return n > TOK_MAX_TOKEN_BYTES ? MB_OK : table_add(with, p, n, 1);
+    static const char mark[] = "\xe2\x96\x81";
+    size_t begin = 0;
+
+    for (size_t i = 0; i + 3 <= n;) {
+        if (memcmp(p + i, mark, 3) != 0) {
+            i++;
+            continue;
+        }
+        if (i > begin && (i < begin + 3 || memcmp(p + i - 3, mark, 3) != 0)) {
+            MB_TRY(i - begin > TOK_MAX_TOKEN_BYTES ? MB_OK
+                                                   : table_add(with, p + begin, i - begin, 1));
+            begin = i;
+        }
+        i += 3;
+    }
+    return n - begin > TOK_MAX_TOKEN_BYTES ? MB_OK : table_add(with, p + begin, n - begin, 1);
 }
 
 struct lines {
@@ -178,7 +195,8 @@ static mb_status settle(const mb_tokenizer *t, struct lines *l, size_t most, str
 }
 
 /* Takes the whole lines of `raw`, at the end of the file also the last one without an end. */
-static mb_status take_lines(struct lines *l, mb_bytes *raw, bool last, bool ends, tok_words *out)
+static mb_status take_lines(struct lines *l, mb_bytes *raw, bool last, bool ends, int hold,
+                            tok_words *out)
 {
     size_t at = 0;
 
@@ -187,8 +205,11 @@ static mb_status take_lines(struct lines *l, mb_bytes *raw, bool last, bool ends
         if (end == NULL && !last)
             break;
         const size_t n = end == NULL ? raw->n - at : (size_t)(end - raw->p) + 1 - at;
-        MB_TRY(add_line(l, raw->p + at, n, ends));
         out->lines++;
+        const bool held = hold > 0 && out->lines % hold == 0;
+        MB_TRY(add_line(l, raw->p + at, held ? 0 : n, ends));
+        if (held && out->held.n + n <= HELD)
+            MB_TRY(mb_bytes_add(&out->held, raw->p + at, n));
         out->bytes += (int64_t)n;
         at += n;
     }
@@ -198,8 +219,8 @@ static mb_status take_lines(struct lines *l, mb_bytes *raw, bool last, bool ends
     return MB_OK;
 }
 
-static mb_status count_file(const mb_tokenizer *t, const char *path, bool ends, size_t most,
-                            struct table *all, tok_words *out)
+static mb_status count_file(const mb_tokenizer *t, const char *path, bool ends, int hold,
+                            size_t most, struct table *all, tok_words *out)
 {
     struct lines l = {.file = path, .first = 1};
     mb_bytes raw = {0};
@@ -212,7 +233,7 @@ static mb_status count_file(const mb_tokenizer *t, const char *path, bool ends, 
         MB_TRY_GOTO(mb_bytes_reserve(&raw, CHUNK), st, done);
         got = fread(raw.p + raw.n, 1, CHUNK, f);
         raw.n += got;
-        MB_TRY_GOTO(take_lines(&l, &raw, got < CHUNK, ends, out), st, done);
+        MB_TRY_GOTO(take_lines(&l, &raw, got < CHUNK, ends, hold, out), st, done);
         if (raw.n > MAX_LINE) {
             st = MB_RAISE(MB_EDATA, "%s: line %lld has more than %d bytes", path,
                           (long long)(l.first + (int64_t)l.at.n), MAX_LINE);
@@ -242,18 +263,19 @@ static int frequent_first(const void *x, const void *y)
 }
 
 mb_status tok_words_count(const mb_tokenizer *t, const char *const *files, size_t n_files,
-                          bool ends, int64_t max_words, tok_words *out)
+                          bool ends, int hold, int64_t max_words, tok_words *out)
 {
     struct table all = {0};
     mb_status st = table_new(&all);
 
     *out = (tok_words){0};
     for (size_t i = 0; i < n_files && st == MB_OK; i++)
-        st = count_file(t, files[i], ends, (size_t)max_words, &all, out);
+        st = count_file(t, files[i], ends, hold, (size_t)max_words, &all, out);
     if (st == MB_OK)
         st = MB_NEW_ARRAY(&out->at, mb_vocab_count(all.vocab) + 1);
     if (st != MB_OK) {
         table_release(&all);
+        tok_words_release(out);
         return st;
     }
     out->n = mb_vocab_count(all.vocab);
@@ -274,5 +296,6 @@ void tok_words_release(tok_words *w)
     mb_vocab_free(w->vocab);
     mb_free(w->count);
     mb_free(w->at);
+    mb_bytes_release(&w->held);
     *w = (tok_words){0};
 }

@@ -46,5 +46,29 @@ printf 'fine\nnot \xff fine\n' >bad.txt
 refused 3 'bad.txt: line 2 is not UTF-8 at byte 4' train --kind unigram --vocab-size 700 --output x bad.txt
 : >empty.txt
 refused 3 'no words' train --kind bpe --vocab-size 700 --output x empty.txt
+
+# --- extend: a model with more tokens, trained alone and with an adapter
+cp -r "$MB_TEST_DATA/reference/llama3-rope" model # its head is a table of its own
+rows_of() { # rows_of FOLDER: vocab_size of its config.json
+    grep -oE '"vocab_size": *[0-9]+' "$1/config.json" | grep -oE '[0-9]+'
+}
+before=$(rows_of model)
+"$MBUYU" tokenizer extend model --add 40 --output larger text.txt >out 2>log || fail "extend: $(cat log)"
+grep -q 'added *40 tokens' out || fail "extend: $(cat out)"
+[ "$(grep -cE "resized .*(embed_tokens|lm_head).weight" out)" -eq 2 ] || fail "extend: $(cat out)"
+awk '/^tokens a word/ { exit !($4 > $6) }' out || fail "extend: no shorter: $(cat out)"
+[ "$(rows_of larger)" -ge "$before" ] || fail "extend: vocab_size $(rows_of larger)"
+[ "$("$MBUYU" tokenize larger text.txt --ids 2>log | wc -w)" -lt "$("$MBUYU" tokenize model text.txt --ids 2>log | wc -w)" ] ||
+    fail 'extend: not fewer tokens'
+common=(model_name_or_path=larger "datasets=[$rows]" max_length=64 per_device_train_batch_size=2 max_steps=2
+    save_steps=100 bf16=false device=cpu learning_rate=0.001)
+must_train 1 "${common[@]}" output_dir=rows finetuning_type=freeze freeze_trainable_layers=0 \
+    'trainable_parameters=[".*(embed_tokens|lm_head).*"]'
+must_train 1 "${common[@]}" output_dir=adapter finetuning_type=lora 'lora_target=[q_proj]' \
+    'lora_modules_to_save=[embed_tokens,lm_head]'
+ls rows/final/model.safetensors adapter/final/adapter_model.safetensors >/dev/null || fail 'nothing saved'
+refused 2 'usage: mbuyu tokenizer extend' extend model --output x text.txt
+refused 2 "'larger' holds a model" extend model --add 40 --output larger text.txt
+refused 4 'cannot be extended' extend "$MB_TEST_DATA/tokenizers/pieces/unigram.model" --add 4 --output x text.txt
 [ ! -e x ] || fail 'a refused training left a folder'
 finish

@@ -485,6 +485,77 @@ def check_training(args, lines):
     return wrong
 
 
+def wordpiece(lines, folder):
+    tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tok.normalizer = N.BertNormalizer()
+    tok.pre_tokenizer = P.BertPreTokenizer()
+    tok.decoder = decoders.WordPiece()
+    tok.train_from_iterator(lines, trainers.WordPieceTrainer(vocab_size=1000, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+                                                             show_progress=False))
+    tok.save(os.path.join(folder, "tokenizer.json"))
+    write_json(folder, "tokenizer_config.json", dict(tokenizer_class="PreTrainedTokenizerFast", unk_token="[UNK]", pad_token="[PAD]"))
+
+
+def tiny_model(folder, rows, family):
+    import torch
+    from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+    torch.manual_seed(0)
+    if family == "llama":
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=rows, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                                             num_key_value_heads=2, tie_word_embeddings=False))
+    elif family == "bert":
+        model = BertForMaskedLM(BertConfig(vocab_size=rows, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64))
+    else:
+        model = T5ForConditionalGeneration(T5Config(vocab_size=rows, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4))
+    model.save_pretrained(folder)
+
+
+def check_extending(args, _):
+    """`mbuyu tokenizer extend`: transformers loads model and tokenizer; new rows are means of old ones."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    lines, wrong = repository_lines()[::6], 0
+    with tempfile.TemporaryDirectory() as top:
+        path = os.path.join(top, "text.txt")
+        write(top, "text.txt", "\n".join(lines).encode())
+        for kind, family, auto in (("bpe", "llama", AutoModelForCausalLM), ("llama", "llama", AutoModelForCausalLM),
+                                   ("unigram", "t5", AutoModelForSeq2SeqLM), ("wordpiece", "bert", AutoModelForMaskedLM)):
+            if args.only and args.only not in "extend " + kind:
+                continue
+            base, new = os.path.join(top, kind), os.path.join(top, kind + "-new")
+            os.makedirs(base)
+            if kind == "wordpiece":
+                wordpiece(lines[: len(lines) // 3], base)
+            else:
+                short = os.path.join(top, "short.txt")
+                write(top, "short.txt", "\n".join(lines[: len(lines) // 3]).encode())
+                mbuyu(args, "tokenizer", "train", "--kind", kind, "--vocab-size", "1000", "--output", base, short)
+            rows = 1007  # seven more than tokens, as models have
+            tiny_model(base, rows, family)
+            print(mbuyu(args, "tokenizer", "extend", base, "--add", "200", "--output", new, path).replace("\n", "\n  ").rstrip())
+            old, ext = AutoTokenizer.from_pretrained(base), AutoTokenizer.from_pretrained(new)
+            fast = Tokenizer.from_file(os.path.join(new, "tokenizer.json"))
+            a, b = per_word(Tokenizer.from_file(os.path.join(base, "tokenizer.json")), lines[9::10]), per_word(fast, lines[9::10])
+            print(f"extend {kind}: {len(old)} tokens, now {len(ext)}; tokens per word held out {a:.3f}, now {b:.3f}")
+            names = [t.content for t in fast.get_added_tokens_decoder().values()]
+            wrong += compare("extended " + kind, args.helper, new, fast, corpus(args.megabytes / 4, names), plain=[])
+            before, after = auto.from_pretrained(base), auto.from_pretrained(new)
+            bad = len(ext) != len(old) + 200 or b >= a or after.config.vocab_size != len(old) + 200
+            for what in ("get_input_embeddings", "get_output_embeddings"):
+                x, y = getattr(before, what)().weight, getattr(after, what)().weight
+                bad = bad or y.shape[0] != len(old) + 200 or not (x[: len(old)] == y[: len(old)]).all()
+                # The first new token is a pair of old ones.
+                parts = x[: len(old)]
+                first = y[len(old)]
+                means = (parts[:, None, :] + parts[None, :, :]).div(2).sub(first).abs().amax(-1)
+                bad = bad or float(means.min()) > 1e-6
+            ids = ext("the value of a tensor", return_tensors="pt").input_ids
+            extra = dict(decoder_input_ids=ids) if family == "t5" else {}
+            bad = bad or not after(ids, **extra).logits.isfinite().all()
+            print(f"extend {kind}: transformers loads it, old rows kept, the first new row a mean of two old ones: {not bad}", flush=True)
+            wrong += bool(bad)
+    return wrong
+
+
 FIXTURE_TEXTS = ["Habari ya asubuhi, rafiki yangu.", "  two  spaces ", "", " ", "ﬁne ½ ① Ångström e\u0301 ｶﾅ", "naïve café <s> </s> <sep>",
                  "日本語 😀 x▁y", "a\tb\nc\r\nd", "foofoo  foo", "\u3000wide\u3000", "<0x41> <unk> <extra_id_0>", "tail ", "x" * 70,
                  "the of and to in is that for it was on are as with his they at be this", "क्षत्रिय ไทย ١٢٣ 3.14159"]
@@ -534,7 +605,7 @@ def main():
         return
     lines = training_text()
     wrong = check_json(args, lines) + check_spm(args, lines) + check_folders(args, lines) + check_gguf(args, lines)
-    wrong += check_training(args, lines) if args.mbuyu else 0
+    wrong += check_training(args, lines) + check_extending(args, lines) if args.mbuyu else 0
     sys.exit(1 if wrong else 0)
 
 
