@@ -16,12 +16,20 @@ static bool is_matrix(const mb_weight *w)
     return w->row != NULL && (w->row->flags & MB_W_LINEAR) != 0;
 }
 
-void mb_weight_module(const mb_weight *w, char *out, size_t size)
+static void module_in_file(const mb_weight *w, char *out, size_t size)
 {
     const char *dot = strrchr(w->name, '.');
     const size_t n = dot != NULL ? (size_t)(dot - w->name) : strlen(w->name);
 
     snprintf(out, size, "%.*s", (int)n, w->name);
+}
+
+void mb_weight_module(const mb_weight *w, char *out, size_t size)
+{
+    if (w->module != NULL)
+        snprintf(out, size, "%s", w->module);
+    else
+        module_in_file(w, out, size);
 }
 
 void mb_weight_peft_name(const mb_weight *w, char *out, size_t size)
@@ -167,13 +175,20 @@ static bool is_module_weight(const mb_weight *w)
     return w->row != NULL && w->value.ndim == 2 && n > 7 && strcmp(w->name + n - 7, ".weight") == 0;
 }
 
+/* By the module's name, or the one that files and transformers before 5 give it. */
+static bool is_called(const mb_weight *w, const char *target)
+{
+    char now[NAME_MAX_BYTES], then[NAME_MAX_BYTES];
+
+    mb_weight_module(w, now, sizeof now);
+    module_in_file(w, then, sizeof then);
+    return has_suffix(now, target) || has_suffix(then, target);
+}
+
 static mb_status choose_by_suffix(mb_model *m, const char *target, bool *chosen, int *n)
 {
-    char module[NAME_MAX_BYTES];
-
     for (int i = 0; i < m->n_weights; i++) {
-        mb_weight_module(&m->weight[i], module, sizeof module);
-        if (!is_module_weight(&m->weight[i]) || !has_suffix(module, target))
+        if (!is_module_weight(&m->weight[i]) || !is_called(&m->weight[i], target))
             continue;
         MB_TRY(refuse(&m->weight[i], target));
         chosen[i] = true;
@@ -184,14 +199,16 @@ static mb_status choose_by_suffix(mb_model *m, const char *target, bool *chosen,
 
 static mb_status choose_by_regex(mb_model *m, const char *target, bool *chosen, int *n)
 {
-    char module[NAME_MAX_BYTES];
+    char module[NAME_MAX_BYTES], then[NAME_MAX_BYTES];
     regex_t re;
     mb_status st = MB_OK;
 
     MB_TRY(compile(target, &re));
     for (int i = 0; i < m->n_weights && st == MB_OK; i++) {
         mb_weight_module(&m->weight[i], module, sizeof module);
-        if (!is_module_weight(&m->weight[i]) || regexec(&re, module, 0, NULL, 0) != 0)
+        module_in_file(&m->weight[i], then, sizeof then);
+        if (!is_module_weight(&m->weight[i]) ||
+            (regexec(&re, module, 0, NULL, 0) != 0 && regexec(&re, then, 0, NULL, 0) != 0))
             continue;
         st = refuse(&m->weight[i], target);
         chosen[i] = st == MB_OK;
@@ -348,13 +365,9 @@ mb_status mb_model_init_lora(mb_model *m, uint64_t seed)
 
 bool mb_model_has_module(const mb_model *m, const char *suffix)
 {
-    char module[NAME_MAX_BYTES];
-
-    for (int i = 0; i < m->n_weights; i++) {
-        mb_weight_module(&m->weight[i], module, sizeof module);
-        if (is_module_weight(&m->weight[i]) && has_suffix(module, suffix))
+    for (int i = 0; i < m->n_weights; i++)
+        if (is_module_weight(&m->weight[i]) && is_called(&m->weight[i], suffix))
             return true;
-    }
     return false;
 }
 

@@ -14,7 +14,7 @@ typedef struct mb_lora_options {
     double alpha;
     float dropout;
     bool rslora;
-    /* Module names: each is a suffix of a module path at a dot ("q_proj"), or, when it stands alone
+    /* Module names: each is a suffix of a module path at a dot ("q_proj"), as in PEFT or as in files, or, when it stands alone
      * and matches no module so, a regular expression over whole paths; "all-linear" is every linear
      * layer but the head. n_targets 0: the family's default. Borrowed. */
     const char *const *targets;
@@ -46,7 +46,7 @@ bool mb_model_has_lora(const mb_model *m);
 /* Does any module's path end with these whole dotted parts? */
 bool mb_model_has_module(const mb_model *m, const char *suffix);
 
-/* The module path of a weight: its name without ".weight" / ".bias", into `out`. */
+/* The module path of a weight as PEFT has it: mostly its name without ".weight" / ".bias". */
 void mb_weight_module(const mb_weight *w, char *out, size_t size);
 /* The name a trained weight has in a PEFT adapter file. */
 void mb_weight_peft_name(const mb_weight *w, char *out, size_t size);

@@ -72,6 +72,30 @@ static mb_status full_name(mb_model *m, const char *pattern, int64_t layer, cons
     return MB_OK;
 }
 
+/* Replaces one part of a name. */
+static void replace(char *text, size_t size, const char *from, const char *to)
+{
+    char *at = strstr(text, from), rest[256];
+
+    if (at == NULL)
+        return;
+    snprintf(rest, sizeof rest, "%s", at + strlen(from));
+    snprintf(at, size - (size_t)(at - text), "%s%s", to, rest);
+}
+
+static mb_status name_module(mb_model *m, mb_weight *w)
+{
+    char text[256];
+    const char *dot = strrchr(w->name, '.');
+
+    if (m->family->modules == NULL || dot == NULL)
+        return MB_OK;
+    snprintf(text, sizeof text, "%.*s", (int)(dot - w->name), w->name);
+    for (const char *const(*r)[2] = m->family->modules; (*r)[0] != NULL; r++)
+        replace(text, sizeof text, (*r)[0], (*r)[1]);
+    return full_name(m, text, 0, &w->module);
+}
+
 static mb_status add_row(mb_model *m, const mb_weight_row *row, int64_t layer, void *slots)
 {
     mb_weight *w = &m->weight[m->n_weights];
@@ -91,6 +115,7 @@ static mb_status add_row(mb_model *m, const mb_weight_row *row, int64_t layer, v
         .row = row, .layer = layer, .offset = -1, .decay = (row->flags & MB_W_NO_DECAY) == 0};
     MB_TRY(full_name(m, row->name, layer < m->config.layers ? layer : layer - m->config.layers,
                      &w->name));
+    MB_TRY(name_module(m, w));
     w->value = mb_tensor_of(NULL, MB_DTYPE_F32, ndim, dim);
     w->grad = w->value;
     *(mb_weight **)((char *)slots + row->slot) = w;

@@ -146,7 +146,8 @@ typedef struct mb_weight_row {
 } mb_weight_row;
 
 struct mb_weight {
-    const char *name; /* full Hugging Face name, or PEFT's on disk for adapters; the model's */
+    const char *name;   /* full Hugging Face name, or PEFT's on disk for adapters; the model's */
+    const char *module; /* path of its module in PEFT; NULL: the name without its ending */
     const mb_weight_row *row;
     int64_t layer;              /* -1: outside the layers */
     mb_tensor value;            /* data NULL until bound */
@@ -178,6 +179,9 @@ struct mb_model_family {
     const mb_weight_row *dec_layer;       /* of decoder layers; NULL: no such */
     size_t globals_size, layer_size;      /* of the structs the slots are in */
     size_t dec_layer_size;
+    /* optional, NULL: parts of tensors' names that modules in transformers (from 5) have otherwise,
+     * changed in this order; PEFT knows modules by those. {NULL,NULL}-terminated */
+    const char *const (*modules)[2];
     bool sees_images;                                      /* reads patches; has no vocabulary */
     mb_status (*config)(mb_json json, mb_model_config *c); /* reads config.json's root */
     /* optional, NULL: config.init_std for all. Standard deviation of a matrix that starts anew. */

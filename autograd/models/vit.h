@@ -21,6 +21,7 @@ typedef struct mb_vit_layer {
     mb_weight *after, *after_bias, *up, *up_bias, *down, *down_bias;
 } mb_vit_layer;
 
+extern const char *const mb_vit_modules[][2]; /* of mb_model_family */
 bool mb_vit_has_qkv_bias(const mb_model_config *c);
 
 // clang-format off

@@ -120,7 +120,8 @@ static mb_status describe_targets(const mb_job *j, struct adapter *a)
     mb_peft *p = &a->peft;
 
     p->target = a->target;
-    if (mb_strings_have(t, "all-linear") || mb_strings_have(t, "all"))
+    if (mb_strings_have(t, "all-linear") || mb_strings_have(t, "all") ||
+        m->family->modules != NULL) /* users may have written the files' names */
         return mb_export_targets(m, a->target, TARGETS_MAX, &p->n_target);
     if (t->n == 1 && !mb_model_has_module(m, t->at[0])) {
         p->target_regex = t->at[0];
