@@ -48,6 +48,9 @@ wrappers='
     yaml.h        recipes/config/yaml.c
     pcre2.h       recipes/tokenizers/regex.c
     utf8proc.h    recipes/tokenizers/unicode.c
+    zlib.h        recipes/data/unpack.c
+    zstd.h        recipes/data/unpack.c
+    snappy-c.h    recipes/data/unpack.c
     sndfile.h     recipes/media/audio.c
     soxr.h        recipes/media/resample.c
     png.h         recipes/media/image_png.c

@@ -45,7 +45,9 @@ struct mb_records {
     mb_rowfile_kind kind;
     const struct format *format;
     char path[MB_PATH_MAX]; /* of the file; of a folder's metadata */
-    int64_t at, from, to;   /* row number; the split */
+    int64_t at, from, to;   /* row number; the split, or the part of it that is read */
+    int64_t n_rows;         /* of the file, when the split is sliced; else -1 */
+    int part, n_parts;      /* of a split with + in it */
     char *header;           /* a table's column names, one after the other */
     const char *column[MAX_COLUMNS];
     int n_columns;
@@ -462,6 +464,69 @@ static mb_status build_text(const struct row *row, mb_record *rec)
     return need_text(row, "text", &rec->text);
 }
 
+static mb_status ids_of(mb_json list, const char *name, size_t n, mb_record *rec, int32_t **out)
+{
+    void *p = NULL;
+    int32_t *id;
+
+    MB_REQUIRE(mb_json_is(list, MB_JSON_ARRAY) && (n == 0 || mb_json_count(list) == n), MB_EDATA,
+               n == 0 ? "%s must be a list of ids" : "%s must be a list as long as input_ids",
+               name);
+    MB_TRY(take(rec, (mb_json_count(list) + 1) * sizeof *id, &p));
+    id = p;
+    for (mb_json_it it = mb_json_first(list); mb_json_more(&it); mb_json_next(&it)) {
+        int64_t v;
+
+        MB_TRY(mb_json_int(it.value, &v));
+        if (v < INT32_MIN || v > INT32_MAX)
+            return mb_json_fault(it.value, "is no token id");
+        id[it.index] = (int32_t)v;
+    }
+    *out = id;
+    return MB_OK;
+}
+
+/* Rows that were tokenised elsewhere; a label of -100 is not trained. Where attention_mask is 0 a
+ * row was padded: that is cut off. */
+static mb_status build_tokens(const struct row *row, mb_record *rec)
+{
+    int32_t *id, *label = NULL, *mask;
+    mb_json ids, labels, masks;
+
+    rec->kind = MB_RECORD_TOKENS;
+    MB_TRY(need_json(row, "input_ids", rec, &ids));
+    MB_TRY(maybe_json(row, "labels", MB_JSON_ARRAY, rec, &labels));
+    MB_TRY(maybe_json(row, "attention_mask", MB_JSON_ARRAY, rec, &masks));
+    MB_TRY(ids_of(ids, column_name(row->r, "input_ids"), 0, rec, &id));
+    rec->n_ids = (int64_t)mb_json_count(ids);
+    if (mb_json_is_set(labels))
+        MB_TRY(ids_of(labels, column_name(row->r, "labels"), (size_t)rec->n_ids, rec, &label));
+    for (int64_t i = 0; i < rec->n_ids; i++) {
+        MB_REQUIRE(id[i] >= 0, MB_EDATA, "input_ids has the id %d", id[i]);
+        MB_REQUIRE(label == NULL || label[i] == -100 || label[i] == id[i], MB_EDATA,
+                   "label %lld is %d; it must be -100 or the id at its place, %d", (long long)i,
+                   label == NULL ? 0 : label[i], id[i]);
+    }
+    if (mb_json_is_set(masks)) {
+        int64_t n = 0;
+
+        MB_TRY(
+            ids_of(masks, column_name(row->r, "attention_mask"), (size_t)rec->n_ids, rec, &mask));
+        for (int64_t i = 0; i < rec->n_ids; i++) {
+            if (mask[i] == 0)
+                continue;
+            id[n] = id[i];
+            if (label != NULL)
+                label[n] = label[i];
+            n++;
+        }
+        rec->n_ids = n;
+    }
+    rec->ids = id;
+    rec->labels = label;
+    return MB_OK;
+}
+
 /* A whole decimal number, and nothing else. */
 static bool as_integer(const char *s, int64_t *out)
 {
@@ -610,6 +675,7 @@ static const struct format formats[] = {
      .need = {"sentence1", "label"},
      .labelled = true,
      .build = build_class},
+    {.name = "tokens", .need = {"input_ids"}, .build = build_tokens},
     {.name = "messages", .need = {"messages"}, .build = build_messages},
     {.name = "sharegpt", .need = {"conversations"}, .build = build_sharegpt},
     {.name = "alpaca", .need = {"instruction", "output"}, .build = build_alpaca},
@@ -711,7 +777,8 @@ static mb_status open_row(const mb_records *r, const mb_row_text *text, mb_recor
                           struct row *row)
 {
     *row = (struct row){.r = r};
-    if (r->kind == MB_ROWFILE_JSONL || r->kind == MB_ROWFILE_JSON) {
+    if (r->kind == MB_ROWFILE_JSONL || r->kind == MB_ROWFILE_JSON ||
+        r->kind == MB_ROWFILE_PARQUET) {
         mb_json_doc *doc;
 
         /* The parser puts file:line:column in front itself. */
@@ -883,8 +950,8 @@ static mb_status format_named(mb_records *r)
     return MB_RAISE(
         MB_EARG,
         "datasets: %s: the type \"%s\" is not known; known are auto, messages, sharegpt, "
-        "alpaca, prompt_completion, classification, text, audiofolder, translation, summarization, "
-        "pair",
+        "alpaca, prompt_completion, classification, text, tokens, audiofolder, translation, "
+        "summarization, pair",
         r->source.path, type);
 }
 
@@ -951,11 +1018,25 @@ mb_status mb_source_file(const mb_source *source, char *out, size_t size)
                     source->path);
 }
 
+/* The rows of part i of the split are those that come next. */
+static mb_status choose_part(mb_records *r, int i)
+{
+    char part[200];
+
+    r->part = i;
+    if (r->n_rows < 0)
+        return MB_OK;
+    mb_split_part(r->source.split, i, part, sizeof part);
+    MB_TRY(mb_split_bounds(part, r->n_rows, &r->from, &r->to));
+    MB_REQUIRE(r->from < r->to, MB_EDATA, "%s: split \"%s\" of %lld rows is empty", r->source.path,
+               part, (long long)r->n_rows);
+    return MB_OK;
+}
+
 mb_status mb_records_open(const mb_source *source, mb_records **out)
 {
     mb_records *r;
     mb_status st;
-    int64_t n = 0;
 
     MB_TRY(MB_NEW(&r));
     r->source = *source;
@@ -967,17 +1048,15 @@ mb_status mb_records_open(const mb_source *source, mb_records **out)
         MB_TRY_GOTO(format_named(r), st, fail);
     MB_TRY_GOTO(rewind_rows(r), st, fail);
     MB_TRY_GOTO(find_format(r), st, fail);
+    r->n_rows = -1;
     if (source->split != NULL && strchr(source->split, '[') != NULL) {
         MB_TRY_GOTO(rewind_rows(r), st, fail);
-        MB_TRY_GOTO(count_rows(r, &n), st, fail);
-        MB_TRY_GOTO(mb_split_bounds(source->split, n, &r->from, &r->to), st, fail);
-        if (r->from >= r->to) {
-            st = MB_RAISE(MB_EDATA, "%s: split \"%s\" of %lld rows is empty", source->path,
-                          source->split, (long long)n);
-            goto fail;
-        }
+        MB_TRY_GOTO(count_rows(r, &r->n_rows), st, fail);
     }
+    r->n_parts = r->n_rows >= 0 ? mb_split_part(source->split, 0, NULL, 0) : 1;
     MB_TRY_GOTO(rewind_rows(r), st, fail);
+    for (int i = r->n_parts - 1; i >= 0; i--) /* all are looked at; the first stays */
+        MB_TRY_GOTO(choose_part(r, i), st, fail);
     *out = r;
     return MB_OK;
 fail:
@@ -998,11 +1077,18 @@ mb_status mb_records_next(mb_records *r, mb_row_text *row, bool *more)
 {
     for (;;) {
         *more = false;
-        if (r->at >= r->to)
+        if (r->at < r->to) {
+            MB_TRY(mb_rowfile_next(r->rows, row, more));
+            if (*more && r->at++ >= r->from)
+                return MB_OK;
+            if (*more)
+                continue;
+        }
+        if (r->part + 1 >= r->n_parts)
             return MB_OK;
-        MB_TRY(mb_rowfile_next(r->rows, row, more));
-        if (!*more || r->at++ >= r->from)
-            return MB_OK;
+        MB_TRY(choose_part(r, r->part + 1));
+        if (r->from < r->at)
+            MB_TRY(rewind_rows(r));
     }
 }
 
@@ -1038,6 +1124,27 @@ static mb_status bound(const char *s, size_t len, int64_t n, int64_t otherwise, 
         *out += n;
     *out = *out < 0 ? 0 : *out > n ? n : *out;
     return MB_OK;
+}
+
+int mb_split_part(const char *split, int i, char *part, size_t size)
+{
+    int n = 1;
+
+    for (;; n++) {
+        const size_t length = strcspn(split, "+");
+
+        if (part != NULL && n - 1 == i) {
+            size_t from = strspn(split, " "), to = length;
+
+            while (to > from && split[to - 1] == ' ')
+                to--;
+            from = from < to ? from : to;
+            snprintf(part, size, "%.*s", (int)(to - from), split + from);
+        }
+        if (split[length] == '\0')
+            return n;
+        split += length + 1;
+    }
 }
 
 mb_status mb_split_bounds(const char *split, int64_t n, int64_t *from, int64_t *to)

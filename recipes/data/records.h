@@ -11,6 +11,7 @@
  *
  * Formats, looked for in this order (labelled texts first when labels are wanted):
  *
+ *     tokens             input_ids, labels?, attention_mask?: rows that were tokenised elsewhere
  *     messages           messages: [{role, content}], content a string or a list of text parts
  *     sharegpt           conversations: [{from, value}], system?
  *     alpaca             instruction, input?, output, system?, history?: [[question, answer], ...]
@@ -48,7 +49,8 @@ typedef struct mb_source {
     const char *path;
     const char *type;          /* optional: a format above, NULL or "auto"; for .txt also lines,
                                   * paragraphs */
-    const char *split;         /* optional: "train", "train[10:]", "train[:95%]" */
+    const char *split;         /* optional: "train", "train[10:]", "train[:95%]", and several
+                                * with + between them */
     const mb_field_map *field; /* optional */
     int n_fields;
     bool labelled;                         /* rows carry labels (classification) */
@@ -59,11 +61,12 @@ typedef struct mb_source {
 } mb_source;
 
 typedef enum mb_record_kind {
-    MB_RECORD_TEXT,  /* text */
-    MB_RECORD_PAIR,  /* text is the prompt, text2 the completion */
-    MB_RECORD_CHAT,  /* message */
-    MB_RECORD_CLASS, /* text, perhaps text2; label */
-    MB_RECORD_SOUND, /* media is a sound, text what is said */
+    MB_RECORD_TEXT,   /* text */
+    MB_RECORD_PAIR,   /* text is the prompt, text2 the completion */
+    MB_RECORD_CHAT,   /* message */
+    MB_RECORD_CLASS,  /* text, perhaps text2; label */
+    MB_RECORD_TOKENS, /* ids, labels */
+    MB_RECORD_SOUND,  /* media is a sound, text what is said */
 } mb_record_kind;
 
 typedef enum mb_role {
@@ -99,6 +102,8 @@ typedef struct mb_record {
     const char *media;        /* path of a file the row is about, NULL: none */
     mb_message *message;
     int64_t n_messages;
+    const int32_t *ids, *labels; /* n_ids each; labels: -100 or the id; NULL: all are trained */
+    int64_t n_ids;
     mb_json tools, documents, values; /* of a conversation; see mb_conversation */
     const char *label;                /* NULL when the label is an integer */
     int64_t label_id;
@@ -135,7 +140,12 @@ mb_status mb_messages_parse(const char *json, size_t n, const char *name,
                             mb_record *out) MB_MUST_USE;
 
 /* HF's slicing grammar: name, name[from:to], bounds as rows or percents (rounded), negative ones
- * from the end. [*from, *to) of n rows. MB_EARG for anything else. */
+ * from the end. [*from, *to) of n rows. MB_EARG for anything else. Of a split with + in it ("a[:10]+
+ * a[20:]") mb_split_part gives the parts, one after the other: how many there are with `part` NULL. */
 mb_status mb_split_bounds(const char *split, int64_t n, int64_t *from, int64_t *to) MB_MUST_USE;
+/* "a[:10]+a[20:]" has two parts: part i, without blanks around it, into `part` (NULL: nothing).
+ * Returns how many there are. */
+int mb_split_part(const char *split, int i, char *part, size_t size);
+int mb_split_part(const char *split, int i, char *part, size_t size);
 
 #endif

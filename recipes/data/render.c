@@ -293,6 +293,17 @@ static mb_status render_chat(const mb_renderer *r, const mb_record *rec, mb_toke
     return MB_RAISE(MB_EMODEL, "%s", r->why_no_chat);
 }
 
+/* As they are: neither BOS nor EOS is added. */
+static mb_status render_tokens(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
+{
+    MB_REQUIRE(!r->o.masked_lm, MB_EDATA, "rows of input_ids cannot be used by task masked-lm");
+    MB_TRY(mb_ids_append(&out->ids, rec->ids, (size_t)rec->n_ids));
+    MB_TRY(mb_tokens_mark(out, r->o.tokenizer, 0, 0));
+    for (int64_t i = 0; i < rec->n_ids; i++)
+        out->mark[i] |= rec->labels == NULL || rec->labels[i] != -100 ? MB_MARK_TRAINED : 0;
+    return MB_OK;
+}
+
 mb_status mb_render(const mb_renderer *r, const mb_record *rec, mb_tokens *out, bool *double_bos)
 {
     bool doubled = false;
@@ -311,6 +322,9 @@ mb_status mb_render(const mb_renderer *r, const mb_record *rec, mb_tokens *out, 
         break;
     case MB_RECORD_CHAT:
         MB_TRY(render_chat(r, rec, out));
+        break;
+    case MB_RECORD_TOKENS:
+        MB_TRY(render_tokens(r, rec, out));
         break;
     case MB_RECORD_CLASS:
         MB_TRY(render_sentences(r, rec, out));

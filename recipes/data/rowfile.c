@@ -1,12 +1,12 @@
 /* recipes/data/rowfile.c - see recipes/data/rowfile.h. */
 #include "recipes/data/rowfile.h"
 
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
+#include "recipes/data/parquet.h"
+#include "recipes/data/unpack.h"
 
 enum {
     BUFFER = 1 << 20,     /* first size of the buffer */
@@ -18,7 +18,8 @@ struct mb_rowfile {
     char *path;
     mb_rowfile_kind kind;
     mb_text_unit unit;
-    int fd;
+    mb_unpack *file;
+    mb_parquet *parquet;
     bool eof;
     char *buf;
     size_t cap, at, len; /* buf[at..len) has not been given out */
@@ -33,17 +34,30 @@ mb_status mb_rowfile_kind_of(const char *path, mb_rowfile_kind *out)
         const char *ending;
         mb_rowfile_kind kind;
     } endings[] = {
-        {".jsonl", MB_ROWFILE_JSONL}, {".ndjson", MB_ROWFILE_JSONL}, {".json", MB_ROWFILE_JSON},
-        {".csv", MB_ROWFILE_CSV},     {".tsv", MB_ROWFILE_TSV},      {".txt", MB_ROWFILE_TXT},
+        {".jsonl", MB_ROWFILE_JSONL},     {".ndjson", MB_ROWFILE_JSONL}, {".json", MB_ROWFILE_JSON},
+        {".csv", MB_ROWFILE_CSV},         {".tsv", MB_ROWFILE_TSV},      {".txt", MB_ROWFILE_TXT},
+        {".parquet", MB_ROWFILE_PARQUET},
     };
 
+    const size_t stem = mb_unpack_stem(path);
+
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        if (mb_path_has_suffix(path, endings[i].ending)) {
+        const size_t n = strlen(endings[i].ending);
+
+        if (stem >= n && memcmp(path + stem - n, endings[i].ending, n) == 0) {
             *out = endings[i].kind;
             return MB_OK;
         }
     }
-    return MB_RAISE(MB_EDATA, "%s: the name must end in .jsonl, .json, .csv, .tsv or .txt", path);
+    MB_REQUIRE(!mb_path_has_suffix(path, ".arrow"), MB_EDATA,
+               "%s: Arrow files are not read; write Parquet or JSONL from it, in Python: "
+               "datasets.Dataset.from_file(\"%s\").to_json(\"rows.jsonl\")",
+               path, path);
+    return MB_RAISE(
+        MB_EDATA,
+        "%s: the name must end in .jsonl, .json, .csv, .tsv or .txt, perhaps with .gz or "
+        ".zst behind it, or in .parquet",
+        path);
 }
 
 /* Reads more bytes behind buf[len); sets eof when there are none. */
@@ -63,16 +77,12 @@ static mb_status fill(mb_rowfile *r)
                        : "");
         MB_TRY(mb_grow((void **)&r->buf, &r->cap, r->cap * 2, 1, "a row of a data file"));
     }
-    for (;;) {
-        const ssize_t got = read(r->fd, r->buf + r->len, r->cap - r->len);
+    size_t got;
 
-        if (got < 0 && errno == EINTR)
-            continue;
-        MB_REQUIRE(got >= 0, MB_EDATA, "%s: cannot be read: %s", r->path, strerror(errno));
-        r->eof = got == 0;
-        r->len += (size_t)got;
-        return MB_OK;
-    }
+    MB_TRY(mb_unpack_read(r->file, r->buf + r->len, r->cap - r->len, &got));
+    r->eof = got == 0;
+    r->len += got;
+    return MB_OK;
 }
 
 /* The byte i places on, or -1 at the end of the file. */
@@ -101,16 +111,20 @@ mb_status mb_rowfile_open(const char *path, mb_rowfile_kind kind, mb_text_unit u
 {
     mb_rowfile *r;
     mb_status st;
-    int64_t size;
     int c[3] = {-1, -1, -1};
 
     MB_TRY(MB_NEW(&r));
-    r->fd = -1;
     r->kind = kind;
     r->unit = unit;
     r->line = 1;
     MB_TRY_GOTO(mb_strdup(path, &r->path), st, fail);
-    MB_TRY_GOTO(mb_file_open(path, MB_EDATA, &r->fd, &size), st, fail);
+    if (kind == MB_ROWFILE_PARQUET) {
+        MB_TRY_GOTO(mb_parquet_open(path, &r->parquet), st, fail);
+        r->line = 0;
+        *out = r;
+        return MB_OK;
+    }
+    MB_TRY_GOTO(mb_unpack_open(path, &r->file), st, fail);
     MB_TRY_GOTO(mb_grow((void **)&r->buf, &r->cap, BUFFER, 1, "a data file's buffer"), st, fail);
     for (int i = 0; i < 3; i++)
         MB_TRY_GOTO(peek(r, (size_t)i, &c[i]), st, fail);
@@ -131,8 +145,8 @@ void mb_rowfile_close(mb_rowfile *r)
 {
     if (r == NULL)
         return;
-    if (r->fd >= 0)
-        close(r->fd);
+    mb_unpack_close(r->file);
+    mb_parquet_close(r->parquet);
     mb_free(r->buf);
     mb_free(r->path);
     mb_free(r);
@@ -471,6 +485,10 @@ mb_status mb_rowfile_next(mb_rowfile *r, mb_row_text *row, bool *more)
     case MB_ROWFILE_CSV:
     case MB_ROWFILE_TSV:
         return next_table_row(r, row, more);
+    case MB_ROWFILE_PARQUET:
+        r->line++;
+        row->line = r->line;
+        return mb_parquet_next(r->parquet, &row->text, &row->n, more);
     case MB_ROWFILE_TXT:
         break;
     }

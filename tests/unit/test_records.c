@@ -151,7 +151,7 @@ static const struct {
      .type = "parquet",
      .error =
          "datasets: */type.jsonl: the type \"parquet\" is not known; known are auto, messages, "
-         "sharegpt, alpaca, prompt_completion, classification, text, audiofolder, translation, summarization, pair"},
+         "sharegpt, alpaca, prompt_completion, classification, text, tokens, audiofolder, translation, summarization, pair"},
     {.name = "explicit.jsonl",
      TEXT("{\"text\":\"a\",\"prompt\":\"b\",\"completion\":\"c\"}\n"),
      .type = "text",
@@ -176,6 +176,22 @@ static const struct {
      TEXT("{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{}]}],"
           "\"tools\":\"[{}]\"}\n"),
      .rows = 1},
+    {.name = "tokens.jsonl",
+     TEXT("{\"input_ids\":[5,6,7],\"labels\":[-100,6,7],\"attention_mask\":[1,1,0]}\n"
+          "{\"input_ids\":[5,6]}\n"),
+     .rows = 2},
+    {.name = "labels.jsonl",
+     TEXT("{\"input_ids\":[5,6],\"labels\":[5,7]}\n"),
+     .error = "labels.jsonl:1: label 1 is 7; it must be -100 or the id at its place, 6"},
+    {.name = "short.jsonl",
+     TEXT("{\"input_ids\":[5,6],\"labels\":[5]}\n"),
+     .error = "short.jsonl:1: labels must be a list as long as input_ids"},
+    {.name = "plain.jsonl.gz",
+     TEXT("{\"text\":\"a\"}\n"),
+     .error = "plain.jsonl.gz: is not a gzip file, or is damaged: incorrect header check"},
+    {.name = "plain.parquet",
+     TEXT("{\"text\":\"a\"}\n"),
+     .error = "plain.parquet: is not a Parquet file, or is damaged: no PAR1 at its end"},
     {.name = "no_tools.jsonl",
      TEXT("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tools\":{}}\n"),
      .error = "no_tools.jsonl:1: tools must be a list"},
@@ -288,7 +304,8 @@ static const struct {
               "text"},
     {.name = "page.html",
      TEXT("<html>"),
-     .error = "page.html: the name must end in .jsonl, .json, .csv, .tsv or .txt"},
+     .error = "page.html: the name must end in .jsonl, .json, .csv, .tsv or .txt, perhaps with "
+              ".gz or .zst behind it, or in .parquet"},
 };
 
 /* An expectation that ends in ':' is a beginning; '*' stands for the folder. */
@@ -491,6 +508,14 @@ static void a_split_of_a_file_is_those_rows(void **state)
     first_record(&source, &rec);
     assert_string_equal(rec.text, "90");
     mb_record_release(&rec);
+    source.split = "train[98%:] + train[:1%]+train[3:5]";
+    assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), 5);
+    first_record(&source, &rec);
+    assert_string_equal(rec.text, "98");
+    mb_record_release(&rec);
+    source.split = "train[:5]+train[7:7]";
+    assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), -1);
+    assert_string_equal(sentence, "hundred.jsonl: split \"train[7:7]\" of 100 rows is empty");
     source.split = "train[50:50]";
     assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), -1);
     assert_string_equal(sentence, "hundred.jsonl: split \"train[50:50]\" of 100 rows is empty");
