@@ -282,6 +282,10 @@ static mb_status rope_factors_are_one(mb_tensor_file *f, const char *path)
     const int64_t at = mb_tensor_file_find(f, "rope_freqs.weight");
     float factor[256];
 
+    MB_REQUIRE(mb_tensor_file_find(f, "rope_factors_short.weight") < 0, MB_ENOTSUP,
+               "%s scales its rotary frequencies (rope_factors_short.weight, as long Phi-3 does), "
+               "which is read from Hugging Face folders only",
+               path);
     if (at < 0)
         return MB_OK;
     const mb_tensor_info *info = mb_tensor_file_info(f, at);

@@ -41,6 +41,8 @@ static int64_t letter(const mb_model_config *c, char what)
         {'I', c->channels},
         {'Q', c->patch},
         {'h', c->head_dim},
+        {'q', (c->heads + 2 * c->kv_heads) * c->head_dim},
+        {'2', 2 * c->ffn},
         {'G', c->dec_ffn},
         {'N', c->heads},
         {'B', c->buckets},
@@ -305,30 +307,33 @@ static double llama3_frequency(const mb_rope_config *r, double f)
     return (1.0 - smooth) * f / r->factor + smooth * f;
 }
 
-static double frequency(const mb_rope_config *r, int64_t i, int64_t head_dim)
+static double frequency(const mb_rope_config *r, int64_t i)
 {
-    const double f = 1.0 / pow(r->theta, 2.0 * (double)i / (double)head_dim);
+    const double f = 1.0 / pow(r->theta, 2.0 * (double)i / (double)r->rotated);
 
     switch (r->type) {
     case MB_ROPE_LINEAR:
         return f / r->factor;
     case MB_ROPE_LLAMA3:
         return llama3_frequency(r, f);
+    case MB_ROPE_LONG:
+        return f / (double)r->divisor[i];
     default:
         return f;
     }
 }
 
 /* Angles are products of f32 numbers, as PyTorch takes them; sine and cosine of them in f64. */
-static void rope_angles(const mb_model *m, const mb_rope_config *r, double (*of)(double),
+static void rope_angles(const mb_rope_config *r, int64_t positions, double (*of)(double),
                         float *table)
 {
-    const int64_t half = m->config.head_dim / 2;
+    const int64_t half = r->rotated / 2;
+    const double factor = r->type == MB_ROPE_LONG ? r->attention_factor : 1.0;
 
     for (int64_t i = 0; i < half; i++) {
-        const float f = (float)frequency(r, i, m->config.head_dim);
-        for (int64_t p = 0; p < m->max_positions; p++)
-            table[p * half + i] = (float)of((double)((float)p * f));
+        const float f = (float)frequency(r, i);
+        for (int64_t p = 0; p < positions; p++)
+            table[p * half + i] = (float)(factor * of((double)((float)p * f)));
     }
 }
 
@@ -339,9 +344,9 @@ static mb_status fill_rope(const mb_model *m, const mb_rope_config *r, const mb_
     mb_status st = MB_OK;
 
     MB_TRY(MB_NEW_ARRAY(&table, n));
-    rope_angles(m, r, cos, table);
+    rope_angles(r, m->max_positions, cos, table);
     MB_TRY_GOTO(mb_device_write(m->device, &to->cos, table), st, done);
-    rope_angles(m, r, sin, table);
+    rope_angles(r, m->max_positions, sin, table);
     st = mb_device_write(m->device, &to->sin, table);
 done:
     mb_free(table);
@@ -350,7 +355,7 @@ done:
 
 static mb_status bind_rope(mb_model *m, mb_arena *run, const mb_rope_config *r, mb_rope_table *to)
 {
-    const int64_t half = m->config.head_dim / 2;
+    const int64_t half = r->rotated / 2;
     void *p, *q;
 
     if (r->type == MB_ROPE_NONE)

@@ -51,17 +51,18 @@ static inline void mb_layer_set_add(mb_layer_set *s, int64_t layer)
 
 static inline bool mb_layer_set_has(const mb_layer_set *s, int64_t layer)
 {
-    return (s->bits[layer / 64] >> layer % 64 & 1) != 0;
+    return layer < MB_MAX_LAYERS && (s->bits[layer / 64] >> layer % 64 & 1) != 0;
 }
 
 typedef enum mb_rope_type {
     MB_ROPE_NONE,
     MB_ROPE_DEFAULT,
     MB_ROPE_LINEAR,
-    MB_ROPE_LLAMA3
+    MB_ROPE_LLAMA3,
+    MB_ROPE_LONG, /* a divisor for each frequency, and a factor for what turns */
 } mb_rope_type;
 
-/* Of angles position * frequency; data NULL: there is none. (max_positions, half a head) each. */
+/* Of angles position * frequency: (max_positions, rotated / 2) each. */
 typedef struct mb_rope_table {
     mb_tensor cos, sin;
 } mb_rope_table;
@@ -69,6 +70,9 @@ typedef struct mb_rope_table {
 typedef struct mb_rope_config {
     mb_rope_type type;
     double theta, factor, low_freq_factor, high_freq_factor, original_positions;
+    int64_t rotated; /* columns of a head; those behind stay as they are */
+    double attention_factor;
+    float divisor[128]; /* rotated / 2 of them */
 } mb_rope_config;
 
 /* Fixed tables of waves as positions: all sines of a row, then all cosines, of position times
@@ -79,7 +83,7 @@ typedef enum mb_sinusoid { MB_SINUSOID_NONE, MB_SINUSOID_HALF, MB_SINUSOID_FAIRS
  * H heads*head_dim, K kv_heads*head_dim, F ffn, P positions, S segments (token types), C labels,
  * 3 three times D, 1 one, I channels of an image, Q the side of its patches, G ffn of decoder layers,
  * N heads, B buckets of distances, M mel bins, A positions of sound, W the three frames of a
- * convolution over time. P has first_position more rows than there are positions; h is head_dim. */
+ * convolution over time. P has first_position more rows than there are positions; h is head_dim, q H + 2 K, 2 twice F. */
 typedef struct mb_model_config {
     const mb_model_family *family;
     mb_head head;
@@ -155,6 +159,7 @@ struct mb_weight {
     bool trained, decay, fresh; /* fresh: initialised here, not read from a file */
     int64_t offset;             /* in the flat order, -1 when frozen */
     mb_weight *lora_a, *lora_b; /* adapter on this matrix, NULL: none */
+    mb_weight *lora_m;          /* its magnitudes (DoRA), one per output; NULL: none */
     mb_weight *lora_base;       /* of an adapter: the matrix it sits on */
     float lora_scale, lora_dropout;
 };

@@ -1,6 +1,7 @@
 /* autograd/models/config.c - see autograd/models/config.h. */
 #include "autograd/models/config.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,7 +65,9 @@ static mb_status rope_type(mb_json where, const char *name, mb_rope_type *out)
         const char *name;
         mb_rope_type type;
     } names[] = {
-        {"default", MB_ROPE_DEFAULT}, {"linear", MB_ROPE_LINEAR}, {"llama3", MB_ROPE_LLAMA3}};
+        {"default", MB_ROPE_DEFAULT}, {"linear", MB_ROPE_LINEAR}, {"llama3", MB_ROPE_LLAMA3},
+        {"longrope", MB_ROPE_LONG},   {"su", MB_ROPE_LONG},
+    };
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(names[i].name, name) == 0) {
@@ -72,46 +75,95 @@ static mb_status rope_type(mb_json where, const char *name, mb_rope_type *out)
             return MB_OK;
         }
     }
-    return mb_json_fault(where, "has rope type \"%s\"; known are default, linear, llama3", name);
+    return mb_json_fault(where, "has rope type \"%s\"; known are default, linear, llama3, longrope",
+                         name);
 }
 
-/* rope_theta, type and factors out of p, which may be absent. */
-static mb_status rope_of(mb_json p, int64_t head_dim, double theta, double partial,
-                         mb_rope_config *out)
+/* Divisors of the frequencies within the positions the model was first trained on (the others are for
+ * rows beyond, which no model of ours has), and what cosines and sines are multiplied by. */
+static mb_status long_rope(mb_json p, int64_t positions, mb_rope_config *out)
+{
+    const mb_json list = mb_json_get(p, "short_factor");
+    const int64_t n = out->rotated / 2;
+    double factor, stretch;
+
+    if (!mb_json_is(list, MB_JSON_ARRAY) || mb_json_count(list) != (size_t)n)
+        return mb_json_fault(p, "has no list short_factor of %lld numbers", (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+        double v;
+        MB_TRY(mb_json_real(mb_json_at(list, (size_t)i), &v));
+        if (!(v > 0.0))
+            return mb_json_fault(mb_json_at(list, (size_t)i), "must be positive");
+        out->divisor[i] = (float)v;
+    }
+    if (!(out->original_positions > 1.0))
+        return mb_json_fault(p, "has original_max_position_embeddings of %g",
+                             out->original_positions);
+    MB_TRY(mb_json_get_real(p, "factor", (double)positions / out->original_positions, &factor));
+    stretch = factor > 1.0 ? sqrt(1.0 + log(factor) / log(out->original_positions)) : 1.0;
+    return mb_json_get_real(p, "attention_factor", stretch, &out->attention_factor);
+}
+
+/* Type and factors out of p, which may be absent; *out has theta, rotated and original_positions. */
+static mb_status rope_of(mb_json p, int64_t positions, mb_rope_config *out)
 {
     const char *type = NULL;
 
-    *out = (mb_rope_config){.type = MB_ROPE_DEFAULT, .theta = theta};
-    MB_REQUIRE(head_dim % 2 == 0, MB_EMODEL, "rotary embedding needs an even head size, not %lld",
-               (long long)head_dim);
+    out->type = MB_ROPE_DEFAULT;
+    MB_REQUIRE(out->rotated % 2 == 0 && out->rotated > 0, MB_EMODEL,
+               "rotary embedding needs an even head size, not %lld", (long long)out->rotated);
     if (mb_json_is_set(p)) {
         MB_TRY(mb_json_get_real(p, "rope_theta", out->theta, &out->theta));
-        MB_TRY(mb_json_get_real(p, "partial_rotary_factor", partial, &partial));
         MB_TRY(mb_json_get_string(p, "type", "default", &type));
         MB_TRY(mb_json_get_string(p, "rope_type", type, &type));
         MB_TRY(rope_type(p, type, &out->type));
         MB_TRY(mb_json_get_real(p, "factor", 1.0, &out->factor));
         MB_TRY(mb_json_get_real(p, "low_freq_factor", 1.0, &out->low_freq_factor));
         MB_TRY(mb_json_get_real(p, "high_freq_factor", 4.0, &out->high_freq_factor));
-        MB_TRY(mb_json_get_real(p, "original_max_position_embeddings", 8192.0,
+        MB_TRY(mb_json_get_real(p, "original_max_position_embeddings", out->original_positions,
                                 &out->original_positions));
     }
-    MB_REQUIRE(partial == 1.0, MB_ENOTSUP, "partial_rotary_factor %g is not 1", partial);
     MB_REQUIRE(out->theta > 0.0, MB_EMODEL, "rope_theta must be positive, not %g", out->theta);
     MB_REQUIRE(out->type == MB_ROPE_DEFAULT || out->factor > 0.0, MB_EMODEL,
                "the rope factor must be positive, not %g", out->factor);
+    return out->type == MB_ROPE_LONG ? long_rope(p, positions, out) : MB_OK;
+}
+
+static mb_json rope_settings(mb_json json)
+{
+    const mb_json v5 = mb_json_get(json, "rope_parameters");
+
+    return mb_json_is_set(v5) ? v5 : mb_json_get(json, "rope_scaling");
+}
+
+mb_status mb_config_rope_part(mb_json json, mb_model_config *c)
+{
+    const mb_json p = rope_settings(json);
+    mb_rope_config *r = &c->rope;
+    double part;
+
+    *r = (mb_rope_config){0};
+    MB_TRY(mb_json_get_real(json, "rope_theta", 10000.0, &r->theta));
+    MB_TRY(mb_json_get_real(json, "partial_rotary_factor", 1.0, &part));
+    MB_TRY(mb_json_get_real(p, "partial_rotary_factor", part, &part));
+    MB_TRY(
+        mb_json_get_real(json, "original_max_position_embeddings", 8192.0, &r->original_positions));
+    MB_REQUIRE(part > 0.0 && part <= 1.0, MB_EMODEL,
+               "partial_rotary_factor must be above 0 and at most 1, not %g", part);
+    r->rotated = (int64_t)((double)c->head_dim * part);
+    MB_TRY(rope_of(p, c->positions, r));
+    if (r->type == MB_ROPE_LONG && (double)c->positions > r->original_positions)
+        c->positions = (int64_t)r->original_positions;
     return MB_OK;
 }
 
-mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out)
+mb_status mb_config_rope(mb_json json, mb_model_config *c)
 {
-    const mb_json v5 = mb_json_get(json, "rope_parameters");
-    double theta, partial;
-
-    MB_TRY(mb_json_get_real(json, "rope_theta", 10000.0, &theta));
-    MB_TRY(mb_json_get_real(json, "partial_rotary_factor", 1.0, &partial));
-    return rope_of(mb_json_is_set(v5) ? v5 : mb_json_get(json, "rope_scaling"), head_dim, theta,
-                   partial, out);
+    MB_TRY(mb_config_rope_part(json, c));
+    MB_REQUIRE(c->rope.rotated == c->head_dim, MB_ENOTSUP,
+               "partial_rotary_factor is not 1: %lld of %lld columns of a head are rotated",
+               (long long)c->rope.rotated, (long long)c->head_dim);
+    return MB_OK;
 }
 
 mb_status mb_config_rope_by_layer(mb_json json, double theta, double theta_window,
@@ -122,11 +174,12 @@ mb_status mb_config_rope_by_layer(mb_json json, double theta, double theta_windo
                   window = mb_json_get(v5, "sliding_attention");
     const bool nested = mb_json_is_set(full) || mb_json_is_set(window);
 
-    MB_TRY(mb_json_get_real(json, "rope_theta", theta, &theta));
-    MB_TRY(mb_json_get_real(json, "rope_local_base_freq", theta_window, &theta_window));
-    MB_TRY(rope_of(nested ? full : mb_json_get(json, "rope_scaling"), c->head_dim, theta, 1.0,
-                   &c->rope));
-    return rope_of(window, c->head_dim, theta_window, 1.0, &c->rope_window);
+    c->rope = c->rope_window =
+        (mb_rope_config){.rotated = c->head_dim, .original_positions = 8192.0};
+    MB_TRY(mb_json_get_real(json, "rope_theta", theta, &c->rope.theta));
+    MB_TRY(mb_json_get_real(json, "rope_local_base_freq", theta_window, &c->rope_window.theta));
+    MB_TRY(rope_of(nested ? full : mb_json_get(json, "rope_scaling"), c->positions, &c->rope));
+    return rope_of(window, c->positions, &c->rope_window);
 }
 
 mb_status mb_config_decoder(mb_json json, mb_model_config *c)

@@ -15,8 +15,11 @@ mb_status mb_config_activation(mb_json json, const char *key, mb_activation othe
 /* The same of a name that the key's value holds. */
 mb_status mb_config_activation_named(mb_json json, const char *key, const char *name,
                                      mb_activation *out) MB_MUST_USE;
-/* rope_parameters (v5), or rope_theta and rope_scaling. MB_ENOTSUP names an unknown type. */
-mb_status mb_config_rope(mb_json json, int64_t head_dim, mb_rope_config *out) MB_MUST_USE;
+/* c->rope from rope_parameters (v5), or rope_theta and rope_scaling. MB_ENOTSUP names an unknown type.
+ * longrope: c->positions becomes what the model was trained on before it was stretched. */
+mb_status mb_config_rope(mb_json json, mb_model_config *c) MB_MUST_USE;
+/* The same where partial_rotary_factor may leave columns of a head as they are. */
+mb_status mb_config_rope_part(mb_json json, mb_model_config *c) MB_MUST_USE;
 /* What config.json calls alike for every decoder since Llama: widths, counts, rms_norm_eps,
  * hidden_act, tie_word_embeddings, attention_dropout. Biases, windows and rotation are the family's. */
 mb_status mb_config_decoder(mb_json json, mb_model_config *c) MB_MUST_USE;

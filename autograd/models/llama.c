@@ -48,7 +48,7 @@ static mb_status config(mb_json json, mb_model_config *c)
     c->qkv_bias = c->out_bias = attention_bias;
     if (strcmp(c->model_type, "mistral") == 0)
         MB_TRY(mb_json_get_int(json, "sliding_window", 0, &c->window));
-    return mb_config_rope(json, c->head_dim, &c->rope);
+    return mb_config_rope(json, c);
 }
 
 static mb_status config_gguf(const struct mb_gguf *g, mb_json out)

@@ -34,7 +34,7 @@ static mb_status config(mb_json json, mb_model_config *c)
 {
     MB_TRY(mb_config_decoder(json, c));
     MB_TRY(mb_config_upper_window(json, c));
-    return mb_config_rope(json, c->head_dim, &c->rope);
+    return mb_config_rope(json, c);
 }
 
 static mb_status config_gguf(const struct mb_gguf *g, mb_json out)

@@ -40,7 +40,7 @@ static mb_status config(mb_json json, mb_model_config *c)
     MB_TRY(mb_json_get_bool(json, "attention_bias", false, &c->qkv_bias));
     c->out_bias = c->qkv_bias;
     MB_TRY(mb_config_upper_window(json, c));
-    return mb_config_rope(json, c->head_dim, &c->rope);
+    return mb_config_rope(json, c);
 }
 
 static mb_status config_gguf(const struct mb_gguf *g, mb_json out)
