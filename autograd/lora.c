@@ -9,7 +9,7 @@
 #include "core/alloc.h"
 #include "core/rng.h"
 
-enum { NAME_MAX_BYTES = 320 };
+enum { NAME_MAX_BYTES = 320, PIECE = 1 << 16 /* elements read at a time */ };
 
 static bool is_matrix(const mb_weight *w)
 {
@@ -266,6 +266,15 @@ static mb_status attach(mb_model *m, const mb_lora_options *o, int index)
     a->lora_base = b->lora_base = w;
     w->lora_a = a;
     w->lora_b = b;
+    if (o->dora) {
+        mb_weight *v;
+        snprintf(name, sizeof name, "base_model.model.%s.lora_magnitude_vector", module);
+        MB_TRY(mb_model_append(m, name, 1, &out, &v));
+        v->layer = w->layer;
+        v->trained = true;
+        v->lora_base = w;
+        w->lora_m = v;
+    }
     w->lora_scale = (float)(o->rslora ? o->alpha / sqrt((double)o->r) : o->alpha / (double)o->r);
     w->lora_dropout = o->dropout;
     return MB_OK;
@@ -325,7 +334,7 @@ mb_status mb_model_add_lora(mb_model *m, const mb_lora_options *o)
         n += chosen[i];
         m->weight[i].trained = false;
     }
-    MB_TRY_GOTO(mb_model_reserve(m, 2 * n), st, done);
+    MB_TRY_GOTO(mb_model_reserve(m, (o->dora ? 3 : 2) * n), st, done);
     for (int i = 0; i < before; i++)
         if (chosen[i])
             MB_TRY_GOTO(attach(m, o, i), st, done);
@@ -338,6 +347,98 @@ done:
     mb_free(chosen);
     return st;
 }
+
+/* ---- lengths of rows (DoRA) --------------------------------------------------------------- */
+
+/* Row j of a matrix is what makes output j: a column of a Conv1D's. */
+struct rows {
+    bool conv;
+    int64_t n, cols; /* outputs; columns as stored */
+    double *square;  /* (n) */
+    float *length;   /* (n) */
+};
+
+typedef void rows_fn(struct rows *r, int64_t output, float *x);
+
+static void add_square(struct rows *r, int64_t output, float *x)
+{
+    r->square[output] += (double)*x * (double)*x;
+}
+
+static void set_length(struct rows *r, int64_t output, float *x)
+{
+    *x = (float)((double)*x * ((double)r->length[output] / sqrt(r->square[output])));
+}
+
+static mb_status each_element(const mb_model *m, const mb_weight *w, struct rows *r, rows_fn *fn,
+                              bool write)
+{
+    const int64_t count = mb_tensor_count(&w->value);
+    float *x = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(MB_NEW_ARRAY(&x, PIECE));
+    for (int64_t from = 0; from < count && st == MB_OK; from += PIECE) {
+        const int64_t k = count - from < PIECE ? count - from : PIECE;
+
+        st = mb_weight_read(m, w, from, k, x);
+        for (int64_t i = 0; st == MB_OK && i < k; i++)
+            fn(r, r->conv ? (from + i) % r->cols : (from + i) / r->cols, &x[i]);
+        if (st == MB_OK && write)
+            st = mb_weight_write(m, w, from, k, x);
+    }
+    mb_free(x);
+    return st;
+}
+
+static void rows_free(struct rows *r)
+{
+    mb_free(r->square);
+    mb_free(r->length);
+}
+
+/* Measures w's rows: r->square. */
+static mb_status rows_of(const mb_model *m, const mb_weight *w, struct rows *r)
+{
+    *r = (struct rows){.conv = (w->row->flags & MB_W_CONV1D) != 0, .cols = mb_cols(&w->value)};
+    r->n = w->value.dim[r->conv ? 1 : 0];
+    MB_TRY(MB_NEW_ARRAY(&r->square, r->n));
+    MB_TRY(MB_NEW_ARRAY(&r->length, r->n));
+    return each_element(m, w, r, add_square, false);
+}
+
+static mb_status init_magnitude(const mb_model *m, const mb_weight *w)
+{
+    struct rows r;
+    mb_status st = rows_of(m, w, &r);
+
+    for (int64_t j = 0; st == MB_OK && j < r.n; j++)
+        r.length[j] = (float)sqrt(r.square[j]);
+    if (st == MB_OK)
+        st = mb_weight_write(m, w->lora_m, 0, r.n, r.length);
+    rows_free(&r);
+    return st;
+}
+
+/* Rows of w get their magnitudes; these become lengths, so that they ask for no more. */
+static mb_status merge_magnitude(const mb_model *m, const mb_weight *w)
+{
+    struct rows r;
+    mb_status st = rows_of(m, w, &r);
+
+    if (st == MB_OK)
+        st = mb_weight_read(m, w->lora_m, 0, r.n, r.length);
+    if (st == MB_OK)
+        st = each_element(m, w, &r, set_length, true);
+    for (int64_t j = 0; st == MB_OK && j < r.n; j++)
+        r.length[j] = fabsf(r.length[j]);
+    if (st == MB_OK)
+        st = mb_weight_write(m, w->lora_m, 0, r.n, r.length);
+    rows_free(&r);
+    return st;
+}
+
+/* ---- values ------------------------------------------------------------------------------- */
 
 static mb_status init_one(const mb_model *m, const mb_weight *w, uint64_t seed)
 {
@@ -352,7 +453,9 @@ static mb_status init_one(const mb_model *m, const mb_weight *w, uint64_t seed)
         value[j] = (float)((2.0 * mb_rng_double(key, (uint64_t)j) - 1.0) * bound);
     st = mb_weight_write(m, w->lora_a, 0, mb_tensor_count(&w->lora_a->value), value);
     mb_free(value);
-    return st == MB_OK ? mb_weight_zero(m, w->lora_b) : st;
+    if (st == MB_OK)
+        st = mb_weight_zero(m, w->lora_b);
+    return st == MB_OK && w->lora_m != NULL ? init_magnitude(m, w) : st;
 }
 
 mb_status mb_model_init_lora(mb_model *m, uint64_t seed)
@@ -390,6 +493,8 @@ mb_status mb_model_merge_lora(mb_model *m, mb_exec *ex)
             MB_TRY(MB_RUN(ex, gemm, &w->value, a, true, b, true, w->lora_scale, 1.0f, NULL));
         else
             MB_TRY(MB_RUN(ex, gemm, &w->value, b, false, a, false, w->lora_scale, 1.0f, NULL));
+        if (w->lora_m != NULL)
+            MB_TRY(merge_magnitude(m, w));
         MB_TRY(mb_weight_zero(m, w->lora_b));
     }
     return MB_OK;

@@ -17,6 +17,14 @@ typedef struct mb_linear_args {
     mb_dropout drop;
 } mb_linear_args;
 
+/* DoRA (arXiv:2402.09353): u is what W and its adapter give without bias; m(out), the rest as in
+ * mb_linear_args. The lengths of the rows are constants to the backward, as in PEFT. */
+typedef struct mb_magnitude_args {
+    mb_var *m, *w, *lora_a, *lora_b, *bias;
+    bool transposed;
+    float lora_scale;
+} mb_magnitude_args;
+
 typedef struct mb_rmsnorm_args {
     float eps, offset; /* offset is added to the weight: 0, or 1 where a file holds weights so */
 } mb_rmsnorm_args;

@@ -37,6 +37,35 @@ static uint64_t adapter_site(const mb_model *m, const mb_weight *w)
     return (1u << 20) + (uint64_t)(w - m->weight);
 }
 
+/* DoRA. Its dropout acts on all of what it adds to the frozen layer:
+ *     y = W (x - d) + bias + g (W d + s B A d),  d = drop(x) */
+static mb_status with_magnitude(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
+                                const mb_linear_args *base, const mb_dropout *adapter, mb_var **y)
+{
+    mb_linear_args adapted = *base, plain = {.w = base->w, .bias = base->bias};
+    mb_magnitude_args g = {.w = base->w,
+                           .lora_a = base->lora_a,
+                           .lora_b = base->lora_b,
+                           .bias = base->bias,
+                           .transposed = base->transposed,
+                           .lora_scale = base->lora_scale};
+    mb_var *rest = NULL, *d = x;
+
+    MB_TRY(mb_weight_var(t, m, w->lora_m, &g.m));
+    adapted.bias = NULL;
+    if (adapter->p > 0.0f && mb_tape_is_training(t)) {
+        plain.transposed = base->transposed;
+        g.bias = NULL;
+        MB_TRY(mb_drop(t, x, adapter, &d));
+        MB_TRY(mb_scale(t, d, -1.0f, &rest));
+        MB_TRY(mb_add(t, x, rest, &rest));
+        MB_TRY(mb_linear(t, rest, &plain, &rest));
+    }
+    MB_TRY(mb_linear(t, d, &adapted, y));
+    MB_TRY(mb_magnitude(t, *y, &g, y));
+    return rest != NULL ? mb_add(t, *y, rest, y) : MB_OK;
+}
+
 static mb_status linear(mb_tape *t, const mb_model *m, mb_var *x, const mb_weight *w,
                         const mb_weight *bias, const mb_dropout *adapter, mb_var **y)
 {
@@ -47,6 +76,8 @@ static mb_status linear(mb_tape *t, const mb_model *m, mb_var *x, const mb_weigh
     MB_TRY(mb_weight_var(t, m, bias, &a.bias));
     MB_TRY(mb_weight_var(t, m, w->lora_a, &a.lora_a));
     MB_TRY(mb_weight_var(t, m, w->lora_b, &a.lora_b));
+    if (w->lora_m != NULL)
+        return with_magnitude(t, m, x, w, &a, adapter, y);
     if (w->lora_a != NULL)
         a.drop = *adapter;
     return mb_linear(t, x, &a, y);

@@ -19,6 +19,7 @@ static mb_status add(mb_model *m, const char *dir, const mb_peft *p)
         .alpha = p->alpha,
         .dropout = (float)p->dropout,
         .rslora = p->rslora,
+        .dora = p->dora,
         .targets = p->target_regex != NULL ? (const char *const *)&p->target_regex
                                            : (const char *const *)p->target,
         .n_targets = p->target_regex != NULL ? 1 : (int)p->n_target,

@@ -27,7 +27,6 @@ static const struct refused {
     const char *key, *what;
     enum harmless when;
 } refused[] = {
-    {"use_dora", "DoRA adapters", NULL_OR_FALSE},
     {"use_qalora", "QALoRA adapters", NULL_OR_FALSE},
     {"lora_bias", "biases in adapters", NULL_OR_FALSE},
     {"use_bdlora", "block-diagonal adapters", NULL_OR_FALSE},
@@ -149,6 +148,7 @@ static mb_status read_config(mb_json root, mb_peft *p)
     MB_TRY(mb_json_get_real(root, "lora_alpha", p->alpha, &p->alpha));
     MB_TRY(mb_json_get_real(root, "lora_dropout", p->dropout, &p->dropout));
     MB_TRY(mb_json_get_bool(root, "use_rslora", false, &p->rslora));
+    MB_TRY(mb_json_get_bool(root, "use_dora", false, &p->dora));
     MB_TRY(mb_json_get_bool(root, "fan_in_fan_out", false, &p->fan_in_fan_out));
     MB_TRY(read_names(root, "target_modules", &p->target_regex, &p->target, &p->n_target));
     MB_TRY(read_names(root, "exclude_modules", &p->exclude_regex, &p->exclude, &p->n_exclude));
@@ -404,7 +404,7 @@ static mb_status fill(mb_json root, const mb_peft *p)
     MB_TRY(write_text(root, "revision", p->revision));
     MB_TRY(write_names(root, "target_modules", p->target_regex, p->target, p->n_target));
     MB_TRY(write_text(root, "task_type", p->task_type));
-    MB_TRY(mb_json_set_bool(root, "use_dora", false));
+    MB_TRY(mb_json_set_bool(root, "use_dora", p->dora));
     MB_TRY(mb_json_set_bool(root, "use_rslora", p->rslora));
     for (size_t i = 0; i < sizeof nulls / sizeof nulls[0]; i++)
         MB_TRY(mb_json_set_null(root, nulls[i]));

@@ -3,7 +3,7 @@
  *     delta W = scale * B A,  scale = lora_alpha / r, with rsLoRA lora_alpha / sqrt(r)
  *
  * Reading accepts every key that newer versions of PEFT may add, and refuses by name those that
- * would change the result: DoRA, QALoRA, trained biases, replicated layers, initialisations that
+ * would change the result: QALoRA, trained biases, replicated layers, initialisations that
  * altered the base weights. Which modules carry an adapter is decided by the tensors in
  * adapter_model.safetensors; the config says how they are scaled. PEFT lists both "classifier" and
  * "score" in modules_to_save of every classifier, so a name that the model lacks is no error.
@@ -26,7 +26,7 @@ typedef struct mb_peft {
     const char *base, *revision; /* base_model_name_or_path; NULL: not known */
     int64_t r;
     double alpha, dropout;
-    bool rslora, fan_in_fan_out;
+    bool rslora, dora, fan_in_fan_out;
     const char *target_regex;               /* instead of the list: one regex, or "all-linear" */
     const char **target, **exclude, **save; /* modules; modules_to_save */
     int64_t n_target, n_exclude, n_save;

@@ -65,8 +65,9 @@ static void gather(const mb_job *j, struct facts *f)
 
     add(f, f->training, "method", "%s", mb_choice_word(r->finetuning_type));
     if (r->finetuning_type == MB_FINETUNING_LORA)
-        add(f, f->training, "LoRA", "r %lld, alpha %g, dropout %g%s", (long long)r->lora_r,
-            r->lora_alpha, r->lora_dropout, r->use_rslora ? ", rsLoRA" : "");
+        add(f, f->training, "LoRA", "r %lld, alpha %g, dropout %g%s%s", (long long)r->lora_r,
+            r->lora_alpha, r->lora_dropout, r->use_rslora ? ", rsLoRA" : "",
+            r->use_dora ? ", DoRA" : "");
     add(f, f->training, "optimizer", "%s, learning rate %g, weight decay %g", r->optim,
         r->learning_rate, r->weight_decay);
     add(f, f->training, "schedule", "%s, %lld warm-up steps", r->lr_scheduler_type,
@@ -145,6 +146,7 @@ static mb_status describe(const mb_job *j, struct adapter *a)
     p->alpha = r->lora_alpha;
     p->dropout = r->lora_dropout;
     p->rslora = r->use_rslora;
+    p->dora = r->use_dora;
     for (int i = 0; i < m->n_weights; i++)
         if (m->weight[i].lora_a != NULL)
             p->fan_in_fan_out = (m->weight[i].row->flags & MB_W_CONV1D) != 0;

@@ -35,6 +35,7 @@ void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads
                  .alpha = r->lora_alpha,
                  .dropout = (float)r->lora_dropout,
                  .rslora = r->use_rslora,
+                 .dora = r->use_dora,
                  .targets = (const char *const *)r->lora_target_modules.at,
                  .n_targets = (int)r->lora_target_modules.n,
                  .save = (const char *const *)r->lora_modules_to_save.at,
