@@ -388,6 +388,51 @@ CASES = {
         small_bpe,
         small_batch,
     ),
+    "phi3": (
+        14,
+        "Phi3ForCausalLM",
+        "Phi3Config",
+        dict(
+            SMALL_DECODER,
+            hidden_size=32,
+            max_position_embeddings=256,
+            original_max_position_embeddings=64,
+            sliding_window=12,
+            rope_parameters=dict(
+                rope_type="longrope",
+                rope_theta=10000.0,
+                partial_rotary_factor=0.75,
+                short_factor=[1.0, 1.25, 2.0],
+                long_factor=[1.5, 4.0, 8.0],
+                original_max_position_embeddings=64,
+            ),
+        ),
+        small_bpe,
+        small_batch,
+    ),
+    "smollm3": (
+        16,
+        "SmolLM3ForCausalLM",
+        "SmolLM3Config",
+        dict(
+            SMALL_DECODER,
+            no_rope_layers=[1, 0],
+            use_sliding_window=True,
+            sliding_window=8,
+            attention_bias=True,
+            mlp_bias=True,
+        ),
+        small_bpe,
+        small_batch,
+    ),
+    "olmo2": (
+        15,
+        "Olmo2ForCausalLM",
+        "Olmo2Config",
+        dict(SMALL_DECODER, rope_theta=5e5),
+        small_bpe,
+        small_batch,
+    ),
     "bert-cls": (
         7,
         "BertForSequenceClassification",
@@ -580,6 +625,11 @@ ADAPTERS = {
         "CAUSAL_LM",
         dict(target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True),
     ),
+    "dora-qwen2": (
+        "qwen2",
+        "CAUSAL_LM",
+        dict(target_modules=["q_proj", "v_proj", "down_proj"], use_dora=True),
+    ),
     "rslora-bert": (
         "bert-cls",
         "SEQ_CLS",
@@ -629,7 +679,8 @@ def enlarge(model):
 # --- what is stored -----------------------------------------------------------------------------
 def name_on_disk(name, parameter, checkpoint):
     """PEFT leaves the adapter's name and its wrappers out; a tied tensor has one of its names."""
-    short = name.replace(".default.", ".").replace("modules_to_save.", "")
+    short = name.replace("magnitude_vector.default.weight", "magnitude_vector")
+    short = short.replace(".default.", ".").replace("modules_to_save.", "")
     if short in checkpoint or short.startswith("base_model.") or not parameter.requires_grad:
         return short
     for key, value in checkpoint.items():

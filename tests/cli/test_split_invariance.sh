@@ -28,6 +28,8 @@ keys[llama16]="$llama bf16=true"
 keys[lora16]="${keys[lora]} bf16=true"
 keys[gpt2]="model_name_or_path=$work/gpt2 add_eos=true"
 keys[gpt16]="${keys[gpt2]} bf16=true"
+keys[gemma16]="model_name_or_path=$MB_TEST_DATA/reference/gemma3 add_eos=true bf16=true packing=true per_device_train_batch_size=1 global_batch_size=8"
+keys[dora]="model_name_or_path=$MB_TEST_DATA/reference/qwen2 add_eos=true finetuning_type=lora lora_r=4 lora_dropout=0.5 use_dora=true"
 keys[packed]="$llama packing=true per_device_train_batch_size=1 global_batch_size=8"
 keys[freeze]="$llama finetuning_type=freeze freeze_trainable_layers=1"
 keys[mlm]="model_name_or_path=$work/bert-mlm task=masked-lm max_length=60 datasets=[$work/text.jsonl]"
@@ -81,11 +83,13 @@ cmp -s llama-1/state llama16-1/state && fail 'float32 and bf16 gave the same sta
 
 # --- other ways that must not matter: NAME RANKS STAGE [KEY]...
 one deep deep-1 1 reduction=exact
+one gemma16 gemma16-1 1 reduction=exact
+one dora dora-1 1 reduction=exact
 ways=('lora 2 1 gradient_checkpointing=true' 'gpt2 2 1 gradient_checkpointing=true' 'lora 3 0' 'gpt2 3 0'
     'llama 1 3' 'llama 2 2' 'llama 4 3' 'lora 3 3' 'lora 4 2' 'gpt2 2 3 gradient_checkpointing=true' 'gpt2 8 2'
     'deep 3 3' 'deep 8 3 gradient_checkpointing=true' 'deep 4 2'
     'deep 4 3 dp_shard_size=2' 'gpt2 8 2 dp_shard_size=4' 'lora 4 1 dp_shard_size=2' 'llama 3 2 dp_shard_size=1'
-    'llama16 3 3' 'llama16 2 2 gradient_checkpointing=true')
+    'llama16 3 3' 'llama16 2 2 gradient_checkpointing=true' 'gemma16 3 3 gradient_checkpointing=true' 'dora 2 3')
 if [ "$long" = 1 ]; then
     one deep-freeze deep-freeze-1 1 reduction=exact
     for name in "${short[@]}" deep deep-freeze; do

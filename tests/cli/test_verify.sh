@@ -124,6 +124,19 @@ copy lora-gpt2-conv1d
 poke "$at/adapter-before/adapter_model.safetensors" \
     base_model.model.transformer.h.0.attn.c_attn.lora_B.weight "$half" 4
 refused 8 'logits +FAIL' 'does not agree'
+copy dora-qwen2
+poke "$at/adapter-before/adapter_model.safetensors" \
+    base_model.model.model.layers.1.mlp.down_proj.lora_magnitude_vector "$half" 4
+refused 8 'logits +FAIL' 'does not agree'
+copy dora-qwen2
+sed -i 's/"use_dora": true/"use_dora": false/' "$at"/adapter-*/adapter_config.json
+refused 4 'lora_magnitude_vector'
+copy gemma3
+sed -i 's/"sliding_window": 8/"sliding_window": 9/' "$at/config.json"
+refused 8 'logits +FAIL' 'does not agree'
+copy phi3
+sed -i 's/1.25/1.26/' "$at/config.json"
+refused 8 'logits +FAIL' 'does not agree'
 copy rslora-bert
 sed -i 's/"use_rslora": true/"use_rslora": false/' "$at"/adapter-*/adapter_config.json
 refused 8 'logits +FAIL' 'does not agree'

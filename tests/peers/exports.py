@@ -142,7 +142,7 @@ def full_models(peer):
     for case, kind, tied in (("gpt2", "causal", True), ("llama", "causal", True),
                              ("llama3-rope", "causal", False), ("mistral-sliding", "causal", False),
                              ("qwen2", "causal", True), ("qwen3", "causal", False),
-                             ("gemma3", "causal", True),
+                             ("gemma3", "causal", True), ("phi3", "causal", False), ("olmo2", "causal", False),
                              ("bert-cls", "classes", None), ("bert-mlm", "masked", True)):
         base, out = peer.cases / case, peer.train(peer.cases / case, kind) / "final"
         model, before = load(kind, out), load(kind, base)
@@ -426,6 +426,15 @@ def adapters(peer):
     settings, stored = check_adapter(peer, "llama, head and embedding whole", "causal", cases["llama3-rope"], out)
     assert settings["modules_to_save"] == ["embed_tokens", "lm_head"]
 
+    for case in ("qwen3", "gemma3", "phi3", "olmo2"):
+        out = peer.train(cases[case], **lora)
+        check_adapter(peer, f"{case}, all-linear", "causal", cases[case], out)
+
+    for case, targets in (("qwen2", "all-linear"), ("gpt2", "[c_attn,mlp.c_proj]")):
+        out = peer.train(cases[case], use_dora="true", lora_dropout=0.1, lora_target_modules=targets, **lora)
+        settings, stored = check_adapter(peer, f"{case}, DoRA", "causal", cases[case], out)
+        assert settings["use_dora"] and any(n.endswith("lora_magnitude_vector") for n in stored)
+
     for name, targets in (("all-linear", "all-linear"), ("c_attn", "[c_attn]"), ("c_proj", "[mlp.c_proj]")):
         out = peer.train(cases["gpt2"], lora_target_modules=targets, **lora)
         settings, _ = check_adapter(peer, f"gpt2 (Conv1D), {name}", "causal", cases["gpt2"], out)
@@ -459,12 +468,13 @@ def continued(peer):
     second = peer.train(base, finetuning_type="lora", adapter_path=first / "final")
     settings, stored = check_adapter(peer, "a regex and a whole head, continued", "causal", base, second)
     assert settings["modules_to_save"] == ["lm_head"] and len(stored) == 3
-    for case, kind in (("lora-llama", "causal"), ("lora-gpt2-conv1d", "causal"), ("rslora-bert", "classes")):
+    for case, kind in (("lora-llama", "causal"), ("lora-gpt2-conv1d", "causal"), ("rslora-bert", "classes"),
+                       ("dora-qwen2", "causal")):
         base = peer.cases / case
         out = peer.train(base, kind, finetuning_type="lora", adapter_path=base / "adapter-before")
         settings, _ = check_adapter(peer, f"PEFT's, continued ({case})", kind, base, out)
         before = read_json(base / "adapter-before" / "adapter_config.json")
-        for key in ("r", "lora_alpha", "use_rslora", "fan_in_fan_out"):
+        for key in ("r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out"):
             assert settings[key] == before[key], key
 
 

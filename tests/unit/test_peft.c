@@ -88,7 +88,7 @@ static void what_would_change_the_result_is_refused_by_name(void **state)
     } cases[] = {
         {"{\"target_modules\":[\"a\"]}", "peft_type", MB_EMODEL},
         {"{\"peft_type\":\"IA3\",\"target_modules\":[\"a\"]}", "IA3", MB_ENOTSUP},
-        {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"use_dora\":true}", "DoRA",
+        {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"use_qalora\":true}", "QALoRA",
          MB_ENOTSUP},
         {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"bias\":\"all\"}", "bias",
          MB_ENOTSUP},
@@ -135,6 +135,7 @@ static void what_is_written_is_read_again(void **state)
                          .alpha = 32,
                          .dropout = 0.05,
                          .rslora = true,
+                         .dora = true,
                          .target = target,
                          .n_target = 3,
                          .save = save,
@@ -152,7 +153,8 @@ static void what_is_written_is_read_again(void **state)
     assert_string_equal(in.base, "./base");
     assert_string_equal(in.task_type, "SEQ_CLS");
     assert_int_equal(in.r, 16);
-    assert_true(in.alpha == 32.0 && in.dropout == 0.05 && in.rslora && !in.fan_in_fan_out);
+    assert_true(in.alpha == 32.0 && in.dropout == 0.05 && in.rslora && in.dora &&
+                !in.fan_in_fan_out);
     assert_int_equal(in.n_target, 2); /* sorted, once each */
     assert_string_equal(in.target[0], "q_proj");
     assert_int_equal(mb_peft_rank(&in, "model.layers.0.self_attn.q_proj", NULL, NULL, &r), MB_OK);
