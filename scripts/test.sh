@@ -119,6 +119,7 @@ peer_arguments() {
         printf '%s\n' "$MBUYU" "$helper/forward" "$MB_TEST_DATA" \
             "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
         ;;
+    gguf_families) printf '%s\n' "$helper/forward" ;;
     token_ids)
         printf '%s\n' "$helper/peer_tokenize" \
             --smollm2 "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" \
