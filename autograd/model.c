@@ -384,6 +384,12 @@ static mb_tensor kept(const mb_model *m, const mb_weight *w, int64_t *from)
                         a < b ? b - a : 0);
 }
 
+/* Its parameters are the upper halves of the master copy. */
+static bool in_halves(const mb_model *m, const mb_weight *w)
+{
+    return w->trained && m->flat->own_low != NULL;
+}
+
 /* Whole parameters beside a master copy. */
 static bool has_rounded(const mb_model *m, const mb_weight *w)
 {
@@ -395,6 +401,9 @@ mb_status mb_weight_write(const mb_model *m, const mb_weight *w, int64_t from, i
 {
     const mb_dtype d = w->value.dtype;
     int64_t at;
+
+    if (in_halves(m, w))
+        return mb_flat_write_halves(m->device, m->flat, w->offset + from, n, numbers);
     const mb_tensor t = kept(m, w, &at);
     const int64_t a = from > at ? from : at, end = at + mb_tensor_count(&t),
                   b = from + n < end ? from + n : end;
@@ -409,7 +418,19 @@ mb_status mb_weight_write(const mb_model *m, const mb_weight *w, int64_t from, i
 
 mb_status mb_weight_zero(const mb_model *m, const mb_weight *w)
 {
+    const mb_flat *f = m->flat;
     int64_t at;
+
+    if (in_halves(m, w)) {
+        const int64_t end = w->offset + mb_tensor_count(&w->value);
+        const int64_t a = w->offset > f->own_from ? w->offset : f->own_from,
+                      b = end < f->own_to ? end : f->own_to;
+        const mb_tensor low = mb_tensor_1d(f->own_low + (a - f->own_from), MB_DTYPE_U16, b - a);
+
+        if (a < b)
+            MB_TRY(mb_device_zero(m->device, &low));
+        return mb_device_zero(m->device, &w->value);
+    }
     const mb_tensor t = kept(m, w, &at);
 
     if (mb_tensor_count(&t) > 0)
@@ -431,11 +452,8 @@ mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, in
 
     if (!w->trained || !mb_flat_master_apart(f))
         return mb_device_read_f32(m->device, to, &t);
-    if (f->own_from <= w->offset + from && w->offset + from + n <= f->own_to) {
-        const mb_tensor own =
-            mb_tensor_1d(f->own_param + (w->offset + from - f->own_from), MB_DTYPE_F32, n);
-        return mb_device_read(m->device, to, &own);
-    }
+    if (f->own_from <= w->offset + from && w->offset + from + n <= f->own_to)
+        return mb_flat_read(m->device, f, w->offset + from, n, to);
     MB_REQUIRE(f->fetch != NULL, MB_EBUG, "%s is spread over ranks", w->name);
     return f->fetch(f->fetch_ctx, w->offset + from, n, to);
 }
@@ -457,20 +475,22 @@ static mb_status bind_flat(mb_arena *run, mb_flat *f, bool exact)
     const int64_t own = f->own_to - f->own_from;
     const size_t size = (size_t)mb_dtype_bytes(f->dtype, 1);
     const bool grads = f->stage < 2, params = f->stage < 3; /* whole */
-    const bool half = f->dtype != MB_DTYPE_F32;
+    const bool half = f->dtype != MB_DTYPE_F32, halves = params && f->dtype == MB_DTYPE_BF16;
     void *p, *g, *s = NULL;
 
     f->is_exact = exact;
     if (params && half)
         MB_TRY(take_elements(run, f->count, size, &f->half));
-    MB_TRY(take_elements(run, params && !half ? f->count : own, sizeof(float), &p));
+    MB_TRY(take_elements(run, params && !half ? f->count : own,
+                         halves ? sizeof(uint16_t) : sizeof(float), &p));
     MB_TRY(take_elements(run, grads ? f->count : own, sizeof(float), &g));
     if (exact)
         MB_TRY(take_elements(run, grads ? f->count : own, sizeof(int64_t), &s));
     f->param = params && !half ? p : NULL;
     f->grad = grads ? g : NULL;
     f->exact = exact && grads ? s : NULL;
-    f->own_param = f->param != NULL ? (float *)p + f->own_from : p;
+    f->own_low = halves ? p : NULL;
+    f->own_param = halves ? NULL : f->param != NULL ? (float *)p + f->own_from : p;
     f->own_grad = grads ? (float *)g + f->own_from : g;
     f->own_exact = !exact ? NULL : grads ? (int64_t *)s + f->own_from : s;
     for (int w = 0; w < MB_FLAT_WINDOWS; w++) {
@@ -529,7 +549,7 @@ mb_status mb_flat_round(mb_exec *ex, mb_flat *f)
 {
     const int64_t n = f->own_to - f->own_from;
 
-    if (f->half == NULL || n == 0)
+    if (f->half == NULL || f->own_low != NULL || n == 0)
         return MB_OK;
     mb_tensor to = mb_tensor_1d(mb_element(f->half, f->dtype, f->own_from), f->dtype, n);
     const mb_tensor master = mb_tensor_1d(f->own_param, MB_DTYPE_F32, n);

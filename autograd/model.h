@@ -264,7 +264,8 @@ static inline bool mb_weight_is_fixed(const mb_weight *w)
 /* Can the host use w->value as it is? */
 bool mb_weight_is_here(const mb_model *m, const mb_weight *w);
 
-/* The own range of whole 16-bit parameters from its master copy; nothing for f32 and at stage 3. */
+/* The own range of whole F16 parameters from its master copy; nothing for others: BF16 are part of
+ * theirs. */
 mb_status mb_flat_round(mb_exec *ex, mb_flat *f) MB_MUST_USE;
 
 int64_t mb_model_parameters(const mb_model *m, bool trained_only);

@@ -31,6 +31,27 @@ static inline float mb_bf16_to_f32(uint16_t h)
     return v.f;
 }
 
+/* A float as two halves: the upper one is f to the nearest BF16, ties away from zero; the bits of f are
+ * (hi << 16) + lo as a number with a sign. Exact for every f; hi means nothing where f is NaN. */
+static inline uint16_t mb_bf16_split(float f, uint16_t *lo)
+{
+    union {
+        float f;
+        uint32_t u;
+    } v = {.f = f};
+    *lo = (uint16_t)v.u;
+    return (uint16_t)((v.u + 0x8000u) >> 16);
+}
+
+static inline float mb_bf16_join(uint16_t hi, uint16_t lo)
+{
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = ((uint32_t)hi << 16) + (uint32_t)(int32_t)(int16_t)lo};
+    return v.f;
+}
+
 static inline uint16_t mb_f32_to_bf16(float f)
 {
     union {

@@ -51,6 +51,56 @@ void mb_flat_shard(mb_flat *f, int stage, int rank, int size)
     f->own_to = mb_flat_bound(f, size, rank + 1);
 }
 
+/* A host's copy of halves that are being joined or split. */
+enum { PIECE = 1 << 14 };
+
+struct halves {
+    uint16_t hi[PIECE], lo[PIECE];
+};
+
+mb_status mb_flat_read(mb_device *d, const mb_flat *f, int64_t from, int64_t n, float *to)
+{
+    struct halves h;
+
+    if (f->own_low == NULL) {
+        const mb_tensor own = mb_tensor_1d(f->own_param + (from - f->own_from), MB_DTYPE_F32, n);
+        return mb_device_read(d, to, &own);
+    }
+    for (int64_t at = 0; at < n; at += PIECE) {
+        const int64_t m = n - at < PIECE ? n - at : PIECE;
+        const mb_tensor hi = mb_tensor_1d((uint16_t *)f->half + from + at, MB_DTYPE_BF16, m);
+        const mb_tensor lo = mb_tensor_1d(f->own_low + (from + at - f->own_from), MB_DTYPE_U16, m);
+
+        MB_TRY(mb_device_read(d, h.hi, &hi));
+        MB_TRY(mb_device_read(d, h.lo, &lo));
+        for (int64_t i = 0; i < m; i++)
+            to[at + i] = mb_bf16_join(h.hi[i], h.lo[i]);
+    }
+    return MB_OK;
+}
+
+mb_status mb_flat_write_halves(mb_device *d, const mb_flat *f, int64_t from, int64_t n,
+                               const float *x)
+{
+    struct halves h;
+
+    for (int64_t at = 0; at < n; at += PIECE) {
+        const int64_t m = n - at < PIECE ? n - at : PIECE, first = from + at;
+        const int64_t a = first > f->own_from ? first : f->own_from,
+                      b = first + m < f->own_to ? first + m : f->own_to;
+        const mb_tensor hi = mb_tensor_1d((uint16_t *)f->half + first, MB_DTYPE_BF16, m);
+
+        for (int64_t i = 0; i < m; i++)
+            h.hi[i] = mb_bf16_split(x[at + i], &h.lo[i]);
+        MB_TRY(mb_device_write(d, &hi, h.hi));
+        if (a < b) {
+            const mb_tensor lo = mb_tensor_1d(f->own_low + (a - f->own_from), MB_DTYPE_U16, b - a);
+            MB_TRY(mb_device_write(d, &lo, h.lo + (a - first)));
+        }
+    }
+    return MB_OK;
+}
+
 int64_t mb_flat_window_count(const mb_flat *f, int window)
 {
     int64_t most = 0;

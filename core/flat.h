@@ -19,7 +19,7 @@
 #ifndef MB_CORE_FLAT_H
 #define MB_CORE_FLAT_H
 
-#include "core/tensor.h"
+#include "core/device.h"
 
 typedef struct mb_flat_segment {
     const char *name;      /* as on disk: HF name, or PEFT name for adapters; borrowed */
@@ -48,7 +48,7 @@ typedef struct mb_flat {
     mb_dtype dtype; /* what the model computes in: F32, BF16, F16 */
     /* Whole, NULL where the stage has windows instead. */
     float *param;   /* count; what the model computes with, when that is f32 */
-    void *half;     /* the same when it is not: rounded from own_param */
+    void *half;     /* the same when it is not: rounded from the master copy */
     float *grad;    /* count; of the summed loss of the micro-batches so far */
     int64_t *exact; /* count with `reduction: exact`, else NULL */
 
@@ -57,8 +57,11 @@ typedef struct mb_flat {
     bool is_exact;
     int stage;
     int64_t own_from, own_to; /* this rank's range, set by mb_flat_shard */
-    /* Of the own range: inside the whole arrays, or by themselves. own_param is the master copy. */
+    /* Of the own range: inside the whole arrays, or by themselves. own_param is the master copy, NULL
+     * where `half` is BF16: then it is the upper half of the master copy and own_low the lower one
+     * (split_bf16 in core/kernels.def). */
     float *own_param, *own_grad;
+    uint16_t *own_low;
     int64_t *own_exact;
     void *param_window[MB_FLAT_WINDOWS]; /* of dtype */
     float *grad_window[MB_FLAT_WINDOWS];
@@ -80,6 +83,15 @@ static inline void *mb_flat_values(const mb_flat *f)
 {
     return f->dtype == MB_DTYPE_F32 ? f->param : f->half;
 }
+
+/* Elements [from, from + n) of the flat order, which are this rank's own, from the master copy to host
+ * memory; waits. */
+mb_status mb_flat_read(mb_device *d, const mb_flat *f, int64_t from, int64_t n,
+                       float *to) MB_MUST_USE;
+/* Where the master copy is in halves: the upper ones of all these elements, and the lower ones of the
+ * own among them. */
+mb_status mb_flat_write_halves(mb_device *d, const mb_flat *f, int64_t from, int64_t n,
+                               const float *x) MB_MUST_USE;
 
 /* Is the master copy by itself, spread over ranks, beside or instead of whole parameters? */
 static inline bool mb_flat_master_apart(const mb_flat *f)

@@ -45,6 +45,8 @@ static const struct {
     [MB_OPERATION_scale_columns_bwd] = {MB_PROFILE_ELEMENTWISE, 0},
     [MB_OPERATION_softmax_xent] = {MB_PROFILE_LOSS, 0},
     [MB_OPERATION_cast] = {MB_PROFILE_ELEMENTWISE, 0},
+    [MB_OPERATION_split_bf16] = {MB_PROFILE_OPTIMIZER, 0},
+    [MB_OPERATION_join_bf16] = {MB_PROFILE_OPTIMIZER, 0},
     [MB_OPERATION_dequantise] = {MB_PROFILE_ELEMENTWISE, 0},
     [MB_OPERATION_grain_sumsq] = {MB_PROFILE_OPTIMIZER, 0},
     [MB_OPERATION_exact_add] = {MB_PROFILE_EXACT, 0},

@@ -354,7 +354,8 @@ enum { WINDOW = 8 << 20 }; /* elements: a full piece, so that a file is read onc
 
 static bool in_place(const struct loader *l, const mb_tensor *own)
 {
-    return own->dtype == MB_DTYPE_F32 && mb_device_is_host(mb_zero_device(l->z));
+    return own->data != NULL && own->dtype == MB_DTYPE_F32 &&
+           mb_device_is_host(mb_zero_device(l->z));
 }
 
 /* One window after the other. What belongs to no tensor is zero in the buffer. */
@@ -365,7 +366,7 @@ static mb_status read_set(struct loader *l, int set, float *buffer)
 
     for (int64_t from = l->from; from < l->to; from = l->w.to) {
         const int64_t to = l->to - from < most ? l->to : from + most;
-        void *data = mb_element(own.data, own.dtype, from - l->from);
+        void *data = own.data != NULL ? mb_element(own.data, own.dtype, from - l->from) : NULL;
         const mb_tensor place = mb_tensor_1d(data, own.dtype, to - from);
         l->w = (struct window){.set = set, .from = from, .to = to, .data = buffer};
         if (in_place(l, &own))
@@ -373,7 +374,10 @@ static mb_status read_set(struct loader *l, int set, float *buffer)
         else
             memset(buffer, 0, (size_t)(to - from) * sizeof *buffer);
         MB_TRY(read_slices(l));
-        if (!in_place(l, &own))
+        if (data == NULL)
+            MB_TRY(mb_flat_write_halves(mb_zero_device(l->z), mb_zero_flat(l->z), from, to - from,
+                                        buffer));
+        else if (!in_place(l, &own))
             MB_TRY(mb_device_write_f32(mb_zero_device(l->z), &place, buffer));
     }
     return MB_OK;

@@ -80,16 +80,20 @@ static mb_status numbers(struct mb_save_job *j, const mb_piece *p, const float *
 {
     const mb_tensor *set = &j->set[p->set];
     const int64_t n = p->to - p->from;
+    const bool in_halves = set->data == NULL;
     const mb_tensor part =
-        mb_tensor_1d(mb_element(set->data, set->dtype, p->from - j->from), set->dtype, n);
+        in_halves
+            ? *set
+            : mb_tensor_1d(mb_element(set->data, set->dtype, p->from - j->from), set->dtype, n);
 
     *data = part.data;
-    if (set->dtype == MB_DTYPE_F32)
+    if (set->dtype == MB_DTYPE_F32 && !in_halves)
         return MB_OK;
     if (j->window == NULL)
         MB_TRY(mb_pages(window_bytes(j), "numbers of a checkpoint's piece", (void **)&j->window));
     *data = j->window;
-    return mb_device_read_f32(NULL, j->window, &part);
+    return in_halves ? mb_flat_read(NULL, j->layout.flat, p->from, n, j->window)
+                     : mb_device_read_f32(NULL, j->window, &part);
 }
 
 static mb_status put_piece(struct mb_save_job *j, mb_h5 *f, const mb_piece *p, mb_json slices)
@@ -254,6 +258,7 @@ static mb_status job_init(mb_checkpoints *c, mb_zero *z, const mb_checkpoint_inf
     return MB_OK;
 }
 
+/* What is in halves is joined on its way. */
 static mb_status copy_aside(struct mb_save_job *j, mb_device *device)
 {
     mb_tensor live[MB_SETS_MAX];
@@ -265,7 +270,9 @@ static mb_status copy_aside(struct mb_save_job *j, mb_device *device)
         mb_tensor copy = live[i];
         MB_TRY(mb_pages((size_t)mb_tensor_bytes(&copy), "the checkpoint's copy", &copy.data));
         j->set[i] = copy;
-        MB_TRY(mb_device_read(device, copy.data, &live[i]));
+        MB_TRY(live[i].data != NULL
+                   ? mb_device_read(device, copy.data, &live[i])
+                   : mb_flat_read(device, j->layout.flat, j->from, j->to - j->from, copy.data));
     }
     return MB_OK;
 }

@@ -122,8 +122,9 @@ static mb_status place_own(mb_shard *s, const mb_flat_unit *u, void *window)
             mb_tensor_1d(s->flat->own_param + (from - s->flat->own_from), MB_DTYPE_F32, to - from);
         const int64_t at = u->range[i].at + (from - u->range[i].from);
         mb_tensor place = mb_tensor_1d(mb_element(window, d, at), d, to - from);
-        MB_TRY(d == MB_DTYPE_F32 ? MB_RUN(s->ex, copy, &place, &own)
-                                 : MB_RUN(s->ex, cast, &place, &own));
+        MB_TRY(d == MB_DTYPE_F32    ? MB_RUN(s->ex, copy, &place, &own)
+               : d == MB_DTYPE_BF16 ? MB_RUN(s->ex, split_bf16, &place, NULL, &own)
+                                    : MB_RUN(s->ex, cast, &place, &own));
     }
     return MB_OK;
 }

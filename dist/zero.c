@@ -29,7 +29,8 @@ struct mb_zero {
     int64_t *bytes;  /* as many as the longer of bounds and saved: for gather_grains */
     int64_t state_from, state_count;
     mb_tensor state[MB_OPTIM_STATES_MAX]; /* state_count each */
-    mb_arena *memory;                     /* of states, partial_there, seen */
+    mb_arena *memory;                     /* of states, partial_there, seen, joined */
+    float *joined;                        /* parts of parameters that are in halves */
     double *partial, *partial_there;      /* one per grain of the whole flat: host, device */
     float *seen, *seen_here; /* exact: max_micro times what exact_add saw: device, host */
     mb_shard *shard;
@@ -66,12 +67,21 @@ static int shift_for(double max_abs)
     return max_abs > 0 ? SHIFT_TARGET - ceil_log2(max_abs) : SHIFT_START;
 }
 
+/* Parameters in halves are updated a part at a time. */
+static int64_t joined(const mb_flat *f)
+{
+    if (f->dtype != MB_DTYPE_BF16 || f->stage == 3)
+        return 0;
+    return f->count < MB_OPTIM_JOINED ? f->count : MB_OPTIM_JOINED;
+}
+
 size_t mb_zero_state_bytes(const mb_flat *flat, const mb_optim_kind *kind, int stage, int rank,
                            int size)
 {
     const int64_t own = mb_flat_bound(flat, size, rank + 1) - mb_flat_bound(flat, size, rank);
 
-    return mb_optim_state_bytes(kind, stage == 0 ? flat->count : own);
+    return mb_optim_state_bytes(kind, stage == 0 ? flat->count : own) +
+           (size_t)joined(flat) * sizeof(float);
 }
 
 size_t mb_zero_work_bytes(const mb_comm *comm, const mb_flat *flat, const mb_zero_options *o)
@@ -88,7 +98,7 @@ static void own_ranges(mb_zero *z)
 {
     mb_flat *f = z->flat;
 
-    if (f->own_param != NULL)
+    if (f->own_param != NULL || f->own_low != NULL)
         return;
     mb_flat_shard(f, z->o.stage, z->comm->rank, z->comm->size);
     f->is_exact = f->exact != NULL;
@@ -102,10 +112,11 @@ static mb_status allocate_beside(mb_zero *z)
 {
     const size_t states = mb_optim_state_bytes(z->kind, z->state_count),
                  partial = (size_t)(z->flat->count / MB_GRAIN + 1) * sizeof(double),
-                 seen = 3 * (size_t)z->o.max_micro * sizeof(float);
+                 seen = 3 * (size_t)z->o.max_micro * sizeof(float),
+                 parts = (size_t)joined(z->flat) * sizeof(float);
     void *p;
 
-    MB_TRY(mb_device_arena(z->ex->device, "optimizer state", states + partial + seen + 4096,
+    MB_TRY(mb_device_arena(z->ex->device, "optimizer state", states + partial + seen + parts + 4096,
                            &z->memory));
     for (int i = 0; i < z->kind->n_states; i++) {
         const mb_dtype d = z->kind->dtype[i];
@@ -116,6 +127,10 @@ static mb_status allocate_beside(mb_zero *z)
     z->partial_there = p;
     MB_TRY(mb_arena_take(z->memory, seen, &p));
     z->seen = p;
+    if (parts > 0) {
+        MB_TRY(mb_arena_take(z->memory, parts, &p));
+        z->joined = p;
+    }
     return MB_OK;
 }
 
@@ -429,10 +444,13 @@ static mb_status update(mb_zero *z, double lr, float grad_scale)
 {
     const mb_optim_step step = {.t = z->history.applied + 1, .lr = lr, .grad_scale = grad_scale};
     mb_flat *f = z->flat;
+    mb_optim_param param = {.whole = z->o.stage == 0 ? f->param : f->own_param};
 
+    if (f->own_low != NULL)
+        param = (mb_optim_param){
+            .hi = (uint16_t *)f->half + f->own_from, .lo = f->own_low, .joined = z->joined};
     return mb_optim_update(z->kind, z->ex, &z->hyper, &step, f, z->state_from,
-                           z->state_from + z->state_count,
-                           z->o.stage == 0 ? f->param : f->own_param, z->state,
+                           z->state_from + z->state_count, &param, z->state,
                            z->o.stage == 0 ? f->grad : f->own_grad);
 }
 
@@ -591,23 +609,34 @@ mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes, mb_z
     return apply(z, args, v.max_abs, out);
 }
 
-/* Elements [from, from + n) of the own range of the parameters (set 0) or of a state (1, 2 ...). */
+/* Elements [from, from + n) of the own range of the parameters (set 0) or of a state (1, 2 ...). No
+ * data: they are in halves. */
 static mb_tensor own_part(mb_zero *z, int set, int64_t from, int64_t n)
 {
     mb_tensor part[MB_OPTIM_STATES_MAX];
 
     if (set == 0)
-        return mb_tensor_1d(z->flat->own_param + from, MB_DTYPE_F32, n);
+        return mb_tensor_1d(z->flat->own_low == NULL ? z->flat->own_param + from : NULL,
+                            MB_DTYPE_F32, n);
     mb_optim_states(z->kind, z->state, z->flat->own_from - z->state_from + from, n, part);
     return part[set - 1];
 }
 
 mb_status mb_zero_spread(mb_zero *z)
 {
+    const mb_flat *f = z->flat;
+    const int64_t n = f->own_to - f->own_from;
+
     mb_shard_changed(z->shard);
-    for (int set = 0; set <= z->kind->n_states; set++) {
-        const mb_tensor own = own_part(z, set, 0, z->flat->own_to - z->flat->own_from);
+    for (int set = f->own_low == NULL ? 0 : 1; set <= z->kind->n_states; set++) {
+        const mb_tensor own = own_part(z, set, 0, n);
         MB_TRY(gather_copies(z, &own));
+    }
+    if (f->own_low != NULL) { /* moved as they are */
+        const mb_tensor hi = mb_tensor_1d((uint16_t *)f->half + f->own_from, MB_DTYPE_BF16, n);
+        const mb_tensor lo = mb_tensor_1d(f->own_low, MB_DTYPE_BF16, n);
+        MB_TRY(gather_copies(z, &hi));
+        MB_TRY(gather_copies(z, &lo));
     }
     MB_TRY(mb_flat_round(z->ex, z->flat));
     if (z->o.stage < 3)
@@ -645,8 +674,7 @@ mb_status mb_zero_fetch(void *zero, int64_t from, int64_t n, float *to)
         if (a >= b)
             continue;
         if (r == z->comm->rank) {
-            const mb_tensor own = own_part(z, 0, a - z->flat->own_from, b - a);
-            MB_TRY(mb_device_read(z->ex->device, to + (a - from), &own));
+            MB_TRY(mb_flat_read(z->ex->device, z->flat, a, b - a, to + (a - from)));
             continue;
         }
         MB_TRY(ask(z, r, (struct want){a, b - a}));
@@ -664,7 +692,7 @@ static mb_status answer(mb_zero *z, const struct want *w, float *piece)
         const int64_t n = w->n - at < PIECE ? w->n - at : PIECE;
         const mb_tensor own = own_part(z, 0, w->from + at - z->flat->own_from, n);
         if (piece != NULL)
-            MB_TRY(mb_device_read(z->ex->device, piece, &own));
+            MB_TRY(mb_flat_read(z->ex->device, z->flat, w->from + at, n, piece));
         MB_TRY(c->ops->send(c, piece != NULL ? piece : own.data, piece_bytes(w->n - at), 0));
     }
     return MB_OK;
@@ -679,7 +707,7 @@ mb_status mb_zero_serve(mb_zero *z)
 
     if (z->mesh.dp_outer->rank != 0 || z->comm->rank == 0)
         return MB_OK;
-    if (!mb_device_is_host(z->ex->device))
+    if (!mb_device_is_host(z->ex->device) || z->flat->own_low != NULL)
         MB_TRY(mb_pages(PIECE * sizeof(float), "parameters on their way", (void **)&piece));
     while (w.n > 0) {
         MB_TRY_GOTO(host(z)->ops->recv(host(z), &w, sizeof w, 0), st, done);

@@ -134,8 +134,8 @@ double mb_zero_loss_scale(const mb_zero *z);
 /* What this rank saves and loads of the flat parameters, in elements: its own range, or its share
  * of that among the copies. */
 void mb_zero_own(const mb_zero *z, int64_t *from, int64_t *to);
-/* Set 0: the parameters of that; 1 + i: state i of it, in the kind's type. to - from numbers of the
- * device. */
+/* Set 0: the parameters of that, without data where they are in halves (core/flat.h); 1 + i: state i
+ * of it, in the kind's type. to - from numbers of the device. */
 mb_tensor mb_zero_own_set(mb_zero *z, int set);
 mb_device *mb_zero_device(const mb_zero *z); /* NULL: host memory */
 const mb_optim_kind *mb_zero_kind(const mb_zero *z);

@@ -49,11 +49,21 @@ size_t mb_optim_state_bytes(const mb_optim_kind *k, int64_t n);
 void mb_optim_states(const mb_optim_kind *k, const mb_tensor *state, int64_t from, int64_t n,
                      mb_tensor *out);
 
+/* Where a range's parameters are: f32, or two halves (split_bf16 in core/kernels.def), which pass
+ * through `joined`, room for MB_OPTIM_JOINED numbers, on their way. */
+enum { MB_OPTIM_JOINED = 1 << 20 };
+typedef struct mb_optim_param {
+    float *whole;      /* NULL: in halves */
+    uint16_t *hi, *lo; /* hi is BF16 */
+    float *joined;
+} mb_optim_param;
+
 /* Updates the elements [from, to) of the flat order, whole grains, that belong to a segment. param,
  * grad and state are of that range; s->decay and s->place are not read. The bits do not depend on
- * how the flat order is cut into ranges. */
+ * how the flat order is cut into ranges, nor on where the parameters are. */
 mb_status mb_optim_update(const mb_optim_kind *k, mb_exec *ex, const mb_optim_hyper *h,
                           const mb_optim_step *s, const mb_flat *flat, int64_t from, int64_t to,
-                          float *param, const mb_tensor *state, float *grad) MB_MUST_USE;
+                          const mb_optim_param *param, const mb_tensor *state,
+                          float *grad) MB_MUST_USE;
 
 #endif

@@ -30,7 +30,8 @@ struct job {
     const mb_optim_hyper *hyper;
     const mb_optim_step *step;
     int64_t from, block;
-    float *param, *grad;
+    const mb_optim_param *param;
+    float *grad;
     const mb_tensor *state;
 };
 
@@ -44,26 +45,59 @@ static int64_t block_of(const mb_optim_kind *k)
     return block;
 }
 
-/* [a, b), a at the start of a block */
-static mb_status piece(const struct job *j, int64_t a, int64_t b, bool decay)
+/* What is done to parameters from element `at` on. */
+typedef mb_status (*part_fn)(const struct job *j, int64_t at, mb_tensor *param, bool decay);
+
+/* f for [a, b), in one go or, where parameters are in halves, in parts that are joined for it. */
+static mb_status in_parts(const struct job *j, int64_t a, int64_t b, part_fn f, bool decay)
 {
-    const int64_t whole = (b - a + j->block - 1) / j->block * j->block;
+    const mb_optim_param *p = j->param;
+    mb_tensor param;
+
+    if (p->whole != NULL) {
+        param = mb_tensor_1d(p->whole + (a - j->from), MB_DTYPE_F32, b - a);
+        return f(j, a, &param, decay);
+    }
+    for (int64_t at = a, n; at < b; at += n) {
+        n = b - at < MB_OPTIM_JOINED ? b - at : MB_OPTIM_JOINED;
+        mb_tensor hi = mb_tensor_1d(p->hi + (at - j->from), MB_DTYPE_BF16, n);
+        mb_tensor lo = mb_tensor_1d(p->lo + (at - j->from), MB_DTYPE_U16, n);
+
+        param = mb_tensor_1d(p->joined, MB_DTYPE_F32, n);
+        MB_TRY(MB_RUN(j->ex, join_bf16, &param, &hi, &lo));
+        MB_TRY(f(j, at, &param, decay));
+        MB_TRY(MB_RUN(j->ex, split_bf16, &hi, &lo, &param));
+    }
+    return MB_OK;
+}
+
+static mb_status update_part(const struct job *j, int64_t at, mb_tensor *param, bool decay)
+{
+    const int64_t n = mb_tensor_count(param), whole = (n + j->block - 1) / j->block * j->block;
+    const mb_tensor grad = mb_tensor_1d(j->grad + (at - j->from), MB_DTYPE_F32, n);
     mb_tensor state[MB_OPTIM_STATES_MAX];
-    mb_tensor param = mb_tensor_1d(j->param + (a - j->from), MB_DTYPE_F32, b - a);
-    const mb_tensor grad = mb_tensor_1d(j->grad + (a - j->from), MB_DTYPE_F32, b - a);
     mb_optim_step s = *j->step;
 
     s.decay = decay;
-    s.place = a;
-    mb_optim_states(j->kind, j->state, a - j->from, whole, state);
-    return j->kind->update(j->ex, j->hyper, &s, &param, state, &grad);
+    s.place = at;
+    mb_optim_states(j->kind, j->state, at - j->from, whole, state);
+    return j->kind->update(j->ex, j->hyper, &s, param, state, &grad);
+}
+
+/* [a, b), a at the start of a block */
+static mb_status piece(const struct job *j, int64_t a, int64_t b, bool decay)
+{
+    return in_parts(j, a, b, update_part, decay);
+}
+
+static mb_status decay_part(const struct job *j, int64_t at, mb_tensor *param, bool decay)
+{
+    return MB_RUN(j->ex, scale, param, (float)(1.0 - j->step->lr * j->hyper->weight_decay), param);
 }
 
 static mb_status decay_ahead(const struct job *j, int64_t a, int64_t b)
 {
-    mb_tensor p = mb_tensor_1d(j->param + (a - j->from), MB_DTYPE_F32, b - a);
-
-    return MB_RUN(j->ex, scale, &p, (float)(1.0 - j->step->lr * j->hyper->weight_decay), &p);
+    return in_parts(j, a, b, decay_part, true);
 }
 
 /* The end of the elements from `at` on that are treated as it is; *s is its segment. */
@@ -99,7 +133,7 @@ static int64_t used(const mb_flat *f)
 
 mb_status mb_optim_update(const mb_optim_kind *k, mb_exec *ex, const mb_optim_hyper *h,
                           const mb_optim_step *step, const mb_flat *flat, int64_t from, int64_t to,
-                          float *param, const mb_tensor *state, float *grad)
+                          const mb_optim_param *param, const mb_tensor *state, float *grad)
 {
     const struct job j = {.kind = k,
                           .ex = ex,

@@ -600,12 +600,12 @@ static mb_status update(struct verify *v, mb_tensor *state, int64_t t, float gra
     static const mb_optim_hyper hyper = {
         .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f};
     mb_flat *f = &v->e->flat;
-    mb_tensor param = mb_tensor_1d(f->own_param, MB_DTYPE_F32, f->count);
-    const mb_tensor grad = mb_tensor_1d(f->grad, MB_DTYPE_F32, f->count);
+    const mb_optim_param param = {
+        .whole = f->own_param, .hi = f->half, .lo = f->own_low, .joined = mb_f32(&state[2])};
+    const mb_optim_step step = {.t = t, .lr = 1e-3f, .grad_scale = grad_scale};
 
-    const mb_optim_step step = {.t = t, .lr = 1e-3f, .grad_scale = grad_scale, .decay = true};
-
-    MB_TRY(mb_optim_find("adamw")->update(&v->e->ex, &hyper, &step, &param, state, &grad));
+    MB_TRY(mb_optim_update(mb_optim_find("adamw"), &v->e->ex, &hyper, &step, f, 0, f->count, &param,
+                           state, f->grad));
     return mb_flat_round(&v->e->ex, f);
 }
 
@@ -637,13 +637,15 @@ static mb_status with_optimizer(struct verify *v)
 {
     const int64_t n = v->e->flat.count;
     mb_arena *memory = NULL;
-    mb_tensor state[2];
+    mb_tensor state[3]; /* two moments, and parameters that are being joined */
     mb_status st = MB_OK;
     void *p;
 
-    MB_TRY(mb_device_arena(v->device, "optimizer state", 2 * (size_t)n * sizeof(float) + 4096,
+    for (int i = 0; i < v->e->flat.n_segments; i++) /* as the reference does */
+        v->e->flat.segment[i].decay = true;
+    MB_TRY(mb_device_arena(v->device, "optimizer state", 3 * (size_t)n * sizeof(float) + 4096,
                            &memory));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         MB_TRY_GOTO(mb_arena_take(memory, (size_t)n * sizeof(float), &p), st, done);
         state[i] = mb_tensor_1d(p, MB_DTYPE_F32, n);
         MB_TRY_GOTO(mb_device_zero(v->device, &state[i]), st, done);

@@ -56,6 +56,8 @@ static const struct rule {
     [MB_SHADOW_scale_columns_bwd] = {.roles = "dm:F dy:T x:T rnorm:F"},
     [MB_SHADOW_softmax_xent] = {.roles = "logits:T logprob:F label:F weight:F"},
     [MB_SHADOW_cast] = {.roles = OWN_TYPES},
+    [MB_SHADOW_split_bf16] = {.roles = OWN_TYPES},
+    [MB_SHADOW_join_bf16] = {.roles = OWN_TYPES},
     [MB_SHADOW_dequantise] = {.roles = OWN_TYPES},
     [MB_SHADOW_grain_sumsq] = {.roles = OWN_TYPES},
     [MB_SHADOW_exact_add] = {.roles = OWN_TYPES},

@@ -204,6 +204,38 @@ static void gaps_between_rows_are_respected(void **state)
     }
 }
 
+static void floats_split_into_halves_and_back(void **state)
+{
+    enum { N = 5003 };
+    static const uint32_t odd[] = {0,           0x80000000u, 0x3f808000u, 0x3f818000u, 0x3f807fffu,
+                                   0xbf808000u, 0x7f7fffffu, 0x7f800000u, 1,           0x00008000u};
+    static const uint16_t nearest[] = {0,      0x8000, 0x3f81, 0x3f82, 0x3f80,
+                                       0xbf81, 0x7f80, 0x7f80, 0,      1};
+
+    (void)state;
+    for (int threads = 1; threads <= 3; threads += 2) {
+        mb_exec ex = exec_with(threads);
+        mb_tensor x = random_matrix(1, N, 0, 3.0f), back = matrix(1, N, 0);
+        mb_tensor hi = values(MB_DTYPE_BF16, N), lo = values(MB_DTYPE_U16, N);
+        mb_tensor alone = values(MB_DTYPE_BF16, N);
+
+        x = mb_tensor_1d(x.data, MB_DTYPE_F32, N);
+        back = mb_tensor_1d(back.data, MB_DTYPE_F32, N);
+        memcpy(x.data, odd, sizeof odd);
+        RUN(&ex, split_bf16, &hi, &lo, &x);
+        RUN(&ex, split_bf16, &alone, NULL, &x);
+        RUN(&ex, join_bf16, &back, &hi, &lo);
+        assert_memory_equal(back.data, x.data, N * sizeof(float));
+        assert_memory_equal(alone.data, hi.data, N * sizeof(uint16_t));
+        assert_memory_equal(hi.data, nearest, sizeof nearest);
+        for (int i = COUNT(odd); i < N; i++) {
+            const float was = mb_f32(&x)[i], rounded = mb_bf16_to_f32(((uint16_t *)hi.data)[i]);
+
+            assert_true(fabsf(rounded - was) <= 0x1p-8f * fabsf(was));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +245,7 @@ int main(void)
         KERNEL_TEST(doubles_and_integers_become_floats),
         KERNEL_TEST(integers_change_width_or_say_what_is_lost),
         KERNEL_TEST(gaps_between_rows_are_respected),
+        KERNEL_TEST(floats_split_into_halves_and_back),
     };
 
     return cmocka_run_group_tests_name("kernels: cast", tests, NULL, kernel_teardown);
