@@ -54,6 +54,23 @@ def corpus():
     return json.loads((HERE / "reference" / "corpus.json").read_text()) * 8
 
 
+def letters():
+    """64 pieces, for models whose embeddings shall be small: letters, digits, a few pairs."""
+    pieces = ["<pad>", "</s>", "<unk>"]
+    pairs = ["ma", "ku", "wa", "ni", "th", "er", "an", "in", "\u2581m", "\u2581k", "\u2581the"]
+    single = list("\u2581abcdefghijklmnopqrstuvwxyz0123456789.,:'?-THM") + ["oo", "ee"]
+    vocab = [(piece, 0.0) for piece in pieces]
+    vocab += [(piece, -3.0 - k / 64) for k, piece in enumerate(single + pairs)]
+    tok = tokenizers.Tokenizer(models.Unigram(vocab[:SMALL_VOCAB], unk_id=2))
+    tok.pre_tokenizer = pre_tokenizers.Metaspace()
+    tok.decoder = decoders.Metaspace()
+    tok.add_special_tokens(pieces)
+    tok.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return tok
+
+
 def byte_bpe(size=BPE_SIZE):
     tok = tokenizers.Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -548,7 +565,7 @@ CASES |= {
         "T5ForConditionalGeneration",
         "T5Config",
         dict(T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
-        None,
+        letters,
         lambda: sequence_pairs(0),
     ),
     "t5-v1-relu-tied": (
