@@ -144,16 +144,16 @@ static mb_status plan_steps(mb_job *j)
     if (d->collate.kind == MB_TARGET_SECOND) {
         MB_TRY(plan_sides(j, &d->collate, true));
         MB_TRY(plan_sides(j, &d->eval_collate, false));
-        return d->eval != NULL && j->task->answer != NULL && j->writer == NULL
-                   ? mb_answer_text_open(j)
-                   : MB_OK;
+    } else {
+        MB_TRY(plan_classes(j, d->collate.largest, true));
+        MB_TRY(plan_classes(j, eval, false));
     }
-    MB_TRY(plan_classes(j, d->collate.largest, true));
-    MB_TRY(plan_classes(j, eval, false));
-    if (d->eval != NULL && j->task->answer != NULL) /* classes are told from whole logits */
-        return mb_engine_plan_logits(j->engine, d->batch, mb_shape_class(eval, eval),
-                                     d->batch->max_seq);
-    return MB_OK;
+    if (d->eval == NULL || j->task->answer == NULL)
+        return MB_OK;
+    if (j->task->head == MB_HEAD_SEQ2SEQ)
+        return j->writer == NULL ? mb_answer_text_open(j) : MB_OK;
+    return mb_engine_plan_logits(j->engine, d->batch, mb_shape_class(eval, eval),
+                                 d->batch->max_seq); /* classes are told from whole logits */
 }
 
 static const char *verb_of(const mb_job *j)
