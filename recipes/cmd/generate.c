@@ -323,22 +323,6 @@ static mb_status encode_sources(struct job *j, const mb_recipe *r, const mb_toke
     return MB_OK;
 }
 
-static mb_status open_engine(const mb_recipe *r, int64_t positions, mb_device **device,
-                             mb_engine **e)
-{
-    const int threads = r->threads > 0 ? (int)r->threads : mb_default_threads();
-    mb_session_options session = {.path = r->model_name_or_path,
-                                  .adapter_path = r->adapter_path,
-                                  .head = MB_HEAD_SEQ2SEQ,
-                                  .quiet = true,
-                                  .engine = {.threads = threads, .max_positions = positions}};
-
-    MB_TRY(mb_recipe_open_device(r, 0, threads, device));
-    MB_TRY(mb_recipe_dtype(r, *device, false, &session.engine.dtype));
-    session.engine.device = *device;
-    return mb_session_open(&session, e, NULL);
-}
-
 static int64_t most_positions(const struct job *j, const struct search *s)
 {
     int64_t n = s->o.capacity;
@@ -369,7 +353,7 @@ static mb_status translate(struct job *j, const mb_recipe *r, const mb_model_con
     s.each = s.o.beam.beams > 1 ? r->num_samples : 1;
     s.o.answers = s.each;
     s.o.capacity = 1 + r->max_new_tokens < c->positions ? 1 + r->max_new_tokens : c->positions;
-    MB_TRY_GOTO(open_engine(r, most_positions(j, &s), &device, &e), st, done);
+    MB_TRY_GOTO(mb_search_open(r, most_positions(j, &s), &device, &e), st, done);
     st = answer_sources(&s, e, (int32_t)c->decoder_start_id);
 done:
     mb_rules_release(&s.rules);

@@ -11,6 +11,7 @@
 #include "recipes/export/adapter.h"
 #include "recipes/export/hf_folder.h"
 #include "recipes/media/image_processor.h"
+#include "recipes/media/mel_config.h"
 
 enum {
     CHUNK = 1 << 20, /* elements converted at a time */
@@ -116,13 +117,16 @@ done:
     return st;
 }
 
-/* What turns the users' texts or pictures into what the model reads. */
+/* What turns the users' texts, pictures or sounds into what the model reads. */
 static mb_status write_inputs(void *ctx, const char *dir)
 {
     const mb_export *e = ctx;
     const mb_model_config *c = &e->model->config;
     mb_image_processor p;
 
+    if (c->mel_bins > 0)
+        MB_TRY(mb_mel_config_write(mb_path_is_dir(e->base) ? e->base : NULL, c->mel_bins,
+                                   c->source_positions / 50, dir));
     if (!c->family->sees_images)
         return mb_tokenizer_save(e->tokenizer, dir);
     MB_TRY(mb_image_processor_read(e->base, c->image_height, c->image_width, c->channels, &p));

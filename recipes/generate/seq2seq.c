@@ -5,6 +5,8 @@
 
 #include "core/path.h"
 #include "recipes/data/collate.h"
+#include "recipes/train/device.h"
+#include "recipes/train/session.h"
 
 enum { MOST_CONFIG_BYTES = 1 << 24 };
 
@@ -119,4 +121,19 @@ mb_status mb_source_batch(const mb_ids *const *rows, int64_t n, int64_t tokens, 
     b->n_seq = n;
     *out = b;
     return MB_OK;
+}
+
+mb_status mb_search_open(const mb_recipe *r, int64_t positions, mb_device **device, mb_engine **e)
+{
+    const int threads = r->threads > 0 ? (int)r->threads : mb_default_threads();
+    mb_session_options session = {.path = r->model_name_or_path,
+                                  .adapter_path = r->adapter_path,
+                                  .head = MB_HEAD_SEQ2SEQ,
+                                  .quiet = true,
+                                  .engine = {.threads = threads, .max_positions = positions}};
+
+    MB_TRY(mb_recipe_open_device(r, 0, threads, device));
+    MB_TRY(mb_recipe_dtype(r, *device, false, &session.engine.dtype));
+    session.engine.device = *device;
+    return mb_session_open(&session, e, NULL);
 }

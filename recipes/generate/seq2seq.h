@@ -18,4 +18,9 @@ mb_status mb_search_settings(const mb_recipe *recipe, const char *model, const m
 mb_status mb_source_batch(const mb_ids *const *rows, int64_t n, int64_t tokens, int64_t n_seq,
                           mb_batch **out) MB_MUST_USE;
 
+/* The recipe's model on its device, to answer with at most so many positions (0: all it has). The caller
+ * frees the engine, then closes the device, also on failure. */
+mb_status mb_search_open(const mb_recipe *r, int64_t positions, mb_device **device,
+                         mb_engine **e) MB_MUST_USE;
+
 #endif

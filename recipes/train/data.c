@@ -13,6 +13,7 @@
 #include "core/rng.h"
 #include "recipes/data/image_files.h"
 #include "recipes/data/transcript.h"
+#include "recipes/media/mel_config.h"
 #include "recipes/train/engine.h"
 
 /* ---- recipe -> store ---------------------------------------------------------------------- */
@@ -277,6 +278,7 @@ static mb_status frames_of(const mb_recipe *r, const mb_task *task, const mb_mod
         return MB_OK;
     MB_REQUIRE(model->mel_bins > 0, MB_EMODEL, "%s hears nothing: task %s wants a Whisper",
                r->model_name_or_path, mb_choice_word(r->task));
+    MB_TRY(mb_mel_config_check(r->model_name_or_path, model->mel_bins));
     return mb_frames_for(model, r->audio_seconds, out);
 }
 
