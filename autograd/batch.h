@@ -43,8 +43,13 @@ typedef struct mb_batch {
 
     /* What is trained. Token tasks: hidden row target_row[i] must predict target_label[i], its loss
      * counted target_weight[i] times; rows in ascending order. Sequence tasks: one entry per
-     * sequence, target_row is the sequence number. The arrays are filled up to the next multiple of
-     * MB_ROW_PAD with row -1, label 0, weight 0. */
+     * sequence, target_row is the sequence number; with several classes at once or numbers
+     * target_value holds n_values of them each. Spans: two entries per sequence of half the weight,
+     * the answer's first and last row counted from the sequence's. Contrast: the first n_targets
+     * sequences are anchors, target_label is an anchor's own candidate (its sequence number),
+     * target_value its score. The arrays are filled up with row -1, label 0, weight 0, value 0. */
+    int64_t n_values;
+    float *target_value; /* (max_targets, n_values); NULL when n_values is 0 */
     int64_t n_targets, max_targets; /* max_targets: capacity, a multiple of MB_ROW_PAD */
     int32_t *target_row, *target_label;
     float *target_weight;

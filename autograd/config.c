@@ -198,6 +198,26 @@ static mb_status sane(mb_json json, const mb_model_config *c)
     return MB_OK;
 }
 
+/* As transformers chooses it when it is given labels. */
+static mb_status default_loss(mb_json json, mb_model_config *c)
+{
+    const char *problem;
+
+    MB_TRY(mb_json_get_string(json, "problem_type", "", &problem));
+    c->temperature = 0.05f;
+    if (c->head == MB_HEAD_SPAN)
+        c->loss = MB_LOSS_SPAN;
+    else if (c->head == MB_HEAD_EMBED)
+        c->loss = MB_LOSS_CONTRAST;
+    else if (c->head != MB_HEAD_SEQUENCE)
+        c->loss = MB_LOSS_SOFTMAX;
+    else if (strcmp(problem, "multi_label_classification") == 0)
+        c->loss = MB_LOSS_SIGMOID;
+    else if (c->labels == 1 || strcmp(problem, "regression") == 0)
+        c->loss = MB_LOSS_SQUARED;
+    return MB_OK;
+}
+
 mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config *c)
 {
     const mb_json json = mb_json_root(doc);
@@ -224,5 +244,6 @@ mb_status mb_model_config_parse(mb_json_doc *doc, mb_head head, mb_model_config 
     MB_TRY(c->family->config(json, c));
     if (head == MB_HEAD_SPAN)
         c->labels = 2;
+    MB_TRY(default_loss(json, c));
     return sane(json, c);
 }

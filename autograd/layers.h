@@ -87,6 +87,14 @@ typedef struct mb_cross_weights {
 mb_status mb_layer_cross_attention(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t layer,
                                    mb_var *q, mb_var *source, const mb_cross_weights *w,
                                    float scale, mb_var **o) MB_MUST_USE;
+/* What the head makes of the output: logits (rows of features, V or labels), or vectors
+ * (max_seq, D) f32 of an embedder. */
+mb_status mb_layer_result(mb_tape *t, const mb_model *m, const mb_batch *b, const mb_output *o,
+                          mb_var **result) MB_MUST_USE;
+/* The log-likelihood of each of the batch's targets, in their order, given the result; beyond them
+ * numbers that mean nothing. */
+mb_status mb_layer_loss(mb_tape *t, const mb_model *m, const mb_batch *b, const mb_output *o,
+                        mb_var *result, mb_var **logprob) MB_MUST_USE;
 
 /* Runs fn over all layers, each between layer begin and end, recomputed when the tape says so. */
 typedef mb_status (*mb_model_layer_fn)(mb_tape *t, mb_model *m, const mb_batch *b, int64_t layer,

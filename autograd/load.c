@@ -39,6 +39,11 @@ static int64_t find_spelling(const mb_model_family *fam, const mb_tensor_file *f
 
     if (at < 0 && bare != name)
         at = mb_tensor_file_find(f, bare);
+    if (at < 0 && prefix > 0 && bare == name) { /* an embedder's, in a file of another head */
+        char whole[NAME_MAX_BYTES];
+        snprintf(whole, sizeof whole, "%s%s", fam->prefix, name);
+        at = mb_tensor_file_find(f, whole);
+    }
     for (int i = 0; at < 0 && fam->rename[i][0] != NULL; i++) {
         char old[NAME_MAX_BYTES];
         if (!ends_with(name, fam->rename[i][1]))

@@ -98,6 +98,16 @@ static mb_status name_module(mb_model *m, mb_weight *w)
     return full_name(m, text, 0, &w->module);
 }
 
+/* An embedder is the family's bare class, whose names have no prefix. */
+static const char *own_pattern(const mb_model *m, const char *pattern)
+{
+    const size_t n = strlen(m->family->prefix);
+
+    if (m->config.head == MB_HEAD_EMBED && strncmp(pattern, m->family->prefix, n) == 0)
+        return pattern + n;
+    return pattern;
+}
+
 static mb_status add_row(mb_model *m, const mb_weight_row *row, int64_t layer, void *slots)
 {
     mb_weight *w = &m->weight[m->n_weights];
@@ -115,7 +125,8 @@ static mb_status add_row(mb_model *m, const mb_weight_row *row, int64_t layer, v
         MB_REQUIRE(dim[i] > 0, MB_EMODEL, "weight %s has no size for '%s'", row->name, row->shape);
     *w = (mb_weight){
         .row = row, .layer = layer, .offset = -1, .decay = (row->flags & MB_W_NO_DECAY) == 0};
-    MB_TRY(full_name(m, row->name, layer < m->config.layers ? layer : layer - m->config.layers,
+    MB_TRY(full_name(m, own_pattern(m, row->name),
+                     layer < m->config.layers ? layer : layer - m->config.layers,
                      &w->name));
     MB_TRY(name_module(m, w));
     w->value = mb_tensor_of(NULL, MB_DTYPE_F32, ndim, dim);

@@ -54,6 +54,17 @@ static inline bool mb_layer_set_has(const mb_layer_set *s, int64_t layer)
     return layer < MB_MAX_LAYERS && (s->bits[layer / 64] >> layer % 64 & 1) != 0;
 }
 
+/* How targets are judged; see autograd/batch.h for what they are. */
+typedef enum mb_loss {
+    MB_LOSS_SOFTMAX,   /* one of several classes or tokens */
+    MB_LOSS_SIGMOID,   /* several classes at once: binary cross-entropy */
+    MB_LOSS_SQUARED,   /* numbers */
+    MB_LOSS_SPAN,      /* first and last token of an answer */
+    MB_LOSS_CONTRAST,  /* an anchor's own candidate among all */
+    MB_LOSS_SYMMETRIC, /* and a candidate's own anchor among all */
+    MB_LOSS_SCORE,     /* the cosine of two vectors */
+} mb_loss;
+
 typedef enum mb_rope_type {
     MB_ROPE_NONE,
     MB_ROPE_DEFAULT,
@@ -87,6 +98,8 @@ typedef enum mb_sinusoid { MB_SINUSOID_NONE, MB_SINUSOID_HALF, MB_SINUSOID_FAIRS
 typedef struct mb_model_config {
     const mb_model_family *family;
     mb_head head;
+    mb_loss loss;
+    float temperature; /* of contrast */
     char model_type[32];
     int64_t vocab, width, layers, heads, kv_heads, head_dim, ffn, positions, segments, labels;
     int64_t window;         /* sliding attention, 0: none */

@@ -41,6 +41,14 @@ typedef struct mb_head_args {
     float grad_scale, softcap, logit_scale;
 } mb_head_args;
 
+/* Of S vectors: row >= 0 marks anchors, label is an anchor's own candidate, len 0 a vector that is not
+ * there, score what SCORE wants. All 1-D of S entries; see mb_contrast_kind. */
+typedef struct mb_contrast_args {
+    mb_tensor row, label, len, score;
+    float temperature;
+    mb_contrast_kind kind;
+} mb_contrast_args;
+
 #define MB_OP(name, params)          \
     extern const mb_op mb_op_##name; \
     mb_status mb_##name params MB_MUST_USE;

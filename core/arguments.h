@@ -1,6 +1,6 @@
 /* core/arguments.h - a macro applied to each argument of a list, such as those of core/kernels.def.
  *
- *     MB_EACH(f, (a, b, c))       f(a), f(b), f(c)        up to twelve
+ *     MB_EACH(f, (a, b, c))       f(a), f(b), f(c)        up to thirteen
  */
 #ifndef MB_CORE_ARGUMENTS_H
 #define MB_CORE_ARGUMENTS_H
@@ -9,10 +9,10 @@
 #define MB_UNWRAP(...)   __VA_ARGS__
 #define MB_EACH_(f, ...) MB_EACH__(f, __VA_ARGS__)
 #define MB_EACH__(f, ...)                                                                         \
-    MB_PICK(__VA_ARGS__, MB_E12, MB_E11, MB_E10, MB_E9, MB_E8, MB_E7, MB_E6, MB_E5, MB_E4, MB_E3, \
+    MB_PICK(__VA_ARGS__, MB_E13, MB_E12, MB_E11, MB_E10, MB_E9, MB_E8, MB_E7, MB_E6, MB_E5, MB_E4, MB_E3, \
             MB_E2, MB_E1)                                                                         \
     (f, __VA_ARGS__)
-#define MB_PICK(a, b, c, d, e, f, g, h, i, j, k, l, pick, ...) pick
+#define MB_PICK(a, b, c, d, e, f, g, h, i, j, k, l, m, pick, ...) pick
 #define MB_E1(f, x)                                            f(x)
 #define MB_E2(f, x, ...)                                       f(x), MB_E1(f, __VA_ARGS__)
 #define MB_E3(f, x, ...)                                       f(x), MB_E2(f, __VA_ARGS__)
@@ -25,5 +25,6 @@
 #define MB_E10(f, x, ...)                                      f(x), MB_E9(f, __VA_ARGS__)
 #define MB_E11(f, x, ...)                                      f(x), MB_E10(f, __VA_ARGS__)
 #define MB_E12(f, x, ...)                                      f(x), MB_E11(f, __VA_ARGS__)
+#define MB_E13(f, x, ...)                                      f(x), MB_E12(f, __VA_ARGS__)
 
 #endif

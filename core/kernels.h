@@ -37,6 +37,22 @@ typedef enum mb_activation {
     MB_ACT_COUNT
 } mb_activation;
 
+/* l(x, y) of row_loss: SIGMOID  -y log f(x) - (1 - y) log(1 - f(x)), f(x) = 1/(1 + e^-x)
+ *                     SQUARED  (x - y)^2 */
+typedef enum mb_row_loss { MB_ROW_LOSS_SIGMOID, MB_ROW_LOSS_SQUARED } mb_row_loss;
+
+/* out of contrast, of anchor i with candidate p, c = cosine / temperature (van den Oord et al. 2018,
+ * arXiv:1807.03748; the score: Reimers & Gurevych 2019, arXiv:1908.10084):
+ *     ONE_WAY    log softmax(c[i, all candidates])[p]
+ *     SYMMETRIC  half of that, and half of log softmax(c[all anchors, p])[i]
+ *     SCORE      -(cosine[i, p] - score[i])^2
+ * and 0 for a vector that is no anchor. A vector of length below 1e-12 counts as that long. */
+typedef enum mb_contrast_kind {
+    MB_CONTRAST_ONE_WAY,
+    MB_CONTRAST_SYMMETRIC,
+    MB_CONTRAST_SCORE
+} mb_contrast_kind;
+
 /* Sequences of queries and of keys, one after the other in their tensors or with gaps (a cache).
  * Query i of sequence s sits at position k_len[s] - q_len[s] + i of its keys. */
 typedef struct mb_attention {

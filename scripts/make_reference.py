@@ -147,9 +147,11 @@ def encoder_batch(make_labels, vocab=WORDPIECE_SIZE, pad=0):
 
 
 def span_batch(vocab):
-    """One answer is a single token, one begins the row, one ends it."""
-    starts, ends = torch.tensor([4, 0, 11]), torch.tensor([4, 2, 13])
-    return dict(encoder_rows(vocab, 0), start_positions=starts, end_positions=ends)
+    """One answer is a single token, one begins the row, one ends it. No padding: transformers lets
+    padded places take part in the softmax, which no row of its own knows."""
+    rows = dict(encoder_rows(vocab, 5), attention_mask=torch.ones(3, 20, dtype=torch.long))
+    starts, ends = torch.tensor([4, 0, 17]), torch.tensor([4, 2, 19])
+    return dict(rows, start_positions=starts, end_positions=ends)
 
 
 def embedding_batch(vocab):

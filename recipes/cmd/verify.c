@@ -125,11 +125,57 @@ static int64_t row_length(const struct verify *v, int64_t r)
     return n;
 }
 
-static void fill_row(struct verify *v, const int32_t *ids, const mb_tensor *labels, int64_t r)
+/* What a row is trained on; NULL: nothing of this kind. */
+struct wanted {
+    mb_tensor labels, starts, ends;
+    bool values; /* labels are numbers */
+};
+
+static void add_values(mb_batch *b, int64_t r, const float *value)
+{
+    add_target(b, r, 0);
+    memcpy(b->target_value + r * b->n_values, value, (size_t)b->n_values * sizeof *value);
+}
+
+static void add_span(mb_batch *b, int64_t r, const struct wanted *w)
+{
+    add_target(b, r, mb_i32(&w->starts)[r]);
+    add_target(b, r, mb_i32(&w->ends)[r]);
+    b->target_weight[b->n_targets - 1] = b->target_weight[b->n_targets - 2] = 0.5f;
+}
+
+/* The first rows are anchors; after as many come their candidates and those of nobody. */
+static void add_anchor(const struct verify *v, mb_batch *b, int64_t r)
+{
+    const int64_t anchors = v->rows / 2;
+
+    if (r < anchors)
+        add_target(b, r, (int32_t)(anchors + r));
+}
+
+static void add_targets(const struct verify *v, const struct wanted *w, int64_t r, int64_t n)
+{
+    const mb_head head = v->e->model->config.head;
+    const int64_t shift = head == MB_HEAD_CAUSAL_LM ? 1 : 0, at = v->batch->used;
+
+    if (head == MB_HEAD_EMBED)
+        add_anchor(v, v->batch, r);
+    else if (head == MB_HEAD_SPAN)
+        add_span(v->batch, r, w);
+    else if (w->values)
+        add_values(v->batch, r, mb_f32(&w->labels) + r * v->batch->n_values);
+    else if (head == MB_HEAD_SEQUENCE)
+        add_target(v->batch, r, mb_i32(&w->labels)[r]);
+    else if (head != MB_HEAD_SEQ2SEQ) /* whose targets are the decoder's */
+        for (int64_t t = shift; t < n; t++)
+            if (mb_i32(&w->labels)[r * v->columns + t] >= 0)
+                add_target(v->batch, at + t - shift, mb_i32(&w->labels)[r * v->columns + t]);
+}
+
+static void fill_row(struct verify *v, const int32_t *ids, const struct wanted *w, int64_t r)
 {
     mb_batch *b = v->batch;
     const int64_t n = row_length(v, r), at = b->used;
-    const mb_head head = v->e->model->config.head;
 
     b->start[r] = b->k_start[r] = (int32_t)at;
     b->len[r] = b->k_len[r] = (int32_t)n;
@@ -139,14 +185,7 @@ static void fill_row(struct verify *v, const int32_t *ids, const mb_tensor *labe
         b->position[at + t] = (int32_t)t;
         b->ordinal[at + t] = (int32_t)r;
     }
-    if (head == MB_HEAD_SEQUENCE) {
-        add_target(b, r, mb_i32(labels)[r]);
-    } else if (head != MB_HEAD_SEQ2SEQ) {
-        const int64_t shift = head == MB_HEAD_CAUSAL_LM ? 1 : 0;
-        for (int64_t t = shift; t < n; t++)
-            if (mb_i32(labels)[r * v->columns + t] >= 0)
-                add_target(b, at + t - shift, mb_i32(labels)[r * v->columns + t]);
-    }
+    add_targets(v, w, r, n);
     b->used += n;
     b->n_seq++;
     if (n > b->max_len)
@@ -164,14 +203,11 @@ static mb_status check_range(const struct verify *v, const char *name, const mb_
 }
 
 /* What the batch's arrays will be indexed with. */
-static mb_status check_inputs(const struct verify *v, const mb_tensor *ids, const mb_tensor *labels)
+static mb_status check_inputs(const struct verify *v, const mb_tensor *ids)
 {
     const mb_model_config *c = &v->e->model->config;
-    const bool whole = c->head == MB_HEAD_SEQUENCE;
 
     MB_TRY(check_range(v, "in.input_ids", ids, 0, c->vocab));
-    MB_TRY(check_range(v, "in.labels", labels, whole ? 0 : -100,
-                       whole || c->head == MB_HEAD_TOKENS ? c->labels : c->vocab));
     for (int64_t r = 0; r < v->rows; r++)
         MB_REQUIRE(row_length(v, r) > 0, MB_EMODEL, "%s: row %lld has no token", v->golden_path,
                    (long long)r);
@@ -179,6 +215,50 @@ static mb_status check_inputs(const struct verify *v, const mb_tensor *ids, cons
                "%s: rows of %lld tokens, the model has %lld positions", v->golden_path,
                (long long)v->columns, (long long)c->positions);
     return MB_OK;
+}
+
+static mb_status fits(const struct verify *v, const char *name, const mb_tensor *t, int64_t rows,
+                      int64_t cols)
+{
+    MB_REQUIRE(t->ndim >= 1 && t->dim[0] == rows && mb_tensor_count(t) == rows * cols, MB_EMODEL,
+               "%s: in.input_ids and %s do not fit together", v->golden_path, name);
+    return MB_OK;
+}
+
+/* in.labels: classes (B), classes of tokens (B,T), numbers (B,C); in.start_positions and
+ * in.end_positions (B); nothing for embeddings. */
+static mb_status read_wanted(struct verify *v, struct wanted *w)
+{
+    const mb_model_config *c = &v->e->model->config;
+    const bool whole = c->head == MB_HEAD_SEQUENCE;
+
+    *w = (struct wanted){.values = c->loss == MB_LOSS_SIGMOID || c->loss == MB_LOSS_SQUARED};
+    if (c->head == MB_HEAD_EMBED)
+        return MB_OK;
+    if (c->head == MB_HEAD_SPAN) {
+        MB_TRY(read_golden(v, "in.start_positions", MB_DTYPE_I32, &w->starts));
+        MB_TRY(read_golden(v, "in.end_positions", MB_DTYPE_I32, &w->ends));
+        MB_TRY(fits(v, "in.start_positions", &w->starts, v->rows, 1));
+        MB_TRY(fits(v, "in.end_positions", &w->ends, v->rows, 1));
+        for (int64_t r = 0; r < v->rows; r++)
+            MB_REQUIRE(mb_i32(&w->starts)[r] >= 0 && mb_i32(&w->ends)[r] >= 0 &&
+                           mb_i32(&w->starts)[r] < row_length(v, r) &&
+                           mb_i32(&w->ends)[r] < row_length(v, r),
+                       MB_EMODEL, "%s: the answer of row %lld is outside the row", v->golden_path,
+                       (long long)r);
+        return MB_OK;
+    }
+    MB_TRY(read_golden(v, "in.labels", w->values ? MB_DTYPE_F32 : MB_DTYPE_I32, &w->labels));
+    const bool own_length = c->head == MB_HEAD_SEQ2SEQ && w->labels.ndim == 2;
+    MB_TRY(fits(v, "in.labels", &w->labels, v->rows,
+                w->values    ? c->labels
+                : whole      ? 1
+                : own_length ? w->labels.dim[1]
+                             : v->columns));
+    if (w->values)
+        return MB_OK;
+    return check_range(v, "in.labels", &w->labels, whole ? 0 : -100,
+                       whole || c->head == MB_HEAD_TOKENS ? c->labels : c->vocab);
 }
 
 static mb_status new_batch(struct verify *v, int64_t tokens)
@@ -197,8 +277,7 @@ static mb_status end_batch(struct verify *v)
 {
     mb_batch *b = v->batch;
 
-    for (int64_t i = b->n_targets; i % MB_ROW_PAD != 0; i++)
-        b->target_row[i] = -1;
+    mb_batch_end_targets(b);
     MB_REQUIRE(b->n_targets > 0, MB_EMODEL, "%s: no label is trained", v->golden_path);
     return MB_OK;
 }
@@ -281,18 +360,6 @@ static mb_status decoder_batch(struct verify *v, const mb_tensor *labels)
     return MB_OK;
 }
 
-static bool labels_fit(const struct verify *v, const mb_tensor *ids, const mb_tensor *labels)
-{
-    switch (v->e->model->config.head) {
-    case MB_HEAD_SEQUENCE:
-        return labels->ndim == 1 && labels->dim[0] == ids->dim[0];
-    case MB_HEAD_SEQ2SEQ:
-        return labels->ndim == 2 && labels->dim[0] == ids->dim[0] && labels->dim[1] > 0;
-    default:
-        return mb_tensor_same_shape(ids, labels);
-    }
-}
-
 /* in.input_features (B,bins,frames), in.labels (B,U). */
 static mb_status sound_batch(struct verify *v)
 {
@@ -326,7 +393,8 @@ static mb_status sound_batch(struct verify *v)
 static mb_status make_batch(struct verify *v)
 {
     const mb_model_config *c = &v->e->model->config;
-    mb_tensor ids, mask, labels;
+    mb_tensor ids, mask;
+    struct wanted w;
 
     if (c->family->sees_images)
         return image_batch(v);
@@ -334,9 +402,8 @@ static mb_status make_batch(struct verify *v)
         return sound_batch(v);
 
     MB_TRY(read_golden(v, "in.input_ids", MB_DTYPE_I32, &ids));
-    MB_TRY(read_golden(v, "in.labels", MB_DTYPE_I32, &labels));
-    MB_REQUIRE(ids.ndim == 2 && ids.dim[0] > 0 && ids.dim[1] > 0 && labels_fit(v, &ids, &labels),
-               MB_EMODEL, "%s: in.input_ids and in.labels do not fit together", v->golden_path);
+    MB_REQUIRE(ids.ndim == 2 && ids.dim[0] > 0 && ids.dim[1] > 0, MB_EMODEL,
+               "%s: in.input_ids is not a matrix", v->golden_path);
     v->rows = ids.dim[0];
     v->columns = ids.dim[1];
     if (has_golden(v, "in.attention_mask")) {
@@ -345,12 +412,14 @@ static mb_status make_batch(struct verify *v)
                    "%s: in.attention_mask has another shape than in.input_ids", v->golden_path);
         v->mask = mask.data;
     }
-    MB_TRY(check_inputs(v, &ids, &labels));
+    MB_TRY(check_inputs(v, &ids));
+    MB_TRY(read_wanted(v, &w));
     MB_TRY(new_batch(v, v->rows * v->columns));
+    MB_TRY(mb_batch_reserve_values(v->batch, w.values ? c->labels : 1));
     for (int64_t r = 0; r < v->rows; r++)
-        fill_row(v, ids.data, &labels, r);
+        fill_row(v, ids.data, &w, r);
     if (c->head == MB_HEAD_SEQ2SEQ)
-        MB_TRY(decoder_batch(v, &labels));
+        MB_TRY(decoder_batch(v, &w.labels));
     return end_batch(v);
 }
 
@@ -383,7 +452,7 @@ static mb_status compare_logits(struct verify *v, const mb_tensor *logits, const
 {
     const mb_model_config *c = &v->e->model->config;
     const int64_t width = mb_cols(logits);
-    const bool whole = c->head == MB_HEAD_SEQUENCE;
+    const bool whole = c->head == MB_HEAD_SEQUENCE || c->head == MB_HEAD_EMBED;
     const int64_t dim[] = {v->rows, whole ? width : v->columns, width};
     const mb_tensor wanted = mb_tensor_of(NULL, MB_DTYPE_F32, whole ? 2 : 3, dim);
     const double allowed = bounds[v->dtype].logits * fmax(1.0, largest(ref));
@@ -577,13 +646,22 @@ static mb_status after_ten_steps(struct verify *v)
 
 /* ---- the run ------------------------------------------------------------------------------ */
 
+static double weight_of(const mb_batch *b)
+{
+    double sum = 0.0;
+
+    for (int64_t i = 0; i < b->n_targets; i++)
+        sum += (double)b->target_weight[i];
+    return sum;
+}
+
 static mb_status first_pass(struct verify *v)
 {
     mb_tensor logits, ref, loss;
     mb_micro_result r;
 
     MB_TRY(mb_engine_zero_grad(v->e));
-    MB_TRY(mb_engine_plain(v->e, v->batch, (double)v->batch->n_targets, &logits, &r));
+    MB_TRY(mb_engine_plain(v->e, v->batch, weight_of(v->batch), &logits, &r));
     MB_TRY(read_golden(v, "out.loss", MB_DTYPE_F32, &loss));
     MB_REQUIRE(mb_tensor_count(&loss) == 1, MB_EMODEL, "%s: out.loss has %lld entries, not 1",
                v->golden_path, (long long)mb_tensor_count(&loss));

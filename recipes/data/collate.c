@@ -47,7 +47,7 @@ int64_t mb_store_source_tokens(const mb_store *s, int64_t r)
 mb_status mb_batch_new(int64_t max_tokens, int64_t max_seq, mb_batch **out)
 {
     const int64_t n = mb_shape_class(max_tokens, max_tokens);
-    const int64_t targets = round_up(n > max_seq ? n : max_seq, MB_ROW_PAD);
+    const int64_t targets = round_up(n > 2 * max_seq ? n : 2 * max_seq, MB_ROW_PAD);
     mb_batch *b;
     mb_status st;
 
@@ -79,6 +79,12 @@ fail:
     return st;
 }
 
+mb_status mb_batch_reserve_values(mb_batch *b, int64_t n)
+{
+    b->n_values = n;
+    return n > 0 ? MB_NEW_ARRAY(&b->target_value, b->max_targets * n) : MB_OK;
+}
+
 void mb_batch_free(mb_batch *b)
 {
     if (b == NULL)
@@ -96,6 +102,7 @@ void mb_batch_free(mb_batch *b)
     mb_free(b->target_row);
     mb_free(b->target_label);
     mb_free(b->target_weight);
+    mb_free(b->target_value);
     mb_free(b->features);
     mb_free(b->feature_row);
     mb_free(b);
@@ -192,6 +199,20 @@ int64_t mb_masked_targets(const mb_collate_options *o, const mb_store *s, const 
     return count;
 }
 
+void mb_batch_end_targets(mb_batch *b)
+{
+    const int64_t rest = b->max_targets - b->n_targets;
+
+    for (int64_t i = b->n_targets; i < b->max_targets; i++) {
+        b->target_row[i] = -1;
+        b->target_label[i] = 0;
+        b->target_weight[i] = 0.0f;
+    }
+    if (b->n_values > 0)
+        memset(b->target_value + b->n_targets * b->n_values, 0,
+               (size_t)(rest * b->n_values) * sizeof(float));
+}
+
 /* Rows past `used` belong to no sequence, sequences past n_seq have no rows, targets past n_targets
  * no row; the buffers may hold an earlier batch there. */
 static void clear_rest(mb_batch *b)
@@ -209,11 +230,7 @@ static void clear_rest(mb_batch *b)
         b->len[i] = b->k_len[i] = 0;
         b->seq_ordinal[i] = b->seq_zero[i] = 0;
     }
-    for (int64_t i = b->n_targets; i < round_up(b->n_targets, MB_ROW_PAD); i++) {
-        b->target_row[i] = -1;
-        b->target_label[i] = 0;
-        b->target_weight[i] = 0.0f;
-    }
+    mb_batch_end_targets(b);
 }
 
 /* The sounds of the rows as the batch's source, which is b's own. Places of rows that are not there are

@@ -57,6 +57,10 @@ int64_t mb_store_source_tokens(const mb_store *s, int64_t r);
 /* A batch with room for `max_tokens` (rounded up to its class) and max_seq sequences, zeroed; the
  * caller owns *out. */
 mb_status mb_batch_new(int64_t max_tokens, int64_t max_seq, mb_batch **out) MB_MUST_USE;
+/* Room for n values with each target. */
+mb_status mb_batch_reserve_values(mb_batch *b, int64_t n) MB_MUST_USE;
+/* Clears what is behind the last target. */
+void mb_batch_end_targets(mb_batch *b);
 void mb_batch_free(mb_batch *b); /* NULL is allowed */
 
 /* Fills `b` with the rows of a micro-batch. MB_EBUG when they do not fit its buffers. */

@@ -112,21 +112,43 @@ static mb_status head_args(mb_engine *e, mb_tape *t, const mb_batch *b, const mb
     return mb_weight_var(t, e->model, o->head_b, &a->bias);
 }
 
+/* d(loss) / d(logprob), loss = scale * sum weight * -logprob. */
+static mb_status seed(mb_tape *t, mb_exec *ex, const mb_batch *b, float scale, mb_var *logprob)
+{
+    const mb_tensor weight =
+        mb_tensor_1d(b->target_weight, MB_DTYPE_F32, mb_tensor_count(&logprob->value));
+    mb_tensor *d;
+    bool acc;
+
+    MB_TRY(mb_tape_grad(t, logprob, &d, &acc));
+    return MB_RUN(ex, scale, d, -scale, &weight);
+}
+
 static mb_status run_step(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b, bool train,
                           const mb_tape_plan *plan, mb_var **logprob)
 {
+    const bool fused = e->model->config.loss == MB_LOSS_SOFTMAX;
     mb_head_args a;
     mb_output o;
+    mb_var *result;
 
     mb_profile_begin(ex->profile, MB_SPAN_FORWARD);
     MB_TRY(mb_tape_begin(t, ex, train ? MB_TAPE_TRAIN : MB_TAPE_EVAL, e->recompute, plan));
     MB_TRY(e->model->family->forward(t, e->model, b, &o));
-    MB_TRY(head_args(e, t, b, &o, &a));
-    MB_TRY(mb_lm_head_ce(t, o.features, &a, logprob));
+    if (fused) {
+        MB_TRY(head_args(e, t, b, &o, &a));
+        MB_TRY(mb_lm_head_ce(t, o.features, &a, logprob));
+    } else {
+        MB_TRY(mb_layer_result(t, e->model, b, &o, &result));
+        MB_TRY(mb_layer_loss(t, e->model, b, &o, result, logprob));
+        mb_tape_keep(t, *logprob);
+    }
     mb_profile_end(ex->profile, MB_SPAN_FORWARD);
     if (!train)
         return MB_OK;
     mb_profile_begin(ex->profile, MB_SPAN_BACKWARD);
+    if (!fused)
+        MB_TRY(seed(t, ex, b, e->grad_scale, *logprob));
     MB_TRY(mb_tape_backward(t));
     mb_profile_end(ex->profile, MB_SPAN_BACKWARD);
     return MB_OK;
@@ -405,16 +427,6 @@ mb_status mb_engine_reserve(mb_engine *e)
 
 /* ---- whole logits ------------------------------------------------------------------------- */
 
-static mb_status features_logits(mb_engine *e, mb_tape *t, const mb_output *o, mb_var *x,
-                                 mb_var **logits)
-{
-    mb_linear_args a = {0};
-
-    MB_TRY(mb_weight_var(t, e->model, o->head_w, &a.w));
-    MB_TRY(mb_weight_var(t, e->model, o->head_b, &a.bias));
-    return mb_linear(t, x, &a, logits);
-}
-
 /* What the fused head does with logits on its way. */
 static mb_status finish_logits(mb_tape *t, const mb_output *o, mb_var **y)
 {
@@ -430,14 +442,17 @@ static mb_status finish_logits(mb_tape *t, const mb_output *o, mb_var **y)
 static mb_status run_logits(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b,
                             const mb_tensor *rows, const mb_tape_plan *plan, mb_tensor *logits)
 {
+    const bool pooled = e->model->config.head == MB_HEAD_EMBED; /* rows are vectors then */
     mb_output o;
     mb_var *y;
 
     MB_TRY(mb_tape_begin(t, ex, MB_TAPE_EVAL, false, plan));
     MB_TRY(e->model->family->forward(t, e->model, b, &o));
-    if (rows != NULL)
+    if (rows != NULL && !pooled)
         MB_TRY(mb_gather_rows(t, o.features, rows, &o.features));
-    MB_TRY(features_logits(e, t, &o, o.features, &y));
+    MB_TRY(mb_layer_result(t, e->model, b, &o, &y));
+    if (rows != NULL && pooled)
+        MB_TRY(mb_gather_rows(t, y, rows, &y));
     MB_TRY(finish_logits(t, &o, &y));
     *logits = y->value;
     return MB_OK;
@@ -527,22 +542,13 @@ mb_status mb_engine_plan_logits(mb_engine *e, mb_batch *b, int64_t tokens, int64
 static mb_status run_plain(mb_engine *e, mb_tape *t, mb_exec *ex, const mb_batch *b, double divisor,
                            mb_var **logits, mb_var **logprob)
 {
-    const int64_t n = (b->n_targets + MB_ROW_PAD - 1) / MB_ROW_PAD * MB_ROW_PAD;
-    const mb_tensor rows = mb_tensor_1d(b->target_row, MB_DTYPE_I32, n);
-    const mb_tensor label = mb_tensor_1d(b->target_label, MB_DTYPE_I32, n);
-    const mb_tensor weight = mb_tensor_1d(b->target_weight, MB_DTYPE_F32, n);
-    mb_tensor *seed;
     mb_output o;
-    mb_var *y;
-    bool acc;
 
     MB_TRY(mb_tape_begin(t, ex, MB_TAPE_TRAIN, e->recompute, NULL));
     MB_TRY(e->model->family->forward(t, e->model, b, &o));
-    MB_TRY(features_logits(e, t, &o, o.features, logits));
-    MB_TRY(mb_gather_rows(t, *logits, &rows, &y));
-    MB_TRY(mb_cross_entropy(t, y, &label, &weight, o.softcap, o.logit_scale, logprob));
-    MB_TRY(mb_tape_grad(t, *logprob, &seed, &acc));
-    MB_TRY(MB_RUN(ex, scale, seed, (float)(-1.0 / divisor), &weight));
+    MB_TRY(mb_layer_result(t, e->model, b, &o, logits));
+    MB_TRY(mb_layer_loss(t, e->model, b, &o, *logits, logprob));
+    MB_TRY(seed(t, ex, b, (float)(1.0 / divisor), *logprob));
     return mb_tape_backward(t);
 }
 

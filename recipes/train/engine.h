@@ -108,7 +108,7 @@ mb_status mb_engine_queue(mb_engine *e, const mb_batch *b, int64_t slot) MB_MUST
 mb_status mb_engine_result(mb_engine *e, int64_t slot, mb_micro_result *out) MB_MUST_USE;
 
 /* Forward without loss; *logits (rows, V or labels) of the feature rows listed in `rows` (i32), or of
- * all when NULL. Borrowed until the next step. */
+ * all when NULL; of an embedder its vectors. Borrowed until the next step. */
 mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *rows,
                            mb_tensor *logits) MB_MUST_USE;
 /* The plain path: whole logits on the tape, cross_entropy, backward with d(loss)/d(logprob) =

@@ -23,7 +23,7 @@ struct mb_feed {
 };
 
 /* The arrays of a batch, and what they have an entry for. */
-enum { PER_TOKEN, PER_SEQUENCE, PER_TARGET, PER_FEATURE };
+enum { PER_TOKEN, PER_SEQUENCE, PER_TARGET, PER_VALUE, PER_FEATURE };
 
 static const struct {
     size_t at; /* of the pointer in mb_batch */
@@ -42,6 +42,7 @@ static const struct {
     {offsetof(mb_batch, target_row), PER_TARGET},
     {offsetof(mb_batch, target_label), PER_TARGET},
     {offsetof(mb_batch, target_weight), PER_TARGET},
+    {offsetof(mb_batch, target_value), PER_VALUE},
     {offsetof(mb_batch, features), PER_FEATURE},
     {offsetof(mb_batch, feature_row), PER_TOKEN},
 };
@@ -54,6 +55,7 @@ static size_t entries(const mb_batch *b, int64_t tokens, int per)
     const int64_t n = per == PER_TOKEN      ? tokens
                       : per == PER_SEQUENCE ? b->max_seq
                       : per == PER_TARGET   ? b->max_targets
+                      : per == PER_VALUE    ? b->max_targets * b->n_values
                                             : b->feature_rows * b->feature_cols;
 
     return (size_t)n;
