@@ -341,7 +341,7 @@ mb_status mb_model_add_lora(mb_model *m, const mb_lora_options *o)
     for (int i = 0; i < o->n_save; i++)
         MB_TRY_GOTO(save_whole(m, o->save[i], o->lenient), st, done);
     for (int i = 0; i < before; i++) /* a new classifier is useless frozen; PEFT trains it too */
-        if (m->config.head == MB_HEAD_SEQUENCE && (m->weight[i].row->flags & MB_W_HEAD) != 0)
+        if (mb_head_is_task(m->config.head) && (m->weight[i].row->flags & MB_W_HEAD) != 0)
             m->weight[i].trained = true;
 done:
     mb_free(chosen);

@@ -65,6 +65,12 @@ typedef enum mb_loss {
     MB_LOSS_SCORE,     /* the cosine of two vectors */
 } mb_loss;
 
+/* Its weights are made for the task, not part of what was pre-trained. */
+static inline bool mb_head_is_task(mb_head h)
+{
+    return h == MB_HEAD_SEQUENCE || h == MB_HEAD_TOKENS || h == MB_HEAD_SPAN;
+}
+
 typedef enum mb_rope_type {
     MB_ROPE_NONE,
     MB_ROPE_DEFAULT,

@@ -49,7 +49,7 @@ static mb_status write_out(const mb_recipe *r, mb_engine *e, mb_json_doc *config
 
 static mb_status export_model(const mb_recipe *r)
 {
-    const mb_task *task = mb_task_find(r->task);
+    const mb_task *task = mb_task_of(r);
     mb_session_options o;
     mb_engine *e = NULL;
     mb_json_doc *config = NULL;

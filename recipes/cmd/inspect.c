@@ -79,7 +79,7 @@ static mb_status look_at_model(mb_recipe *r, const mb_task *task, mb_model_confi
     mb_status st = MB_OK;
 
     *c = (mb_model_config){0};
-    if (!task->labelled)
+    if (!mb_task_has_classes(task))
         return MB_OK;
     MB_TRY(mb_model_config_doc(r->model_name_or_path, &doc));
     if (mb_task_sees_images(task))
@@ -94,7 +94,7 @@ static mb_status look_at_model(mb_recipe *r, const mb_task *task, mb_model_confi
 
 static mb_status inspect(mb_recipe *r, const struct wishes *w)
 {
-    const mb_task *task = mb_task_find(r->task);
+    const mb_task *task = mb_task_of(r);
     const bool images = mb_task_sees_images(task);
     mb_inspect to = mb_inspect_to(stdout);
     mb_store_options o;

@@ -26,9 +26,8 @@ static mb_status check_model(const mb_recipe *r)
     REJECT_IF(r->num_labels > 0 && r->label_names.n > 0 && r->num_labels != r->label_names.n,
               "label_names", "label_names has %lld names, num_labels is %lld",
               (long long)r->label_names.n, (long long)r->num_labels);
-    REJECT_IF((r->task == MB_TASK_SEQ_CLASSIFICATION || r->task == MB_TASK_SPEECH_RECOGNITION) &&
-                  r->packing,
-              "packing", "packing is for language models, task is %s", mb_choice_word(r->task));
+    REJECT_IF(r->task != MB_TASK_CAUSAL_LM && r->task != MB_TASK_MASKED_LM && r->packing, "packing",
+              "packing is for language models, task is %s", mb_choice_word(r->task));
     return MB_OK;
 }
 

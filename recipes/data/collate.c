@@ -258,15 +258,16 @@ static mb_status hear(const mb_collate_options *o, const mb_store *s, const mb_m
 }
 
 /* Row i of the batch: n tokens of the store from `from` on. */
-static void add_row(mb_batch *b, int64_t i, const mb_store *s, int64_t from, int64_t n,
-                    int32_t ordinal)
+static void add_row(const mb_collate_options *o, mb_batch *b, int64_t i, const mb_store *s,
+                    int64_t from, int64_t n, int32_t ordinal)
 {
+    const bool one_type = o->segments == 1;
     const int64_t at = b->used;
 
     for (int64_t t = 0; t < n; t++) {
         b->ids[at + t] = s->ids[from + t];
         b->position[at + t] = (int32_t)t;
-        b->segment[at + t] = (s->flags[from + t] & MB_MARK_SECOND) != 0;
+        b->segment[at + t] = one_type ? 0 : (s->flags[from + t] & MB_MARK_SECOND) != 0;
         b->ordinal[at + t] = ordinal;
     }
     b->start[i] = b->k_start[i] = (int32_t)at;
@@ -297,6 +298,51 @@ static mb_status fits(const mb_collate_options *o, const mb_store *s, int64_t ro
     return MB_OK;
 }
 
+/* What the task learns from the row is known. */
+static void weigh_last(mb_batch *b, float weight)
+{
+    b->target_weight[b->n_targets - 1] = weight;
+}
+
+static void values_target(const mb_collate_options *o, mb_batch *b, const mb_store *s, int64_t i,
+                          int64_t row)
+{
+    const int64_t from = s->extra_offset[row], n = s->extra_offset[row + 1] - from;
+    float *value = b->target_value + b->n_targets * b->n_values;
+
+    memset(value, 0, (size_t)o->n_values * sizeof *value);
+    for (int64_t k = 0; k < n; k++) {
+        if (s->rows == MB_WANT_NUMBERS)
+            value[k] = mb_store_value(s, row, k);
+        else if (s->extra[from + k] >= 0)
+            value[s->extra[from + k]] = 1.0f;
+    }
+    add_target(b, i, 0);
+}
+
+static void token_targets(mb_batch *b, const mb_store *s, int64_t at, int64_t n, int64_t row)
+{
+    const int32_t *label = s->extra + s->extra_offset[row];
+    const uint8_t *flags = s->flags + s->offset[row];
+
+    for (int64_t t = 0; t < n; t++) {
+        if (!(flags[t] & MB_MARK_TRAINED))
+            continue;
+        add_target(b, at + t, label[t] >= 0 ? label[t] : 0);
+        weigh_last(b, label[t] >= 0 ? 1.0f : 0.0f);
+    }
+}
+
+static void span_targets(mb_batch *b, const mb_store *s, int64_t i, int64_t row)
+{
+    const int32_t *answer = s->extra + s->extra_offset[row];
+
+    for (int k = 0; k < 2; k++) {
+        add_target(b, i, answer[k] >= 0 ? answer[k] : 0);
+        weigh_last(b, answer[k] >= 0 ? 0.5f : 0.0f);
+    }
+}
+
 static mb_status two_sides(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
                            uint32_t step, mb_batch *b)
 {
@@ -313,8 +359,8 @@ static mb_status two_sides(const mb_collate_options *o, const mb_store *s, const
             MB_BUG("a micro-batch of more than the %lld and %lld tokens that were planned",
                    (long long)o->source_largest, (long long)o->largest);
         MB_TRY(fits(o, s, row, n > m ? n : m));
-        add_row(source, i, s, from, n, micro->ordinal[i]);
-        add_row(b, i, s, from + n, m, micro->ordinal[i]);
+        add_row(o, source, i, s, from, n, micro->ordinal[i]);
+        add_row(o, b, i, s, from + n, m, micro->ordinal[i]);
         for (int64_t t = 0; t < m; t++)
             if (s->flags[from + n + t + 1] & MB_MARK_TRAINED)
                 add_target(b, at + t, s->ids[from + n + t + 1]);
@@ -337,12 +383,85 @@ static mb_status see(const mb_collate_options *o, const mb_store *s, const mb_mi
     return MB_OK;
 }
 
+static void row_targets(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
+                        uint32_t step, int64_t i, int64_t at, mb_batch *b)
+{
+    const int64_t row = micro->row[i], n = s->offset[row + 1] - s->offset[row];
+    const uint8_t *flags = s->flags + s->offset[row];
+
+    switch (o->kind) {
+    case MB_TARGET_NEXT:
+        next_targets(b, at, n, flags);
+        return;
+    case MB_TARGET_MASKED:
+        masked_targets(o, b, at, n, flags, step, micro->ordinal[i]);
+        return;
+    case MB_TARGET_TOKENS:
+        token_targets(b, s, at, n, row);
+        return;
+    case MB_TARGET_SPAN:
+        span_targets(b, s, i, row);
+        return;
+    case MB_TARGET_VALUES:
+        values_target(o, b, s, i, row);
+        break;
+    default:
+        add_target(b, i, s->label[row] >= 0 ? s->label[row] : 0);
+    }
+    if (!mb_store_labelled(s, row))
+        weigh_last(b, 0.0f);
+}
+
+/* Sentences of a row are dropped out apart: each has an ordinal of its own. */
+static mb_status collate_sentences(const mb_collate_options *o, const mb_store *s,
+                                   const mb_micro *micro, mb_batch *b)
+{
+    b->n_seq = 0;
+    for (int64_t k = 0; k < s->n_sentences; k++) {
+        for (int64_t i = 0; i < micro->n_rows; i++) {
+            const int64_t row = micro->row[i];
+            const int32_t *tokens = s->extra + s->extra_offset[row];
+            const int64_t n = s->extra_offset[row + 1] - s->extra_offset[row] - s->scored;
+            const int64_t ordinal = micro->ordinal[i] * s->n_sentences + k;
+            int64_t from = s->offset[row];
+
+            if (k >= n)
+                continue;
+            for (int64_t before = 0; before < k; before++)
+                from += tokens[before];
+            MB_TRY(fits(o, s, row, tokens[k]));
+            add_row(o, b, b->n_seq++, s, from, tokens[k], (int32_t)ordinal);
+            if (k > 0)
+                continue;
+            b->target_value[b->n_targets] = s->scored ? mb_store_value(s, row, 0) : 0.0f;
+            add_target(b, i, (int32_t)(micro->n_rows + i));
+        }
+    }
+    return MB_OK;
+}
+
+static mb_status collate_rows(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
+                              uint32_t step, mb_batch *b)
+{
+    for (int64_t i = 0; i < micro->n_rows; i++) {
+        const int64_t row = micro->row[i], from = s->offset[row], at = b->used;
+        const int64_t n = s->offset[row + 1] - from;
+
+        MB_TRY(fits(o, s, row, n));
+        add_row(o, b, i, s, from, n, micro->ordinal[i]);
+        row_targets(o, s, micro, step, i, at, b);
+    }
+    return MB_OK;
+}
+
 mb_status mb_collate(const mb_collate_options *o, const mb_store *s, const mb_micro *micro,
                      uint32_t step, mb_batch *b)
 {
+    const int64_t sentences = s->n_sentences > 1 ? s->n_sentences : 1;
+
     if (o->kind == MB_TARGET_SECOND)
         return two_sides(o, s, micro, step, b);
-    if (micro->n_rows > b->max_seq || micro->tokens > o->largest)
+    if (micro->n_rows * sentences > b->max_seq || micro->tokens > o->largest)
         MB_BUG("a micro-batch of %lld rows and %lld tokens where %lld and %lld were planned",
                (long long)micro->n_rows, (long long)micro->tokens, (long long)b->max_seq,
                (long long)o->largest);
@@ -350,20 +469,8 @@ mb_status mb_collate(const mb_collate_options *o, const mb_store *s, const mb_mi
     b->tokens = mb_shape_class(micro->tokens, o->largest);
     if (s->picture != NULL)
         return see(o, s, micro, step, b);
-    for (int64_t i = 0; i < micro->n_rows; i++) {
-        const int64_t row = micro->row[i], from = s->offset[row], at = b->used;
-        const int64_t n = s->offset[row + 1] - from;
-        const uint8_t *flags = s->flags + from;
-
-        MB_TRY(fits(o, s, row, n));
-        add_row(b, i, s, from, n, micro->ordinal[i]);
-        if (o->kind == MB_TARGET_NEXT)
-            next_targets(b, at, n, flags);
-        else if (o->kind == MB_TARGET_MASKED)
-            masked_targets(o, b, at, n, flags, step, micro->ordinal[i]);
-        else
-            add_target(b, i, s->label[row]);
-    }
+    MB_TRY(o->kind == MB_TARGET_SENTENCES ? collate_sentences(o, s, micro, b)
+                                          : collate_rows(o, s, micro, step, b));
     clear_rest(b);
     return o->listener != NULL ? hear(o, s, micro, step, b) : MB_OK;
 }

@@ -1,11 +1,18 @@
 /* recipes/data/collate.h - rows of a token store become an mb_batch (autograd/batch.h).
  *
+ * A target nobody knows (rows that are only predicted) has weight 0.
+ *
  * Buffers are made once, for the largest micro-batch of the run; filling one allocates nothing.
  *
  *     next token     hidden row t predicts ids[t+1] where that token is trained
  *     second side    the tokens before MB_MARK_SECOND are the source's batch; of the others all but the
  *                    last are the decoder's, each of which predicts the next
  *     class          one target per sequence, its label; of pictures, too
+ *     values         one per sequence, with a number for each class (1: it has it) or each output
+ *     tokens         one per token that begins a labelled word, its class
+ *     span           two per sequence of half the weight: the answer's first and last token
+ *     sentences      one per row, its anchor; sequences are all anchors, then their own candidates, then
+ *                    the rest, so a row is several of them
  *     masked         Devlin et al. 2019: 15 % of the tokens that are not special are predicted; of
  *                    these 80 % are replaced by [MASK], 10 % by a random token, 10 % kept. The
  *                    choice is drawn with the key (seed, MB_SITE_MLM, step) at (ordinal, position).
@@ -24,6 +31,10 @@ typedef enum mb_target_kind {
     MB_TARGET_CLASS,
     MB_TARGET_MASKED,
     MB_TARGET_SECOND,
+    MB_TARGET_VALUES, /* several classes at once, numbers */
+    MB_TARGET_TOKENS,
+    MB_TARGET_SPAN,
+    MB_TARGET_SENTENCES,
 } mb_target_kind;
 
 typedef struct mb_collate_options {
@@ -40,6 +51,8 @@ typedef struct mb_collate_options {
     mb_frames frames;       /* of a sound */
     mb_pictures *pictures;  /* of stores of pictures; borrowed */
     bool augmented;         /* pictures are changed as for training */
+    int64_t n_values;       /* values: numbers of a target; sentences: 1 */
+    int64_t segments;       /* token types the model knows; 1: all tokens are of the first */
 } mb_collate_options;
 
 /* Tokens rounded up to the shape class: multiples of 48 up to 480, then at most 24 more sizes up

@@ -231,6 +231,8 @@ static mb_status take_rows(struct build *b, int64_t tokens, int64_t *row)
     MB_TRY(MB_NEW_ARRAY(&s->line, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->hash, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->picture, s->n_rows));
+    s->rows = MB_WANT_CLASS;
+    s->n_sentences = 1;
     MB_TRY(MB_NEW_ARRAY(&s->media, text + 1));
     MB_TRY(MB_NEW_ARRAY(&s->media_at, s->n_rows + 1));
     s->n_media = text;

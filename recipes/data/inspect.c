@@ -68,6 +68,83 @@ static void print_tokens(const mb_inspect *to, const mb_store *s, const mb_token
     }
 }
 
+/* What is learned from the row, behind its place. */
+static void print_labels(const mb_inspect *to, const mb_store *s, int64_t r)
+{
+    const int32_t *extra = s->extra != NULL ? s->extra + s->extra_offset[r] : NULL;
+    const int64_t n = extra != NULL ? s->extra_offset[r + 1] - s->extra_offset[r] : 0;
+
+    switch (s->rows) {
+    case MB_WANT_CLASS:
+        fprintf(to->out, ", label %d (%s)", s->label[r], s->label_name[s->label[r]]);
+        return;
+    case MB_WANT_CLASSES:
+        fputs(n == 0 ? ", no label" : ", labels", to->out);
+        for (int64_t i = 0; i < n; i++)
+            fprintf(to->out, "%s %d (%s)", i > 0 ? "," : "", extra[i], s->label_name[extra[i]]);
+        return;
+    case MB_WANT_NUMBERS:
+        for (int64_t i = 0; i < n; i++)
+            fprintf(to->out, "%s %g", i > 0 ? "," : ", value", (double)mb_store_value(s, r, i));
+        return;
+    case MB_WANT_QUESTIONS:
+        if (extra[0] == 0)
+            fputs(", no answer here", to->out);
+        else
+            fprintf(to->out, ", answer in tokens %d to %d", extra[0], extra[1]);
+        return;
+    case MB_WANT_SENTENCES:
+        fprintf(to->out, " in %lld texts", (long long)(n - s->scored));
+        if (s->scored)
+            fprintf(to->out, ", score %g", (double)mb_store_value(s, r, 0));
+        return;
+    case MB_WANT_WORDS:
+    case MB_WANT_PAIRS:
+    case MB_WANT_SOUND:
+    case MB_WANT_TEXT:
+        fprintf(to->out, ", %d trained", s->trained[r]);
+    }
+}
+
+/* Words with their labels, or one text a line. */
+static mb_status print_parts(const mb_inspect *to, const mb_store *s, const mb_tokenizer *tok,
+                             int64_t r)
+{
+    const int32_t *extra = s->extra + s->extra_offset[r], *id = s->ids + s->offset[r];
+    const uint8_t *f = s->flags + s->offset[r];
+    const int64_t n = s->offset[r + 1] - s->offset[r];
+    const bool words = s->rows == MB_WANT_WORDS;
+
+    for (int64_t a = 0, b, k = 0; a < n; a = b, k++) {
+        for (b = words ? a + 1 : a + extra[k]; words && b < n && !(f[b] & MB_MARK_TRAINED); b++)
+            ;
+        MB_TRY(print_span(to, tok, id + a, (size_t)(b - a), false));
+        if (words && (f[a] & MB_MARK_TRAINED) && extra[a] >= 0)
+            fprintf(to->out, " [%s]", s->label_name[extra[a]]);
+        if (b < n)
+            fputs("\n    ", to->out);
+    }
+    fputc('\n', to->out);
+    if (to->tokens)
+        print_tokens(to, s, tok, s->offset[r], n);
+    fputc('\n', to->out);
+    return MB_OK;
+}
+
+/* How many rows (of words: tokens) have a class. */
+static int64_t count_class(const mb_store *s, int32_t k)
+{
+    int64_t count = 0;
+
+    if (s->rows == MB_WANT_CLASS)
+        for (int64_t r = 0; r < s->n_rows; r++)
+            count += s->label[r] == k;
+    else
+        for (int64_t i = 0; i < s->extra_offset[s->n_rows]; i++)
+            count += s->extra[i] == k;
+    return count;
+}
+
 mb_status mb_inspect_row(const mb_inspect *to, const mb_store *s, const mb_tokenizer *tok,
                          int64_t r)
 {
@@ -77,11 +154,10 @@ mb_status mb_inspect_row(const mb_inspect *to, const mb_store *s, const mb_token
 
     fprintf(to->out, "row %lld, %s: %lld tokens", (long long)r,
             mb_store_place(s, r, place, sizeof place), (long long)n);
-    if (s->label[r] >= 0)
-        fprintf(to->out, ", label %d (%s)", s->label[r], s->label_name[s->label[r]]);
-    else
-        fprintf(to->out, ", %d trained", s->trained[r]);
+    print_labels(to, s, r);
     fputs("\n    ", to->out);
+    if (s->rows == MB_WANT_WORDS || s->rows == MB_WANT_SENTENCES)
+        return print_parts(to, s, tok, r);
     for (int64_t a = 0, b; a < n; a = b) {
         const bool trained = (f[a] & MB_MARK_TRAINED) != 0;
 
@@ -184,10 +260,7 @@ void mb_inspect_counts(const mb_inspect *to, const mb_store *s)
         fprintf(to->out, "%-34s %11.1f%%\n", "fraction trained",
                 100.0 * (double)c->trained / (double)(s->n_tokens > 0 ? s->n_tokens : 1));
     for (int k = 0; k < s->n_labels; k++) {
-        int64_t rows = 0;
-
-        for (int64_t r = 0; r < s->n_rows; r++)
-            rows += s->label[r] == k;
-        fprintf(to->out, "label %3d %-24.24s %12lld\n", k, s->label_name[k], (long long)rows);
+        fprintf(to->out, "label %3d %-24.24s %12lld\n", k, s->label_name[k],
+                (long long)count_class(s, k));
     }
 }

@@ -1,6 +1,6 @@
 /* recipes/data/records.c - see recipes/data/records.h.
  *
- * A row is seen through `struct row`, which gives the value of a canonical field whether the row is
+ * A row is seen through `struct mb_row`, which gives the value of a canonical field whether the row is
  * a JSON object or a line of a table; the formats are a table of the fields they need and a function
  * that builds the record.
  */
@@ -15,27 +15,16 @@
 #include "core/alloc.h"
 #include "core/json.h"
 #include "core/path.h"
+#include "recipes/data/records_inside.h"
 
 enum { MAX_COLUMNS = 1024 };
 
-struct row {
-    const mb_records *r;
-    mb_json object;     /* of a JSON row */
-    const char **field; /* of a table's row, one per column */
-};
-
-/* A field's value: JSON, or a table's text. */
-struct value {
-    mb_json json;
-    const char *text;
-};
-
-typedef mb_status (*build_fn)(const struct row *row, mb_record *out);
+typedef mb_status (*build_fn)(const struct mb_row *row, mb_record *out);
 
 struct format {
     const char *name;
-    const char *need[3];
-    bool labelled, heard, paired;
+    const char *need[3], *label[4]; /* all of these; one of those, where labels are needed */
+    unsigned rows;                  /* what it gives: bits of mb_want */
     build_fn build;
 };
 
@@ -59,11 +48,12 @@ struct block {
     char data[];
 };
 
-static mb_status take(mb_record *rec, size_t bytes, void **out)
+mb_status mb_record_take(mb_record *rec, size_t bytes, void **out)
 {
     struct block *b;
 
     MB_TRY(mb_alloc(sizeof *b + bytes, "a row", (void **)&b));
+    memset(b->data, 0, bytes);
     b->next = rec->memory;
     rec->memory = b;
     *out = b->data;
@@ -81,7 +71,7 @@ static mb_status keep(mb_record *rec, mb_json_doc *doc)
 {
     struct document *d;
     void *p = NULL;
-    const mb_status st = take(rec, sizeof *d, &p);
+    const mb_status st = mb_record_take(rec, sizeof *d, &p);
 
     if (st != MB_OK) {
         mb_json_free(doc);
@@ -113,7 +103,7 @@ static mb_status joined(mb_record *rec, const char *a, const char *between, cons
     const size_t na = strlen(a), nm = strlen(between), nb = strlen(b);
     void *p = NULL;
 
-    MB_TRY(take(rec, na + nm + nb + 1, &p));
+    MB_TRY(mb_record_take(rec, na + nm + nb + 1, &p));
     memcpy(p, a, na);
     memcpy((char *)p + na, between, nm);
     memcpy((char *)p + na + nm, b, nb);
@@ -131,11 +121,11 @@ static const char *column_name(const mb_records *r, const char *canonical)
 }
 
 /* Is there a value, and which? null counts as absent. */
-static bool find(const struct row *row, const char *canonical, struct value *v)
+bool mb_row_find(const struct mb_row *row, const char *canonical, struct mb_row_value *v)
 {
     const char *name = column_name(row->r, canonical);
 
-    *v = (struct value){0};
+    *v = (struct mb_row_value){0};
     if (row->field == NULL) {
         v->json = mb_json_get(row->object, name);
         return mb_json_is_set(v->json);
@@ -149,7 +139,7 @@ static bool find(const struct row *row, const char *canonical, struct value *v)
     return false;
 }
 
-static mb_status text_of(const struct value *v, const char **out)
+mb_status mb_row_value_text(const struct mb_row_value *v, const char **out)
 {
     if (v->text != NULL) {
         *out = v->text;
@@ -159,22 +149,22 @@ static mb_status text_of(const struct value *v, const char **out)
 }
 
 /* A field that must be there and be a text. */
-static mb_status need_text(const struct row *row, const char *canonical, const char **out)
+mb_status mb_row_need_text(const struct mb_row *row, const char *canonical, const char **out)
 {
-    struct value v;
+    struct mb_row_value v;
 
-    MB_REQUIRE(find(row, canonical, &v), MB_EDATA, "the row has no %s",
+    MB_REQUIRE(mb_row_find(row, canonical, &v), MB_EDATA, "the row has no %s",
                column_name(row->r, canonical));
-    return text_of(&v, out);
+    return mb_row_value_text(&v, out);
 }
 
 /* A field that may be missing: "" then. */
-static mb_status maybe_text(const struct row *row, const char *canonical, const char **out)
+static mb_status maybe_text(const struct mb_row *row, const char *canonical, const char **out)
 {
-    struct value v;
+    struct mb_row_value v;
 
     *out = "";
-    return find(row, canonical, &v) ? text_of(&v, out) : MB_OK;
+    return mb_row_find(row, canonical, &v) ? mb_row_value_text(&v, out) : MB_OK;
 }
 
 static const struct {
@@ -214,7 +204,7 @@ static mb_status reserve_messages(mb_record *rec, size_t n)
 {
     void *p = NULL;
 
-    MB_TRY(take(rec, n * sizeof(mb_message), &p));
+    MB_TRY(mb_record_take(rec, n * sizeof(mb_message), &p));
     rec->message = p;
     rec->n_messages = 0;
     return MB_OK;
@@ -313,40 +303,65 @@ static mb_status messages_of(mb_json list, mb_record *rec)
     return MB_OK;
 }
 
-/* The value of a field as JSON: what a table's cell holds is parsed. */
-static mb_status need_json(const struct row *row, const char *canonical, mb_record *rec,
-                           mb_json *out)
+const char *mb_row_column(const struct mb_row *row, const char *canonical)
 {
-    struct value v;
+    return column_name(row->r, canonical);
+}
+
+mb_want mb_records_wanted(const mb_records *r)
+{
+    return r->source.rows;
+}
+
+const char *mb_row_first(const struct mb_row *row, const char *const *canonical,
+                         struct mb_row_value *v)
+{
+    for (; *canonical != NULL; canonical++)
+        if (mb_row_find(row, *canonical, v))
+            return *canonical;
+    return NULL;
+}
+
+mb_status mb_row_json(const struct mb_row_value *v, const char *canonical, mb_record *rec,
+                      mb_json *out)
+{
     mb_json_doc *doc;
 
-    MB_REQUIRE(find(row, canonical, &v), MB_EDATA, "the row has no %s",
-               column_name(row->r, canonical));
-    if (v.text == NULL) {
-        *out = v.json;
+    if (v->text == NULL) {
+        *out = v->json;
         return MB_OK;
     }
-    MB_TRY(mb_json_parse(v.text, strlen(v.text), canonical, 0, MB_EDATA, &doc));
+    MB_TRY(mb_json_parse(v->text, strlen(v->text), canonical, 0, MB_EDATA, &doc));
     MB_TRY(keep(rec, doc));
     *out = mb_json_root(doc);
     return MB_OK;
 }
 
+static mb_status need_json(const struct mb_row *row, const char *canonical, mb_record *rec,
+                           mb_json *out)
+{
+    struct mb_row_value v;
+
+    MB_REQUIRE(mb_row_find(row, canonical, &v), MB_EDATA, "the row has no %s",
+               column_name(row->r, canonical));
+    return mb_row_json(&v, canonical, rec, out);
+}
+
 /* The same for a field that may be missing, and may be JSON inside a text; it must then be of this
  * type. */
-static mb_status maybe_json(const struct row *row, const char *canonical, mb_json_type type,
+static mb_status maybe_json(const struct mb_row *row, const char *canonical, mb_json_type type,
                             mb_record *rec, mb_json *out)
 {
-    struct value v;
+    struct mb_row_value v;
     const char *text;
     mb_json_doc *doc;
 
     *out = (mb_json){0};
-    if (!find(row, canonical, &v) || (v.text != NULL && v.text[0] == '\0'))
+    if (!mb_row_find(row, canonical, &v) || (v.text != NULL && v.text[0] == '\0'))
         return MB_OK;
     *out = v.json;
     if (v.text != NULL || mb_json_is(v.json, MB_JSON_STRING)) {
-        MB_TRY(text_of(&v, &text));
+        MB_TRY(mb_row_value_text(&v, &text));
         *out = (mb_json){0};
         if (text[strspn(text, " \t\r\n")] == '\0')
             return MB_OK;
@@ -360,14 +375,14 @@ static mb_status maybe_json(const struct row *row, const char *canonical, mb_jso
 }
 
 /* What a conversation brings besides its messages. */
-static mb_status build_surroundings(const struct row *row, mb_record *rec)
+static mb_status build_surroundings(const struct mb_row *row, mb_record *rec)
 {
     MB_TRY(maybe_json(row, "tools", MB_JSON_ARRAY, rec, &rec->tools));
     MB_TRY(maybe_json(row, "documents", MB_JSON_ARRAY, rec, &rec->documents));
     return maybe_json(row, "chat_template_kwargs", MB_JSON_OBJECT, rec, &rec->values);
 }
 
-static mb_status build_chat(const struct row *row, mb_record *rec, const char *field)
+static mb_status build_chat(const struct mb_row *row, mb_record *rec, const char *field)
 {
     const char *system;
     mb_json list;
@@ -382,21 +397,21 @@ static mb_status build_chat(const struct row *row, mb_record *rec, const char *f
     return messages_of(list, rec);
 }
 
-static mb_status build_messages(const struct row *row, mb_record *rec)
+static mb_status build_messages(const struct mb_row *row, mb_record *rec)
 {
     return build_chat(row, rec, "messages");
 }
 
-static mb_status build_sharegpt(const struct row *row, mb_record *rec)
+static mb_status build_sharegpt(const struct mb_row *row, mb_record *rec)
 {
     return build_chat(row, rec, "conversations");
 }
 
-static mb_status build_history(const struct row *row, mb_record *rec)
+static mb_status build_history(const struct mb_row *row, mb_record *rec)
 {
-    struct value v;
+    struct mb_row_value v;
 
-    if (!find(row, "history", &v) || v.text != NULL)
+    if (!mb_row_find(row, "history", &v) || v.text != NULL)
         return MB_OK;
     for (mb_json_it it = mb_json_first(v.json); mb_json_more(&it); mb_json_next(&it)) {
         const char *question, *answer;
@@ -411,17 +426,17 @@ static mb_status build_history(const struct row *row, mb_record *rec)
     return MB_OK;
 }
 
-static mb_status build_alpaca(const struct row *row, mb_record *rec)
+static mb_status build_alpaca(const struct mb_row *row, mb_record *rec)
 {
     const char *instruction, *input, *output, *system;
-    struct value history;
+    struct mb_row_value history;
 
     rec->kind = MB_RECORD_CHAT;
-    MB_TRY(need_text(row, "instruction", &instruction));
+    MB_TRY(mb_row_need_text(row, "instruction", &instruction));
     MB_TRY(maybe_text(row, "input", &input));
-    MB_TRY(need_text(row, "output", &output));
+    MB_TRY(mb_row_need_text(row, "output", &output));
     MB_TRY(maybe_text(row, "system", &system));
-    find(row, "history", &history);
+    mb_row_find(row, "history", &history);
     MB_TRY(reserve_messages(rec, 3 + 2 * mb_json_count(history.json)));
     if (system[0] != '\0')
         MB_TRY(add_message(rec, MB_ROLE_SYSTEM, system));
@@ -432,18 +447,18 @@ static mb_status build_alpaca(const struct row *row, mb_record *rec)
     return add_message(rec, MB_ROLE_ASSISTANT, output);
 }
 
-static mb_status build_pair(const struct row *row, mb_record *rec)
+static mb_status build_pair(const struct mb_row *row, mb_record *rec)
 {
-    struct value prompt, completion;
+    struct mb_row_value prompt, completion;
 
-    MB_REQUIRE(find(row, "prompt", &prompt), MB_EDATA, "the row has no %s",
+    MB_REQUIRE(mb_row_find(row, "prompt", &prompt), MB_EDATA, "the row has no %s",
                column_name(row->r, "prompt"));
-    MB_REQUIRE(find(row, "completion", &completion), MB_EDATA, "the row has no %s",
+    MB_REQUIRE(mb_row_find(row, "completion", &completion), MB_EDATA, "the row has no %s",
                column_name(row->r, "completion"));
     if (!mb_json_is(prompt.json, MB_JSON_ARRAY) && !mb_json_is(completion.json, MB_JSON_ARRAY)) {
         rec->kind = MB_RECORD_PAIR;
-        MB_TRY(text_of(&prompt, &rec->text));
-        return text_of(&completion, &rec->text2);
+        MB_TRY(mb_row_value_text(&prompt, &rec->text));
+        return mb_row_value_text(&completion, &rec->text2);
     }
     rec->kind = MB_RECORD_CHAT;
     MB_TRY(reserve_messages(rec, mb_json_count(prompt.json) + mb_json_count(completion.json)));
@@ -458,10 +473,10 @@ static mb_status build_pair(const struct row *row, mb_record *rec)
     return MB_OK;
 }
 
-static mb_status build_text(const struct row *row, mb_record *rec)
+static mb_status build_text(const struct mb_row *row, mb_record *rec)
 {
     rec->kind = MB_RECORD_TEXT;
-    return need_text(row, "text", &rec->text);
+    return mb_row_need_text(row, "text", &rec->text);
 }
 
 static mb_status ids_of(mb_json list, const char *name, size_t n, mb_record *rec, int32_t **out)
@@ -472,7 +487,7 @@ static mb_status ids_of(mb_json list, const char *name, size_t n, mb_record *rec
     MB_REQUIRE(mb_json_is(list, MB_JSON_ARRAY) && (n == 0 || mb_json_count(list) == n), MB_EDATA,
                n == 0 ? "%s must be a list of ids" : "%s must be a list as long as input_ids",
                name);
-    MB_TRY(take(rec, (mb_json_count(list) + 1) * sizeof *id, &p));
+    MB_TRY(mb_record_take(rec, (mb_json_count(list) + 1) * sizeof *id, &p));
     id = p;
     for (mb_json_it it = mb_json_first(list); mb_json_more(&it); mb_json_next(&it)) {
         int64_t v;
@@ -488,7 +503,7 @@ static mb_status ids_of(mb_json list, const char *name, size_t n, mb_record *rec
 
 /* Rows that were tokenised elsewhere; a label of -100 is not trained. Where attention_mask is 0 a
  * row was padded: that is cut off. */
-static mb_status build_tokens(const struct row *row, mb_record *rec)
+static mb_status build_tokens(const struct mb_row *row, mb_record *rec)
 {
     int32_t *id, *label = NULL, *mask;
     mb_json ids, labels, masks;
@@ -528,7 +543,7 @@ static mb_status build_tokens(const struct row *row, mb_record *rec)
 }
 
 /* A whole decimal number, and nothing else. */
-static bool as_integer(const char *s, int64_t *out)
+bool mb_text_is_integer(const char *s, int64_t *out)
 {
     char *end;
 
@@ -537,73 +552,32 @@ static bool as_integer(const char *s, int64_t *out)
     return errno == 0 && end != s && *end == '\0' && *s != ' ' && *s != '+';
 }
 
-static mb_status build_label(const struct row *row, mb_record *rec)
-{
-    struct value v;
-    bool truth;
-
-    MB_REQUIRE(find(row, "label", &v), MB_EDATA, "the row has no %s", column_name(row->r, "label"));
-    if (v.text != NULL) {
-        MB_REQUIRE(v.text[0] != '\0', MB_EDATA, "the label is empty");
-        if (!as_integer(v.text, &rec->label_id))
-            rec->label = v.text;
-    } else if (mb_json_is(v.json, MB_JSON_STRING)) {
-        MB_TRY(mb_json_string(v.json, &rec->label, NULL));
-        MB_REQUIRE(rec->label[0] != '\0', MB_EDATA, "the label is empty");
-    } else if (mb_json_is(v.json, MB_JSON_BOOL)) {
-        MB_TRY(mb_json_bool(v.json, &truth));
-        rec->label_id = truth;
-    } else {
-        MB_TRY(mb_json_int(v.json, &rec->label_id));
-    }
-    MB_REQUIRE(rec->label != NULL || (rec->label_id >= 0 && rec->label_id < 1000000), MB_EDATA,
-               "the label is %lld, it must be between 0 and 999999", (long long)rec->label_id);
-    return MB_OK;
-}
-
-static mb_status build_class(const struct row *row, mb_record *rec)
-{
-    struct value v;
-
-    rec->kind = MB_RECORD_CLASS;
-    if (find(row, "text", &v)) {
-        MB_TRY(text_of(&v, &rec->text));
-    } else if (find(row, "sentence", &v)) {
-        MB_TRY(text_of(&v, &rec->text));
-    } else {
-        MB_TRY(need_text(row, "sentence1", &rec->text));
-        if (find(row, "sentence2", &v))
-            MB_TRY(text_of(&v, &rec->text2));
-    }
-    return build_label(row, rec);
-}
-
 /* The first of these fields that is there, as a text. */
-static mb_status any_text(const struct row *row, const char *const *names, const char **out)
+static mb_status any_text(const struct mb_row *row, const char *const *names, const char **out)
 {
-    struct value v;
+    struct mb_row_value v;
 
     for (; *names != NULL; names++)
-        if (find(row, *names, &v))
-            return text_of(&v, out);
-    return need_text(row, names[-1], out);
+        if (mb_row_find(row, *names, &v))
+            return mb_row_value_text(&v, out);
+    return mb_row_need_text(row, names[-1], out);
 }
 
 /* The file that a row names: {"path": ...}, as an Audio feature of datasets has it, or the path itself;
  * from the folder of the data file, or as it is. */
-static mb_status media_of(const struct row *row, const char *const *names, mb_record *rec,
+static mb_status media_of(const struct mb_row *row, const char *const *names, mb_record *rec,
                           const char **out)
 {
     char dir[MB_PATH_MAX], path[MB_PATH_MAX];
     const char *given;
-    struct value v;
+    struct mb_row_value v;
 
-    while (!find(row, *names, &v) && names[1] != NULL)
+    while (!mb_row_find(row, *names, &v) && names[1] != NULL)
         names++;
     if (mb_json_is(v.json, MB_JSON_OBJECT))
         MB_TRY(mb_json_get_string(v.json, "path", "", &given));
     else
-        MB_TRY(need_text(row, *names, &given));
+        MB_TRY(mb_row_need_text(row, *names, &given));
     MB_REQUIRE(given[0] != '\0', MB_EDATA, "the row names no file in %s",
                column_name(row->r, *names));
     MB_TRY(mb_path_dir(dir, sizeof dir, row->r->path));
@@ -614,7 +588,7 @@ static mb_status media_of(const struct row *row, const char *const *names, mb_re
     return joined(rec, given, "", "", out);
 }
 
-static mb_status build_sound(const struct row *row, mb_record *rec)
+static mb_status build_sound(const struct mb_row *row, mb_record *rec)
 {
     static const char *const sounds[] = {"audio", "file_name", NULL};
     static const char *const texts[] = {"transcription", "text", "sentence", NULL};
@@ -625,87 +599,77 @@ static mb_status build_sound(const struct row *row, mb_record *rec)
 }
 
 /* One language of {"sw": ..., "en": ...}, or the column of that name. */
-static mb_status language(const struct row *row, mb_json texts, const char *key, const char *lang,
-                          const char **out)
+static mb_status language(const struct mb_row *row, mb_json texts, const char *key,
+                          const char *lang, const char **out)
 {
     MB_REQUIRE(lang != NULL, MB_EARG, "a translation needs %s, the key of its texts", key);
     if (!mb_json_is_set(texts))
-        return need_text(row, lang, out);
+        return mb_row_need_text(row, lang, out);
     MB_REQUIRE(mb_json_is_set(mb_json_get(texts, lang)), MB_EDATA,
                "the translation has no text in '%s' (%s)", lang, key);
     return mb_json_string(mb_json_get(texts, lang), out, NULL);
 }
 
-static mb_status build_translation(const struct row *row, mb_record *rec)
+static mb_status build_translation(const struct mb_row *row, mb_record *rec)
 {
     const mb_source *s = &row->r->source;
     mb_json texts = {0};
-    struct value v;
+    struct mb_row_value v;
 
     rec->kind = MB_RECORD_PAIR;
-    if (find(row, "translation", &v))
+    if (mb_row_find(row, "translation", &v))
         MB_TRY(need_json(row, "translation", rec, &texts));
     MB_TRY(language(row, texts, "source_lang", s->source_lang, &rec->text));
     return language(row, texts, "target_lang", s->target_lang, &rec->text2);
 }
 
-static mb_status build_summary(const struct row *row, mb_record *rec)
+static mb_status build_summary(const struct mb_row *row, mb_record *rec)
 {
     static const char *const texts[] = {"document", "text", NULL};
 
     rec->kind = MB_RECORD_PAIR;
     MB_TRY(any_text(row, texts, &rec->text));
-    return need_text(row, "summary", &rec->text2);
+    return mb_row_need_text(row, "summary", &rec->text2);
 }
 
-static mb_status build_sides(const struct row *row, mb_record *rec)
+static mb_status build_sides(const struct mb_row *row, mb_record *rec)
 {
     rec->kind = MB_RECORD_PAIR;
-    MB_TRY(need_text(row, "source", &rec->text));
-    return need_text(row, "target", &rec->text2);
+    MB_TRY(mb_row_need_text(row, "source", &rec->text));
+    return mb_row_need_text(row, "target", &rec->text2);
 }
 
+#define TEXT      (1u << MB_WANT_TEXT)
+#define PAIRS     (1u << MB_WANT_PAIRS)
+#define CLASS     (1u << MB_WANT_CLASS | 1u << MB_WANT_CLASSES | 1u << MB_WANT_NUMBERS)
+#define WORDS     (1u << MB_WANT_WORDS)
+#define QUESTIONS (1u << MB_WANT_QUESTIONS)
+#define SENTENCES (1u << MB_WANT_SENTENCES)
+#define SOUND     (1u << MB_WANT_SOUND)
+// clang-format off
 static const struct format formats[] = {
-    {.name = "classification", .need = {"text", "label"}, .labelled = true, .build = build_class},
-    {.name = "classification",
-     .need = {"sentence", "label"},
-     .labelled = true,
-     .build = build_class},
-    {.name = "classification",
-     .need = {"sentence1", "label"},
-     .labelled = true,
-     .build = build_class},
-    {.name = "tokens", .need = {"input_ids"}, .build = build_tokens},
-    {.name = "messages", .need = {"messages"}, .build = build_messages},
-    {.name = "sharegpt", .need = {"conversations"}, .build = build_sharegpt},
-    {.name = "alpaca", .need = {"instruction", "output"}, .build = build_alpaca},
-    {.name = "prompt_completion", .need = {"prompt", "completion"}, .build = build_pair},
-    {.name = "text", .need = {"text"}, .build = build_text},
-    {.name = "translation", .need = {"translation"}, .paired = true, .build = build_translation},
-    {.name = "prompt_completion",
-     .need = {"prompt", "completion"},
-     .paired = true,
-     .build = build_pair},
-    {.name = "summarization",
-     .need = {"document", "summary"},
-     .paired = true,
-     .build = build_summary},
-    {.name = "summarization", .need = {"text", "summary"}, .paired = true, .build = build_summary},
-    {.name = "pair", .need = {"source", "target"}, .paired = true, .build = build_sides},
-    {.name = "translation", .need = {NULL}, .paired = true, .build = build_translation},
-    {.name = "audiofolder",
-     .need = {"audio", "transcription"},
-     .heard = true,
-     .build = build_sound},
-    {.name = "audiofolder", .need = {"audio", "text"}, .heard = true, .build = build_sound},
-    {.name = "audiofolder", .need = {"audio", "sentence"}, .heard = true, .build = build_sound},
-    {.name = "audiofolder",
-     .need = {"file_name", "transcription"},
-     .heard = true,
-     .build = build_sound},
-    {.name = "audiofolder", .need = {"file_name", "text"}, .heard = true, .build = build_sound},
-    {.name = "audiofolder", .need = {"file_name", "sentence"}, .heard = true, .build = build_sound},
+    {"classification", {"text"}, {"label", "labels", "score"}, CLASS, mb_build_class},
+    {"classification", {"sentence"}, {"label", "labels", "score"}, CLASS, mb_build_class},
+    {"classification", {"sentence1"}, {"label", "labels", "score"}, CLASS, mb_build_class},
+    {"words", {"tokens"}, {"ner_tags", "tags", "labels"}, WORDS, mb_build_words},
+    {"question", {"question", "context"}, {"answers"}, QUESTIONS, mb_build_question},
+    {"sentences", {"anchor", "positive"}, {NULL}, SENTENCES, mb_build_sentences},
+    {"sentences", {"sentence1", "sentence2"}, {NULL}, SENTENCES, mb_build_sentences},
+    {"tokens", {"input_ids"}, {NULL}, TEXT, build_tokens},
+    {"messages", {"messages"}, {NULL}, TEXT, build_messages},
+    {"sharegpt", {"conversations"}, {NULL}, TEXT, build_sharegpt},
+    {"alpaca", {"instruction", "output"}, {NULL}, TEXT, build_alpaca},
+    {"translation", {"translation"}, {NULL}, PAIRS, build_translation},
+    {"prompt_completion", {"prompt", "completion"}, {NULL}, TEXT | PAIRS, build_pair},
+    {"text", {"text"}, {NULL}, TEXT, build_text},
+    {"summarization", {"document", "summary"}, {NULL}, PAIRS, build_summary},
+    {"summarization", {"text", "summary"}, {NULL}, PAIRS, build_summary},
+    {"pair", {"source", "target"}, {NULL}, PAIRS, build_sides},
+    {"translation", {NULL}, {NULL}, PAIRS, build_translation},
+    {"audiofolder", {"audio"}, {"transcription", "text", "sentence"}, SOUND, build_sound},
+    {"audiofolder", {"file_name"}, {"transcription", "text", "sentence"}, SOUND, build_sound},
 };
+// clang-format on
 
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
 
@@ -715,7 +679,7 @@ static bool is_auto(const char *type)
 }
 
 /* The names of the row's columns, for a message. */
-static void list_columns(const struct row *row, char *text, size_t size)
+static void list_columns(const struct mb_row *row, char *text, size_t size)
 {
     size_t at = 0;
 
@@ -730,53 +694,58 @@ static void list_columns(const struct row *row, char *text, size_t size)
         at += (size_t)snprintf(text + at, size - at, "%s%s", it.index ? ", " : "", it.key);
 }
 
-static mb_status detect(const struct row *row, const mb_source *source, const struct format **out)
+/* What tells rows of each kind, for messages. */
+static const char *const told_by[] = {
+    [MB_WANT_TEXT] =
+        "known are messages | conversations | instruction, output | prompt, completion | text",
+    [MB_WANT_PAIRS] =
+        "a pair of texts has translation | prompt, completion | document, summary | text, summary "
+        "| source, target, or columns called like source_lang and target_lang",
+    [MB_WANT_CLASS] = "a labelled text has label and text, sentence or sentence1",
+    [MB_WANT_CLASSES] = "a text of several classes has labels and text, sentence or sentence1",
+    [MB_WANT_NUMBERS] = "a rated text has label, labels or score, and text, sentence or sentence1",
+    [MB_WANT_WORDS] = "labelled words have tokens, and ner_tags, tags or labels",
+    [MB_WANT_QUESTIONS] = "a question has question, context and answers",
+    [MB_WANT_SENTENCES] = "known are anchor, positive | sentence1, sentence2",
+    [MB_WANT_SOUND] = "a sound has audio or file_name and transcription, text or sentence",
+};
+
+static bool tells(const struct format *f, const struct mb_row *row)
+{
+    const mb_source *s = &row->r->source;
+    struct mb_row_value v;
+
+    if ((f->rows & 1u << s->rows) == 0)
+        return false;
+    if (f->need[0] == NULL) /* columns that are called like the languages */
+        return s->source_lang != NULL && s->target_lang != NULL &&
+               mb_row_find(row, s->source_lang, &v) && mb_row_find(row, s->target_lang, &v);
+    for (int i = 0; i < 3 && f->need[i] != NULL; i++)
+        if (!mb_row_find(row, f->need[i], &v))
+            return false;
+    return f->label[0] == NULL || s->unlabelled || mb_row_first(row, f->label, &v) != NULL;
+}
+
+static mb_status detect(const struct mb_row *row, const struct format **out)
 {
     char columns[300];
 
     for (int f = 0; f < N_FORMATS; f++) {
-        struct value v;
-        bool all = formats[f].labelled == source->labelled && formats[f].heard == source->heard &&
-                   formats[f].paired == source->paired;
-
-        for (int i = 0; i < 3 && formats[f].need[i] != NULL && all; i++)
-            all = find(row, formats[f].need[i], &v);
-        if (all && formats[f].need[0] == NULL) /* columns that are called like the languages */
-            all = source->source_lang != NULL && source->target_lang != NULL &&
-                  find(row, source->source_lang, &v) && find(row, source->target_lang, &v);
-        if (all) {
+        if (tells(&formats[f], row)) {
             *out = &formats[f];
             return MB_OK;
         }
     }
     list_columns(row, columns, sizeof columns);
-    if (source->paired)
-        return MB_RAISE(MB_EDATA,
-                        "the fields are %s; a pair of texts has translation | prompt, completion | "
-                        "document, summary | text, summary | source, target, or columns called "
-                        "like source_lang and target_lang (field_map names other columns)",
-                        columns);
-    if (source->heard)
-        return MB_RAISE(MB_EDATA,
-                        "the fields are %s; a sound has audio or file_name and transcription, text "
-                        "or sentence (field_map names other columns)",
-                        columns);
-    if (source->labelled)
-        return MB_RAISE(MB_EDATA,
-                        "the fields are %s; a labelled text has label and text, sentence or "
-                        "sentence1 (field_map names other columns)",
-                        columns);
-    return MB_RAISE(MB_EDATA,
-                    "the fields are %s; known are messages | conversations | instruction, output | "
-                    "prompt, completion | text (field_map names other columns)",
-                    columns);
+    return MB_RAISE(MB_EDATA, "the fields are %s; %s (field_map names other columns)", columns,
+                    told_by[row->r->source.rows]);
 }
 
 /* The row as a table of columns or a JSON object; its memory goes to `rec`. */
 static mb_status open_row(const mb_records *r, const mb_row_text *text, mb_record *rec,
-                          struct row *row)
+                          struct mb_row *row)
 {
-    *row = (struct row){.r = r};
+    *row = (struct mb_row){.r = r};
     if (r->kind == MB_ROWFILE_JSONL || r->kind == MB_ROWFILE_JSON ||
         r->kind == MB_ROWFILE_PARQUET) {
         mb_json_doc *doc;
@@ -796,13 +765,13 @@ static mb_status open_row(const mb_records *r, const mb_row_text *text, mb_recor
 
     MB_REQUIRE(fault < 0, MB_EDATA, "byte %lld of the row (0x%02x) is not UTF-8 text",
                (long long)fault + 1, (unsigned char)text->text[fault]);
-    MB_TRY(take(rec, text->n + 1, &cells));
+    MB_TRY(mb_record_take(rec, text->n + 1, &cells));
     if (r->kind == MB_ROWFILE_TXT) {
         memcpy(cells, text->text, text->n);
         rec->text = cells;
         return MB_OK;
     }
-    MB_TRY(take(rec, MAX_COLUMNS * sizeof(char *), &fields));
+    MB_TRY(mb_record_take(rec, MAX_COLUMNS * sizeof(char *), &fields));
     MB_TRY(mb_rowfile_fields(text->text, text->n, r->kind == MB_ROWFILE_CSV ? ',' : '\t', cells,
                              fields, MAX_COLUMNS, &n));
     MB_REQUIRE(n == r->n_columns, MB_EDATA, "the row has %d fields, the header %d", n,
@@ -844,7 +813,7 @@ static mb_status placed(const mb_records *r, int64_t line, mb_status st)
 mb_status mb_records_parse(const mb_records *r, const mb_row_text *text, mb_record *out)
 {
     mb_record rec = {0};
-    struct row row;
+    struct mb_row row;
     mb_status st = open_row(r, text, &rec, &row);
 
     if (st == MB_OK && r->kind == MB_ROWFILE_TXT) {
@@ -950,8 +919,8 @@ static mb_status format_named(mb_records *r)
     return MB_RAISE(
         MB_EARG,
         "datasets: %s: the type \"%s\" is not known; known are auto, messages, sharegpt, "
-        "alpaca, prompt_completion, classification, text, tokens, audiofolder, translation, "
-        "summarization, pair",
+        "alpaca, prompt_completion, text, tokens, classification, words, question, sentences, "
+        "audiofolder, translation, summarization, pair",
         r->source.path, type);
 }
 
@@ -959,7 +928,7 @@ static mb_status format_named(mb_records *r)
 static mb_status find_format(mb_records *r)
 {
     mb_row_text text;
-    struct row row;
+    struct mb_row row;
     bool more;
 
     for (;;) {
@@ -975,12 +944,14 @@ static mb_status find_format(mb_records *r)
             continue;
         }
         if (st == MB_OK && r->kind == MB_ROWFILE_TXT)
-            st = r->source.labelled ? MB_RAISE(MB_EDATA, "a text file has no labels")
-                 : r->source.heard  ? MB_RAISE(MB_EDATA, "a text file names no sounds")
-                 : r->source.paired ? MB_RAISE(MB_EDATA, "a text file has no pairs; a .tsv has")
-                                    : MB_OK;
+            st = r->source.rows == MB_WANT_TEXT ? MB_OK
+                 : r->source.rows == MB_WANT_PAIRS
+                     ? MB_RAISE(MB_EDATA, "a text file has no pairs; a .tsv has")
+                 : r->source.rows == MB_WANT_SOUND
+                     ? MB_RAISE(MB_EDATA, "a text file names no sounds")
+                     : MB_RAISE(MB_EDATA, "a text file has no labels");
         else if (st == MB_OK && r->format == NULL)
-            st = detect(&row, &r->source, &r->format);
+            st = detect(&row, &r->format);
         mb_record_release(&rec);
         return placed(r, text.line, st);
     }
@@ -1113,7 +1084,7 @@ static mb_status bound(const char *s, size_t len, int64_t n, int64_t otherwise, 
     percent = text[len - 1] == '%';
     if (percent)
         text[len - 1] = '\0';
-    MB_REQUIRE(as_integer(text, out), MB_EARG,
+    MB_REQUIRE(mb_text_is_integer(text, out), MB_EARG,
                "split \"%s\": \"%s\" is not a number of rows or a percentage", split, text);
     if (percent) {
         MB_REQUIRE(*out >= -100 && *out <= 100, MB_EARG, "split \"%s\": %lld%% is outside 100%%",

@@ -1,5 +1,5 @@
-/* recipes/data/records.h - what a row of a data file says: a text, a pair, a conversation or a
- * labelled text.
+/* recipes/data/records.h - what a row of a data file says: a text, a pair, a conversation, or something
+ * with labels.
  *
  *     mb_records *r;
  *     MB_TRY(mb_records_open(&source, &r));          // finds the format from the first row
@@ -9,15 +9,23 @@
  *         mb_record_release(&record);
  *     }
  *
- * Formats, looked for in this order (labelled texts first when labels are wanted):
+ * Formats, those looked for that give what the task wants:
  *
  *     tokens             input_ids, labels?, attention_mask?: rows that were tokenised elsewhere
  *     messages           messages: [{role, content}], content a string or a list of text parts
  *     sharegpt           conversations: [{from, value}], system?
  *     alpaca             instruction, input?, output, system?, history?: [[question, answer], ...]
  *     prompt_completion  prompt, completion: strings, or lists of messages
- *     classification     text, or sentence1 and sentence2?; label: an integer or a string
  *     text               text
+ *     classification     text, or sentence, or sentence1 and sentence2?; label: an integer or a string;
+ *                        for several classes at once label or labels: a list of them; for numbers
+ *                        label, labels or score: a number or a list of numbers
+ *     words              tokens: [word, ...], and as many ner_tags, tags or labels
+ *     question           question, context, answers: {text: [...], answer_start: [...]} or
+ *                        [{text, answer_start}, ...]; none: it has no answer. answer_start counts
+ *                        characters
+ *     sentences          anchor, positive, negative?: a text or a list of texts; or sentence1,
+ *                        sentence2, score?
  *
  * for tasks that turn one text into another:
  *
@@ -45,6 +53,19 @@ typedef struct mb_field_map {
     const char *canonical, *column;
 } mb_field_map;
 
+/* What rows are wanted. */
+typedef enum mb_want {
+    MB_WANT_TEXT,  /* to be continued: texts, pairs, conversations */
+    MB_WANT_PAIRS, /* a text and what becomes of it */
+    MB_WANT_CLASS,
+    MB_WANT_CLASSES, /* several at once */
+    MB_WANT_NUMBERS,
+    MB_WANT_WORDS, /* a class each */
+    MB_WANT_QUESTIONS,
+    MB_WANT_SENTENCES,
+    MB_WANT_SOUND, /* files, and what is said in them */
+} mb_want;
+
 typedef struct mb_source {
     const char *path;
     const char *type;          /* optional: a format above, NULL or "auto"; for .txt also lines,
@@ -53,20 +74,22 @@ typedef struct mb_source {
                                 * with + between them */
     const mb_field_map *field; /* optional */
     int n_fields;
-    bool labelled;                         /* rows carry labels (classification) */
-    bool heard;                            /* rows name sounds (speech recognition) */
-    bool paired;                           /* rows are a text and what becomes of it (seq2seq) */
-    const char *source_lang, *target_lang; /* paired: keys of a translation; NULL: not given */
+    mb_want rows;
+    bool unlabelled;                       /* labels may be missing: rows are only predicted */
+    const char *source_lang, *target_lang; /* of pairs: keys of a translation; NULL: not given */
     bool skip_bad;                         /* bad_rows: skip; for mb_store_build */
 } mb_source;
 
 typedef enum mb_record_kind {
-    MB_RECORD_TEXT,   /* text */
-    MB_RECORD_PAIR,   /* text is the prompt, text2 the completion */
-    MB_RECORD_CHAT,   /* message */
-    MB_RECORD_CLASS,  /* text, perhaps text2; label */
-    MB_RECORD_TOKENS, /* ids, labels */
-    MB_RECORD_SOUND,  /* media is a sound, text what is said */
+    MB_RECORD_TEXT,     /* text */
+    MB_RECORD_PAIR,     /* text is the prompt, text2 the completion */
+    MB_RECORD_CHAT,     /* message */
+    MB_RECORD_CLASS,    /* text, perhaps text2; label, labels or values */
+    MB_RECORD_WORDS,    /* text[]; labels, one each */
+    MB_RECORD_QUESTION, /* text, text2 the context; text[] the answers, answer_start of the first */
+    MB_RECORD_SENTENCES, /* text[]: anchor, its own candidate, candidates of nobody; values: a score */
+    MB_RECORD_TOKENS,    /* ids, labels */
+    MB_RECORD_SOUND,     /* media is a sound, text what is said */
 } mb_record_kind;
 
 typedef enum mb_role {
@@ -95,6 +118,12 @@ typedef struct mb_conversation {
     mb_json values;           /* chat_template_kwargs of the row: an object; absent: none */
 } mb_conversation;
 
+/* A class by its name, or by its number where that is NULL. */
+typedef struct mb_label {
+    const char *name;
+    int64_t id;
+} mb_label;
+
 /* All texts are owned by the record. */
 typedef struct mb_record {
     mb_record_kind kind;
@@ -105,10 +134,16 @@ typedef struct mb_record {
     const int32_t *ids, *labels; /* n_ids each; labels: -100 or the id; NULL: all are trained */
     int64_t n_ids;
     mb_json tools, documents, values; /* of a conversation; see mb_conversation */
-    const char *label;                /* NULL when the label is an integer */
-    int64_t label_id;
-    bool whole_text; /* a piece of a text file: split it, do not truncate */
-    void *tree;      /* private */
+    const char **list;                /* words, answers or sentences */
+    int64_t n_list;
+    mb_label *label;
+    int64_t n_labels;
+    float *value;
+    int64_t n_values;
+    int64_t answer_start; /* characters before the answer in the context; -1: there is none */
+    bool labelled;        /* what the task learns is there, if only as an empty list */
+    bool whole_text;      /* a piece of a text file: split it, do not truncate */
+    void *tree;           /* private */
     void *memory;
 } mb_record;
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "recipes/data/words.h"
 
 struct mb_renderer {
     mb_render_options o;
@@ -14,6 +15,7 @@ struct mb_renderer {
     char *identity;
     int32_t bos, eos; /* ids, -1 when there is none */
     bool add_bos;
+    mb_words words;
 };
 
 static mb_status open_chat(mb_renderer *r)
@@ -76,11 +78,12 @@ mb_status mb_renderer_new(const mb_render_options *o, mb_renderer **out)
     MB_TRY_GOTO(mb_strdup(suffix, &r->suffix), st, fail);
     r->o.completion_suffix = r->suffix;
     MB_TRY_GOTO(open_chat(r), st, fail);
+    MB_TRY_GOTO(mb_words_of(o->tokenizer, &r->words), st, fail);
     prompt_text(o, prompt, sizeof prompt);
     MB_TRY_GOTO(
         mb_asprintf(
             &r->identity,
-            "render/1|%s|on=%d eos=%d|bos=%d/%d eos=%d/%d|mlm=%d|%s|%s|sides=%d %d %s %s %s "
+            "render/2|%s|on=%d eos=%d|bos=%d/%d eos=%d/%d|mlm=%d|%s|%s|sides=%d %d %s %s %s "
             "%lld %s",
             r->chat != NULL ? mb_chat_identity(r->chat) : "none", o->train.on, o->train.eos,
             r->add_bos, r->bos, o->add_eos, r->eos, o->masked_lm, prompt, r->suffix, o->paired,
@@ -280,6 +283,130 @@ static mb_status render_sentences(const mb_renderer *r, const mb_record *rec, mb
     return st;
 }
 
+/* `type_ids` become marks of the tokens from `from` on. */
+static mb_status mark_framed(const mb_renderer *r, const mb_ids *type_ids, size_t from,
+                             mb_tokens *out)
+{
+    MB_TRY(mb_tokens_mark(out, r->o.tokenizer, from, 0));
+    for (size_t i = 0; i < type_ids->n; i++)
+        out->mark[from + i] |= type_ids->id[i] == 1 ? MB_MARK_SECOND : 0;
+    return MB_OK;
+}
+
+static mb_status frame_words(const mb_renderer *r, const mb_ids *ids, const mb_ids *word_of,
+                             mb_tokens *out)
+{
+    mb_ids types = {0};
+    size_t at[2];
+    mb_status st = mb_tokenizer_frame(r->o.tokenizer, ids, NULL, &out->ids, &types, at);
+
+    if (st == MB_OK)
+        st = mark_framed(r, &types, 0, out);
+    for (size_t i = 0; st == MB_OK && i < out->ids.n; i++) {
+        const bool inside = i >= at[0] && i < at[0] + ids->n;
+        const int32_t word = inside ? word_of->id[i - at[0]] : -1;
+
+        st = mb_ids_push(&out->extra, word);
+        out->mark[i] |= word >= 0 ? MB_MARK_TRAINED : 0;
+        if (inside) /* an unknown word is no frame */
+            out->mark[i] &= (uint8_t)~MB_MARK_SPECIAL;
+    }
+    mb_ids_release(&types);
+    return st;
+}
+
+static mb_status render_words(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
+{
+    mb_ids ids = {0}, word_of = {0};
+    mb_status st = MB_OK;
+
+    for (int64_t w = 0; w < rec->n_list && st == MB_OK; w++) {
+        const size_t from = ids.n;
+
+        st = mb_words_encode(&r->words, rec->list[w], strlen(rec->list[w]), true, &ids);
+        for (size_t i = from; i < ids.n && st == MB_OK; i++)
+            st = mb_ids_push(&word_of, i == from ? (int32_t)w : -1);
+    }
+    if (st == MB_OK)
+        st = frame_words(r, &ids, &word_of, out);
+    mb_ids_release(&ids);
+    mb_ids_release(&word_of);
+    return st;
+}
+
+static mb_status render_question(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
+{
+    const char *question = rec->text + strspn(rec->text, " \t\r\n");
+
+    MB_TRY(mb_tokenizer_encode(r->o.tokenizer, question, strlen(question), 0, &out->ids));
+    out->split = out->ids.n;
+    MB_TRY(mb_words_encode_text(&r->words, rec->text2, &out->ids, &out->extra));
+    return mb_tokens_mark(out, r->o.tokenizer, 0, 0);
+}
+
+/* A piece of an mb_ids, borrowed. */
+static mb_ids piece(const mb_ids *ids, size_t from, size_t n)
+{
+    return (mb_ids){.id = ids->id + from, .n = n};
+}
+
+mb_status mb_render_window(const mb_renderer *r, const mb_tokens *q, size_t from, size_t n,
+                           mb_tokens *out)
+{
+    const mb_ids a = piece(&q->ids, 0, q->split), b = piece(&q->ids, q->split + from, n);
+    const size_t before = out->ids.n;
+    mb_ids types = {0};
+    size_t at[2];
+    mb_status st = mb_tokenizer_frame(r->o.tokenizer, &a, &b, &out->ids, &types, at);
+
+    if (st == MB_OK)
+        st = mark_framed(r, &types, before, out);
+    for (size_t i = before; st == MB_OK && i < out->ids.n; i++) {
+        const bool inside = i >= at[1] && i < at[1] + n;
+
+        for (size_t k = 0; k < 2 && st == MB_OK; k++)
+            st = mb_ids_push(&out->extra, inside ? q->extra.id[2 * (from + i - at[1]) + k] : -1);
+    }
+    mb_ids_release(&types);
+    return st;
+}
+
+mb_status mb_render_window_frame(const mb_renderer *r, const mb_tokens *q, int64_t *n)
+{
+    mb_tokens empty = {0};
+    const mb_status st = mb_render_window(r, q, 0, 0, &empty);
+
+    *n = (int64_t)empty.ids.n;
+    mb_tokens_release(&empty);
+    return st;
+}
+
+static mb_status render_one_sentence(const mb_renderer *r, const char *text, mb_tokens *out)
+{
+    const mb_record rec = {.kind = MB_RECORD_CLASS, .text = text};
+    mb_tokens one = {0};
+    mb_status st = render_sentences(r, &rec, &one);
+
+    if (st == MB_OK && r->o.longest_sentence > 0)
+        mb_render_truncate(&one, MB_RECORD_CLASS, r->o.longest_sentence);
+    const size_t from = out->ids.n;
+    if (st == MB_OK)
+        st = mb_ids_append(&out->ids, one.ids.id, one.ids.n);
+    if (st == MB_OK)
+        st = mb_tokens_mark(out, r->o.tokenizer, from, 0);
+    if (st == MB_OK)
+        st = mb_ids_push(&out->extra, (int32_t)one.ids.n);
+    mb_tokens_release(&one);
+    return st;
+}
+
+static mb_status render_list(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
+{
+    for (int64_t i = 0; i < rec->n_list; i++)
+        MB_TRY(render_one_sentence(r, rec->list[i], out));
+    return MB_OK;
+}
+
 static mb_status render_chat(const mb_renderer *r, const mb_record *rec, mb_tokens *out)
 {
     const mb_conversation talk = mb_record_talk(rec);
@@ -309,6 +436,8 @@ mb_status mb_render(const mb_renderer *r, const mb_record *rec, mb_tokens *out, 
     bool doubled = false;
 
     mb_tokens_clear(out);
+    if (double_bos != NULL)
+        *double_bos = false;
     switch (rec->kind) {
     case MB_RECORD_TEXT:
         MB_TRY(r->o.masked_lm ? render_sentences(r, rec, out) : render_text(r, rec, out));
@@ -332,6 +461,12 @@ mb_status mb_render(const mb_renderer *r, const mb_record *rec, mb_tokens *out, 
     case MB_RECORD_SOUND:
         MB_TRY(render_sound(r, rec, out));
         break;
+    case MB_RECORD_WORDS:
+        return render_words(r, rec, out);
+    case MB_RECORD_QUESTION:
+        return render_question(r, rec, out);
+    case MB_RECORD_SENTENCES:
+        return render_list(r, rec, out);
     }
     undouble(r, out, &doubled);
     if (double_bos != NULL)
@@ -363,7 +498,7 @@ void mb_render_truncate(mb_tokens *t, mb_record_kind kind, int64_t max)
 
     if ((int64_t)t->ids.n <= max)
         return;
-    if (kind != MB_RECORD_CLASS) {
+    if (kind != MB_RECORD_CLASS && kind != MB_RECORD_WORDS) {
         t->ids.n = (size_t)max;
         return;
     }
@@ -380,9 +515,13 @@ void mb_render_truncate(mb_tokens *t, mb_record_kind kind, int64_t max)
         if (!(t->mark[i] & MB_MARK_SPECIAL) && seen[which]++ >= have[which])
             continue;
         t->ids.id[at] = t->ids.id[i];
+        if (t->extra.n > 0)
+            t->extra.id[at] = t->extra.id[i];
         t->mark[at++] = t->mark[i];
     }
     t->ids.n = at;
+    if (t->extra.n > 0)
+        t->extra.n = at;
 }
 
 /* Of n tokens from `from` on the first ones stay, and the special ones at their end. Returns how many

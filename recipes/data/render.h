@@ -6,6 +6,9 @@
  *     labelled      as the tokenizer's post-processor wants one or two sentences
  *     two sides     (paired) tokens(source_prefix + source) as the post-processor wants them, then what
  *                   starts a decoder, then those of the target with EOS: trained after the start
+ *     words         as it wants one sentence; each word encoded by itself, trained at its first token
+ *     question      tokens(question) | tokens(context), to be framed in pieces (mb_render_window)
+ *     sentences     each as the post-processor wants one, one after the other
  *     sound         what opens a transcript (prompt_ids), tokens(text) EOS, trained after the first
  *
  * BOS is added when add_bos is yes, or auto and the tokenizer does so itself; EOS when add_eos is
@@ -34,8 +37,9 @@ typedef struct mb_render_options {
     int32_t decoder_start;      /* paired */
     const char *source_prefix;  /* paired; optional: in front of every source */
     const char *source_lang, *target_lang; /* paired; optional: language tokens, where there are */
-    int64_t max_target; /* paired: tokens of a target after the start; 0: unlimited */
-    bool masked_lm;     /* texts are framed by the post-processor; none is marked */
+    int64_t max_target;       /* paired: tokens of a target after the start; 0: unlimited */
+    bool masked_lm;           /* texts are framed by the post-processor; none is marked */
+    int64_t longest_sentence; /* of sentences that belong together: tokens each; 0: no bound */
 } mb_render_options;
 
 typedef struct mb_renderer mb_renderer;
@@ -44,7 +48,8 @@ typedef struct mb_renderer mb_renderer;
  * first conversation is rendered. */
 mb_status mb_renderer_new(const mb_render_options *o, mb_renderer **out) MB_MUST_USE;
 void mb_renderer_free(mb_renderer *r); /* NULL is allowed */
-/* Replaces the contents of *out. *double_bos, which may be NULL, says that a BOS was left out.
+/* Replaces the contents of *out. out->extra: of words, each token's word or -1; of a question, the
+ * bytes [from, to) of the context for each of its tokens; of sentences, the tokens of each. *double_bos, which may be NULL, says that a BOS was left out.
  * May be called from several threads at once, each with its own *out. */
 mb_status mb_render(const mb_renderer *r, const mb_record *record, mb_tokens *out,
                     bool *double_bos) MB_MUST_USE;
@@ -58,6 +63,13 @@ int32_t mb_language_token(const mb_tokenizer *t, const char *lang);
 /* Appends a source as an encoder reads it. */
 mb_status mb_render_source(const mb_render_options *o, const char *text,
                            mb_tokens *out) MB_MUST_USE;
+/* Tokens [from, from + n) of a question's context, framed with the question: what a model reads at once.
+ * Appends to *out; extra: a pair per token, the context's bytes, -1 elsewhere. */
+mb_status mb_render_window(const mb_renderer *r, const mb_tokens *question, size_t from, size_t n,
+                           mb_tokens *out) MB_MUST_USE;
+/* Tokens that a window has besides the context's. */
+mb_status mb_render_window_frame(const mb_renderer *r, const mb_tokens *question,
+                                 int64_t *n) MB_MUST_USE;
 /* NULL when the rows need none or it is not known. */
 const mb_chat *mb_renderer_chat(const mb_renderer *r);
 /* Everything that decides the tokens of a record besides the tokenizer, as text, for digests. */

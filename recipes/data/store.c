@@ -34,6 +34,8 @@ void mb_store_free(mb_store *s)
     mb_free(s->media_at);
     mb_free(s->hash);
     mb_free(s->picture);
+    mb_free(s->extra);
+    mb_free(s->extra_offset);
     for (int i = 0; s->source_name != NULL && i < s->n_sources; i++)
         mb_free(s->source_name[i]);
     mb_free(s->source_name);
@@ -41,6 +43,42 @@ void mb_store_free(mb_store *s)
         mb_free(s->label_name[i]);
     mb_free(s->label_name);
     mb_free(s);
+}
+
+float mb_store_value(const mb_store *s, int64_t r, int64_t i)
+{
+    const int64_t at = s->extra_offset[r], end = s->extra_offset[r + 1];
+    float value;
+
+    memcpy(&value, &s->extra[s->rows == MB_WANT_SENTENCES ? end - 1 : at + i], sizeof value);
+    return value;
+}
+
+bool mb_store_labelled(const mb_store *s, int64_t r)
+{
+    if (s->rows == MB_WANT_CLASS)
+        return s->label[r] >= 0;
+    if (s->rows == MB_WANT_TEXT || s->rows == MB_WANT_PAIRS || s->rows == MB_WANT_SOUND ||
+        s->rows == MB_WANT_SENTENCES)
+        return true;
+
+    const int64_t from = s->extra_offset[r], n = s->extra_offset[r + 1] - from;
+
+    switch (s->rows) {
+    case MB_WANT_CLASSES:
+        return n == 0 || s->extra[from] >= 0;
+    case MB_WANT_NUMBERS:
+        return n > 0;
+    case MB_WANT_QUESTIONS:
+        return s->extra[from] >= 0;
+    case MB_WANT_WORDS:
+        for (int64_t i = 0; i < n; i++)
+            if (s->extra[from + i] >= 0)
+                return true;
+        return false;
+    default:
+        return true;
+    }
 }
 
 const char *mb_store_place(const mb_store *s, int64_t r, char *text, size_t size)

@@ -38,9 +38,10 @@ typedef struct mb_store_options {
     mb_render_options render; /* tokenizer, template, what is trained */
     int64_t max_length;       /* tokens per row; 0: unlimited */
     mb_excess excess;
-    bool classification;            /* rows carry labels; no token is trained */
-    bool heard;                     /* rows name sounds ... */
-    double most_seconds;            /* ... of at most this length; 0: not looked at */
+    mb_want rows;        /* what a row is; of texts tokens are trained, else what comes with them */
+    bool unlabelled;     /* rows without labels are taken: for predictions */
+    int64_t doc_stride;  /* questions: tokens that neighbouring windows of a context share */
+    double most_seconds; /* of a sound; 0: not looked at */
     const char *const *label_names; /* optional: the model's id2label, which labels must be in */
     int n_label_names;
     int64_t vocab_size;    /* ids must be below; 0: not checked */
@@ -74,10 +75,24 @@ typedef struct mb_store {
     int64_t *offset;  /* (n_rows+1) row r is tokens [offset[r], offset[r+1]) */
     int32_t *trained; /* (n_rows) trained tokens of the row, at least 1 for token tasks */
     int32_t *label;   /* (n_rows) class, -1 without labels */
-    int32_t *source;  /* (n_rows) index of the source */
-    int64_t *line;    /* (n_rows) line its record begins at, from 1 */
-    uint64_t *hash;   /* (n_rows) of the row's content: equal rows, equal hashes */
-    char *media;      /* (n_media) paths of the files that rows are about, each with its zero */
+    /* What else comes with a row: extra[extra_offset[r], extra_offset[r+1]).
+     *     classes    the classes of the row, -1 first when it came without a list
+     *     numbers    float bits; none when it came without
+     *     words      the class at each token, -1: none is wanted there
+     *     questions  first and last token of the answer (0 when it is not here), -1 when nobody knows;
+     *                then two per token: bytes [from, to) of the context it stands for, -1
+     *     sentences  tokens of each, then, when `scored`, float bits of the score */
+    int32_t *extra;
+    int64_t *extra_offset; /* (n_rows+1) */
+    mb_want rows;
+    int64_t n_values;    /* numbers of a row */
+    int64_t n_sentences; /* most of a row; 1 for what is no list of them */
+    bool scored;
+    int32_t *source; /* (n_rows) index of the source */
+    int64_t *line;   /* (n_rows) line its record begins at, from 1 */
+    uint64_t *hash;  /* (n_rows) of the row's content: equal rows, equal hashes */
+    char *media; /* (n_media) what rows are about, each with its zero: paths of files; of the first
+                       * window of a context JSON: question, context, answers */
     int64_t n_media;
     int64_t *
         media_at; /* (n_rows+1) where row r's path begins; it has none where the next begins there */
@@ -109,11 +124,15 @@ void mb_store_log(const mb_store *s, const char *what);
 mb_status mb_store_split(const mb_store *s, double size, uint64_t seed, int64_t **train,
                          int64_t *n_train, int64_t **val, int64_t *n_val) MB_MUST_USE;
 
-/* The file that row r is about; NULL: none. Borrowed. */
+/* The file, or the question, that row r is about; NULL: none. Borrowed. */
 static inline const char *mb_store_media(const mb_store *s, int64_t r)
 {
     return s->media_at[r] < s->media_at[r + 1] ? s->media + s->media_at[r] : NULL;
 }
+/* The numbers or the score of row r. */
+float mb_store_value(const mb_store *s, int64_t r, int64_t i);
+/* Is it known what row r should give? */
+bool mb_store_labelled(const mb_store *s, int64_t r);
 
 enum { MB_STORE_PLACE = 4200 }; /* room for a place */
 

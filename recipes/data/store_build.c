@@ -16,14 +16,17 @@
 #include "recipes/data/store_inside.h"
 
 /* FNV-1a over the words of a row, finished by a mix so that all bits count. */
-static uint64_t content_hash(const int32_t *id, const uint8_t *flags, int64_t n, int64_t label,
-                             const char *media)
+static uint64_t content_hash(const mb_store *s, int64_t r)
 {
-    uint64_t h = 0xcbf29ce484222325ull ^ (uint64_t)label;
+    const int64_t from = s->offset[r], n = s->offset[r + 1] - from;
+    const int32_t *id = s->ids + from;
+    const uint8_t *flags = s->flags + from;
+    uint64_t h = 0xcbf29ce484222325ull ^ (uint64_t)(int64_t)s->label[r];
 
-    for (; media != NULL && *media != '\0'; media++)
+    for (int64_t i = s->extra_offset[r]; i < s->extra_offset[r + 1]; i++)
+        h = (h ^ (uint32_t)s->extra[i]) * 0x100000001b3ull;
+    for (const char *media = mb_store_media(s, r); media != NULL && *media != '\0'; media++)
         h = (h ^ (unsigned char)*media) * 0x100000001b3ull;
-
     for (int64_t i = 0; i < n; i++) {
         h = (h ^ (uint32_t)id[i]) * 0x100000001b3ull;
         h = (h ^ (flags[i] & MB_MARK_TRAINED)) * 0x100000001b3ull;
@@ -82,6 +85,32 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static int64_t extras_of(const mb_store *s, int64_t r)
+{
+    return s->extra_offset[r + 1] - s->extra_offset[r];
+}
+
+/* How many numbers or sentences a row has. */
+static mb_status measure_extras(mb_store *s)
+{
+    char place[4200];
+
+    s->n_sentences = 1;
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        const int64_t n = extras_of(s, r) - (s->rows == MB_WANT_SENTENCES && s->scored);
+
+        if (s->rows == MB_WANT_SENTENCES && n > s->n_sentences)
+            s->n_sentences = n;
+        if (s->rows != MB_WANT_NUMBERS || n == 0)
+            continue;
+        MB_REQUIRE(s->n_values == 0 || s->n_values == n, MB_EDATA,
+                   "%s: the row has %lld numbers, rows before it have %lld",
+                   mb_store_place(s, r, place, sizeof place), (long long)n, (long long)s->n_values);
+        s->n_values = n;
+    }
+    return MB_OK;
+}
+
 /* What follows from the rows themselves: hashes, duplicates, lengths, counts of special tokens. */
 static mb_status measure(mb_store *s, const mb_tokenizer *tok)
 {
@@ -89,16 +118,16 @@ static mb_status measure(mb_store *s, const mb_tokenizer *tok)
     const int32_t eos = mb_tokenizer_role(tok, MB_TOKEN_EOS);
     mb_store_stats *c = &s->stats;
     uint64_t *sorted;
+    mb_status st = MB_OK;
 
     MB_TRY(MB_NEW_ARRAY(&s->hash, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&sorted, s->n_rows + 1));
     c->trained = c->bos = c->eos = c->duplicates = c->max_length = 0;
     c->min_length = INT64_MAX;
     for (int64_t r = 0; r < s->n_rows; r++) {
-        const int64_t from = s->offset[r], n = s->offset[r + 1] - from;
+        const int64_t n = s->offset[r + 1] - s->offset[r];
 
-        s->hash[r] = sorted[r] =
-            content_hash(s->ids + from, s->flags + from, n, s->label[r], mb_store_media(s, r));
+        s->hash[r] = sorted[r] = content_hash(s, r);
         c->trained += s->trained[r];
         c->min_length = n < c->min_length ? n : c->min_length;
         c->max_length = n > c->max_length ? n : c->max_length;
@@ -107,11 +136,16 @@ static mb_status measure(mb_store *s, const mb_tokenizer *tok)
         c->bos += s->ids[t] == bos;
         c->eos += s->ids[t] == eos;
     }
+    MB_TRY_GOTO(measure_extras(s), st, done);
     qsort(sorted, (size_t)s->n_rows, sizeof *sorted, by_value);
     for (int64_t r = 1; r < s->n_rows; r++)
         c->duplicates += sorted[r] == sorted[r - 1];
+    for (int64_t r = 1; r < s->n_rows && s->rows == MB_WANT_QUESTIONS; r++)
+        if (mb_store_media(s, r) == NULL)
+            s->hash[r] = s->hash[r - 1]; /* windows of one context are not split */
+done:
     mb_free(sorted);
-    return MB_OK;
+    return st;
 }
 
 static mb_status name_sources(mb_store *s, const mb_store_options *o)
@@ -132,8 +166,8 @@ static mb_status add_text(mb_digest *d, const char *s)
 static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
 {
     const mb_store_options *o = b->o;
-    const int64_t numbers[] = {3 /* format */,    o->n_sources,     o->max_length, o->excess,
-                               o->classification, o->n_label_names, o->heard};
+    const int64_t numbers[] = {4 /* format */, o->n_sources,     o->max_length, o->excess,
+                               o->rows,        o->n_label_names, o->doc_stride, o->unlabelled};
 
     MB_TRY(mb_digest_add(d, numbers, sizeof numbers));
     MB_TRY(mb_digest_add(d, &o->most_seconds, sizeof o->most_seconds));
@@ -249,8 +283,7 @@ static void builder_release(struct mb_store_builder *b)
     mb_free(b->chunk.text);
     for (int i = 0; b->result != NULL && i < MB_CHUNK_ROWS; i++) {
         mb_tokens_release(&b->result[i].tokens);
-        mb_free(b->result[i].label);
-        mb_free(b->result[i].media);
+        mb_record_release(&b->result[i].record);
         mb_free(b->result[i].sentence);
     }
     mb_free(b->result);
@@ -258,6 +291,9 @@ static void builder_release(struct mb_store_builder *b)
     mb_free(b->ids);
     mb_free(b->flags);
     mb_free(b->media);
+    mb_free(b->extra);
+    mb_ids_release(&b->row_extra);
+    mb_tokens_release(&b->window);
     mb_names_release(&b->labels);
     mb_free(b);
 }
@@ -283,8 +319,10 @@ mb_status mb_store_build(const mb_store_options *o, mb_comm *comm, mb_store **ou
     b->o = o;
     b->comm = comm;
     st = MB_NEW(&b->store);
-    if (st == MB_OK)
+    if (st == MB_OK) {
+        b->store->rows = o->rows;
         st = prepare(b);
+    }
     MB_TRY_GOTO(mb_comm_agree(comm, st), st, fail);
     MB_TRY_GOTO(look_in_cache(b, &hit), st, fail);
     if (!hit)

@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "core/path.h"
 #include "dist/h5.h"
+#include "recipes/data/store_inside.h"
 
 static const char *const FORMAT = "mbuyu-tokens-2";
 
@@ -77,6 +78,7 @@ done:
 
 static mb_status fill_image(const mb_store *s, mb_h5 *f)
 {
+    const int64_t scored = s->scored;
     int64_t counts[COUNTS];
 
     counts_out(&s->stats, counts);
@@ -84,6 +86,9 @@ static mb_status fill_image(const mb_store *s, mb_h5 *f)
     MB_TRY(mb_h5_put(f, "/mask", MB_DTYPE_U8, s->n_tokens, s->flags));
     MB_TRY(mb_h5_put(f, "/offsets", MB_DTYPE_U64, s->n_rows + 1, s->offset));
     MB_TRY(mb_h5_put(f, "/label", MB_DTYPE_I32, s->n_rows, s->label));
+    MB_TRY(mb_h5_put(f, "/extra_offsets", MB_DTYPE_U64, s->n_rows + 1, s->extra_offset));
+    MB_TRY(mb_h5_put(f, "/extra", MB_DTYPE_I32, s->extra_offset[s->n_rows], s->extra));
+    MB_TRY(mb_h5_set_ints(f, "/", "scored", 1, &scored));
     MB_TRY(mb_h5_put(f, "/source", MB_DTYPE_I32, s->n_rows, s->source));
     MB_TRY(mb_h5_put(f, "/line", MB_DTYPE_I64, s->n_rows, s->line));
     MB_TRY(mb_h5_put(f, "/media", MB_DTYPE_U8, s->n_media, s->media));
@@ -160,40 +165,44 @@ done:
     return st;
 }
 
-static mb_status make_arrays(mb_store *s)
+static mb_status make_arrays(mb_store *s, int64_t n_extra)
 {
     MB_TRY(MB_NEW_ARRAY(&s->ids, s->n_tokens));
     MB_TRY(MB_NEW_ARRAY(&s->flags, s->n_tokens));
     MB_TRY(MB_NEW_ARRAY(&s->offset, s->n_rows + 1));
     MB_TRY(MB_NEW_ARRAY(&s->media, s->n_media + 1));
     MB_TRY(MB_NEW_ARRAY(&s->media_at, s->n_rows + 1));
+    MB_TRY(MB_NEW_ARRAY(&s->extra, n_extra));
+    MB_TRY(MB_NEW_ARRAY(&s->extra_offset, s->n_rows + 1));
     MB_TRY(MB_NEW_ARRAY(&s->trained, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->label, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->source, s->n_rows));
     return MB_NEW_ARRAY(&s->line, s->n_rows);
 }
 
-static mb_status check_rows(mb_store *s)
+static mb_status check_rows(mb_store *s, int64_t n_extra)
 {
-    MB_REQUIRE(s->offset[0] == 0 && s->offset[s->n_rows] == s->n_tokens, MB_EIO,
-               "the cache's offsets do not fit its tokens");
+    MB_REQUIRE(s->offset[0] == 0 && s->offset[s->n_rows] == s->n_tokens &&
+                   s->extra_offset[0] == 0 && s->extra_offset[s->n_rows] == n_extra,
+               MB_EIO, "the cache's offsets do not fit its tokens");
     MB_REQUIRE(s->media_at[0] == 0 && s->media_at[s->n_rows] == s->n_media, MB_EIO,
                "the cache's paths do not fit its rows");
     for (int64_t r = 0; r < s->n_rows; r++) {
         MB_REQUIRE(
             s->offset[r] <= s->offset[r + 1] && s->source[r] >= 0 && s->source[r] < s->n_sources &&
+                s->extra_offset[r] <= s->extra_offset[r + 1] &&
                 s->media_at[r] <= s->media_at[r + 1] &&
                 (s->media_at[r] == s->media_at[r + 1] || s->media[s->media_at[r + 1] - 1] == '\0'),
             MB_EIO, "row %lld of the cache is out of order", (long long)r);
-        for (int64_t t = s->offset[r] + 1; t < s->offset[r + 1]; t++)
-            s->trained[r] += (s->flags[t] & MB_MARK_TRAINED) != 0;
+        s->trained[r] =
+            mb_store_count_trained(s->flags + s->offset[r], s->offset[r + 1] - s->offset[r]);
     }
     return MB_OK;
 }
 
 static mb_status get_store(mb_h5 *f, mb_store *s)
 {
-    int64_t counts[COUNTS], dim[MB_MAX_DIMS];
+    int64_t counts[COUNTS], dim[MB_MAX_DIMS], n_extra, scored;
     char *text = NULL;
     mb_dtype d;
     int ndim;
@@ -212,7 +221,14 @@ static mb_status get_store(mb_h5 *f, mb_store *s)
     MB_TRY(mb_h5_shape(f, "/media", &d, &ndim, dim));
     MB_REQUIRE(ndim == 1, MB_EIO, "the cache's paths have the wrong shape");
     s->n_media = dim[0];
-    MB_TRY(make_arrays(s));
+    MB_TRY(mb_h5_shape(f, "/extra", &d, &ndim, dim));
+    MB_REQUIRE(ndim == 1, MB_EIO, "the cache's labels have the wrong shape");
+    n_extra = dim[0];
+    MB_TRY(make_arrays(s, n_extra));
+    MB_TRY(get(f, "/extra_offsets", MB_DTYPE_I64, s->n_rows + 1, s->extra_offset));
+    MB_TRY(get(f, "/extra", MB_DTYPE_I32, n_extra, s->extra));
+    MB_TRY(mb_h5_get_ints(f, "/", "scored", 1, &scored));
+    s->scored = scored != 0;
     MB_TRY(get(f, "/media", MB_DTYPE_U8, s->n_media, s->media));
     MB_TRY(get(f, "/media_at", MB_DTYPE_I64, s->n_rows + 1, s->media_at));
     MB_TRY(get(f, "/tokens", MB_DTYPE_I32, s->n_tokens, s->ids));
@@ -223,7 +239,7 @@ static mb_status get_store(mb_h5 *f, mb_store *s)
     MB_TRY(get(f, "/line", MB_DTYPE_I64, s->n_rows, s->line));
     MB_TRY(mb_h5_get_ints(f, "/", "counts", COUNTS, counts));
     counts_in(&s->stats, counts);
-    MB_TRY(check_rows(s));
+    MB_TRY(check_rows(s, n_extra));
     return get_labels(f, s);
 }
 
@@ -243,6 +259,9 @@ static void forget(mb_store *s)
     mb_free(s->media);
     mb_free(s->media_at);
     s->media = NULL, s->media_at = NULL, s->n_media = 0;
+    mb_free(s->extra);
+    mb_free(s->extra_offset);
+    s->extra = NULL, s->extra_offset = NULL;
     s->label_name = NULL, s->ids = NULL, s->flags = NULL, s->offset = NULL, s->trained = NULL;
     s->label = NULL, s->source = NULL, s->line = NULL;
     s->n_labels = 0, s->n_rows = s->n_tokens = 0;
@@ -311,18 +330,21 @@ static mb_status share_labels(mb_store *s, mb_comm *comm)
 
 mb_status mb_store_cache_share(mb_store *s, mb_comm *comm)
 {
-    int64_t head[4 + COUNTS] = {s->n_rows, s->n_tokens, s->n_labels, s->n_media};
+    int64_t head[6 + COUNTS] = {s->n_rows,   s->n_tokens,
+                                s->n_labels, s->n_rows > 0 ? s->extra_offset[s->n_rows] : 0,
+                                s->scored,   s->n_media};
     mb_status st = MB_OK;
 
     if (comm->size == 1)
         return MB_OK;
-    counts_out(&s->stats, head + 4);
+    counts_out(&s->stats, head + 6);
     MB_TRY(comm->ops->broadcast(comm, head, sizeof head, 0));
     if (comm->rank != 0) {
-        s->n_rows = head[0], s->n_tokens = head[1], s->n_media = head[3];
-        counts_in(&s->stats, head + 4);
+        s->n_rows = head[0], s->n_tokens = head[1], s->n_media = head[5];
+        counts_in(&s->stats, head + 6);
+        s->scored = head[4] != 0;
         s->from_cache = true;
-        st = make_arrays(s);
+        st = make_arrays(s, head[3]);
         if (st == MB_OK)
             st = MB_NEW_ARRAY(&s->label_name, head[2] + 1);
         s->n_labels = st == MB_OK ? (int)head[2] : 0;
@@ -333,9 +355,17 @@ mb_status mb_store_cache_share(mb_store *s, mb_comm *comm)
         void *at;
         int64_t bytes;
     } part[] = {
-        {s->ids, 4 * s->n_tokens},   {s->flags, s->n_tokens},   {s->offset, 8 * (s->n_rows + 1)},
-        {s->trained, 4 * s->n_rows}, {s->label, 4 * s->n_rows}, {s->source, 4 * s->n_rows},
-        {s->line, 8 * s->n_rows},    {s->media, s->n_media},    {s->media_at, 8 * (s->n_rows + 1)},
+        {s->ids, 4 * s->n_tokens},
+        {s->flags, s->n_tokens},
+        {s->offset, 8 * (s->n_rows + 1)},
+        {s->trained, 4 * s->n_rows},
+        {s->label, 4 * s->n_rows},
+        {s->source, 4 * s->n_rows},
+        {s->line, 8 * s->n_rows},
+        {s->extra, 4 * head[3]},
+        {s->extra_offset, 8 * (s->n_rows + 1)},
+        {s->media, s->n_media},
+        {s->media_at, 8 * (s->n_rows + 1)},
     };
     for (size_t i = 0; i < sizeof part / sizeof part[0]; i++)
         MB_TRY(comm->ops->broadcast(comm, part[i].at, part[i].bytes, 0));

@@ -12,8 +12,8 @@ enum {
 /* What is known of a row besides its tokens; broadcast as bytes. */
 struct mb_store_about {
     int64_t chunk, line;
-    int32_t tokens, trained, label, source;
-    int32_t media; /* bytes of the path with its zero; 0: none */
+    int32_t tokens, trained, label, source, extras, scored;
+    int32_t media; /* bytes of what it is about with its zero; 0: none */
 };
 
 /* Row texts of one chunk. */
@@ -29,12 +29,9 @@ struct mb_store_chunk {
 /* What became of one row of a chunk; the buffers are used again. */
 struct mb_store_result {
     mb_tokens tokens;
-    mb_record_kind kind;
-    bool whole_text, double_bos, empty;
-    char *label;    /* owned; NULL: label_id */
-    char *media;    /* owned; NULL: none */
+    mb_record record; /* owned when st is MB_OK */
+    bool double_bos;
     double seconds; /* of a sound */
-    int64_t label_id;
     mb_status st;
     char *sentence; /* owned; of a failure */
 };
@@ -56,8 +53,11 @@ struct mb_store_builder {
     size_t n_rows, about_capacity;
     int32_t *ids;
     uint8_t *flags;
-    size_t n_tokens, ids_capacity, flags_capacity;
-    char *media; /* the rows' paths, each with its zero */
+    int32_t *extra;
+    size_t n_tokens, ids_capacity, flags_capacity, n_extra, extra_capacity;
+    mb_ids row_extra; /* of the row at hand */
+    mb_tokens window; /* likewise */
+    char *media;      /* the rows' paths, each with its zero */
     size_t n_media, media_capacity;
     struct mb_names labels;
     bool integer_labels, word_labels;
@@ -76,6 +76,7 @@ struct mb_store_builder {
 mb_status mb_names_id(struct mb_names *t, const char *name, int32_t *out) MB_MUST_USE;
 void mb_names_release(struct mb_names *t);
 
+int32_t mb_store_count_trained(const uint8_t *flags, int64_t n);
 /* store_read.c: this rank's chunks of all sources into its part (about, ids, flags, labels, stats).
  * Not collective. */
 mb_status mb_store_read(struct mb_store_builder *b) MB_MUST_USE;

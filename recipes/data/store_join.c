@@ -125,7 +125,7 @@ static mb_status name_store_labels(struct mb_store_builder *b, const struct mb_n
     int n = o->n_label_names;
 
     if (n == 0)
-        n = b->word_labels ? (int)all->n : (int)b->top_label + 1;
+        n = b->word_labels ? (int)all->n : b->integer_labels ? (int)b->top_label + 1 : 0;
     MB_REQUIRE(b->word_labels || b->top_label < n, MB_EDATA,
                "%s: the label %lld is outside the model's %d labels", o->source[0].path,
                (long long)b->top_label, n);
@@ -187,7 +187,7 @@ done:
 
 /* All ranks' rows, rank after rank, and where each goes. */
 struct layout {
-    int64_t *rows, *tokens, *media; /* (size) per rank */
+    int64_t *rows, *tokens, *extras, *media; /* (size) per rank */
     int64_t n_rows, n_tokens, n_media;
     struct mb_store_about *about; /* (n_rows) */
     int64_t *to;                  /* (n_rows) row of the store */
@@ -205,13 +205,15 @@ static mb_status exchange_about(struct mb_store_builder *b, struct layout *l)
     const int size = b->comm->size;
     int64_t at = 0;
 
-    MB_TRY(MB_NEW_ARRAY(&l->rows, 3 * size));
+    MB_TRY(MB_NEW_ARRAY(&l->rows, 4 * size));
     l->tokens = l->rows + size;
-    l->media = l->tokens + size;
+    l->extras = l->tokens + size;
+    l->extras[b->comm->rank] = (int64_t)b->n_extra;
     l->rows[b->comm->rank] = (int64_t)b->n_rows;
     l->tokens[b->comm->rank] = (int64_t)b->n_tokens;
+    l->media = l->extras + size;
     l->media[b->comm->rank] = (int64_t)b->n_media;
-    MB_TRY(b->comm->ops->all_reduce(b->comm, l->rows, 3 * size, MB_DTYPE_I64, MB_SUM));
+    MB_TRY(b->comm->ops->all_reduce(b->comm, l->rows, 4 * size, MB_DTYPE_I64, MB_SUM));
     for (int r = 0; r < size; r++) {
         l->n_rows += l->rows[r];
         l->n_tokens += l->tokens[r];
@@ -254,6 +256,16 @@ static mb_status place_rows(const struct mb_store_builder *b, struct layout *l)
     return MB_OK;
 }
 
+/* A score belongs to every row or to none. */
+static mb_status all_alike(const struct layout *l, const mb_store *s)
+{
+    for (int64_t i = 0; i < l->n_rows; i++)
+        MB_REQUIRE((l->about[i].scored != 0) == s->scored, MB_EDATA,
+                   "%s:%lld: some rows have a score and this one has none",
+                   s->source_name[l->about[i].source], (long long)l->about[i].line);
+    return MB_OK;
+}
+
 static mb_status make_arrays(struct mb_store_builder *b, const struct layout *l,
                              const struct classes *c)
 {
@@ -266,6 +278,7 @@ static mb_status make_arrays(struct mb_store_builder *b, const struct layout *l,
     MB_TRY(MB_NEW_ARRAY(&s->media, s->n_media + 1));
     MB_TRY(MB_NEW_ARRAY(&s->media_at, s->n_rows + 1));
     MB_TRY(MB_NEW_ARRAY(&s->offset, s->n_rows + 1));
+    MB_TRY(MB_NEW_ARRAY(&s->extra_offset, s->n_rows + 1));
     MB_TRY(MB_NEW_ARRAY(&s->trained, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->label, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->source, s->n_rows));
@@ -276,6 +289,8 @@ static mb_status make_arrays(struct mb_store_builder *b, const struct layout *l,
             const int64_t to = l->to[i];
 
             s->offset[to + 1] = a->tokens;
+            s->extra_offset[to + 1] = a->extras;
+            s->scored = s->scored || a->scored != 0;
             s->media_at[to + 1] = a->media;
             s->trained[to] = a->trained;
             s->source[to] = a->source;
@@ -287,8 +302,9 @@ static mb_status make_arrays(struct mb_store_builder *b, const struct layout *l,
     for (int64_t k = 0; k < s->n_rows; k++) {
         s->offset[k + 1] += s->offset[k];
         s->media_at[k + 1] += s->media_at[k];
+        s->extra_offset[k + 1] += s->extra_offset[k];
     }
-    return MB_OK;
+    return all_alike(l, s);
 }
 
 /* Rank r's tokens go where its rows are. */
@@ -368,19 +384,62 @@ done:
     return st;
 }
 
+/* Rank r's extras go where its rows are; those that are labels become classes. */
+static void scatter_extras(mb_store *s, const struct layout *l, int64_t first, int64_t rows,
+                           const int32_t *extra, const int32_t *class_of, const int32_t *of_rank)
+{
+    int64_t from = 0;
+
+    for (int64_t i = first; i < first + rows; i++) {
+        int32_t *to = s->extra + s->extra_offset[l->to[i]];
+
+        for (int64_t k = 0; k < l->about[i].extras; k++, from++)
+            to[k] =
+                of_rank != NULL && extra[from] >= 0 ? class_of[of_rank[extra[from]]] : extra[from];
+    }
+}
+
+static mb_status exchange_extras(struct mb_store_builder *b, const struct layout *l,
+                                 const struct classes *c)
+{
+    mb_store *s = b->store;
+    const bool named =
+        b->word_labels && (b->o->rows == MB_WANT_CLASSES || b->o->rows == MB_WANT_WORDS);
+    int64_t first = 0, most = 0;
+    int32_t *extra = NULL;
+    mb_status st = MB_OK;
+
+    for (int r = 0; r < b->comm->size; r++)
+        most = l->extras[r] > most ? l->extras[r] : most;
+    MB_TRY(MB_NEW_ARRAY(&s->extra, s->extra_offset[s->n_rows]));
+    MB_TRY(MB_NEW_ARRAY(&extra, most));
+    for (int r = 0; r < b->comm->size && st == MB_OK; r++) {
+        if (r == b->comm->rank && b->n_extra > 0)
+            memcpy(extra, b->extra, b->n_extra * sizeof *extra);
+        st = b->comm->ops->broadcast(b->comm, extra, l->extras[r] * 4, r);
+        if (st == MB_OK)
+            scatter_extras(s, l, first, l->rows[r], extra, c->class_of,
+                           named ? c->of_rank[r] : NULL);
+        first += l->rows[r];
+    }
+    mb_free(extra);
+    return st;
+}
+
 mb_status mb_store_join(struct mb_store_builder *b)
 {
     struct classes classes = {0};
     struct layout layout = {0};
     mb_status st = MB_OK;
 
-    if (b->o->classification)
+    if (b->o->rows == MB_WANT_CLASS || b->o->rows == MB_WANT_CLASSES || b->o->rows == MB_WANT_WORDS)
         MB_TRY_GOTO(merge_labels(b, &classes), st, done);
     MB_TRY_GOTO(exchange_about(b, &layout), st, done);
     MB_TRY_GOTO(place_rows(b, &layout), st, done);
     MB_TRY_GOTO(make_arrays(b, &layout, &classes), st, done);
     MB_TRY_GOTO(exchange_media(b, &layout), st, done);
-    st = exchange_tokens(b, &layout);
+    MB_TRY_GOTO(exchange_tokens(b, &layout), st, done);
+    st = exchange_extras(b, &layout, &classes);
 done:
     classes_release(&classes, b->comm->size);
     layout_release(&layout);

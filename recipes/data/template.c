@@ -266,12 +266,14 @@ int mb_chat_stops(const mb_chat *c, int32_t id[2])
 void mb_tokens_clear(mb_tokens *t)
 {
     mb_ids_clear(&t->ids);
+    mb_ids_clear(&t->extra);
     t->split = 0;
 }
 
 void mb_tokens_release(mb_tokens *t)
 {
     mb_ids_release(&t->ids);
+    mb_ids_release(&t->extra);
     mb_free(t->mark);
     *t = (mb_tokens){0};
 }

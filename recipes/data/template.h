@@ -41,7 +41,8 @@ typedef struct mb_tokens {
     mb_ids ids;
     uint8_t *mark;
     size_t mark_capacity;
-    size_t split; /* chat and pairs: where the last answer begins; 0 when there is none */
+    size_t split; /* chat and pairs: where the last answer begins; questions: the context; else 0 */
+    mb_ids extra; /* labelled rows: see mb_render */
 } mb_tokens;
 
 void mb_tokens_clear(mb_tokens *t); /* keeps the capacity */

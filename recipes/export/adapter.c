@@ -58,15 +58,19 @@ mb_status mb_adapter_add(mb_model *m, const char *dir)
 
 mb_status mb_adapter_labels(const char *dir, int64_t *labels)
 {
+    static const char *const last[] = {"base_model.model.classifier.weight",
+                                       "base_model.model.classifier.out_proj.weight"};
     mb_tensor_file *f = NULL;
     char path[4096];
 
     *labels = 0;
     MB_TRY(mb_path_join(path, sizeof path, dir, "adapter_model.safetensors"));
     MB_TRY(mb_tensor_file_open(path, &f));
-    const int64_t at = mb_tensor_file_find(f, "base_model.model.classifier.weight");
-    if (at >= 0 && mb_tensor_file_info(f, at)->ndim == 2)
-        *labels = mb_tensor_file_info(f, at)->dim[0];
+    for (size_t i = 0; i < sizeof last / sizeof last[0] && *labels == 0; i++) {
+        const int64_t at = mb_tensor_file_find(f, last[i]);
+        if (at >= 0 && mb_tensor_file_info(f, at)->ndim == 2)
+            *labels = mb_tensor_file_info(f, at)->dim[0];
+    }
     mb_tensor_file_close(f);
     return MB_OK;
 }

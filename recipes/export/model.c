@@ -160,11 +160,14 @@ static mb_hf_edits edits(const mb_export *e)
     if (mb_json_count(mb_json_get(e->config, "architectures")) == 0 ||
         (c->head != MB_HEAD_CAUSAL_LM && c->head != MB_HEAD_SEQ2SEQ))
         out.architecture = c->family->architecture[c->head];
-    if (c->head == MB_HEAD_SEQUENCE) {
+    if (c->head == MB_HEAD_SEQUENCE || c->head == MB_HEAD_TOKENS) {
         out.num_labels = c->labels;
         out.label = e->label;
-        out.problem_type = "single_label_classification";
     }
+    if (c->head == MB_HEAD_SEQUENCE)
+        out.problem_type = c->loss == MB_LOSS_SIGMOID   ? "multi_label_classification"
+                           : c->loss == MB_LOSS_SQUARED ? "regression"
+                                                        : "single_label_classification";
     return out;
 }
 

@@ -5,16 +5,20 @@
 
 #include "recipes/train/answers.h"
 
+enum { MB_ANY = -1 };
+
 const mb_task mb_tasks[] = {
-#define MB_TASK(choice, head_id, targets, has_labels, kind, fn, names, peft, tag) \
-    {.id = MB_##choice,                                                           \
-     .head = MB_##head_id,                                                        \
-     .target = MB_##targets,                                                      \
-     .labelled = (has_labels),                                                    \
-     .reads = MB_READS_##kind,                                                    \
-     .answer = (fn),                                                              \
-     .metrics = (names),                                                          \
-     .peft_task = (peft),                                                         \
+#define MB_TASK(choice, which, head_id, targets, rows_id, loss_id, kind, fn, names, peft, tag) \
+    {.id = MB_##choice,                                                                        \
+     .variant = (mb_choice)MB_##which,                                                         \
+     .head = MB_##head_id,                                                                     \
+     .target = MB_##targets,                                                                   \
+     .rows = MB_##rows_id,                                                                     \
+     .loss = MB_##loss_id,                                                                     \
+     .reads = MB_READS_##kind,                                                                 \
+     .answer = (fn),                                                                           \
+     .metrics = (names),                                                                       \
+     .peft_task = (peft),                                                                      \
      .pipeline_tag = (tag)},
 #include "recipes/tasks/tasks.def"
 #undef MB_TASK
@@ -31,10 +35,16 @@ mb_status mb_task_fits(const mb_task *t, const mb_model_config *c, const char *p
     return MB_OK;
 }
 
-const mb_task *mb_task_find(mb_choice id)
+const mb_task *mb_task_of(const mb_recipe *r)
 {
     for (const mb_task *t = mb_tasks; t->pipeline_tag != NULL; t++)
-        if (t->id == id)
+        if (t->id == r->task && ((int)t->variant == MB_ANY || t->variant == r->problem_type ||
+                                 t->variant == r->embedding_loss))
             return t;
-    MB_BUG("task %d is not in tasks.def", (int)id);
+    MB_BUG("task %d is not in tasks.def", (int)r->task);
+}
+
+bool mb_task_has_classes(const mb_task *t)
+{
+    return t->rows == MB_WANT_CLASS || t->rows == MB_WANT_CLASSES || t->rows == MB_WANT_WORDS;
 }

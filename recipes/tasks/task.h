@@ -1,7 +1,8 @@
 /* recipes/tasks/task.h - what a task means: which head, which rows, which targets, which metrics.
  *
- * A task is one line in tasks.def; what is special about it lives where it belongs (the head in the
- * family, the targets in collate.c, the answers in recipes/train/answer_<kind>.c).
+ * A task is a line in tasks.def, or one for each variant of it; what is special about it lives where it
+ * belongs (the head in the family, the targets in collate.c, the loss in autograd/layers/loss.c, the
+ * answers in recipes/train/answer_<kind>.c).
  */
 #ifndef MB_RECIPES_TASKS_TASK_H
 #define MB_RECIPES_TASKS_TASK_H
@@ -20,10 +21,11 @@ typedef mb_status (*mb_answer_fn)(struct mb_job *job, const mb_micro *micro,
                                   struct mb_predictions *out);
 
 typedef struct mb_task {
-    mb_choice id;
+    mb_choice id, variant; /* variant -1: any */
     mb_head head;
     mb_target_kind target;
-    bool labelled;            /* rows carry a class */
+    mb_want rows;
+    mb_loss loss;
     mb_metric_reads reads;    /* what the answers are */
     mb_answer_fn answer;      /* NULL: evaluations only measure the loss */
     const char *metrics;      /* of an evaluation, with commas */
@@ -32,7 +34,10 @@ typedef struct mb_task {
 } mb_task;
 
 extern const mb_task mb_tasks[]; /* ended by a pipeline_tag NULL */
-const mb_task *mb_task_find(mb_choice id);
+/* The recipe's task. */
+const mb_task *mb_task_of(const mb_recipe *r);
+/* Rows carry classes, which have names. */
+bool mb_task_has_classes(const mb_task *t);
 /* Its rows are pictures. */
 static inline bool mb_task_sees_images(const mb_task *t)
 {

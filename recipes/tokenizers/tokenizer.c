@@ -292,6 +292,26 @@ static mb_status assemble(const mb_tokenizer *t, const tok_work *w, bool pair, b
     return MB_OK;
 }
 
+mb_status mb_tokenizer_frame(const mb_tokenizer *t, const mb_ids *a, const mb_ids *b, mb_ids *out,
+                             mb_ids *type_ids, size_t at[2])
+{
+    const tok_template *parts = b != NULL ? &t->process.pair : &t->process.single;
+
+    at[0] = at[1] = 0;
+    for (size_t i = 0; i < parts->n; i++) {
+        const tok_part part = parts->at[i];
+        const mb_ids *text = part.id >= 0 ? NULL : part.id == -1 ? a : b;
+        const size_t n = text != NULL ? text->n : 1;
+
+        if (text != NULL)
+            at[-1 - part.id] = out->n;
+        MB_TRY(mb_ids_append(out, text != NULL ? text->id : &part.id, n));
+        for (size_t k = 0; k < n; k++)
+            MB_TRY(mb_ids_push(type_ids, part.type));
+    }
+    return MB_OK;
+}
+
 static mb_status encode_both(const mb_tokenizer *t, tok_work *w, const char *a, size_t n_a,
                              const char *b, size_t n_b, unsigned flags, mb_ids *out, mb_ids *types)
 {

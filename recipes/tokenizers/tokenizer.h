@@ -95,6 +95,11 @@ mb_status mb_tokenizer_encode_pair(const mb_tokenizer *t, const char *a, size_t 
                                    size_t n_b, unsigned flags, mb_ids *out,
                                    mb_ids *type_ids) MB_MUST_USE;
 
+/* What the post-processor puts around one or two lists of ids (b NULL: none) that were encoded apart;
+ * at[0], at[1]: where they begin in *out. */
+mb_status mb_tokenizer_frame(const mb_tokenizer *t, const mb_ids *a, const mb_ids *b, mb_ids *out,
+                             mb_ids *type_ids, size_t at[2]) MB_MUST_USE;
+
 /* The text of ids, NUL-terminated, owned by the caller (mb_free); n_text may be NULL. Bytes that
  * are not UTF-8 become U+FFFD. MB_EDATA for an id that is not in the vocabulary. */
 mb_status mb_tokenizer_decode(const mb_tokenizer *t, const int32_t *id, size_t n, bool skip_special,

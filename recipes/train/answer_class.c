@@ -3,16 +3,10 @@
 
 #include "recipes/train/answers.h"
 
-/* The recipe's names are the model's; without them classes are numbers. */
-static const char *name_of(const mb_job *j, int64_t class, int64_t n_classes)
-{
-    return j->recipe->label_names.n == n_classes ? j->recipe->label_names.at[class] : NULL;
-}
-
 static mb_status set_class(const mb_job *j, mb_json object, const char *key, int64_t class,
                            int64_t n_classes)
 {
-    const char *name = name_of(j, class, n_classes);
+    const char *name = mb_answer_class_name(j, class, n_classes);
 
     return name != NULL ? mb_json_set_string(object, key, name)
                         : mb_json_set_int(object, key, class);
@@ -22,7 +16,7 @@ static mb_status set_class(const mb_job *j, mb_json object, const char *key, int
 static mb_status set_shares(const mb_job *j, mb_json object, const float *logit, int64_t n,
                             int64_t best)
 {
-    const bool named = name_of(j, 0, n) != NULL;
+    const bool named = mb_answer_class_name(j, 0, n) != NULL;
     double sum = 0.0;
     mb_json shares;
 
@@ -31,7 +25,7 @@ static mb_status set_shares(const mb_job *j, mb_json object, const float *logit,
     MB_TRY(named ? mb_json_set_object(object, "probabilities", &shares)
                  : mb_json_set_array(object, "probabilities", &shares));
     for (int64_t c = 0; c < n; c++)
-        MB_TRY(mb_json_set_real(shares, named ? name_of(j, c, n) : NULL,
+        MB_TRY(mb_json_set_real(shares, named ? mb_answer_class_name(j, c, n) : NULL,
                                 exp((double)logit[c] - logit[best]) / sum));
     return MB_OK;
 }
@@ -47,7 +41,8 @@ static mb_status say(const mb_job *j, int64_t row, const float *logit, int64_t n
             best = c;
     MB_TRY(mb_predictions_row(out, row, &object));
     MB_TRY(set_class(j, object, "prediction", best, n));
-    MB_TRY(set_class(j, object, "label", label, n));
+    if (mb_store_labelled(mb_answer_store(j), row))
+        MB_TRY(set_class(j, object, "label", label, n));
     MB_TRY(set_shares(j, object, logit, n, best));
     return mb_answer_group(j, row, object);
 }

@@ -8,6 +8,11 @@ const mb_store *mb_answer_store(const mb_job *j)
     return j->data->eval_store != NULL ? j->data->eval_store : j->data->store;
 }
 
+const char *mb_answer_class_name(const mb_job *j, int64_t class, int64_t n_classes)
+{
+    return j->recipe->label_names.n == n_classes ? j->recipe->label_names.at[class] : NULL;
+}
+
 mb_status mb_answer_group(const mb_job *j, int64_t row, mb_json object)
 {
     const mb_store *s = mb_answer_store(j);

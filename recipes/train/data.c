@@ -62,7 +62,8 @@ static mb_render_options render_options(const mb_recipe *r, const mb_task *task,
                            .source_prefix = r->source_prefix,
                            .source_lang = r->source_lang,
                            .target_lang = r->target_lang,
-                           .max_target = r->max_target_length};
+                           .max_target = r->max_target_length,
+                           .longest_sentence = r->max_length};
 
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (words[i].choice == r->train_on)
@@ -112,8 +113,8 @@ mb_status mb_data_adopt_labels(mb_recipe *r, const mb_task *task, mb_json_doc *c
     bool named;
     mb_status st = MB_OK;
 
-    if (!task->labelled || r->label_names.n > 0 ||
-        mb_model_config_head(config, MB_HEAD_CAUSAL_LM) != MB_HEAD_SEQUENCE || n < 2 ||
+    if (!mb_task_has_classes(task) || r->label_names.n > 0 ||
+        mb_model_config_head(config, MB_HEAD_CAUSAL_LM) != task->head || n < 2 ||
         (r->num_labels > 0 && (size_t)r->num_labels != n))
         return MB_OK;
     MB_TRY(mb_json_doc_new_array("label names", &names));
@@ -140,8 +141,7 @@ mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, con
         s[i] = (mb_source){.path = d->path,
                            .type = mb_choice_word(d->type),
                            .split = d->split,
-                           .labelled = task->labelled,
-                           .paired = task->target == MB_TARGET_SECOND,
+                           .rows = task->rows,
                            .source_lang = r->source_lang,
                            .target_lang = r->target_lang,
                            .skip_bad = r->bad_rows == MB_BAD_ROWS_SKIP};
@@ -153,11 +153,11 @@ mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, con
     o->render = render_options(r, task, tok);
     o->max_length = r->max_length;
     o->excess = excess(r);
-    o->classification = task->labelled;
+    o->rows = task->rows;
+    o->doc_stride = r->doc_stride;
     o->label_names = (const char *const *)r->label_names.at;
     o->n_label_names = (int)r->label_names.n;
-    o->heard = task->id == MB_TASK_SPEECH_RECOGNITION;
-    if (!o->heard)
+    if (task->rows != MB_WANT_SOUND)
         return MB_OK;
     return mb_transcript_prompt(r->model_name_or_path, tok, r->language, r->speech_task,
                                 o->render.prompt_ids, &o->render.n_prompt_ids);
@@ -335,6 +335,7 @@ static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_mode
         .mask_id = pictures ? -1 : mb_tokenizer_role(d->tokenizer, MB_TOKEN_MASK),
         .vocab_size = model->vocab,
         .masked_share = (float)r->mlm_probability,
+        .segments = model->segments,
         .max_positions = model->positions,
     };
     MB_REQUIRE(task->target != MB_TARGET_MASKED || d->collate.mask_id >= 0, MB_EMODEL,
@@ -368,7 +369,7 @@ mb_status mb_data_open_tokenizer(const mb_recipe *r, mb_data **out)
     mb_status st;
 
     MB_TRY(MB_NEW(&d));
-    st = mb_task_sees_images(mb_task_find(r->task))
+    st = mb_task_sees_images(mb_task_of(r))
              ? MB_OK
              : mb_tokenizer_load(r->model_name_or_path, &d->tokenizer);
     if (st == MB_OK)
@@ -417,6 +418,13 @@ void mb_data_free(mb_data *d)
 
 /* ---- order -------------------------------------------------------------------------------- */
 
+mb_status mb_data_values(mb_data *d, int64_t n)
+{
+    d->collate.n_values = d->eval_collate.n_values = n;
+    return d->batch != NULL && d->batch->n_values == 0 ? mb_batch_reserve_values(d->batch, n)
+                                                       : MB_OK;
+}
+
 int64_t mb_data_eval_rows(const mb_data *d)
 {
     return d->eval_store != NULL ? d->eval_store->n_rows : d->n_val;
@@ -425,8 +433,9 @@ int64_t mb_data_eval_rows(const mb_data *d)
 static mb_status order_train(const mb_data *d, const mb_recipe *r, int64_t micro_units,
                              int64_t step_units, mb_sampler **out)
 {
-    const bool counts_rows =
-        d->collate.kind == MB_TARGET_CLASS || d->collate.kind == MB_TARGET_MASKED;
+    const bool counts_rows = d->collate.kind != MB_TARGET_NEXT &&
+                             d->collate.kind != MB_TARGET_TOKENS &&
+                             d->collate.kind != MB_TARGET_SECOND;
     const mb_sampler_options o = {
         .seed = (uint64_t)(mb_recipe_is_set(r, "data_seed") ? r->data_seed : r->seed),
         .n_rows = d->n_train,
@@ -549,8 +558,12 @@ static mb_status order_sounds(mb_data *d, const mb_recipe *r, int64_t micro_unit
 
 mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int64_t step_units)
 {
-    int64_t rows = 1;
+    int64_t rows = 1, sentences = 1;
 
+    if (d->store != NULL && d->store->n_sentences > 1)
+        sentences = d->store->n_sentences;
+    if (d->eval_store != NULL && d->eval_store->n_sentences > sentences)
+        sentences = d->eval_store->n_sentences;
     d->collate.largest = 0;
     d->eval_collate = d->collate;
     d->collate.augmented = true;
@@ -570,7 +583,7 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int
                                mb_sampler_max_rows(d->eval), &d->eval_collate));
         rows = most(rows, mb_sampler_max_rows(d->eval));
     }
-    MB_TRY(make_batch(d, rows));
+    MB_TRY(make_batch(d, rows * sentences));
     if (d->pictures != NULL)
         MB_TRY(mb_patches_reserve(&mb_pictures_are(d->pictures)->patches, d->batch));
     return d->frames.tokens > 0 ? order_sounds(d, r, micro_units, step_units, rows) : MB_OK;

@@ -47,6 +47,9 @@ void mb_data_free(mb_data *d); /* NULL is allowed */
 mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units,
                         int64_t step_units) MB_MUST_USE;
 
+/* Targets have n numbers each: makes room in the batch. */
+mb_status mb_data_values(mb_data *d, int64_t n) MB_MUST_USE;
+
 /* What a classifier calls its classes (id2label of config.json, unless it is only LABEL_0 ...)
  * becomes the recipe's label_names where it has none: names in data then mean what they mean to the
  * model, whichever of them a file holds. `config` is the model's config.json. */

@@ -168,9 +168,29 @@ done:
     return st;
 }
 
-/* The metrics of what was said, and the file it goes to. */
-static mb_status judge(mb_job *j, mb_predictions *said, mb_metrics *out)
+/* What was said of windows becomes what is said of contexts. */
+static mb_status join(mb_job *j, mb_predictions **said)
 {
+    mb_predictions *joined = NULL;
+    mb_status st;
+
+    MB_TRY(mb_predictions_new(&joined));
+    st = mb_answer_join(j, *said, joined);
+    if (st == MB_OK) /* closes the last row, on this rank only */
+        st = mb_predictions_gather(joined, mb_comm_self());
+    if (st != MB_OK) {
+        mb_predictions_free(joined);
+        return st;
+    }
+    mb_predictions_free(*said);
+    *said = joined;
+    return MB_OK;
+}
+
+/* The metrics of what was said, and the file it goes to. */
+static mb_status judge(mb_job *j, mb_predictions **heard, mb_metrics *out)
+{
+    mb_predictions *said = *heard;
     const mb_metric_options o = {.tokenize = j->recipe->bleu_tokenize};
     const char *path = j->recipe->predictions_file;
     double value[MB_JOB_METRICS];
@@ -178,6 +198,10 @@ static mb_status judge(mb_job *j, mb_predictions *said, mb_metrics *out)
     if (j->task->answer == NULL)
         return MB_OK;
     MB_TRY(mb_predictions_gather(said, j->comm));
+    if (j->task->rows == MB_WANT_QUESTIONS) {
+        MB_TRY(mb_comm_agree(j->comm, join(j, heard)));
+        said = *heard;
+    }
     MB_TRY(mb_predictions_score(said, j->comm, j->metric, j->n_metrics, &o, value));
     for (int i = 0; i < j->n_metrics; i++)
         mb_metrics_add(out, j->metric[i]->eval_name, value[i]);
@@ -208,7 +232,7 @@ mb_status mb_job_evaluate(mb_job *j, mb_metrics *out, double *loss, bool *given_
     mb_metrics_add(out, "eval_loss", *loss);
     if (j->task->answer == NULL)
         mb_metrics_add(out, "eval_perplexity", exp(*loss));
-    MB_TRY_GOTO(judge(j, e.said, out), st, done);
+    MB_TRY_GOTO(judge(j, &e.said, out), st, done);
     mb_metrics_add(out, "num_eval_tokens", total[WEIGHT]);
     mb_metrics_add(out, "eval_runtime", mb_clock() - before);
 done:

@@ -133,6 +133,31 @@ static mb_status describe_targets(const mb_job *j, struct adapter *a)
     return MB_OK;
 }
 
+/* The modules of a head that belongs to the task, by their first names: "classifier". */
+static mb_status save_head(const mb_job *j, struct adapter *a)
+{
+    const mb_model *m = j->engine->model;
+
+    for (int i = 0; i < m->n_weights && mb_head_is_task(j->task->head); i++) {
+        const mb_weight *w = &m->weight[i];
+        const size_t n = strcspn(w->name, ".");
+        bool there = false;
+        void *p;
+
+        if (w->row == NULL || (w->row->flags & MB_W_HEAD) == 0)
+            continue;
+        for (int k = 0; k < a->peft.n_save; k++)
+            there = there || (strncmp(a->save[k], w->name, n) == 0 && a->save[k][n] == '\0');
+        if (there || a->peft.n_save == TARGETS_MAX)
+            continue;
+        MB_TRY(mb_arena_take(m->strings, n + 1, &p));
+        memcpy(p, w->name, n);
+        ((char *)p)[n] = '\0';
+        a->save[a->peft.n_save++] = p;
+    }
+    return MB_OK;
+}
+
 /* A new adapter, as PEFT says it. */
 static mb_status describe(const mb_job *j, struct adapter *a)
 {
@@ -153,9 +178,7 @@ static mb_status describe(const mb_job *j, struct adapter *a)
     p->save = a->save;
     for (int64_t i = 0; i < r->lora_modules_to_save.n && i < TARGETS_MAX - 1; i++)
         a->save[p->n_save++] = r->lora_modules_to_save.at[i];
-    if (j->task->head == MB_HEAD_SEQUENCE &&
-        !mb_strings_have(&r->lora_modules_to_save, "classifier"))
-        a->save[p->n_save++] = "classifier";
+    MB_TRY(save_head(j, a));
     return describe_targets(j, a);
 }
 

@@ -43,7 +43,10 @@ void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads
         .layers = r->freeze_trainable_layers,
         .patterns = (const char *const *)r->trainable_parameters.at,
         .n_patterns = (int)r->trainable_parameters.n,
-        .labels = task->labelled ? r->num_labels : 0,
+        .labels = task->head == MB_HEAD_SPAN ? 0 : r->num_labels,
+        .has_loss = true,
+        .loss = task->loss,
+        .temperature = (float)r->embedding_temperature,
         .seed = (uint64_t)r->seed,
         .random = r->init == MB_INIT_RANDOM,
         .engine = {.threads = threads,
@@ -139,7 +142,8 @@ static mb_status plan_sides(mb_job *j, const mb_collate_options *o, bool train)
 static mb_status plan_steps(mb_job *j)
 {
     const mb_data *d = j->data;
-    const int64_t eval = d->eval_collate.largest;
+    const int64_t eval = d->eval_collate.largest, tokens = mb_shape_class(eval, eval);
+    const bool each_token = j->task->rows == MB_WANT_WORDS;
 
     if (d->collate.kind == MB_TARGET_SECOND) {
         MB_TRY(plan_sides(j, &d->collate, true));
@@ -152,8 +156,8 @@ static mb_status plan_steps(mb_job *j)
         return MB_OK;
     if (j->task->head == MB_HEAD_SEQ2SEQ)
         return j->writer == NULL ? mb_answer_text_open(j) : MB_OK;
-    return mb_engine_plan_logits(j->engine, d->batch, mb_shape_class(eval, eval),
-                                 d->batch->max_seq); /* classes are told from whole logits */
+    return mb_engine_plan_logits(j->engine, d->batch, tokens, /* what is told from whole logits */
+                                 each_token ? tokens : d->batch->max_seq);
 }
 
 static const char *verb_of(const mb_job *j)
@@ -164,6 +168,12 @@ static const char *verb_of(const mb_job *j)
                                         [MB_JOB_EXPORT] = "export"};
 
     return verbs[j->use];
+}
+
+/* The head has an output for each class or number. */
+static bool has_labels(const mb_task *t)
+{
+    return t->head == MB_HEAD_SEQUENCE || t->head == MB_HEAD_TOKENS;
 }
 
 static mb_status read_config(mb_job *j, mb_model_config *c)
@@ -180,10 +190,11 @@ static mb_status read_config(mb_job *j, mb_model_config *c)
         st = mb_task_fits(j->task, c, j->recipe->model_name_or_path);
     if (st == MB_OK)
         st = mb_data_adopt_labels(j->recipe, j->task, doc);
-    if (st == MB_OK && mb_model_config_head(doc, MB_HEAD_CAUSAL_LM) == MB_HEAD_SEQUENCE)
+    if (st == MB_OK && has_labels(j->task) &&
+        mb_model_config_head(doc, MB_HEAD_CAUSAL_LM) == j->task->head)
         j->base_labels = c->labels;
     mb_json_free(doc);
-    if (st == MB_OK && j->task->labelled && j->recipe->adapter_path != NULL) {
+    if (st == MB_OK && has_labels(j->task) && j->recipe->adapter_path != NULL) {
         int64_t labels;
         MB_TRY(mb_adapter_labels(j->recipe->adapter_path, &labels));
         if (labels > 0)
@@ -197,21 +208,27 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static int64_t outputs(const mb_store *s)
+{
+    return s == NULL ? 0 : s->rows == MB_WANT_NUMBERS ? s->n_values : s->n_labels;
+}
+
 /* The classes of the model: num_labels, or those of a base that is a classifier, or those in the
  * data. */
 static mb_status count_labels(const mb_job *j, int64_t *labels)
 {
     const mb_data *d = j->data;
     const int64_t wanted = j->recipe->num_labels,
-                  seen = most(d->store != NULL ? d->store->n_labels : 0,
-                              d->eval_store != NULL ? d->eval_store->n_labels : 0);
+                  seen = most(outputs(d->store), outputs(d->eval_store));
 
     MB_REQUIRE(wanted == 0 || seen <= wanted, MB_EDATA,
                "the data has %lld classes, num_labels is %lld", (long long)seen, (long long)wanted);
     MB_REQUIRE(wanted > 0 || j->base_labels == 0 || seen <= j->base_labels, MB_EDATA,
                "the data has %lld classes, %s tells %lld apart", (long long)seen,
                j->recipe->model_name_or_path, (long long)j->base_labels);
-    *labels = wanted > 0 ? wanted : j->base_labels > 0 ? j->base_labels : most(seen, 2);
+    *labels = wanted > 0           ? wanted
+              : j->base_labels > 0 ? j->base_labels
+                                   : most(seen, j->task->rows == MB_WANT_NUMBERS ? 1 : 2);
     return MB_OK;
 }
 
@@ -227,7 +244,8 @@ static mb_status keep_labels(mb_job *j, int64_t labels)
 
     snprintf(number, sizeof number, "%lld", (long long)labels);
     MB_TRY(mb_recipe_set(j->recipe, "num_labels", number, "the data"));
-    if (j->recipe->label_names.n > 0 || s == NULL || s->n_labels != labels)
+    if (j->recipe->label_names.n > 0 || s == NULL || !mb_task_has_classes(j->task) ||
+        s->n_labels != labels)
         return MB_OK;
     MB_TRY_GOTO(mb_json_doc_new_array("label names", &names), st, done);
     for (int i = 0; i < s->n_labels; i++) {
@@ -314,10 +332,12 @@ static mb_status open_model(mb_job *j)
     o.engine.max_positions = j->task->head == MB_HEAD_SEQ2SEQ
                                  ? most(r->max_length, r->max_target_length + 1)
                                  : r->max_length;
-    if (j->task->labelled) {
+    if (has_labels(j->task)) {
         MB_TRY(count_labels(j, &o.labels));
         MB_TRY(keep_labels(j, o.labels));
     }
+    if (j->task->target == MB_TARGET_VALUES || j->task->target == MB_TARGET_SENTENCES)
+        MB_TRY(mb_data_values(j->data, j->task->target == MB_TARGET_VALUES ? o.labels : 1));
     mb_json_free(j->config);
     j->config = NULL;
     j->session = o;
@@ -642,7 +662,7 @@ static mb_status new_job(mb_recipe *r, const mb_launch *launch, mb_job_use use, 
     j->use = use;
     j->launch = launch;
     j->comm = launch->world;
-    j->task = mb_task_find(r->task);
+    j->task = mb_task_of(r);
     if (j->task->head == MB_HEAD_SEQ2SEQ && !r->predict_with_generate) {
         j->silent = *j->task;
         j->silent.answer = NULL;

@@ -94,7 +94,8 @@ static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine 
     mb_status st = MB_OK;
 
     MB_TRY(mb_model_config_parse(doc, o->head, &c));
-    if (o->labels == 0 && c.head == MB_HEAD_SEQUENCE && o->adapter_path != NULL) {
+    if (o->labels == 0 && (c.head == MB_HEAD_SEQUENCE || c.head == MB_HEAD_TOKENS) &&
+        o->adapter_path != NULL) {
         int64_t labels;
         MB_TRY(mb_adapter_labels(o->adapter_path, &labels));
         if (labels > 0)
@@ -102,6 +103,10 @@ static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine 
     }
     if (o->labels > 0)
         c.labels = o->labels;
+    if (o->has_loss) {
+        c.loss = o->loss;
+        c.temperature = o->temperature;
+    }
     MB_TRY(mb_model_new(&c, &m));
     st = choose_trained(m, o);
     if (st != MB_OK) {

@@ -26,6 +26,9 @@ typedef struct mb_session_options {
     const char *const *patterns;
     int n_patterns; /* these */
     int64_t labels; /* of a classifier; 0: as the model says */
+    bool has_loss;  /* else the model's own */
+    mb_loss loss;
+    float temperature; /* of contrast */
     uint64_t seed;
     bool random;    /* training starts from scratch: no weights are read */
     bool quiet;     /* no log lines */

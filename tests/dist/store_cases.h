@@ -103,7 +103,7 @@ static void labels_agree_whoever_met_them(void **state)
     mb_store_options o = options(t, &source);
     mb_store *alone, *together;
 
-    o.classification = true;
+    o.rows = MB_WANT_CLASS;
     OK(mb_store_build(&o, mb_comm_self(), &alone));
     OK(mb_store_build(&o, launch.world, &together));
     assert_int_equal(alone->n_labels, 15);
@@ -130,7 +130,7 @@ static void paths_of_sounds_agree_whoever_read_them(void **state)
     mb_store_options o = options(t, &source);
     mb_store *alone, *together;
 
-    o.heard = true;
+    o.rows = MB_WANT_SOUND;
     o.render.prompt_ids[0] = 3;
     o.render.prompt_ids[1] = 4;
     o.render.n_prompt_ids = 2;

@@ -151,7 +151,8 @@ static const struct {
      .type = "parquet",
      .error =
          "datasets: */type.jsonl: the type \"parquet\" is not known; known are auto, messages, "
-         "sharegpt, alpaca, prompt_completion, classification, text, tokens, audiofolder, translation, summarization, pair"},
+         "sharegpt, alpaca, prompt_completion, text, tokens, classification, words, question, "
+         "sentences, audiofolder, translation, summarization, pair"},
     {.name = "explicit.jsonl",
      TEXT("{\"text\":\"a\",\"prompt\":\"b\",\"completion\":\"c\"}\n"),
      .type = "text",
@@ -330,7 +331,7 @@ static void odd_files_give_their_rows_or_one_sentence(void **state)
         const mb_source source = {
             .path = file_of(files[i].name, files[i].text, files[i].n),
             .type = files[i].type,
-            .labelled = files[i].labelled,
+            .rows = files[i].labelled ? MB_WANT_CLASS : MB_WANT_TEXT,
             .skip_bad = files[i].skip_bad,
         };
         char sentence[1000];
@@ -439,15 +440,16 @@ static void labels_are_integers_or_words(void **state)
 
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const mb_source source = {.path = file_of(rows[i].name, rows[i].text, strlen(rows[i].text)),
-                                  .labelled = true};
+                                  .rows = MB_WANT_CLASS};
         mb_record rec;
 
         first_record(&source, &rec);
         assert_int_equal(rec.kind, MB_RECORD_CLASS);
+        assert_true(rec.n_labels == 1 && rec.labelled);
         if (rows[i].label != NULL)
-            assert_string_equal(rec.label, rows[i].label);
+            assert_string_equal(rec.label->name, rows[i].label);
         else
-            assert_true(rec.label == NULL && rec.label_id == rows[i].id);
+            assert_true(rec.label->name == NULL && rec.label->id == rows[i].id);
         mb_record_release(&rec);
     }
 }

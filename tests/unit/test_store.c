@@ -191,7 +191,7 @@ static void bad_rows_stop_with_their_place(void **state)
     o.vocab_size = 10;
     refuse(&o, MB_EMODEL, "the tokenizer is not this model's");
     o = options(t, &source, 1);
-    o.classification = true;
+    o.rows = MB_WANT_CLASS;
     refuse(&o, MB_EDATA, "a labelled text has label");
     mb_tokenizer_free(t);
 }
@@ -265,7 +265,7 @@ static void labels_get_numbers(void **state)
     mb_store_options o = options(t, &source, 1);
     mb_store *s;
 
-    o.classification = true;
+    o.rows = MB_WANT_CLASS;
     s = build(&o);
     assert_int_equal(s->n_labels, 2);
     assert_string_equal(s->label_name[0], "bad");
@@ -421,7 +421,7 @@ static void a_labelled_store_is_cached_with_its_names(void **state)
     char dir[200];
 
     snprintf(dir, sizeof dir, "%s/labels", folder);
-    o.classification = true;
+    o.rows = MB_WANT_CLASS;
     o.cache_dir = dir;
     a = build(&o);
     b = build(&o);
@@ -437,7 +437,7 @@ static mb_store_options sound_options(const mb_tokenizer *t, const mb_source *so
 {
     mb_store_options o = options(t, source, 1);
 
-    o.heard = true;
+    o.rows = MB_WANT_SOUND;
     o.render.prompt_ids[0] = 3;
     o.render.prompt_ids[1] = 4;
     o.render.prompt_ids[2] = 5;
