@@ -78,7 +78,7 @@ mb_status mb_renderer_new(const mb_render_options *o, mb_renderer **out)
     MB_TRY_GOTO(mb_strdup(suffix, &r->suffix), st, fail);
     r->o.completion_suffix = r->suffix;
     MB_TRY_GOTO(open_chat(r), st, fail);
-    MB_TRY_GOTO(mb_words_of(o->tokenizer, &r->words), st, fail);
+    MB_TRY_GOTO(mb_words_for(o->tokenizer, &r->words), st, fail);
     prompt_text(o, prompt, sizeof prompt);
     MB_TRY_GOTO(
         mb_asprintf(

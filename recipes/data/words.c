@@ -5,7 +5,7 @@
 
 #include "core/alloc.h"
 
-mb_status mb_words_of(const mb_tokenizer *t, mb_words *out)
+mb_status mb_words_for(const mb_tokenizer *t, mb_words *out)
 {
     mb_ids plain = {0}, spaced = {0};
     mb_status st = MB_OK;

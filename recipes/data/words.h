@@ -16,7 +16,7 @@ typedef struct mb_words {
     bool bytes;                    /* a token's characters are bytes */
 } mb_words;
 
-mb_status mb_words_of(const mb_tokenizer *t, mb_words *out) MB_MUST_USE;
+mb_status mb_words_for(const mb_tokenizer *t, mb_words *out) MB_MUST_USE;
 /* Appends the ids of one word. `space`: one stands in front of it. */
 mb_status mb_words_encode(const mb_words *w, const char *word, size_t n, bool space,
                           mb_ids *out) MB_MUST_USE;

@@ -177,7 +177,7 @@ static void words_one_by_one_are_the_ids_of_the_text(void **state)
     mb_words w;
 
     (void)state;
-    OK(mb_words_of(tok, &w));
+    OK(mb_words_for(tok, &w));
     OK(mb_tokenizer_encode(tok, text, strlen(text), 0, &whole));
     OK(mb_words_encode_text(&w, text, &ids, &places));
     assert_int_equal(ids.n, whole.n);
