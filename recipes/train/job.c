@@ -143,7 +143,8 @@ static mb_status plan_steps(mb_job *j)
 {
     const mb_data *d = j->data;
     const int64_t eval = d->eval_collate.largest, tokens = mb_shape_class(eval, eval);
-    const bool each_token = j->task->rows == MB_WANT_WORDS;
+    const bool each_token =
+        j->task->rows == MB_WANT_WORDS || j->task->rows == MB_WANT_QUESTIONS;
 
     if (d->collate.kind == MB_TARGET_SECOND) {
         MB_TRY(plan_sides(j, &d->collate, true));
