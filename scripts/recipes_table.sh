@@ -72,7 +72,7 @@ stand_in() {
     model=$(model_of "$1")
     overrides=()
     while read -r path material kind; do
-        if [ "$path" = "$model" ]; then
+        if [ "$path" = "$model" ] && [ "${kind#model:}" != "$kind" ]; then
             overrides+=("model_name_or_path=$root/tests/data/reference/${kind#model:}")
         elif [ "${kind#model:}" != "$kind" ]; then
             mkdir -p "$(dirname "$path")"

@@ -9,10 +9,13 @@ Enough rows for a few steps and an evaluation, of the kind a task wants:
     tags         {"tokens", "ner_tags"}                questions    SQuAD's {"question", "context", "answers"}
     sentences    {"sentence1", "sentence2"}            translation  {"translation": {"en", "sw"}}
     images       folders of PNG files by class         sounds       WAV files with metadata.jsonl
+    whisper      a model folder: tests/data/reference/whisper, which hears a third of a second, with a
+                 tokenizer of letters
 """
 import json
 import math
 import pathlib
+import shutil
 import struct
 import sys
 import wave
@@ -78,21 +81,60 @@ def write_sounds(folder):
             out.setnchannels(1)
             out.setsampwidth(2)
             out.setframerate(16000)
-            tone = (int(8000 * math.sin(0.05 * (1 + i) * t)) for t in range(8000))
+            tone = (int(8000 * math.sin(0.05 * (1 + i) * t)) for t in range(4000))
             out.writeframes(b"".join(struct.pack("<h", v) for v in tone))
         rows.append(json.dumps({"file_name": f"{i}.wav", "text": SWAHILI[i]}) + "\n")
     (folder / "metadata.jsonl").write_text("".join(rows), encoding="utf-8")
 
 
+REFERENCE = pathlib.Path(__file__).resolve().parents[2] / "tests/data/reference"
+LETTERS = ["\u0120", *"abcdefghijklmnopqrstuvwxyz"]
+
+
+def write_json(folder, files):
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def letters_tokenizer(special, vocabulary):
+    """Byte-level BPE without merges. special: ids and contents; vocabulary: ids of letters."""
+    flags = dict.fromkeys(("normalized", "single_word", "lstrip", "rstrip"), False)
+    bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    return {
+        "version": "1.0",
+        "added_tokens": [{"id": i, "content": content, "special": True, **flags} for i, content in special.items()],
+        "normalizer": None,
+        "pre_tokenizer": bytes_,
+        "post_processor": None,
+        "decoder": bytes_,
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
+                  "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False, "merges": [], "vocab": vocabulary},
+    }
+
+
+def write_whisper(folder):
+    shutil.copytree(REFERENCE / "whisper", folder)
+    names = ["startofprev", "unused", "endoftext", "startoftranscript", "sw", "transcribe", "translate", "notimestamps"]
+    special = {i: f"<|{name}|>" for i, name in enumerate(names)}
+    write_json(folder, {
+        "tokenizer.json": letters_tokenizer(special, {letter: 8 + i for i, letter in enumerate(LETTERS)}),
+        "tokenizer_config.json": {"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "model_max_length": 20},
+        "generation_config.json": {"is_multilingual": True, "eos_token_id": 2, "decoder_start_token_id": 3, "begin_suppress_tokens": [8, 2]},
+        "preprocessor_config.json": {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 10},
+    })
+
+
+# What is more than a file of rows.
+WRITE = {"images": write_images, "sounds": write_sounds, "whisper": write_whisper}
+
+
 def main():
-    if len(sys.argv) != 3 or sys.argv[1] not in {*ROW, "reviews", "images", "sounds"}:
+    if len(sys.argv) != 3 or sys.argv[1] not in {*ROW, *WRITE, "reviews"}:
         sys.exit(__doc__)
     kind, path = sys.argv[1], pathlib.Path(sys.argv[2])
     path.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "images":
-        write_images(path)
-    elif kind == "sounds":
-        write_sounds(path)
+    if kind in WRITE:
+        WRITE[kind](path)
     elif kind == "reviews":
         path.write_text("review,sentiment\n" + "".join(f'"{sentence(i)}",{["good", "bad"][i % 2]}\n' for i in range(ROWS)), encoding="utf-8")
     else:
