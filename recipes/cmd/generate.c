@@ -246,7 +246,7 @@ static mb_status found(void *arg, int64_t number, int64_t rank, const int32_t *i
 
     (void)score;
     a.finish = n > 0 && mb_rules_ends(&s->rules, id[n - 1]) ? MB_FINISH_END : MB_FINISH_LENGTH;
-    MB_TRY(mb_tokenizer_decode(s->target, id, (size_t)n, true, &text, &a.n_text));
+    MB_TRY(mb_answer_decode(s->target, id, n, &text, &a.n_text));
     a.text = text;
     if (s->j->json || s->j->n > 1) {
         st = print_line(s->j, &a);

@@ -154,7 +154,7 @@ static mb_status said(void *arg, int64_t number, int64_t rank, const int32_t *id
     mb_status st;
 
     (void)rank, (void)score;
-    MB_TRY(mb_tokenizer_decode(j->tok, id, (size_t)n, true, &text, NULL));
+    MB_TRY(mb_answer_decode(j->tok, id, n, &text, NULL));
     st = add_piece(j, j->first + number, text);
     mb_free(text);
     return st;

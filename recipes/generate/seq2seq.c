@@ -137,3 +137,18 @@ mb_status mb_search_open(const mb_recipe *r, int64_t positions, mb_device **devi
     session.engine.device = *device;
     return mb_session_open(&session, e, NULL);
 }
+
+mb_status mb_answer_decode(const mb_tokenizer *tok, const int32_t *id, int64_t n, char **text,
+                           size_t *n_text)
+{
+    mb_ids known = {0};
+    mb_status st = MB_OK;
+
+    for (int64_t i = 0; i < n && st == MB_OK; i++)
+        if (mb_tokenizer_id_to_token(tok, id[i]) != NULL)
+            st = mb_ids_push(&known, id[i]);
+    if (st == MB_OK)
+        st = mb_tokenizer_decode(tok, known.id, known.n, true, text, n_text);
+    mb_ids_release(&known);
+    return st;
+}

@@ -18,6 +18,11 @@ mb_status mb_search_settings(const mb_recipe *recipe, const char *model, const m
 mb_status mb_source_batch(const mb_ids *const *rows, int64_t n, int64_t tokens, int64_t n_seq,
                           mb_batch **out) MB_MUST_USE;
 
+/* The text of an answer without special tokens, owned by the caller; n_text may be NULL. Embeddings may
+ * have more rows than the tokenizer has tokens; an id that is none says nothing. */
+mb_status mb_answer_decode(const mb_tokenizer *tok, const int32_t *id, int64_t n, char **text,
+                           size_t *n_text) MB_MUST_USE;
+
 /* The recipe's model on its device, to answer with at most so many positions (0: all it has). The caller
  * frees the engine, then closes the device, also on failure. */
 mb_status mb_search_open(const mb_recipe *r, int64_t positions, mb_device **device,

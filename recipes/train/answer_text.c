@@ -105,7 +105,7 @@ static mb_status set_text(const mb_tokenizer *t, const int32_t *id, int64_t n, m
     char *text = NULL;
     mb_status st;
 
-    MB_TRY(mb_tokenizer_decode(t, id, (size_t)n, true, &text, NULL));
+    MB_TRY(mb_answer_decode(t, id, n, &text, NULL));
     st = mb_json_set_string(object, key, text);
     mb_free(text);
     return st;

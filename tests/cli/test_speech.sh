@@ -23,26 +23,9 @@ refused() { # refused CODE PATTERN VERB...
 number() { sed -nE "s/.*\"$1\": *([-0-9.e]+).*/\1/p" out; }
 at_most() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }' || fail "$3: $1 is not at most $2"; }
 
-# --- a Whisper of 64 tokens that hears 0.34 s, and its tokenizer: one token a letter
+# --- a Whisper of 64 tokens, one a letter, that hears half a second
 cp -r "$MB_TEST_DATA/reference/whisper" model
 chmod -R u+w model
-{
-    printf '{"version": "1.0", "added_tokens": ['
-    id=0
-    for token in startofprev unused endoftext startoftranscript sw transcribe translate notimestamps; do
-        [ $id -eq 0 ] || printf ', '
-        printf '{"id": %d, "content": "<|%s|>", "special": true, "normalized": false, "single_word": false, "lstrip": false, "rstrip": false}' $id $token
-        id=$((id + 1))
-    done
-    printf '], "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}, "post_processor": null, "decoder": {"type": "ByteLevel"}, '
-    printf '"model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "merges": [], "vocab": {"Ġ": 8'
-    for letter in a b c d e f g h i j k l m n o p q r s t u v w x y z; do
-        id=$((id + 1))
-        printf ', "%s": %d' $letter $id
-    done
-    printf '}}}'
-} >model/tokenizer.json
-echo '{"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "model_max_length": 20}' >model/tokenizer_config.json
 echo '{"is_multilingual": true, "eos_token_id": 2, "decoder_start_token_id": 3, "begin_suppress_tokens": [8, 2]}' >model/generation_config.json
 echo '{"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 10}' >model/preprocessor_config.json
 
@@ -107,7 +90,7 @@ ok transcribe run/final language=sw sounds/1.wav sounds/12.wav
     fail "transcribe and eval differ: $(cat out)"
 [ "$(wc -l <out)" -eq 2 ] || fail 'a line for every file'
 ok transcribe run/final language=sw --json sounds/long.wav
-grep -q '"seconds":1.0,.*"pieces":\[{"from":0.0,.*{"from":0.[23]' out || fail "pieces: $(cat out)"
+grep -q '"seconds":1.0,.*"pieces":\[{"from":0.0,.*{"from":0.[45]' out || fail "pieces: $(cat out)"
 
 # --- what cannot be heard
 echo '{"audio": "sounds/cut.wav", "text": "baba"}' >cut.jsonl
@@ -119,9 +102,9 @@ grep -q '1 rows could not be read and were skipped' log || fail 'a row that is s
 echo '{"audio": "sounds/long.wav", "text": "baba"}' >>mixed.jsonl
 ok eval "${common[@]}" 'eval_datasets=[mixed.jsonl]' bad_rows=skip
 grep -q '1 rows are about sounds longer than audio_seconds and were left out' log || fail 'a long sound is counted'
-refused 3 'mixed.jsonl:14: .*long.wav lasts 1.00 seconds, expected at most 0.34' eval "${common[@]}" \
+refused 3 'mixed.jsonl:14: .*long.wav lasts 1.00 seconds, expected at most 0.5' eval "${common[@]}" \
     'eval_datasets=[mixed.jsonl]' bad_rows=skip excess_length_strategy=raise
-refused 2 'audio_seconds is 1; the model hears 0.34 seconds at most' eval "${common[@]}" \
+refused 2 'audio_seconds is 1; the model hears 0.5 seconds at most' eval "${common[@]}" \
     'eval_datasets=[sounds]' audio_seconds=1
 refused 2 'language must say which one is spoken' eval model_name_or_path=model task=speech-recognition \
     'eval_datasets=[sounds]'
