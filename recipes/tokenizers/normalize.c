@@ -269,7 +269,9 @@ mb_status tok_normalize(const tok_chain *c, const char *text, size_t n, bool goe
             continue;
         spare->n = 0;
         MB_TRY(mb_bytes_reserve(out, 1)); /* so that out->p is not NULL */
-        MB_TRY(c->at[i].step->normalize(&c->at[i], out, spare));
+        const bool on = goes_on && c->at[i].step->normalize == tok_spm_normalize;
+        MB_TRY(on ? tok_spm_normalize_on(&c->at[i], out, spare)
+                  : c->at[i].step->normalize(&c->at[i], out, spare));
         const mb_bytes swap = *out;
         *out = *spare;
         *spare = swap;

@@ -98,14 +98,15 @@ static mb_status add_bit(const struct normalizer *z, const char *bit, size_t n, 
     return MB_OK;
 }
 
-mb_status tok_spm_normalize(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
+/* With goes_on the text follows other text: its beginning is no beginning. */
+static mb_status normalize(const struct normalizer *z, bool goes_on, const mb_bytes *in,
+                           mb_bytes *out)
 {
-    const struct normalizer *z = s->data;
     const char *p = in->p, *end = p + in->n, *bit;
     const size_t begin = out->n;
     size_t used, n;
 
-    while (z->shrink && p < end) {
+    while (z->shrink && !goes_on && p < end) {
         bit = next_bit(z, p, (size_t)(end - p), &used, &n);
         if (n != 1 || *bit != ' ')
             break;
@@ -113,9 +114,9 @@ mb_status tok_spm_normalize(const tok_stage *s, const mb_bytes *in, mb_bytes *ou
     }
     if (p == end)
         return MB_OK;
-    if (z->prefix && !z->suffix)
+    if (z->prefix && !z->suffix && !goes_on)
         MB_TRY(add_space(z, out));
-    for (bool after_space = z->shrink; p < end; p += used) {
+    for (bool after_space = z->shrink && !goes_on; p < end; p += used) {
         bit = next_bit(z, p, (size_t)(end - p), &used, &n);
         for (; after_space && n > 0 && *bit == ' '; bit++)
             n--;
@@ -130,6 +131,16 @@ mb_status tok_spm_normalize(const tok_stage *s, const mb_bytes *in, mb_bytes *ou
            memcmp(out->p + out->n - width, space, width) == 0)
         out->n -= width;
     return z->prefix && z->suffix ? add_space(z, out) : MB_OK;
+}
+
+mb_status tok_spm_normalize(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
+{
+    return normalize(s->data, false, in, out);
+}
+
+mb_status tok_spm_normalize_on(const tok_stage *s, const mb_bytes *in, mb_bytes *out)
+{
+    return normalize(s->data, true, in, out);
 }
 
 /* content: the unknown token; pattern.literal: what it shows as; flag[0], flag[1]: the normalizer

@@ -106,6 +106,8 @@ mb_status tok_read_metaspace(mb_json v, const char *where, tok_stage *s) MB_MUST
 /* sentencepiece.c - the steps of a SentencePiece file; rows of the normalizers' and decoders' tables. */
 mb_status tok_spm_read_normalizer(mb_json v, const char *where, tok_stage *s) MB_MUST_USE;
 mb_status tok_spm_normalize(const tok_stage *s, const mb_bytes *in, mb_bytes *out) MB_MUST_USE;
+/* The same for a text that goes on after other text. */
+mb_status tok_spm_normalize_on(const tok_stage *s, const mb_bytes *in, mb_bytes *out) MB_MUST_USE;
 void tok_spm_free_normalizer(void *data);
 mb_status tok_spm_read_decoder(mb_json v, const char *where, tok_stage *s) MB_MUST_USE;
 mb_status tok_spm_decode(const tok_stage *s, tok_tokens *t) MB_MUST_USE;

@@ -254,6 +254,29 @@ static void a_sentencepiece_file_gives_its_librarys_ids(void **state)
     }
 }
 
+/* A conversation is encoded in parts: the second is no beginning, and keeps its space. */
+static void a_text_that_goes_on_gets_nothing_in_front(void **state)
+{
+    static const char *const names[] = {"unigram", "bpe"};
+    static const char whole[] = "Habari ya asubuhi", rest[] = " ya asubuhi";
+    mb_ids ids = {0}, parts = {0};
+    char file[64];
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(file, sizeof file, "pieces/%s.model", names[i]);
+        mb_tokenizer *t = load(file);
+        encode(t, whole, 0, &ids);
+        encode(t, "Habari", 0, &parts);
+        OK(mb_tokenizer_encode_marked(t, rest, sizeof rest - 1, NULL, true, &parts));
+        assert_int_equal(parts.n, ids.n);
+        assert_memory_equal(parts.id, ids.id, ids.n * sizeof *ids.id);
+        mb_tokenizer_free(t);
+    }
+    mb_ids_release(&ids);
+    mb_ids_release(&parts);
+}
+
 /* Marian's and M2M-100's folders number the pieces by vocab.json. */
 static void a_folder_numbers_the_pieces_of_its_sentencepiece_file(void **state)
 {
@@ -1063,6 +1086,7 @@ int main(void)
         cmocka_unit_test(every_step_does_what_the_library_does),
         cmocka_unit_test(every_kind_of_pieces_does_what_the_library_does),
         cmocka_unit_test(a_sentencepiece_file_gives_its_librarys_ids),
+        cmocka_unit_test(a_text_that_goes_on_gets_nothing_in_front),
         cmocka_unit_test(a_folder_numbers_the_pieces_of_its_sentencepiece_file),
         cmocka_unit_test(a_damaged_sentencepiece_file_is_refused_or_read),
         cmocka_unit_test(text_that_looks_special_is_plain_unless_asked),
