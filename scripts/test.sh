@@ -161,7 +161,9 @@ check 'style: shellcheck' bash -c "shellcheck -x scripts/*.sh scripts/bench/*.sh
 
 stage materials
 if [ "$offline" -eq 0 ]; then
-    for what in smollm2 minilm swahili gpt2-tokenizer; do
+    materials=(smollm2 minilm swahili gpt2-tokenizer)
+    [ "$long" -eq 0 ] || materials+=(whisper-tiny librivox)
+    for what in "${materials[@]}"; do
         check "materials: $what" scripts/fetch_materials.sh "$MB_MATERIALS" "$what"
     done
 fi
