@@ -415,6 +415,11 @@ mb_status mb_cmd_generate(int argc, char **argv)
     MB_TRY_GOTO(mb_recipe_require(r, "generate", "model_name_or_path", NULL), st, done);
     MB_TRY_GOTO(read_prompts(&j, r), st, done);
     MB_TRY_GOTO(find_config(r, &two_stacks, &c), st, done);
+    if (two_stacks && c.mel_bins > 0) {
+        st = MB_RAISE(MB_EARG, "%s reads sounds, not texts: mbuyu transcribe %s SOUND...",
+                      r->model_name_or_path, r->model_name_or_path);
+        goto done;
+    }
     if (two_stacks) {
         st = translate(&j, r, &c);
         goto done;

@@ -264,6 +264,9 @@ static mb_status open_second_side(const mb_recipe *r, const mb_model_config *mod
 {
     MB_REQUIRE(!r->packing, MB_ENOTSUP,
                "packing: rows of task seq2seq have two sides, which are not packed");
+    MB_REQUIRE(model->mel_bins == 0, MB_EARG,
+               "%s reads sounds: its task is speech-recognition, not seq2seq",
+               r->model_name_or_path);
     MB_REQUIRE(model->decoder_start_id >= 0, MB_EMODEL,
                "%s: config.json has no decoder_start_token_id, with which every answer begins",
                r->model_name_or_path);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Speech as a user meets it: a folder of sounds, a tiny Whisper that learns them by heart, transcripts of
 # files, and what is said about rows that cannot be heard. MBUYU is the program, MB_TEST_DATA the data.
+# shellcheck disable=SC2059 # bytes are made of text
 set -euo pipefail
 export OMP_NUM_THREADS=1 MBUYU_LOG=info
 work=$(mktemp -d)
@@ -109,6 +110,12 @@ refused 2 'audio_seconds is 1; the model hears 0.5 seconds at most' eval "${comm
 refused 2 'language must say which one is spoken' eval model_name_or_path=model task=speech-recognition \
     'eval_datasets=[sounds]'
 refused 2 "language is 'yo', which is no language of model" transcribe model language=yo sounds/1.wav
+refused 2 'model reads sounds, not texts: mbuyu transcribe' generate model prompt=baba
+echo '{"translation": {"en": "father", "sw": "baba"}}' >pairs.jsonl
+refused 2 'its task is speech-recognition, not seq2seq' eval model_name_or_path=model task=seq2seq \
+    'eval_datasets=[pairs.jsonl]' max_length=20
+ok inspect "${common[@]}" 'datasets=[sounds]' --rows 1
+grep -q baba out || fail "inspect: $(cat out)"
 refused 2 'nothing to listen to' transcribe model language=sw
 refused 3 'there is no .*none.wav|none.wav.*No such file' transcribe model language=sw none.wav
 sed -i 's/10}/12}/' model/preprocessor_config.json
