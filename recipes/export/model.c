@@ -10,6 +10,7 @@
 #include "core/path.h"
 #include "recipes/export/adapter.h"
 #include "recipes/export/hf_folder.h"
+#include "recipes/export/sentence_files.h"
 #include "recipes/media/image_processor.h"
 #include "recipes/media/mel_config.h"
 
@@ -183,6 +184,9 @@ mb_status mb_export_hf(const mb_export *e, const char *dir)
     MB_TRY(not_the_base(e, dir));
     MB_TRY(mb_path_mkdirs(dir));
     MB_TRY(mb_hf_write_folder(dir, &f));
+    if (e->model->config.head == MB_HEAD_EMBED)
+        MB_TRY(mb_sentence_files_write(dir, f.base_dir, e->model->config.width,
+                                       e->model->config.positions));
     return write_weights(e, dir);
 }
 

@@ -18,6 +18,7 @@
 #include "dist/comm_nccl.h"
 #include "recipes/config/model_path.h"
 #include "recipes/export/adapter.h"
+#include "recipes/export/sentence_files.h"
 #include "recipes/train/answers.h"
 #include "recipes/train/device.h"
 
@@ -143,8 +144,7 @@ static mb_status plan_steps(mb_job *j)
 {
     const mb_data *d = j->data;
     const int64_t eval = d->eval_collate.largest, tokens = mb_shape_class(eval, eval);
-    const bool each_token =
-        j->task->rows == MB_WANT_WORDS || j->task->rows == MB_WANT_QUESTIONS;
+    const bool each_token = j->task->rows == MB_WANT_WORDS || j->task->rows == MB_WANT_QUESTIONS;
 
     if (d->collate.kind == MB_TARGET_SECOND) {
         MB_TRY(plan_sides(j, &d->collate, true));
@@ -189,6 +189,8 @@ static mb_status read_config(mb_job *j, mb_model_config *c)
         st = mb_model_config_parse(doc, j->task->head, c);
     if (st == MB_OK)
         st = mb_task_fits(j->task, c, j->recipe->model_name_or_path);
+    if (st == MB_OK && j->task->head == MB_HEAD_EMBED)
+        st = mb_sentence_files_check(j->recipe->model_name_or_path);
     if (st == MB_OK)
         st = mb_data_adopt_labels(j->recipe, j->task, doc);
     if (st == MB_OK && has_labels(j->task) &&
@@ -237,7 +239,7 @@ static mb_status count_labels(const mb_job *j, int64_t *labels)
  * needs no data to know them. */
 static mb_status keep_labels(mb_job *j, int64_t labels)
 {
-    const mb_store *s = j->data->store;
+    const mb_store *s = j->data->store != NULL ? j->data->store : j->data->eval_store;
     mb_json_doc *names = NULL;
     char number[24], *text = NULL;
     bool named = false;
