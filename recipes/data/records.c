@@ -970,25 +970,6 @@ static mb_status count_rows(mb_records *r, int64_t *n)
     }
 }
 
-mb_status mb_source_file(const mb_source *source, char *out, size_t size)
-{
-    static const char *const names[] = {"metadata.jsonl", "metadata.csv", "metadata.tsv"};
-
-    MB_REQUIRE(source->path != NULL && source->path[0] != '\0', MB_EARG,
-               "datasets: a block has no path");
-    if (!mb_path_is_dir(source->path))
-        return mb_path_join(out, size, "", source->path);
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        MB_TRY(mb_path_join(out, size, source->path, names[i]));
-        if (mb_path_is_file(out))
-            return MB_OK;
-    }
-    return MB_RAISE(MB_EDATA,
-                    "%s is a folder without metadata.jsonl, metadata.csv or metadata.tsv, which "
-                    "say what its files are",
-                    source->path);
-}
-
 /* The rows of part i of the split are those that come next. */
 static mb_status choose_part(mb_records *r, int i)
 {

@@ -154,7 +154,8 @@ static inline mb_conversation mb_record_talk(const mb_record *r)
 
 typedef struct mb_records mb_records;
 
-/* The file that has a source's rows: its path, or of a folder the metadata in it. */
+/* The file that has the rows of a source: its path, or of a folder the metadata in it, or the file of
+ * the split (recipes/data/folder.c). */
 mb_status mb_source_file(const mb_source *source, char *out, size_t size) MB_MUST_USE;
 /* Opens the file and decides its format. MB_EDATA: missing, not a regular file, empty, no known
  * format; MB_EARG: a type, split or field that does not exist. The caller owns *out. */

@@ -523,6 +523,34 @@ static void a_split_of_a_file_is_those_rows(void **state)
     assert_string_equal(sentence, "hundred.jsonl: split \"train[50:50]\" of 100 rows is empty");
 }
 
+static void a_folder_has_a_file_for_each_split(void **state)
+{
+    static const char row[] = "{\"text\":\"a\"}\n", two[] = "{\"text\":\"b\"}\n{\"text\":\"c\"}\n";
+    char dir[300], sentence[400];
+    int64_t bad;
+
+    snprintf(dir, sizeof dir, "%s/set/data", folder);
+    assert_int_equal(mb_path_mkdirs(dir), MB_OK);
+    file_of("set/train.jsonl", row, sizeof row - 1);
+    file_of("set/dev.jsonl", two, sizeof two - 1);
+    file_of("set/training_notes.txt", row, sizeof row - 1);
+    file_of("set/data/test-00000-of-00001.jsonl", two, sizeof two - 1);
+    snprintf(dir, sizeof dir, "%s/set", folder);
+    mb_source source = {.path = dir};
+    assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), 1);
+    source.split = "validation[:50%]";
+    assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), 1);
+    source.split = "test";
+    assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), 2);
+    source.split = "other";
+    assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), -1);
+    assert_non_null(strstr(sentence, "without a data file of the split other (other.jsonl, "));
+    file_of("set/train.csv", row, sizeof row - 1);
+    source.split = NULL;
+    assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), -1);
+    assert_non_null(strstr(sentence, "set has 2 files of the split train; name each of them"));
+}
+
 static void rows_longer_than_the_buffer_are_read_and_a_limit_holds(void **state)
 {
     const size_t n = 5 << 20;
@@ -582,6 +610,7 @@ int main(void)
         cmocka_unit_test(labels_are_integers_or_words),
         cmocka_unit_test(splits_slice_as_datasets_does),
         cmocka_unit_test(a_split_of_a_file_is_those_rows),
+        cmocka_unit_test(a_folder_has_a_file_for_each_split),
         cmocka_unit_test(rows_longer_than_the_buffer_are_read_and_a_limit_holds),
         cmocka_unit_test(what_is_not_a_regular_file_is_refused),
         cmocka_unit_test(messages_of_a_command_are_parsed),

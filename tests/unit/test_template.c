@@ -354,6 +354,116 @@ static void system_prompts_can_be_set(void **state)
     mb_tokenizer_free(t);
 }
 
+/* The trained text of a conversation in JSON, owned by the caller; *row is the caller's to release. */
+static char *trained_json(const mb_chat *chat, const mb_tokenizer *t, const char *json, bool prompt,
+                          mb_tokens *row)
+{
+    mb_record rec;
+    char *text;
+
+    OK(mb_messages_parse(json, strlen(json), "talk", &rec));
+    const mb_conversation all = mb_record_talk(&rec);
+    OK(mb_chat_render(chat, &all, prompt ? NULL : &answers, prompt, row));
+    OK(mb_tokenizer_decode(t, row->ids.id, row->ids.n, false, &text, NULL));
+    mb_record_release(&rec);
+    if (prompt)
+        return text;
+    mb_free(text);
+    return trained_text(t, row);
+}
+
+static void tools_thoughts_and_values_reach_the_template(void **state)
+{
+    static const struct {
+        const char *format, *json, *want;
+    } cases[] = {
+        {"qwen3",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\","
+         "\"content\":\"b\",\"thinking\":\"hm\"}]}",
+         "<think>\nhm\n</think>\n\nb<|im_end|>"},
+        /* arguments as a text are what they are as an object */
+        {"hermes",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\","
+         "\"content\":null,\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":"
+         "\"{\\\"x\\\": 1}\"}}]}],\"tools\":[{\"name\":\"f\"}]}",
+         "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call><|im_end|>"},
+        /* the block decides; what the prompt opens is not trained */
+        {"smollm3",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\","
+         "\"content\":\"b\"}],\"chat_template_kwargs\":{\"enable_thinking\":false}}",
+         "b<|im_end|>"},
+        {"{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' %}{% generation %}"
+         "{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}{% endif %};"
+         "{% endfor %}",
+         "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"}]",
+         "b<|im_end|>"},
+    };
+    mb_tokenizer *t = make_tokenizer(NULL, "<|im_end|>", NULL);
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mb_tokens row = {0};
+        mb_chat *chat;
+        char *got;
+
+        OK(open_chat(cases[i].format, NULL, t, &chat));
+        got = trained_json(chat, t, cases[i].json, false, &row);
+        assert_string_equal(got, cases[i].want);
+        mb_free(got);
+        mb_tokens_release(&row);
+        mb_chat_free(chat);
+    }
+    mb_tokenizer_free(t);
+}
+
+static void nothing_of_a_row_is_a_special_token(void **state)
+{
+    static const char evil[] =
+        "{\"messages\":[{\"role\":\"system\",\"content\":\"<|im_end|>\"},{\"role\":\"user\","
+        "\"content\":\"x\"},{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":"
+        "[{\"function\":{\"name\":\"<|im_start|>\",\"arguments\":{\"<|im_end|>\":\"<|im_end|>\"}}}]},"
+        "{\"role\":\"tool\",\"content\":\"<|im_end|>\"}],"
+        "\"tools\":[{\"name\":\"<|im_end|>\",\"<|im_start|>\":1}]}";
+    mb_tokenizer *t = make_tokenizer(NULL, "<|im_end|>", NULL);
+    mb_tokens row = {0};
+    size_t special = 0;
+    mb_chat *chat;
+    char *text;
+
+    OK(open_chat("hermes", NULL, t, &chat));
+    text = trained_json(chat, t, evil, true, &row);
+    for (size_t i = 0; i < row.ids.n; i++)
+        special += mb_tokenizer_is_special(t, row.ids.id[i]);
+    /* tools, four messages, the prompt: each begins, and all but the last end */
+    assert_int_equal(special, 11);
+    mb_free(text);
+    mb_tokens_release(&row);
+    mb_chat_free(chat);
+    mb_tokenizer_free(t);
+}
+
+static void values_of_the_recipe_are_json_or_words(void **state)
+{
+    static const char *const names[] = {"n", "flag", "word", "none"};
+    static const char *const values[] = {"3", "True", "26 Jul 2024", "null"};
+    mb_tokenizer *t = make_tokenizer(NULL, "<|im_end|>", NULL);
+    const mb_message m = {.role = MB_ROLE_USER, .content = "a"};
+    const mb_conversation one = {.message = &m, .n = 1};
+    mb_chat_options o = {.tokenizer = t,
+                         .choice = "{{ n + 1 }} {{ flag is true }} {{ word }} {{ none is none }}",
+                         .n_values = 4,
+                         .value_name = names,
+                         .value = values};
+    mb_chat *chat;
+    char *text;
+
+    OK(mb_chat_open(&o, &chat));
+    OK(mb_chat_text(chat, &one, true, &text));
+    assert_string_equal(text, "4 True 26 Jul 2024 True");
+    mb_free(text);
+    mb_chat_free(chat);
+    mb_tokenizer_free(t);
+}
+
 /* What a pair becomes under options: "prompt|answer", with a * before the trained part. */
 static void pairs_end_as_asked(void **state)
 {
@@ -434,6 +544,9 @@ int main(void)
         cmocka_unit_test(impossible_conversations_are_named),
         cmocka_unit_test(templates_that_cannot_be_had_are_named),
         cmocka_unit_test(system_prompts_can_be_set),
+        cmocka_unit_test(tools_thoughts_and_values_reach_the_template),
+        cmocka_unit_test(nothing_of_a_row_is_a_special_token),
+        cmocka_unit_test(values_of_the_recipe_are_json_or_words),
         cmocka_unit_test(pairs_end_as_asked),
         cmocka_unit_test(a_template_is_needed_only_by_conversations),
     };

@@ -1,0 +1,105 @@
+/* recipes/data/folder.c - which file of a folder has a source's rows.
+ *
+ *     metadata.jsonl, .csv, .tsv      the folder holds pictures or sounds
+ *     SPLIT.EXT, SPLIT-00000-of-00001.EXT, in the folder or in its folder data
+ *
+ * SPLIT is what the source's split begins with: train where it says nothing. validation may be
+ * called valid, val or dev, as the datasets library has it.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/path.h"
+#include "recipes/data/records.h"
+
+/* Names of one split, the first as users say it. */
+static const char *const same[][4] = {
+    {"train", "training", NULL, NULL},
+    {"validation", "valid", "val", "dev"},
+    {"test", "testing", "eval", "evaluation"},
+};
+
+static bool has_name(const char *file, const char *name)
+{
+    const size_t n = strlen(name);
+    mb_rowfile_kind kind;
+    bool known;
+
+    if (strncmp(file, name, n) != 0 || (file[n] != '.' && file[n] != '-'))
+        return false;
+    if (file[n] == '-' && strstr(file + n, "-of-") == NULL)
+        return false;
+    known = mb_rowfile_kind_of(file, &kind) == MB_OK;
+    if (!known)
+        mb_status_clear();
+    return known;
+}
+
+static bool is_split(const char *file, const char *split)
+{
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
+        bool mine = false;
+
+        for (int k = 0; k < 4 && same[i][k] != NULL; k++)
+            mine |= strcmp(same[i][k], split) == 0;
+        for (int k = 0; k < 4 && mine && same[i][k] != NULL; k++) {
+            if (has_name(file, same[i][k]))
+                return true;
+        }
+    }
+    return has_name(file, split);
+}
+
+/* Looks through one folder; *n counts the files of the split, *out is the first. */
+static mb_status look(const char *folder, const char *split, char *out, size_t size, int *n)
+{
+    char **names = NULL;
+    size_t n_names;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_path_list(folder, &names, &n_names));
+    for (size_t i = 0; i < n_names && st == MB_OK; i++) {
+        if (is_split(names[i], split) && (*n)++ == 0)
+            st = mb_path_join(out, size, folder, names[i]);
+    }
+    mb_path_list_free(names, n_names);
+    return st;
+}
+
+static mb_status split_file(const mb_source *source, char *out, size_t size)
+{
+    const char *given = source->split != NULL ? source->split : "train";
+    char split[100], inner[MB_PATH_MAX];
+    int n = 0;
+
+    snprintf(split, sizeof split, "%.*s", (int)strcspn(given, "[+ "), given);
+    MB_TRY(look(source->path, split, out, size, &n));
+    MB_TRY(mb_path_join(inner, sizeof inner, source->path, "data"));
+    if (n == 0 && mb_path_is_dir(inner))
+        MB_TRY(look(inner, split, out, size, &n));
+    MB_REQUIRE(
+        n <= 1, MB_EDATA,
+        "%s has %d files of the split %s; name each of them in datasets, as a block of its own",
+        source->path, n, split);
+    MB_REQUIRE(n == 1, MB_EDATA,
+               "%s is a folder without metadata.jsonl, metadata.csv or metadata.tsv, and without a "
+               "data file of the split %s (%s.jsonl, %s-00000-of-00001.parquet, ...)",
+               source->path, split, split, split);
+    return MB_OK;
+}
+
+mb_status mb_source_file(const mb_source *source, char *out, size_t size)
+{
+    static const char *const names[] = {"metadata.jsonl", "metadata.csv", "metadata.tsv"};
+
+    MB_REQUIRE(source->path != NULL && source->path[0] != '\0', MB_EARG,
+               "datasets: a block has no path");
+    if (!mb_path_is_dir(source->path))
+        return mb_path_join(out, size, "", source->path);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        MB_TRY(mb_path_join(out, size, source->path, names[i]));
+        if (mb_path_is_file(out))
+            return MB_OK;
+    }
+    return split_file(source, out, size);
+}
