@@ -74,7 +74,9 @@ cat >"$work/p.jsonl" <<'JSON'
 {"messages": [{"role": "user", "content": "Habari?"}, {"role": "assistant", "content": "Nzuri."}]}
 {"prompt": [{"role": "user", "content": "Habari?"}]}
 JSON
-gen prompts_file="$work/p.jsonl" chat_template=chatml >"$work/all" || fail 'prompts of a JSONL file'
+gen prompts_file="$work/p.jsonl" chat_template=chatml >"$work/given" || fail 'prompts of a JSONL file'
+grep -q '"reference":"this is not looked at"' "$work/given" || fail 'the answer of a row is not beside its own'
+sed -E 's/"reference":"[^"]*",//' "$work/given" >"$work/all"
 same 'a row of training' "$one" "$(sed -n 1p "$work/all")"
 chat=$(gen prompt='Habari?' --chat --json chat_template=chatml | completion)
 for i in 2 3 4; do
