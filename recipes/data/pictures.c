@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "recipes/data/ahead.h"
 
 struct thread {
     mb_image_work work;
@@ -14,7 +15,10 @@ struct thread {
 
 struct mb_pictures {
     mb_pictures_options o;
-    struct thread *thread;
+    struct thread *thread; /* (o.threads) of the team; the same and one more of those ahead */
+    struct thread *thread_ahead;
+    mb_ahead *ahead; /* NULL: none */
+    const mb_store *store[2];
     int64_t most_pixels;
     char why[512]; /* of the first picture of a micro-batch that cannot be read */
 };
@@ -30,17 +34,27 @@ static mb_status reserve_for(mb_pictures *p, const mb_store *s, mb_image_work *w
     return MB_OK;
 }
 
-static mb_status reserve(mb_pictures *p, const mb_store *a, const mb_store *b)
+static mb_status reserve(mb_pictures *p, int threads, struct thread **out)
 {
     const mb_patches *q = &p->o.patches;
 
-    MB_TRY(MB_NEW_ARRAY(&p->thread, p->o.threads));
-    for (int i = 0; i < p->o.threads; i++) {
-        MB_TRY(MB_NEW_ARRAY(&p->thread[i].planes, q->channels * q->height * q->width));
-        MB_TRY(reserve_for(p, a, &p->thread[i].work));
-        MB_TRY(reserve_for(p, b, &p->thread[i].work));
+    MB_TRY(MB_NEW_ARRAY(out, threads));
+    for (int i = 0; i < threads; i++) {
+        struct thread *t = &(*out)[i];
+        MB_TRY(MB_NEW_ARRAY(&t->planes, q->channels * q->height * q->width));
+        for (int k = 0; k < 2; k++)
+            MB_TRY(reserve_for(p, p->store[k], &t->work));
     }
     return MB_OK;
+}
+
+static void release(struct thread *threads, int n)
+{
+    for (int i = 0; threads != NULL && i < n; i++) {
+        mb_image_work_release(&threads[i].work);
+        mb_free(threads[i].planes);
+    }
+    mb_free(threads);
 }
 
 mb_status mb_pictures_new(const mb_pictures_options *o, const mb_store *a, const mb_store *b,
@@ -51,7 +65,9 @@ mb_status mb_pictures_new(const mb_pictures_options *o, const mb_store *a, const
 
     MB_TRY(MB_NEW(&p));
     p->o = *o;
-    st = reserve(p, a, b);
+    p->store[0] = a;
+    p->store[1] = b;
+    st = reserve(p, o->threads, &p->thread);
     if (st == MB_OK)
         *out = p;
     else
@@ -63,11 +79,9 @@ void mb_pictures_free(mb_pictures *p)
 {
     if (p == NULL)
         return;
-    for (int i = 0; p->thread != NULL && i < p->o.threads; i++) {
-        mb_image_work_release(&p->thread[i].work);
-        mb_free(p->thread[i].planes);
-    }
-    mb_free(p->thread);
+    mb_ahead_free(p->ahead);
+    release(p->thread, p->o.threads);
+    release(p->thread_ahead, p->o.threads + 1);
     mb_free(p);
 }
 
@@ -78,7 +92,9 @@ const mb_pictures_options *mb_pictures_are(const mb_pictures *p)
 
 int64_t mb_pictures_library_bytes(const mb_pictures *p)
 {
-    return p->o.threads * mb_image_library_bytes(p->most_pixels);
+    const int threads = p->o.threads * (p->ahead != NULL ? 2 : 1);
+
+    return threads * mb_image_library_bytes(p->most_pixels);
 }
 
 static mb_status one(const mb_pictures *p, struct thread *t, const char *path,
@@ -87,6 +103,79 @@ static mb_status one(const mb_pictures *p, struct thread *t, const char *path,
     MB_TRY(mb_image_read(path, p->o.processor.alpha, &t->work.image, NULL));
     MB_TRY(mb_image_process(&p->o.processor, &t->work, augment, draws, t->planes));
     mb_patches_cut(&p->o.patches, t->planes, rows);
+    return MB_OK;
+}
+
+/* ---- ahead -------------------------------------------------------------------------------- */
+
+static mb_status make(void *ctx, int thread, const mb_ahead_row *row, float *to)
+{
+    const mb_pictures *p = ctx;
+    const mb_draws draws = {row->seed, row->step, (uint32_t)row->ordinal};
+    const mb_augment *augment = mb_augment_is_any(&p->o.augment) ? &p->o.augment : NULL;
+
+    return one(p, &p->thread_ahead[thread], mb_store_media(row->store, row->row), augment, &draws,
+               to);
+}
+
+mb_status mb_pictures_read_ahead(mb_pictures *p, int64_t places)
+{
+    const mb_patches *q = &p->o.patches;
+
+    if (p->o.threads > MB_AHEAD_MOST_THREADS)
+        p->o.threads = MB_AHEAD_MOST_THREADS; /* of either kind */
+    MB_TRY(reserve(p, p->o.threads + 1, &p->thread_ahead));
+    return mb_ahead_new(make, p, mb_patches_count(q) * mb_patches_cols(q), places, p->o.threads,
+                        &p->ahead);
+}
+
+bool mb_pictures_reads_ahead(const mb_pictures *p)
+{
+    return p->ahead != NULL;
+}
+
+bool mb_pictures_idle(const mb_pictures *p)
+{
+    return p->ahead != NULL && mb_ahead_idle(p->ahead);
+}
+
+static mb_ahead_row row_of(const mb_store *s, const mb_micro *micro, int64_t i, uint64_t seed,
+                           uint32_t step)
+{
+    return (mb_ahead_row){
+        .store = s, .row = micro->row[i], .seed = seed, .step = step, .ordinal = micro->ordinal[i]};
+}
+
+void mb_pictures_expect(mb_pictures *p, const mb_store *s, const mb_micro *micro, uint64_t seed,
+                        uint32_t step)
+{
+    for (int64_t i = 0; i < micro->n_rows; i++) {
+        const mb_ahead_row row = row_of(s, micro, i, seed, step);
+        if (!mb_ahead_expect(p->ahead, &row))
+            return;
+    }
+}
+
+/* When the first row is the next that was expected; what else was expected comes too late. */
+static bool was_expected(mb_pictures *p, const mb_store *s, const mb_micro *micro, uint64_t seed,
+                         uint32_t step)
+{
+    if (p->ahead == NULL || micro->n_rows == 0)
+        return false;
+    const mb_ahead_row row = row_of(s, micro, 0, seed, step);
+    if (mb_ahead_is_next(p->ahead, &row))
+        return true;
+    mb_ahead_forget(p->ahead);
+    return false;
+}
+
+static mb_status take(mb_pictures *p, const mb_store *s, const mb_micro *micro, uint64_t seed,
+                      uint32_t step, mb_batch *b)
+{
+    for (int64_t i = 0; i < micro->n_rows; i++) {
+        const mb_ahead_row row = row_of(s, micro, i, seed, step);
+        MB_TRY(mb_ahead_take(p->ahead, &row, mb_patches_rows(&p->o.patches, b, i)));
+    }
     return MB_OK;
 }
 
@@ -100,6 +189,8 @@ mb_status mb_pictures_fill(mb_pictures *p, const mb_store *s, const mb_micro *mi
 
     for (int64_t i = 0; i < micro->n_rows; i++)
         mb_patches_append(&p->o.patches, b, micro->ordinal[i]);
+    if (augmented && was_expected(p, s, micro, seed, step))
+        return take(p, s, micro, seed, step, b);
 #pragma omp parallel for num_threads(p->o.threads) schedule(dynamic, 1)
     for (int64_t i = 0; i < micro->n_rows; i++) {
         const mb_draws draws = {seed, step, (uint32_t)micro->ordinal[i]};

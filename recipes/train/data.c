@@ -318,8 +318,6 @@ static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_mode
 {
     const bool pictures = mb_task_sees_images(task);
 
-    MB_REQUIRE(!pictures || !r->packing, MB_EARG, "%s: pictures are not packed",
-               mb_recipe_where(r, "packing"));
     if (!pictures)
         MB_TRY(mb_comm_agree(comm, mb_tokenizer_load(r->model_name_or_path, &d->tokenizer)));
     if (task->target == MB_TARGET_SECOND)
@@ -533,7 +531,7 @@ static mb_status make_batch(mb_data *d, int64_t rows)
 }
 
 /* Up to two steps of rows are read ahead, but no more than this many beyond two micro-batches. */
-enum { MOST_AHEAD = 64 };
+enum { MOST_AHEAD = 64, BYTES_AHEAD = 256 << 20 }; /* the bytes of pictures */
 
 /* A source for as many sounds as a micro-batch has, of one size whatever their number. */
 static mb_status order_sounds(mb_data *d, const mb_recipe *r, int64_t micro_units,
@@ -557,6 +555,20 @@ static mb_status order_sounds(mb_data *d, const mb_recipe *r, int64_t micro_unit
     d->eval_collate.listener = d->eval_listener;
     d->collate.frames = d->eval_collate.frames = d->frames;
     return MB_OK;
+}
+
+static mb_status order_pictures(mb_data *d, const mb_recipe *r, int64_t micro_units,
+                                int64_t step_units)
+{
+    const mb_patches *p = &mb_pictures_are(d->pictures)->patches;
+    const int64_t bytes = mb_patches_count(p) * mb_patches_cols(p) * (int64_t)sizeof(float),
+                  fit = most(BYTES_AHEAD / bytes, MOST_AHEAD);
+
+    MB_TRY(mb_patches_reserve(p, d->batch));
+    if (!d->reads_ahead || d->train == NULL || d->borrowed)
+        return MB_OK;
+    MB_TRY(order_train(d, r, micro_units, step_units, &d->ahead));
+    return mb_pictures_read_ahead(d->pictures, 2 * step_units < fit ? 2 * step_units : fit);
 }
 
 mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int64_t step_units)
@@ -588,7 +600,7 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int
     }
     MB_TRY(make_batch(d, rows * sentences));
     if (d->pictures != NULL)
-        MB_TRY(mb_patches_reserve(&mb_pictures_are(d->pictures)->patches, d->batch));
+        MB_TRY(order_pictures(d, r, micro_units, step_units));
     return d->frames.tokens > 0 ? order_sounds(d, r, micro_units, step_units, rows) : MB_OK;
 }
 
@@ -600,7 +612,10 @@ static mb_status expect_rows(mb_data *d, const mb_step *s, int rank, int size)
     mb_micro_range(s->n_micro, rank, size, &from, &to);
     for (int64_t m = from; m < to; m++) {
         mb_step_micro(s, m, &micro);
-        mb_listener_expect(d->listener, d->store, micro.row, micro.n_rows);
+        if (d->listener != NULL)
+            mb_listener_expect(d->listener, d->store, micro.row, micro.n_rows);
+        else
+            mb_pictures_expect(d->pictures, d->store, &micro, d->collate.seed, (uint32_t)s->step);
     }
     return MB_OK;
 }
@@ -609,9 +624,9 @@ mb_status mb_data_expect(mb_data *d, const mb_step *s, int rank, int size)
 {
     mb_step next;
 
-    if (d->listener == NULL)
+    if (d->ahead == NULL)
         return MB_OK;
-    if (mb_listener_idle(d->listener))
+    if (d->listener != NULL ? mb_listener_idle(d->listener) : mb_pictures_idle(d->pictures))
         MB_TRY(expect_rows(d, s, rank, size));
     if (s->step + 1 >= mb_sampler_steps(d->ahead))
         return MB_OK;

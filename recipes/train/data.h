@@ -14,13 +14,14 @@ typedef struct mb_data {
     mb_sampler *train; /* NULL until mb_data_order */
     mb_sampler *eval;  /* one step holding every evaluation row; NULL: no evaluation */
     mb_collate_options collate, eval_collate; /* largest: tokens of the largest micro-batch */
-    mb_pictures *pictures;                    /* NULL: rows are text, tokenizer is not NULL */
-    mb_batch *batch;                          /* for the largest of both */
-    mb_batch *source;                         /* of batch, for tasks that have one; NULL */
-    mb_frames frames;                         /* of sounds; tokens 0: rows are about none */
-    mb_listener *listener, *eval_listener;    /* of sounds */
-    mb_sampler *ahead;                        /* as train: which sounds come next */
-    bool borrowed;                            /* tokenizer, stores and rows are another's */
+    bool reads_ahead; /* pictures are decoded by threads of their own, ahead of steps on a GPU */
+    mb_pictures *pictures;                 /* NULL: rows are text, tokenizer is not NULL */
+    mb_batch *batch;                       /* for the largest of both */
+    mb_batch *source;                      /* of batch, for tasks that have one; NULL */
+    mb_frames frames;                      /* of sounds; tokens 0: rows are about none */
+    mb_listener *listener, *eval_listener; /* of sounds */
+    mb_sampler *ahead;                     /* as train: which sounds come next */
+    bool borrowed;                         /* tokenizer, stores and rows are another's */
 } mb_data;
 
 /* Reads, tokenises and splits. `model_path` is where the tokenizer is; the vocabulary must fit the

@@ -439,6 +439,7 @@ static mb_status open_data(mb_job *j, const mb_model_config *c, int64_t micro_un
 
     MB_TRY(j->like != NULL ? mb_data_borrow(j->like->data, &j->data)
                            : mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
+    j->data->reads_ahead = j->device != NULL && !mb_device_is_host(j->device);
     MB_TRY(mb_comm_agree(j->comm, mb_data_order(j->data, j->recipe, micro_units, step_units)));
     mb_alloc_trim();
     taken =

@@ -31,8 +31,11 @@ grep -q '"ring"' full/final/config.json || fail 'the classes have no names in co
 grep -q 'ViTImageProcessor' full/final/preprocessor_config.json || fail 'no preprocessor_config.json'
 [ ! -e full/final/tokenizer.json ] || fail 'a tokenizer, of a model that reads pictures'
 ok eval model_name_or_path=full/final task=image-classification \
-    'datasets=[{path: shapes, split: test}]'
+    'datasets=[{path: shapes, split: test}]' predictions_file=said.jsonl
 at_most 0.9 "$(number eval_accuracy)" 'accuracy'
+[ "$(wc -l <said.jsonl)" -eq 24 ] || fail "not a line for each picture: $(wc -l <said.jsonl)"
+ok score said.jsonl metric=accuracy,f1 confusion_matrix=confused.png
+[ "$(head -c 8 confused.png | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] || fail 'no matrix'
 
 # --- an adapter on it, evaluated, merged: the same numbers
 ok train model_name_or_path=full/final task=image-classification 'datasets=[shapes]' \
@@ -91,7 +94,7 @@ cp -r "$vit" other
 echo '{"size": {"height": 32, "width": 32}}' >other/preprocessor_config.json
 refused 4 'makes pictures of 32 by 32 pixels, the model reads 16 by 24' train "${run[@]}" \
     model_name_or_path=other output_dir=bad
-refused 2 'not packed' train "${run[@]}" packing=true output_dir=bad
+refused 2 'packing is for language models' train "${run[@]}" packing=true output_dir=bad
 
 # --- looked at before training
 ok inspect "${run[@]}" --row 30 --save seen
