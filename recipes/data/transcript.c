@@ -7,19 +7,37 @@
 #include "core/json.h"
 #include "core/path.h"
 
-/* As generation_config.json says; without it as OpenAI tells its models apart, by their vocabulary. */
-static mb_status is_multilingual(const char *model_path, const mb_tokenizer *tok, bool *out)
+/* What the folder's generation_config.json says. */
+struct said {
+    bool several; /* languages; without a word as OpenAI tells its models apart, by vocabulary */
+    char language[16]; /* the one it was tuned for; "": none is named */
+};
+
+/* "sw" or "<|sw|>" */
+static mb_status read_language(mb_json root, char *out, size_t size)
+{
+    const char *v;
+
+    MB_TRY(mb_json_get_string(root, "language", "", &v));
+    v += strncmp(v, "<|", 2) == 0 ? 2 : 0;
+    snprintf(out, size, "%.*s", (int)strcspn(v, "|"), v);
+    return MB_OK;
+}
+
+static mb_status read_config(const char *model_path, const mb_tokenizer *tok, struct said *out)
 {
     char path[MB_PATH_MAX];
     mb_json_doc *doc;
     mb_status st;
 
-    *out = mb_tokenizer_vocab_size(tok) >= 51865;
+    *out = (struct said){.several = mb_tokenizer_vocab_size(tok) >= 51865};
     MB_TRY(mb_path_join(path, sizeof path, model_path, "generation_config.json"));
     if (!mb_path_is_file(path))
         return MB_OK;
     MB_TRY(mb_json_read(path, MB_EMODEL, 1 << 20, &doc));
-    st = mb_json_get_bool(mb_json_root(doc), "is_multilingual", *out, out);
+    st = mb_json_get_bool(mb_json_root(doc), "is_multilingual", out->several, &out->several);
+    if (st == MB_OK)
+        st = read_language(mb_json_root(doc), out->language, sizeof out->language);
     mb_json_free(doc);
     return st;
 }
@@ -55,17 +73,19 @@ mb_status mb_transcript_prompt(const char *model_path, const mb_tokenizer *tok,
                                const char *language, const char *task,
                                int32_t ids[MB_TRANSCRIPT_PROMPT], int *n)
 {
-    bool several;
+    struct said said;
 
     *n = 0;
-    MB_TRY(is_multilingual(model_path, tok, &several));
+    MB_TRY(read_config(model_path, tok, &said));
+    if (said.several && language == NULL && said.language[0] != '\0')
+        language = said.language;
     MB_TRY(need_token(tok, model_path, "startoftranscript", &ids[(*n)++]));
-    MB_REQUIRE(several || language == NULL, MB_EARG,
+    MB_REQUIRE(said.several || language == NULL, MB_EARG,
                "language is '%s', and %s knows one language only", language, model_path);
-    MB_REQUIRE(!several || language != NULL, MB_EARG,
+    MB_REQUIRE(!said.several || language != NULL, MB_EARG,
                "%s knows several languages: language must say which one is spoken, e.g. sw",
                model_path);
-    if (several) {
+    if (said.several) {
         MB_TRY(language_token(tok, model_path, language, &ids[(*n)++]));
         MB_TRY(need_token(tok, model_path, task, &ids[(*n)++]));
     }

@@ -8,7 +8,7 @@
 
 enum { MB_TRANSCRIPT_PROMPT = 4 };
 
-/* `language`: a code such as sw; NULL: none is given. `task`: transcribe or translate. MB_EARG: a
+/* `language`: a code such as sw; NULL: what generation_config.json says, as that of a tuned model does. `task`: transcribe or translate. MB_EARG: a
  * language the model does not know, none where it must be said, one where there is no choice.
  * MB_EMODEL: the tokenizer lacks these tokens. */
 mb_status mb_transcript_prompt(const char *model_path, const mb_tokenizer *tok,

@@ -118,6 +118,25 @@ done:
     return st;
 }
 
+/* generate() of transformers then asks for this language, instead of guessing one. */
+static mb_status name_language(const mb_export *e, const char *dir)
+{
+    char path[MB_PATH_MAX];
+    mb_json_doc *doc;
+    mb_status st;
+
+    MB_TRY(mb_path_join(path, sizeof path, dir, "generation_config.json"));
+    MB_TRY(mb_json_read(path, MB_EMODEL, 1 << 24, &doc));
+    mb_json_remove(mb_json_root(doc), "forced_decoder_ids"); /* how it was said before */
+    st = mb_json_set_string(mb_json_root(doc), "language", e->language);
+    if (st == MB_OK)
+        st = mb_json_set_string(mb_json_root(doc), "task", e->speech_task);
+    if (st == MB_OK)
+        st = mb_json_write(mb_json_root(doc), 2, path);
+    mb_json_free(doc);
+    return st;
+}
+
 /* What turns the users' texts, pictures or sounds into what the model reads. */
 static mb_status write_inputs(void *ctx, const char *dir)
 {
@@ -187,6 +206,8 @@ mb_status mb_export_hf(const mb_export *e, const char *dir)
     if (e->model->config.head == MB_HEAD_EMBED)
         MB_TRY(mb_sentence_files_write(dir, f.base_dir, e->model->config.width,
                                        e->model->config.positions));
+    if (e->model->config.mel_bins > 0 && e->language != NULL)
+        MB_TRY(name_language(e, dir));
     return write_weights(e, dir);
 }
 

@@ -16,8 +16,9 @@ typedef struct mb_export {
     mb_dtype dtype;                /* of the written weights: F32, BF16, F16 */
     int64_t max_shard_bytes;
     const char *const
-        *label;          /* names of a classifier's classes; NULL: the base's, or LABEL_0 ... */
-    const mb_card *card; /* optional */
+        *label; /* names of a classifier's classes; NULL: the base's, or LABEL_0 ... */
+    const char *language, *speech_task; /* that a speech model was tuned for; NULL: the base's */
+    const mb_card *card;                /* optional */
 } mb_export;
 
 /* Weights, config.json, tokenizer, generation settings, card. Adapters are not written: merge them

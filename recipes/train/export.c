@@ -217,7 +217,9 @@ static mb_status write_final(mb_job *j)
                     .training = f.training,
                     .data = f.data,
                     .results = f.results};
-    mb_export e = {.model = j->engine->model,
+    mb_export e = {.language = j->recipe->language,
+                   .speech_task = j->recipe->speech_task,
+                   .model = j->engine->model,
                    .ex = &j->engine->host,
                    .config = mb_json_root(j->config),
                    .base = r->model_name_or_path,
