@@ -53,6 +53,8 @@ mb_status mb_rowfile_kind_of(const char *path, mb_rowfile_kind *out)
                "%s: Arrow files are not read; write Parquet or JSONL from it, in Python: "
                "datasets.Dataset.from_file(\"%s\").to_json(\"rows.jsonl\")",
                path, path);
+    MB_REQUIRE(!mb_path_has_suffix(path, ".h5") && !mb_path_has_suffix(path, ".hdf5"), MB_EDATA,
+               "%s: HDF5 files are not read as data; write JSONL from it, a row a line", path);
     return MB_RAISE(
         MB_EDATA,
         "%s: the name must end in .jsonl, .json, .csv, .tsv or .txt, perhaps with .gz or "
