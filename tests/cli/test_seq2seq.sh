@@ -74,7 +74,7 @@ refused() { # refused PATTERN KEY=...
 refused 'no text in .de. \(target_lang\)' "datasets=[translation.jsonl]" target_lang=de
 echo '{"text": "maji"}' >alone.jsonl
 refused 'a pair of texts has translation' "datasets=[alone.jsonl]"
-refused 'packing: rows of task seq2seq' "datasets=[translation.jsonl]" packing=true
+refused 'packing is for language models, task is seq2seq' "datasets=[translation.jsonl]" packing=true
 refused 'has no head for sequence-to-sequence' "datasets=[translation.jsonl]" \
     model_name_or_path="$MB_TEST_DATA/reference/llama"
 finish
