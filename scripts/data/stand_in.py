@@ -9,7 +9,7 @@ Enough rows for a few steps and an evaluation, of the kind a task wants:
     tags         {"tokens", "ner_tags"}                questions    SQuAD's {"question", "context", "answers"}
     sentences    {"sentence1", "sentence2"}            translation  {"translation": {"en", "sw"}}
     images       folders of PNG files by class         sounds       WAV files with metadata.jsonl
-    whisper      a model folder: tests/data/reference/whisper, which hears a third of a second, with a
+    whisper      a model folder: tests/data/reference/whisper, which hears half a second, with a
                  tokenizer of letters
 """
 import json
