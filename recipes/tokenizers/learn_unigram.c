@@ -209,8 +209,15 @@ static double add_logs(double a, double b)
     return hi - lo > 50 ? hi : hi + log1p(exp(lo - hi));
 }
 
+/* A piece at a place of a word. */
+struct edge {
+    int32_t at, end, piece;
+};
+
 /* Work space of one thread. */
 struct lattice {
+    struct edge *edge;
+    size_t n_edges, edge_capacity;
     double *alpha, *beta;
     int32_t *start, *piece;
     size_t capacity, more[3];
@@ -226,6 +233,7 @@ static mb_status lattice_size(struct lattice *a, size_t n)
 
 static void lattice_release(struct lattice *a)
 {
+    mb_free(a->edge);
     mb_free(a->alpha);
     mb_free(a->beta);
     mb_free(a->start);
@@ -271,37 +279,50 @@ static double score_of(const struct learner *l, int32_t piece)
     return piece < 0 ? l->unknown : l->piece[piece].score;
 }
 
+/* All edges of a word, by where they begin. */
+static mb_status find_edges(const struct learner *l, const tok_word *word, struct lattice *a)
+{
+    int32_t piece;
+
+    a->n_edges = 0;
+    for (size_t at = 0; at < word->n; at += char_len(word->p + at))
+        for (struct walk w = walk_from(l, word->p, word->n, at); walk_next(&w, &piece);) {
+            if (a->n_edges == a->edge_capacity)
+                MB_TRY(mb_grow((void **)&a->edge, &a->edge_capacity, a->n_edges + 1,
+                               sizeof *a->edge, "lattice"));
+            a->edge[a->n_edges++] = (struct edge){(int32_t)at, (int32_t)w.end, piece};
+        }
+    return MB_OK;
+}
+
 /* Adds the expected counts of a word's pieces, times its count. */
 static mb_status expect(const struct learner *l, const tok_word *word, struct lattice *a,
                         int64_t *expected)
 {
     const size_t n = word->n;
-    int32_t piece;
 
     MB_TRY(lattice_size(a, n));
+    MB_TRY(find_edges(l, word, a));
     for (size_t i = 0; i <= n; i++)
         a->alpha[i] = a->beta[i] = -INFINITY;
     a->alpha[0] = a->beta[n] = 0;
-    for (size_t at = 0; at < n; at += char_len(word->p + at))
-        for (struct walk w = walk_from(l, word->p, n, at); walk_next(&w, &piece);)
-            a->alpha[w.end] = a->alpha[w.end] == -INFINITY
-                                  ? a->alpha[at] + score_of(l, piece)
-                                  : add_logs(a->alpha[w.end], a->alpha[at] + score_of(l, piece));
-    for (size_t at = n; at-- > 0;) {
-        if (((unsigned char)word->p[at] & 0xc0) == 0x80)
-            continue;
-        for (struct walk w = walk_from(l, word->p, n, at); walk_next(&w, &piece);) {
-            const double way = score_of(l, piece) + a->beta[w.end];
-            a->beta[at] = a->beta[at] == -INFINITY ? way : add_logs(a->beta[at], way);
-        }
+    for (size_t i = 0; i < a->n_edges; i++) {
+        const struct edge e = a->edge[i];
+        const double way = a->alpha[e.at] + score_of(l, e.piece);
+        a->alpha[e.end] = a->alpha[e.end] == -INFINITY ? way : add_logs(a->alpha[e.end], way);
     }
-    for (size_t at = 0; at < n; at += char_len(word->p + at))
-        for (struct walk w = walk_from(l, word->p, n, at); walk_next(&w, &piece);) {
-            if (piece < 0)
-                continue;
-            const double p = exp(a->alpha[at] + score_of(l, piece) + a->beta[w.end] - a->alpha[n]);
-            expected[piece] += llrint(p * (double)word->count * (1 << FRACTION_BITS));
-        }
+    for (size_t i = a->n_edges; i-- > 0;) {
+        const struct edge e = a->edge[i];
+        const double way = score_of(l, e.piece) + a->beta[e.end];
+        a->beta[e.at] = a->beta[e.at] == -INFINITY ? way : add_logs(a->beta[e.at], way);
+    }
+    for (size_t i = 0; i < a->n_edges; i++) {
+        const struct edge e = a->edge[i];
+        if (e.piece < 0)
+            continue;
+        const double p = exp(a->alpha[e.at] + score_of(l, e.piece) + a->beta[e.end] - a->alpha[n]);
+        expected[e.piece] += llrint(p * (double)word->count * (1 << FRACTION_BITS));
+    }
     return MB_OK;
 }
 
