@@ -18,7 +18,7 @@ from tokenizers import Tokenizer  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 from transformers.generation import TopKLogitsWarper, TopPLogitsWarper  # noqa: E402
 
-MODELS = ["gpt2", "llama", "llama3-rope", "mistral-sliding", "qwen2", "qwen3", "gemma3", "olmo2"]
+MODELS = ["gpt2", "llama", "llama3-rope", "mistral-sliding", "qwen2", "qwen3", "gemma3", "olmo2", "smollm3"]
 SAMPLED = MODELS[:4]  # what is drawn does not depend on the family
 PROMPTS = ["Once upon a time", "x", "The quick brown fox jumps over the lazy dog, and then again.",
            "Karibu sana, rafiki yangu! 1 2 3", "aaaa aaaa aaaa aaaa aaaa aaaa"]

@@ -43,6 +43,7 @@ static const subject subjects[] = {
     {"gemma3", MB_HEAD_CAUSAL_LM, MB_TRAINED_ALL, NULL, 120, false},
     {"phi3", MB_HEAD_CAUSAL_LM, MB_TRAINED_ALL, NULL, 64, false},
     {"olmo2", MB_HEAD_CAUSAL_LM, MB_TRAINED_ALL, NULL, 120, false},
+    {"smollm3", MB_HEAD_CAUSAL_LM, MB_TRAINED_ALL, NULL, 120, false},
     {"bert-mlm", MB_HEAD_MASKED_LM, MB_TRAINED_ALL, NULL, 60, false},
     {"bert-cls", MB_HEAD_SEQUENCE, MB_TRAINED_ALL, NULL, 60, false},
     {"llama", MB_HEAD_CAUSAL_LM, MB_TRAINED_LORA, NULL, 120, false},

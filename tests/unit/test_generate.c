@@ -10,8 +10,8 @@
 
 enum { CAPACITY = 96, NEW = 24, MOST_VOCAB = 384, MOST_ANSWERS = 16 };
 
-static const char *const models[] = {"gpt2",  "llama", "llama3-rope", "mistral-sliding",
-                                     "qwen2", "qwen3", "gemma3",      "olmo2"};
+static const char *const models[] = {"gpt2",  "llama",  "llama3-rope", "mistral-sliding", "qwen2",
+                                     "qwen3", "gemma3", "olmo2",       "smollm3"};
 enum { MODELS = sizeof models / sizeof models[0] };
 
 static int vocab; /* of the subject that was opened last */
