@@ -407,11 +407,12 @@ CASES = {
         "Gemma3TextConfig",
         dict(
             SMALL_DECODER,
-            num_hidden_layers=3,
+            num_hidden_layers=2,
+            hidden_size=32,
             head_dim=8,
             query_pre_attn_scalar=12,
             sliding_window=8,
-            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            layer_types=["sliding_attention", "full_attention"],
             rope_parameters=dict(
                 full_attention=dict(rope_type="linear", rope_theta=1e6, factor=8.0),
                 sliding_attention=dict(rope_type="default", rope_theta=1e4),
