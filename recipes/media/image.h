@@ -1,7 +1,7 @@
 /* recipes/media/image.h - pictures from files: PNG and JPEG to rows of RGB bytes.
  *
  *     mb_image im = {0};
- *     MB_TRY(mb_image_read("leaf.jpg", MB_ALPHA_DROP, &im));
+ *     MB_TRY(mb_image_read("leaf.jpg", MB_ALPHA_DROP, &im, NULL));
  *     ... im.pixels: height rows of width * 3 bytes
  *     mb_image_release(&im);
  *

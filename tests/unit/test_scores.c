@@ -124,7 +124,7 @@ static void a_cell_is_as_dark_as_its_share(void **state)
 
     OK(mb_classes_of(rows, &c));
     OK(mb_confusion_picture(c, path));
-    OK(mb_image_read(path, MB_ALPHA_DROP, &im));
+    OK(mb_image_read(path, MB_ALPHA_DROP, &im, NULL));
     const mb_picture_grid g = mb_confusion_grid(c);
     assert_int_equal(im.width, g.width);
     assert_int_equal(im.height, g.height);
