@@ -49,7 +49,7 @@ typedef struct mb_batch {
      * sequences are anchors, target_label is an anchor's own candidate (its sequence number),
      * target_value its score. The arrays are filled up with row -1, label 0, weight 0, value 0. */
     int64_t n_values;
-    float *target_value; /* (max_targets, n_values); NULL when n_values is 0 */
+    float *target_value;            /* (max_targets, n_values); NULL when n_values is 0 */
     int64_t n_targets, max_targets; /* max_targets: capacity, a multiple of MB_ROW_PAD */
     int32_t *target_row, *target_label;
     float *target_weight;

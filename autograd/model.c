@@ -126,8 +126,7 @@ static mb_status add_row(mb_model *m, const mb_weight_row *row, int64_t layer, v
     *w = (mb_weight){
         .row = row, .layer = layer, .offset = -1, .decay = (row->flags & MB_W_NO_DECAY) == 0};
     MB_TRY(full_name(m, own_pattern(m, row->name),
-                     layer < m->config.layers ? layer : layer - m->config.layers,
-                     &w->name));
+                     layer < m->config.layers ? layer : layer - m->config.layers, &w->name));
     MB_TRY(name_module(m, w));
     w->value = mb_tensor_of(NULL, MB_DTYPE_F32, ndim, dim);
     w->grad = w->value;

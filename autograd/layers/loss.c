@@ -81,10 +81,9 @@ mb_status mb_layer_loss(mb_tape *t, const mb_model *m, const mb_batch *b, const 
     case MB_LOSS_SIGMOID:
     case MB_LOSS_SQUARED:
         y = per_target(b->target_value, MB_DTYPE_F32, values);
-        return mb_row_losses(t, result, &y,
-                             m->config.loss == MB_LOSS_SIGMOID ? MB_ROW_LOSS_SIGMOID
-                                                               : MB_ROW_LOSS_SQUARED,
-                             logprob);
+        return mb_row_losses(
+            t, result, &y,
+            m->config.loss == MB_LOSS_SIGMOID ? MB_ROW_LOSS_SIGMOID : MB_ROW_LOSS_SQUARED, logprob);
     case MB_LOSS_SPAN:
         return span(t, b, result, logprob);
     case MB_LOSS_CONTRAST:
