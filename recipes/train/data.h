@@ -21,13 +21,14 @@ typedef struct mb_data {
     mb_frames frames;                      /* of sounds; tokens 0: rows are about none */
     mb_listener *listener, *eval_listener; /* of sounds */
     mb_sampler *ahead;                     /* as train: which sounds come next */
+    bool unlabelled;                       /* rows may lack labels */
     bool borrowed;                         /* tokenizer, stores and rows are another's */
 } mb_data;
 
-/* Reads, tokenises and splits. `model_path` is where the tokenizer is; the vocabulary must fit the
+/* Reads, tokenises and splits. `unlabelled`: rows may lack labels. The vocabulary must fit the
  * model's. Collective. */
 mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
-                       mb_comm *comm, mb_data **out) MB_MUST_USE;
+                       bool unlabelled, mb_comm *comm, mb_data **out) MB_MUST_USE;
 /* Only the tokenizer, where the task has one: for exports. */
 mb_status mb_data_open_tokenizer(const mb_recipe *r, mb_data **out) MB_MUST_USE;
 /* The rows of a task's kind. Collective. */

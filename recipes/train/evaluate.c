@@ -187,21 +187,25 @@ static mb_status join(mb_job *j, mb_predictions **said)
     return MB_OK;
 }
 
+/* What all ranks' rows are said to be, on rank 0. */
+static mb_status collect(mb_job *j, mb_predictions **said)
+{
+    MB_TRY(mb_predictions_gather(*said, j->comm));
+    return j->task->rows == MB_WANT_QUESTIONS ? mb_comm_agree(j->comm, join(j, said)) : MB_OK;
+}
+
 /* The metrics of what was said, and the file it goes to. */
 static mb_status judge(mb_job *j, mb_predictions **heard, mb_metrics *out)
 {
-    mb_predictions *said = *heard;
+    mb_predictions *said;
     const mb_metric_options o = {.tokenize = j->recipe->bleu_tokenize};
     const char *path = j->recipe->predictions_file;
     double value[MB_JOB_METRICS];
 
     if (j->task->answer == NULL)
         return MB_OK;
-    MB_TRY(mb_predictions_gather(said, j->comm));
-    if (j->task->rows == MB_WANT_QUESTIONS) {
-        MB_TRY(mb_comm_agree(j->comm, join(j, heard)));
-        said = *heard;
-    }
+    MB_TRY(collect(j, heard));
+    said = *heard;
     MB_TRY(mb_predictions_score(said, j->comm, j->metric, j->n_metrics, &o, value));
     for (int i = 0; i < j->n_metrics; i++)
         mb_metrics_add(out, j->metric[i]->eval_name, value[i]);
@@ -235,6 +239,31 @@ mb_status mb_job_evaluate(mb_job *j, mb_metrics *out, double *loss, bool *given_
     MB_TRY_GOTO(judge(j, &e.said, out), st, done);
     mb_metrics_add(out, "num_eval_tokens", total[WEIGHT]);
     mb_metrics_add(out, "eval_runtime", mb_clock() - before);
+done:
+    end(&e);
+    return st;
+}
+
+mb_status mb_job_predict(mb_job *j, mb_predictions **out)
+{
+    struct evaluation e = {0};
+    bool given_up = false;
+    mb_step s;
+    mb_status st;
+
+    MB_REQUIRE(j->task->answer != NULL && j->task->head != MB_HEAD_SEQ2SEQ &&
+                   j->task->head != MB_HEAD_EMBED,
+               MB_EARG,
+               "mbuyu predict says classes, numbers, tags and answers; for task %s there is %s",
+               mb_choice_word(j->recipe->task),
+               j->task->id == MB_TASK_SPEECH_RECOGNITION ? "mbuyu transcribe"
+               : j->task->head == MB_HEAD_EMBED          ? "mbuyu eval"
+                                                         : "mbuyu generate");
+    MB_TRY_GOTO(mb_comm_agree(j->comm, begin(&s, j, &e)), st, done);
+    MB_TRY_GOTO(all_micros(j, &e, &s, &given_up), st, done);
+    MB_TRY_GOTO(collect(j, &e.said), st, done);
+    *out = e.said;
+    e.said = NULL;
 done:
     end(&e);
     return st;

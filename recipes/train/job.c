@@ -161,10 +161,17 @@ static mb_status plan_steps(mb_job *j)
                                  each_token ? tokens : d->batch->max_seq);
 }
 
+/* Looks at rows: no optimizer, nothing of a run. */
+static bool only_reads(const mb_job *j)
+{
+    return j->use == MB_JOB_EVAL || j->use == MB_JOB_PREDICT;
+}
+
 static const char *verb_of(const mb_job *j)
 {
     static const char *const verbs[] = {[MB_JOB_TRAIN] = "train",
                                         [MB_JOB_EVAL] = "eval",
+                                        [MB_JOB_PREDICT] = "predict",
                                         [MB_JOB_PLAN] = "plan",
                                         [MB_JOB_EXPORT] = "export"};
 
@@ -306,8 +313,8 @@ static mb_status open_device(mb_job *j)
         j->device = NULL;
         MB_TRY(mb_device_cpu(j->launch->threads, &j->device));
     }
-    MB_TRY(mb_comm_agree(j->comm,
-                         mb_recipe_dtype(j->recipe, j->device, j->use != MB_JOB_EVAL, &j->dtype)));
+    MB_TRY(
+        mb_comm_agree(j->comm, mb_recipe_dtype(j->recipe, j->device, !only_reads(j), &j->dtype)));
     if (cuda)
         mb_log_info("computing in %s on %s (%s)", mb_dtype_name(j->dtype), j->device->name,
                     j->device->class_);
@@ -322,13 +329,13 @@ static mb_status open_model(mb_job *j)
     mb_job_session_options(r, j->task, j->launch->threads, &o);
     o.engine.device = j->device;
     o.engine.dtype = j->dtype;
-    if (j->use != MB_JOB_EVAL && j->use != MB_JOB_EXPORT) {
+    if (!only_reads(j) && j->use != MB_JOB_EXPORT) {
         o.engine.zero_stage = (int)r->zero_stage;
         o.engine.rank = j->mesh->dp_inner->rank;
         o.engine.size = j->mesh->dp_inner->size;
     }
     o.quiet = j->comm->rank != 0;
-    if (j->use == MB_JOB_EVAL) {
+    if (only_reads(j)) {
         o.trained = MB_TRAINED_NOTHING;
         o.random = false; /* what a run from scratch gave is a model like others */
     }
@@ -437,8 +444,9 @@ static mb_status open_data(mb_job *j, const mb_model_config *c, int64_t micro_un
     const int64_t live = mb_alloc_live(), own = mb_memory_own();
     int64_t taken;
 
-    MB_TRY(j->like != NULL ? mb_data_borrow(j->like->data, &j->data)
-                           : mb_data_open(j->recipe, j->task, c, j->comm, &j->data));
+    MB_TRY(j->like != NULL
+               ? mb_data_borrow(j->like->data, &j->data)
+               : mb_data_open(j->recipe, j->task, c, j->use == MB_JOB_PREDICT, j->comm, &j->data));
     j->data->reads_ahead = j->device != NULL && !mb_device_is_host(j->device);
     MB_TRY(mb_comm_agree(j->comm, mb_data_order(j->data, j->recipe, micro_units, step_units)));
     mb_alloc_trim();
@@ -572,14 +580,15 @@ static mb_status open_eval(mb_job *j, const mb_model_config *c)
 {
     mb_recipe *r = j->recipe;
 
-    MB_TRY(mb_recipe_require(r, "eval", "model_name_or_path", NULL));
+    MB_TRY(mb_recipe_require(r, verb_of(j), "model_name_or_path", NULL));
     MB_REQUIRE(r->datasets.n + r->eval_datasets.n > 0, MB_EARG,
-               "mbuyu eval needs eval_datasets (files to evaluate on) or datasets");
-    if (r->eval_datasets.n == 0 && r->val_set_size == 0.0) {
+               "mbuyu %s needs eval_datasets (files to look at) or datasets", verb_of(j));
+    if (r->eval_datasets.n == 0 && (r->val_set_size == 0.0 || j->use == MB_JOB_PREDICT)) {
         const mb_datasets swap = r->eval_datasets;
-        mb_log_info(
-            "there are no eval_datasets and no val_set_size: these are the rows of datasets, "
-            "which a model trained on them has seen");
+        if (j->use == MB_JOB_EVAL)
+            mb_log_info(
+                "there are no eval_datasets and no val_set_size: these are the rows of datasets, "
+                "which a model trained on them has seen");
         r->eval_datasets = r->datasets;
         r->datasets = swap;
     } else if (r->eval_datasets.n > 0) {
@@ -643,6 +652,7 @@ static mb_status open_for(mb_job *j)
     static mb_status (*const open[])(mb_job *,
                                      const mb_model_config *) = {[MB_JOB_TRAIN] = open_train,
                                                                  [MB_JOB_EVAL] = open_eval,
+                                                                 [MB_JOB_PREDICT] = open_eval,
                                                                  [MB_JOB_PLAN] = open_plan,
                                                                  [MB_JOB_EXPORT] = open_export};
     mb_model_config c;

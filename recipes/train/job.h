@@ -46,9 +46,10 @@ typedef struct mb_progress_state {
 
 typedef enum mb_job_use {
     MB_JOB_TRAIN,
-    MB_JOB_EVAL,   /* no optimizer, no output: only mb_job_evaluate */
-    MB_JOB_PLAN,   /* no values, no output: only mb_job_memory and mb_job_probe */
-    MB_JOB_EXPORT, /* a checkpoint's weights: only mb_job_export; one rank */
+    MB_JOB_EVAL,    /* no optimizer, no output: only mb_job_evaluate */
+    MB_JOB_PREDICT, /* the same, of rows that may lack labels: only mb_job_predict */
+    MB_JOB_PLAN,    /* no values, no output: only mb_job_memory and mb_job_probe */
+    MB_JOB_EXPORT,  /* a checkpoint's weights: only mb_job_export; one rank */
 } mb_job_use;
 
 typedef struct mb_job {
@@ -108,6 +109,12 @@ mb_status mb_job_train(mb_job *j) MB_MUST_USE;
  * evaluation rows; adds eval_* to m and writes predictions_file. Collective; the numbers do not depend on the number of ranks. *given_up: a rank was asked to stop
  * meanwhile, there are no numbers. */
 mb_status mb_job_evaluate(mb_job *j, mb_metrics *m, double *loss, bool *given_up) MB_MUST_USE;
+
+/* What the model says of all evaluation rows, labelled or not, on rank 0 (recipes/train/predictions.h),
+ * which the caller frees; on other ranks none. MB_EARG: the task's evaluations say nothing of rows.
+ * Collective. */
+struct mb_predictions;
+mb_status mb_job_predict(mb_job *j, struct mb_predictions **out) MB_MUST_USE;
 
 /* Writes <output_dir>/final: an HF folder, or a PEFT adapter folder beside which the base is named.
  * Rank 0 writes. Collective. */

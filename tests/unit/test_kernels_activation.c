@@ -142,8 +142,8 @@ static void absent_gradients_are_left_out(void **state)
 /* A packed batch is one long array; alone, the row begins at another element of a vector. */
 static void a_row_does_not_depend_on_its_place(void **state)
 {
-    mb_test_bits(true);
     (void)state;
+    ON_THE_CPU_ONLY("a device has one type in a call");
     for (int f = 0; f < MB_ACT_COUNT; f++) {
         mb_tensor x = random_matrix(103, 333, 0, 3.0f), y = matrix(103, 333, 0);
         mb_tensor dy = random_matrix(103, 333, 0, 1.0f), dx = matrix(103, 333, 0);
