@@ -251,14 +251,6 @@ mb_status mb_job_predict(mb_job *j, mb_predictions **out)
     mb_step s;
     mb_status st;
 
-    MB_REQUIRE(j->task->answer != NULL && j->task->head != MB_HEAD_SEQ2SEQ &&
-                   j->task->head != MB_HEAD_EMBED,
-               MB_EARG,
-               "mbuyu predict says classes, numbers, tags and answers; for task %s there is %s",
-               mb_choice_word(j->recipe->task),
-               j->task->id == MB_TASK_SPEECH_RECOGNITION ? "mbuyu transcribe"
-               : j->task->head == MB_HEAD_EMBED          ? "mbuyu eval"
-                                                         : "mbuyu generate");
     MB_TRY_GOTO(mb_comm_agree(j->comm, begin(&s, j, &e)), st, done);
     MB_TRY_GOTO(all_micros(j, &e, &s, &given_up), st, done);
     MB_TRY_GOTO(collect(j, &e.said), st, done);

@@ -576,11 +576,28 @@ mb_status mb_job_prepare(mb_job *j)
 
 /* Evaluates eval_datasets, or the validation rows of datasets, or, when there is neither, all of
  * datasets. */
+/* mbuyu predict says what evaluations find out about rows; of text and vectors others speak. */
+static mb_status predicts(const mb_job *j)
+{
+    const mb_head head = j->task->head;
+
+    MB_REQUIRE(
+        j->task->answer != NULL && head != MB_HEAD_SEQ2SEQ && head != MB_HEAD_EMBED, MB_EARG,
+        "mbuyu predict says classes, numbers, tags and answers; for task %s there is mbuyu %s",
+        mb_choice_word(j->recipe->task),
+        j->task->id == MB_TASK_SPEECH_RECOGNITION                      ? "transcribe"
+        : head == MB_HEAD_EMBED || j->task->target == MB_TARGET_MASKED ? "eval"
+                                                                       : "generate");
+    return MB_OK;
+}
+
 static mb_status open_eval(mb_job *j, const mb_model_config *c)
 {
     mb_recipe *r = j->recipe;
 
     MB_TRY(mb_recipe_require(r, verb_of(j), "model_name_or_path", NULL));
+    if (j->use == MB_JOB_PREDICT)
+        MB_TRY(predicts(j));
     MB_REQUIRE(r->datasets.n + r->eval_datasets.n > 0, MB_EARG,
                "mbuyu %s needs eval_datasets (files to look at) or datasets", verb_of(j));
     if (r->eval_datasets.n == 0 && (r->val_set_size == 0.0 || j->use == MB_JOB_PREDICT)) {

@@ -111,8 +111,7 @@ mb_status mb_job_train(mb_job *j) MB_MUST_USE;
 mb_status mb_job_evaluate(mb_job *j, mb_metrics *m, double *loss, bool *given_up) MB_MUST_USE;
 
 /* What the model says of all evaluation rows, labelled or not, on rank 0 (recipes/train/predictions.h),
- * which the caller frees; on other ranks none. MB_EARG: the task's evaluations say nothing of rows.
- * Collective. */
+ * which the caller frees; on other ranks none. Collective. */
 struct mb_predictions;
 mb_status mb_job_predict(mb_job *j, struct mb_predictions **out) MB_MUST_USE;
 

@@ -85,6 +85,23 @@ learn near 3 task=embedding embedding_loss=symmetric overwrite_output_dir=true
 sed -i 's/"pooling_mode_mean_tokens": true/"pooling_mode_mean_tokens": false/' near/final/1_Pooling/config.json
 refused 4 'means over tokens' eval model_name_or_path=near/final task=embedding 'datasets=[near.jsonl]'
 
+# rows without labels: the same is said of them, and nothing about what would be right
+unlabelled() { # unlabelled NAME 'SED SCRIPT that takes the labels away' KEY=...
+    local name=$1 script=$2
+    shift 2
+    sed -E "$script" "$name.jsonl" >"$name.bare.jsonl"
+    ! cmp -s "$name.jsonl" "$name.bare.jsonl" || fail "$name still has its labels"
+    ok predict "model_name_or_path=$name/final" "datasets=[$name.bare.jsonl]" max_length=48 "$@"
+    ! grep -qE '"(label|reference)"' out || fail "$name: something is said to be right"
+    cmp -s out <(sed -E 's/,"(label|reference)":("[^"]*"|\[[^]]*\]|[-0-9.e]+)//' "$name.said") ||
+        fail "$name: without labels something else is said"
+}
+unlabelled tags 's/, "ner_tags": \[.*\]//' task=token-classification
+unlabelled sets 's/, "labels": \[.*\]//' task=seq-classification problem_type=multi_label_classification
+unlabelled rated 's/, "label": [0-9]+//' task=seq-classification problem_type=regression
+unlabelled span 's/, "answers": .*$/}/' task=question-answering doc_stride=8
+refused 2 'mbuyu generate' predict "model_name_or_path=$MB_TEST_DATA/reference/llama" 'datasets=[tags.jsonl]'
+
 # an adapter, of every kind of head that is new
 for task in token-classification:tags question-answering:span; do
     name=${task#*:}
