@@ -48,6 +48,8 @@ static const struct {
     DIRECT(add_layernorm_fwd, kernels_norm),
     DIRECT(cast, kernels_cast),
     DIRECT(dequantise, dequantise),
+    DIRECT(split_bf16, kernels_cast),
+    DIRECT(join_bf16, kernels_cast),
     DIRECT(grain_sumsq, kernels_exact),
     DIRECT(exact_add, kernels_exact),
     DIRECT(exact_merge, kernels_exact),
