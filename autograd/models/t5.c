@@ -96,12 +96,17 @@ static const mb_weight_row dec_layers[] = {
 };
 // clang-format on
 
+static bool is_mt5(const mb_model_config *c)
+{
+    return strcmp(c->model_type, "mt5") == 0;
+}
+
 /* "relu", "gated-gelu" (which is the tanh form), "gated-silu" ... */
 static mb_status feed_forward(mb_json json, mb_model_config *c)
 {
     const char *kind;
 
-    MB_TRY(mb_json_get_string(json, "feed_forward_proj", "relu", &kind));
+    MB_TRY(mb_json_get_string(json, "feed_forward_proj", is_mt5(c) ? "gated-gelu" : "relu", &kind));
     c->gated = strncmp(kind, "gated-", 6) == 0;
     if (strcmp(kind, "gated-gelu") == 0) {
         c->activation = MB_ACT_GELU_TANH;
@@ -112,7 +117,7 @@ static mb_status feed_forward(mb_json json, mb_model_config *c)
 }
 
 /* transformers 5 ties all T5 models it makes and says by another key whether logits are scaled; before
- * it, an untied head was the sign that they are not. */
+ * it, an untied head was the sign that they are not. Those of mT5 never are. */
 static mb_status logits(mb_json json, mb_model_config *c)
 {
     bool tied, scaled;
@@ -120,7 +125,7 @@ static mb_status logits(mb_json json, mb_model_config *c)
     MB_TRY(mb_json_get_bool(json, "tie_word_embeddings", true, &tied));
     MB_TRY(mb_json_get_bool(json, "scale_decoder_outputs", tied, &scaled));
     c->tied = tied;
-    c->logit_scale = scaled ? (float)(1.0 / sqrt((double)c->width)) : 0.0f;
+    c->logit_scale = scaled && !is_mt5(c) ? (float)(1.0 / sqrt((double)c->width)) : 0.0f;
     return MB_OK;
 }
 
