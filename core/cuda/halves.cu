@@ -3,7 +3,7 @@
 
 namespace {
 
-/* lo may be NULL. */
+/* lo may be NULL. The device's NaN, all ones, would carry into hi's sign: NaN is another one. */
 struct split_each {
     uint16_t *hi, *lo;
     const float *x;
@@ -12,7 +12,8 @@ struct split_each {
     {
         MB_UNROLL
         for (int i = 0; i < N; i++) {
-            const uint32_t bits = mb_bits(x[col + i]);
+            const float v = x[col + i];
+            const uint32_t bits = v == v ? mb_bits(v) : 0x7fc00000u;
 
             hi[col + i] = (uint16_t)((bits + 0x8000u) >> 16);
             if (lo != nullptr)

@@ -236,6 +236,31 @@ static void floats_split_into_halves_and_back(void **state)
     }
 }
 
+/* Whatever its bits: a device makes NaN of all ones, which must not round up to a zero. */
+static void nan_stays_nan_in_halves(void **state)
+{
+    static const uint32_t nan[] = {0x7fc00000u, 0xffc00000u, 0x7fffffffu, 0xffffffffu,
+                                   0x7f800001u, 0xff800001u, 0x7fff8000u, 0x7fbfffffu};
+    enum { N = COUNT(nan) };
+    mb_exec ex = exec_with(1);
+    mb_tensor x = matrix(1, N, 0), back = matrix(1, N, 0);
+    mb_tensor hi = values(MB_DTYPE_BF16, N), lo = values(MB_DTYPE_U16, N);
+    mb_tensor alone = values(MB_DTYPE_BF16, N);
+
+    (void)state;
+    x = mb_tensor_1d(x.data, MB_DTYPE_F32, N);
+    back = mb_tensor_1d(back.data, MB_DTYPE_F32, N);
+    memcpy(x.data, nan, sizeof nan);
+    RUN(&ex, split_bf16, &hi, &lo, &x);
+    RUN(&ex, split_bf16, &alone, NULL, &x);
+    RUN(&ex, join_bf16, &back, &hi, &lo);
+    for (int i = 0; i < N; i++) {
+        assert_true(isnan(mb_f32(&back)[i]));
+        assert_true(isnan(mb_bf16_to_f32(((uint16_t *)hi.data)[i])));
+        assert_true(isnan(mb_bf16_to_f32(((uint16_t *)alone.data)[i])));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +271,7 @@ int main(void)
         KERNEL_TEST(integers_change_width_or_say_what_is_lost),
         KERNEL_TEST(gaps_between_rows_are_respected),
         KERNEL_TEST(floats_split_into_halves_and_back),
+        KERNEL_TEST(nan_stays_nan_in_halves),
     };
 
     return cmocka_run_group_tests_name("kernels: cast", tests, NULL, kernel_teardown);
