@@ -75,13 +75,13 @@ static bool allowed(const mb_value *v, const mb_value_kind *kind)
     return v->kind == kind[0] || (kind[1] != MB_VALUE_NONE && v->kind == kind[1]);
 }
 
-static bool tags_fit(const mb_answers *rows, const mb_answer_row *r)
+/* B, I, E or S, a hyphen and a type, or O: what tells rows of tags from rows of several classes. */
+static bool tags_entities(const mb_answers *rows, const mb_answer_row *r)
 {
-    if (r->said.n != r->right.n)
-        return false;
     for (int64_t i = 0; i < r->right.n; i++) {
         const char *tag = mb_answers_text(rows, rows->id[r->right.first + i]);
-        if (strcmp(tag, "O") != 0 && (strchr("BIES", tag[0]) == NULL || tag[1] != '-'))
+        if (strcmp(tag, "O") != 0 &&
+            (tag[0] == '\0' || strchr("BIES", tag[0]) == NULL || tag[1] != '-'))
             return false;
     }
     return true;
@@ -100,7 +100,7 @@ static bool same_type(const mb_value *a, const mb_value *b)
     return a->kind == b->kind || (lists && (a->n == 0 || b->n == 0));
 }
 
-static bool row_fits(const mb_answers *rows, const mb_answer_row *r, mb_metric_reads reads)
+static bool row_fits(const mb_answer_row *r, mb_metric_reads reads)
 {
     if (!allowed(&r->said, kinds[reads].said) || !allowed(&r->right, kinds[reads].right))
         return false;
@@ -109,7 +109,7 @@ static bool row_fits(const mb_answers *rows, const mb_answer_row *r, mb_metric_r
     case MB_READS_SETS:
         return same_type(&r->said, &r->right) && whole(&r->said) && whole(&r->right);
     case MB_READS_TAGS:
-        return tags_fit(rows, r);
+        return r->said.n == r->right.n;
     case MB_READS_RANK:
         return r->ranked && r->right.whole && r->right.number >= 0 &&
                r->right.number < (double)r->n;
@@ -123,16 +123,18 @@ static bool row_fits(const mb_answers *rows, const mb_answer_row *r, mb_metric_r
 mb_status mb_metric_fits(const mb_answers *rows, mb_metric_reads reads)
 {
     for (int64_t i = 0; i < rows->n; i++)
-        MB_REQUIRE(row_fits(rows, &rows->row[i], reads), MB_EDATA,
+        MB_REQUIRE(row_fits(&rows->row[i], reads), MB_EDATA,
                    "predictions: row %lld does not hold %s", (long long)rows->row[i].row,
                    kinds[reads].name);
     return MB_OK;
 }
 
-static bool fits(const mb_answers *rows, mb_metric_reads reads)
+/* `sure`: tags of another form, such as parts of speech, might as well be sets of classes. */
+static bool fits(const mb_answers *rows, mb_metric_reads reads, bool sure)
 {
     for (int64_t i = 0; i < rows->n; i++)
-        if (!row_fits(rows, &rows->row[i], reads))
+        if (!row_fits(&rows->row[i], reads) ||
+            (sure && reads == MB_READS_TAGS && !tags_entities(rows, &rows->row[i])))
             return false;
     return true;
 }
@@ -168,6 +170,14 @@ static bool known(const char *name)
     return false;
 }
 
+static bool all_known(const char *const *name, int64_t n, mb_metric_reads reads)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (mb_metric_find(name[i], reads) == NULL)
+            return false;
+    return true;
+}
+
 mb_status mb_metric_kind(const mb_answers *rows, const char *const *name, int64_t n,
                          mb_metric_reads *out)
 {
@@ -181,20 +191,19 @@ mb_status mb_metric_kind(const mb_answers *rows, const char *const *name, int64_
     for (int64_t i = 0; i < n; i++)
         MB_REQUIRE(known(name[i]), MB_EARG, "there is no metric \"%s\"; there are %s", name[i],
                    mb_metric_names(MB_READS_NOTHING, names, sizeof names));
-    for (int k = 0; k < ORDERS; k++) {
-        bool all = true;
-        for (int64_t i = 0; i < n && all; i++)
-            all = mb_metric_find(name[i], order[k]) != NULL;
+    for (int k = 0; k < 2 * ORDERS; k++) {
+        const mb_metric_reads reads = order[k % ORDERS];
+        const bool all = all_known(name, n, reads);
         some = some || all;
-        if (all && fits(rows, order[k])) {
-            *out = order[k];
+        if (all && fits(rows, reads, k < ORDERS)) {
+            *out = reads;
             return MB_OK;
         }
     }
     MB_REQUIRE(some, MB_EARG, "no rows can be read by all of these metrics: %s%s%s ...", name[0],
                n > 1 ? ", " : "", n > 1 ? name[1] : "");
     for (int k = 0; k < ORDERS; k++) /* the sentence of the likeliest */
-        if (n > 0 && mb_metric_find(name[0], order[k]) != NULL)
+        if (n > 0 && all_known(name, n, order[k]))
             return mb_metric_fits(rows, order[k]);
     return MB_RAISE(MB_EDATA, "predictions: rows of several kinds, or of none that a metric reads");
 }

@@ -292,6 +292,32 @@ static mb_status kind_of(const char *lines, const char *metric, mb_metric_reads 
     return st;
 }
 
+/* Parts of speech: an evaluation knows that they are tags, a file of rows may be of sets. */
+static void tags_need_not_be_of_entities(void **state)
+{
+    static const char *const lines =
+        "{\"prediction\": [\"NOUN\", \"VERB\", \"DET\"], \"label\": [\"NOUN\", \"VERB\", \"NOUN\"]}\n";
+    mb_metric_reads reads;
+
+    NEAR(value(lines, "accuracy", MB_READS_TAGS), 2.0 / 3.0);
+    NEAR(value(lines, "f1", MB_READS_TAGS), 2.0 * 2 / 6);
+    OK(kind_of(lines, "f1", &reads));
+    assert_int_equal(reads, MB_READS_SETS);
+    OK(kind_of(lines, "eval_f1_macro", &reads));
+    assert_int_equal(reads, MB_READS_TAGS);
+}
+
+static void rows_of_another_kind_than_the_metrics_are_refused(void **state)
+{
+    static const char *const names[] = {"f1", "exact_match"};
+    mb_answers *rows = read_rows("{\"prediction\": [\"O\"], \"label\": [\"B-X\"]}\n");
+    mb_metric_reads reads;
+
+    assert_int_equal(mb_metric_kind(rows, names, 2, &reads), MB_EDATA);
+    mb_status_clear();
+    mb_answers_free(rows);
+}
+
 static void rows_tell_what_they_are(void **state)
 {
     mb_metric_reads reads;
@@ -349,6 +375,8 @@ int main(void)
         cmocka_unit_test(counts_of_equally_few_edits_are_jiwer_s),
         cmocka_unit_test(the_earlier_of_equal_candidates_is_first),
         cmocka_unit_test(a_name_is_found_with_and_without_eval),
+        cmocka_unit_test(tags_need_not_be_of_entities),
+        cmocka_unit_test(rows_of_another_kind_than_the_metrics_are_refused),
         cmocka_unit_test(rows_tell_what_they_are),
         cmocka_unit_test(what_is_missing_in_a_row_is_named_with_its_line),
     };
