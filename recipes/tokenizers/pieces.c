@@ -52,6 +52,8 @@ static mb_status read_pieces(mb_json model, mb_vocab *vocab, tok_piece_list *l)
         (unk < 0 && mb_json_is_set(mb_json_get(model, "unk_id"))))
         return mb_json_fault(mb_json_get(model, "unk_id"), "is %lld, but there are %zu pieces",
                              (long long)unk, l->n);
+    if (l->by_name && unk < 0) /* whose id stands for pieces without one */
+        return mb_json_fault(v, "is by name, and no unk_id says which piece is the unknown one");
     MB_TRY(MB_NEW_ARRAY(&l->at, l->n));
     for (mb_json_it it = mb_json_first(v); mb_json_more(&it); mb_json_next(&it))
         MB_TRY(read_piece(l, it.value, i++, vocab));

@@ -626,6 +626,9 @@ static void a_broken_file_is_a_sentence(void **state)
         {PIECES("[[\"a\",0],[\"a\",0]]", "null"), MB_EMODEL, "a second id"},
         {PIECES("[[\"a\",0]]", "1"), MB_EMODEL, "unk_id is 1"},
         {PIECES("[[\"a\",0]]", "-2"), MB_EMODEL, "unk_id is -2"},
+        {"{\"model\":{\"type\":\"Unigram\",\"sentencepiece\":true,\"by_name\":true,"
+         "\"vocab\":[[\"a\",0,1,-1]]}}",
+         MB_EMODEL, "which piece is the unknown one"},
         {"{\"model\":{\"type\":7}}", MB_EMODEL, "type"},
         {MODEL("{}", "[]"), MB_EMODEL, "vocab is empty"},
         {MODEL("[]", "[]"), MB_EMODEL, "vocab"},
