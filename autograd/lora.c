@@ -10,6 +10,7 @@
 #include "core/rng.h"
 
 enum { NAME_MAX_BYTES = 320, PIECE = 1 << 16 /* elements read at a time */ };
+enum { MOST_RANK = 4096, MOST_DORA_RANK = 1024 /* of magnitude_gain */ };
 
 static bool is_matrix(const mb_weight *w)
 {
@@ -326,8 +327,9 @@ mb_status mb_model_add_lora(mb_model *m, const mb_lora_options *o)
     mb_status st = MB_OK;
     int n = 0;
 
-    MB_REQUIRE(o->r > 0 && o->r <= 4096, MB_EARG, "lora_r must be between 1 and 4096, not %lld",
-               (long long)o->r);
+    const int64_t most = o->dora ? MOST_DORA_RANK : MOST_RANK;
+    MB_REQUIRE(o->r > 0 && o->r <= most, MB_EARG, "lora_r must be between 1 and %lld%s, not %lld",
+               (long long)most, o->dora ? " with use_dora" : "", (long long)o->r);
     MB_TRY(MB_NEW_ARRAY(&chosen, before));
     MB_TRY_GOTO(choose_all(m, o, chosen), st, done);
     for (int i = 0; i < before; i++) {

@@ -84,9 +84,13 @@ static mb_status rope_type(mb_json where, const char *name, mb_rope_type *out)
 static mb_status long_rope(mb_json p, int64_t positions, mb_rope_config *out)
 {
     const mb_json list = mb_json_get(p, "short_factor");
-    const int64_t n = out->rotated / 2;
+    const int64_t n = out->rotated / 2,
+                  most = (int64_t)(sizeof out->divisor / sizeof out->divisor[0]);
     double factor, stretch;
 
+    MB_REQUIRE(n <= most, MB_ENOTSUP,
+               "longrope of %lld columns of a head; at most %lld are supported",
+               (long long)out->rotated, (long long)(2 * most));
     if (!mb_json_is(list, MB_JSON_ARRAY) || mb_json_count(list) != (size_t)n)
         return mb_json_fault(p, "has no list short_factor of %lld numbers", (long long)n);
     for (int64_t i = 0; i < n; i++) {
