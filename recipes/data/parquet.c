@@ -179,6 +179,17 @@ static const uint8_t *binary(struct thrift *t, size_t *n)
     return p;
 }
 
+static void skip(struct thrift *t, int type, int depth);
+
+/* Of a list or a map, where a truth value has a byte of its own. */
+static void skip_element(struct thrift *t, int type, int depth)
+{
+    if (type == T_TRUE || type == T_FALSE)
+        t->at += t->at < t->end;
+    else
+        skip(t, type, depth);
+}
+
 static void skip(struct thrift *t, int type, int depth)
 {
     int id = 0, inner, other;
@@ -210,12 +221,8 @@ static void skip(struct thrift *t, int type, int depth)
     case T_LIST:
     case T_SET:
         n = list(t, &inner);
-        for (size_t i = 0; i < n && !t->bad; i++) {
-            if (inner == T_TRUE || inner == T_FALSE)
-                t->at += t->at < t->end;
-            else
-                skip(t, inner, depth + 1);
-        }
+        for (size_t i = 0; i < n && !t->bad; i++)
+            skip_element(t, inner, depth + 1);
         break;
     case T_MAP:
         n = (size_t)varint(t);
@@ -225,8 +232,8 @@ static void skip(struct thrift *t, int type, int depth)
         other = t->at < t->end ? *t->at & 15 : 0;
         t->at += t->at < t->end;
         for (size_t i = 0; i < n && !t->bad; i++) {
-            skip(t, inner, depth + 1);
-            skip(t, other, depth + 1);
+            skip_element(t, inner, depth + 1);
+            skip_element(t, other, depth + 1);
             t->bad |= t->at >= t->end;
         }
         break;

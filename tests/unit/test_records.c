@@ -196,6 +196,12 @@ static const struct {
     {.name = "plain.parquet",
      TEXT("{\"text\":\"a\"}\n"),
      .error = "plain.parquet: is not a Parquet file, or is damaged: no PAR1 at its end"},
+    /* a field that nobody knows: a map of 2^64 - 1 truth values */
+    {.name = "endless_map.parquet",
+     TEXT("PAR1\x7b\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x11\x01\x01"
+          "\x0e\0\0\0PAR1"),
+     .error =
+         "endless_map.parquet: is not a Parquet file, or is damaged: its footer cannot be read"},
     {.name = "no_tools.jsonl",
      TEXT("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tools\":{}}\n"),
      .error = "no_tools.jsonl:1: tools must be a list"},
