@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "autograd/positions.h"
 #include "core/alloc.h"
 #include "core/log.h"
 #include "core/rng.h"
@@ -254,6 +255,16 @@ static double spread(const mb_model *m, const mb_weight *w)
     return m->config.init_std > 0.0f ? (double)m->config.init_std : 0.02;
 }
 
+/* A buffer's first value: zero, but for the waves that are the positions of sound. */
+static float fixed_value(const mb_model *m, const mb_weight *w, int64_t i)
+{
+    const int64_t cols = mb_cols(&w->value);
+
+    return m->config.mel_bins > 0 && strcmp(w->row->shape, "A D") == 0
+               ? mb_position_wave(i / cols, i % cols, cols)
+               : 0.0f;
+}
+
 static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int index,
                             mb_arena *scratch)
 {
@@ -269,10 +280,10 @@ static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int 
         const int64_t n = count - from < PIECE ? count - from : PIECE;
         float *x = p;
         for (int64_t i = 0; i < n; i++)
-            x[i] = norm ? 1.0f - m->config.norm_offset
-                   : w->value.ndim == 1 || mb_weight_is_fixed(w)
-                       ? 0.0f
-                       : (float)(std * mb_rng_normal(key, (uint64_t)(from + i)));
+            x[i] = mb_weight_is_fixed(w) ? fixed_value(m, w, from + i)
+                   : norm                ? 1.0f - m->config.norm_offset
+                   : w->value.ndim == 1  ? 0.0f
+                                         : (float)(std * mb_rng_normal(key, (uint64_t)(from + i)));
         MB_TRY(mb_weight_write(m, w, from, n, x));
     }
     mb_arena_rewind(scratch, mark);

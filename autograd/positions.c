@@ -19,17 +19,32 @@ int32_t mb_position_bucket(int64_t distance, bool both_ways, int64_t buckets, in
     return (int32_t)(first + (bucket < n ? bucket : n - 1));
 }
 
+/* Of fairseq's waves; in f32, as PyTorch has it. */
+static float frequency(int64_t i, int64_t half)
+{
+    const float step = (float)(log(10000.0) / (double)(half > 1 ? half - 1 : 1));
+
+    return expf((float)i * -step);
+}
+
+float mb_position_wave(int64_t position, int64_t column, int64_t width)
+{
+    const int64_t half = width / 2;
+    const double angle = (double)((float)position * frequency(half > 0 ? column % half : 0, half));
+
+    return (float)(column < half ? sin(angle) : cos(angle));
+}
+
 /* Row p: sines, then cosines, of (p + offset) times falling frequencies. Each kind is computed in the
  * precision its checkpoints were made with. */
 static void fill_waves(const mb_model *m, float *table)
 {
     const mb_model_config *c = &m->config;
     const int64_t half = c->width / 2;
-    const float step = (float)(log(10000.0) / (double)(half > 1 ? half - 1 : 1));
 
     for (int64_t i = 0; i < half; i++) {
         const double f = pow(10000.0, -(double)i / (double)half);
-        const float g = expf((float)i * -step);
+        const float g = frequency(i, half);
 
         for (int64_t p = 0; p < m->max_positions; p++) {
             const int64_t at = p + c->first_position;

@@ -13,4 +13,7 @@ mb_status mb_positions_bind(mb_model *m, mb_arena *run) MB_MUST_USE;
  * share logarithmically up to max_distance. Computed in f32, as PyTorch does. */
 int32_t mb_position_bucket(int64_t distance, bool both_ways, int64_t buckets, int64_t max_distance);
 
+/* An element of fairseq's waves (mb_sinusoid), in a row of `width`: Whisper's encoder has them, too. */
+float mb_position_wave(int64_t position, int64_t column, int64_t width);
+
 #endif

@@ -2,8 +2,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "autograd/load.h"
 #include "autograd/lora.h"
 #include "autograd/model.h"
+#include "core/alloc.h"
 #include "tests/unit/data_test.h"
 
 static mb_model_config parsed(const char *type, const char *more)
@@ -101,6 +103,43 @@ static void dora_of_a_rank_beyond_its_kernel_is_refused(void **state)
     mb_model_free(m);
 }
 
+/* torch: cat([sin, cos]) of position * exp(-i log(10000) / (half - 1)); half is 2 here. */
+static void a_new_whisper_hears_where_it_is(void **state)
+{
+    static const char text[] =
+        "{\"model_type\": \"whisper\", \"vocab_size\": 8, \"d_model\": 4, \"encoder_layers\": 1, "
+        "\"decoder_layers\": 1, \"encoder_attention_heads\": 1, \"decoder_attention_heads\": 1, "
+        "\"encoder_ffn_dim\": 4, \"decoder_ffn_dim\": 4, \"max_source_positions\": 3, "
+        "\"max_target_positions\": 4, \"num_mel_bins\": 2}";
+    static const float want[] = {0,          0, 1,          1,       0.8414710f,  0.0001f,
+                                 0.5403023f, 1, 0.9092974f, 0.0002f, -0.4161468f, 1};
+    mb_json_doc *doc = NULL;
+    mb_model_config c;
+    mb_model *m = NULL;
+    mb_flat flat = {0};
+    mb_arena *run = NULL;
+
+    (void)state;
+    OK(mb_json_parse(text, strlen(text), "config.json", 0, MB_EMODEL, &doc));
+    OK(mb_model_config_parse(doc, MB_HEAD_SEQ2SEQ, &c));
+    OK(mb_model_new(&c, &m));
+    mb_model_train_all(m);
+    OK(mb_model_layout(m, &flat));
+    mb_model_compute_in(m, MB_DTYPE_F32);
+    OK(mb_arena_new("run", 1 << 20, &run));
+    OK(mb_model_bind(m, NULL, run, &flat, false));
+    OK(mb_model_init(m, 1));
+    const mb_weight *w = mb_model_find(m, "model.encoder.embed_positions.weight");
+    assert_non_null(w);
+    for (int i = 0; i < 12; i++)
+        assert_true(fabsf(mb_f32(&w->value)[i] - want[i]) < 1e-6f);
+    mb_model_free(m);
+    mb_free(flat.segment);
+    mb_free(flat.unit);
+    mb_arena_free(run);
+    mb_json_free(doc);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -108,6 +147,7 @@ int main(void)
         cmocka_unit_test(mt5_is_gated_unless_it_says_otherwise),
         cmocka_unit_test(longrope_of_heads_that_are_too_wide_is_refused),
         cmocka_unit_test(dora_of_a_rank_beyond_its_kernel_is_refused),
+        cmocka_unit_test(a_new_whisper_hears_where_it_is),
     };
 
     return cmocka_run_group_tests_name("model: config", tests, NULL, NULL);
