@@ -32,7 +32,8 @@ static mb_status open_chat(mb_renderer *r)
                                .system = r->o.system_prompt,
                                .n_values = r->o.n_values,
                                .value_name = r->o.value_name,
-                               .value = r->o.value};
+                               .value = r->o.value,
+                               .now = r->o.now};
 
     st = mb_chat_open(&o, &r->chat);
     if (st != MB_EMODEL || (choice != NULL && choice[0] != '\0' && strcmp(choice, "auto") != 0))

@@ -40,6 +40,7 @@ typedef struct mb_render_options {
     int64_t max_target;       /* paired: tokens of a target after the start; 0: unlimited */
     bool masked_lm;           /* texts are framed by the post-processor; none is marked */
     int64_t longest_sentence; /* of sentences that belong together: tokens each; 0: no bound */
+    int64_t now;              /* as mb_chat_options.now */
 } mb_render_options;
 
 typedef struct mb_renderer mb_renderer;

@@ -124,12 +124,11 @@ static mb_status add_value(mb_chat *c, const char *name, const char *value)
     return st;
 }
 
-/* What strftime_now counts from: SOURCE_DATE_EPOCH where it is set, else now. */
-static time_t today(void)
+int64_t mb_chat_today(void)
 {
     const char *fixed = getenv("SOURCE_DATE_EPOCH");
 
-    return fixed != NULL && fixed[0] != '\0' ? (time_t)strtoll(fixed, NULL, 10) : time(NULL);
+    return fixed != NULL && fixed[0] != '\0' ? strtoll(fixed, NULL, 10) : (int64_t)time(NULL);
 }
 
 static mb_status make_identity(mb_chat *c, const char *text)
@@ -192,7 +191,7 @@ mb_status mb_chat_open(const mb_chat_options *o, mb_chat **out)
     MB_TRY(MB_NEW(&c));
     c->tok = o->tokenizer;
     c->turn_end = -1;
-    c->now = today();
+    c->now = (time_t)(o->now != 0 ? o->now : mb_chat_today());
     MB_TRY_GOTO(choose(o->choice, o->tokenizer, &text, &c->name), st, fail);
     MB_TRY_GOTO(mb_jinja_parse(text, strlen(text), "chat_template", &c->jinja), st, fail);
     if (o->system != NULL)

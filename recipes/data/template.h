@@ -78,7 +78,11 @@ typedef struct mb_chat_options {
     const char *system;            /* optional: the system message of conversations without one */
     int64_t n_values;              /* chat_template_kwargs: names, and JSON values or texts */
     const char *const *value_name, *const *value;
+    int64_t now; /* what strftime_now says, in seconds since 1970; 0: mb_chat_today() */
 } mb_chat_options;
+
+/* SOURCE_DATE_EPOCH where it is set, else the present. */
+int64_t mb_chat_today(void);
 
 /* The caller owns *out. MB_EARG: an unknown name or file; MB_EMODEL: no template, or a text that is
  * not a template ("chat_template:12: ..."). */

@@ -204,6 +204,7 @@ static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const 
     MB_TRY_GOTO(mb_data_store_options(r, sets, task, d->tokenizer, &o, &source), st, done);
     o.vocab_size = model->vocab;
     o.unlabelled = d->unlabelled;
+    o.render.now = d->now;
     o.render.target = d->target_tokenizer;
     o.render.decoder_start = (int32_t)model->decoder_start_id;
     o.most_seconds = (double)d->frames.tokens / MB_TOKENS_A_SECOND;
@@ -351,13 +352,14 @@ static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_mode
 }
 
 mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
-                       bool unlabelled, mb_comm *comm, mb_data **out)
+                       bool unlabelled, int64_t now, mb_comm *comm, mb_data **out)
 {
     mb_data *d = NULL;
     mb_status st;
 
     MB_TRY(MB_NEW(&d));
     d->unlabelled = unlabelled;
+    d->now = now;
     st = mb_comm_agree(comm, open_all(r, task, model, comm, d));
     if (st == MB_OK)
         *out = d;

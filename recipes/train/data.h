@@ -22,13 +22,14 @@ typedef struct mb_data {
     mb_listener *listener, *eval_listener; /* of sounds */
     mb_sampler *ahead;                     /* as train: which sounds come next */
     bool unlabelled;                       /* rows may lack labels */
+    int64_t now;                           /* what templates take for the present */
     bool borrowed;                         /* tokenizer, stores and rows are another's */
 } mb_data;
 
 /* Reads, tokenises and splits. `unlabelled`: rows may lack labels. The vocabulary must fit the
- * model's. Collective. */
+ * model's. `now`: the same on all ranks. Collective. */
 mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_config *model,
-                       bool unlabelled, mb_comm *comm, mb_data **out) MB_MUST_USE;
+                       bool unlabelled, int64_t now, mb_comm *comm, mb_data **out) MB_MUST_USE;
 /* Only the tokenizer, where the task has one: for exports. */
 mb_status mb_data_open_tokenizer(const mb_recipe *r, mb_data **out) MB_MUST_USE;
 /* The rows of a task's kind. Collective. */

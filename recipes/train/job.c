@@ -444,9 +444,12 @@ static mb_status open_data(mb_job *j, const mb_model_config *c, int64_t micro_un
     const int64_t live = mb_alloc_live(), own = mb_memory_own();
     int64_t taken;
 
-    MB_TRY(j->like != NULL
-               ? mb_data_borrow(j->like->data, &j->data)
-               : mb_data_open(j->recipe, j->task, c, j->use == MB_JOB_PREDICT, j->comm, &j->data));
+    if (j->at.begun == 0) /* not resumed */
+        j->at.begun = mb_chat_today();
+    MB_TRY(j->comm->ops->broadcast(j->comm, &j->at.begun, sizeof j->at.begun, 0));
+    MB_TRY(j->like != NULL ? mb_data_borrow(j->like->data, &j->data)
+                           : mb_data_open(j->recipe, j->task, c, j->use == MB_JOB_PREDICT,
+                                          j->at.begun, j->comm, &j->data));
     j->data->reads_ahead = j->device != NULL && !mb_device_is_host(j->device);
     MB_TRY(mb_comm_agree(j->comm, mb_data_order(j->data, j->recipe, micro_units, step_units)));
     mb_alloc_trim();

@@ -31,7 +31,8 @@ typedef struct mb_log_window {
 } mb_log_window;
 
 typedef struct mb_progress_state {
-    int64_t step; /* global steps done: the cursor of the sampler */
+    int64_t step;  /* global steps done: the cursor of the sampler */
+    int64_t begun; /* seconds since 1970: the present of chat templates, also after a resume */
     int64_t micro_units, step_units;
     int64_t tokens;        /* trained tokens so far */
     int64_t seen;          /* all tokens so far */

@@ -25,8 +25,8 @@ static const struct {
     {                                              \
 #field, offsetof(mb_progress_state, field) \
     }
-        I(step), I(micro_units), I(step_units),       I(tokens),
-        I(seen), I(best_step),   I(without_progress), I(evaluate_again),
+        I(step),      I(micro_units),      I(step_units),     I(tokens), I(seen),
+        I(best_step), I(without_progress), I(evaluate_again), I(begun),
 },
   reals[] = {
       I(seconds),          I(epoch),        I(best),           I(first_loss),  I(last_loss),

@@ -123,4 +123,19 @@ done
 "$MBUYU" env --ranks 3 2>&1 | grep -q '^ranks *3 ranks' || fail '--ranks 3 has not three ranks'
 "$MBUYU" train nothing.yaml --ranks 2 >log 2>&1
 [ "$? $(grep -c '^mbuyu: ' log)" = '2 1' ] || fail "a failure's exit code: $(cat log)"
+
+# --- a template that writes the day: a run that goes on the day after keeps the day it began
+for i in 1 2 3 4 5 6 7 8; do
+    printf '{"messages":[{"role":"user","content":"a %d"},{"role":"assistant","content":"b"}]}\n' $i
+done >talk.jsonl
+dated=(model_name_or_path="$MB_TEST_DATA/reference/llama" 'datasets=[talk.jsonl]' max_length=120
+    per_device_train_batch_size=2 gradient_accumulation_steps=1 save_steps=1 output_dir=dated
+    resume_from_checkpoint=auto
+    chat_template="{% for m in messages %}{{ strftime_now('%d') }} {{ m.content }} {% endfor %}")
+for day in 1 2; do
+    SOURCE_DATE_EPOCH=$((day * 86400)) "$MBUYU" train "${dated[@]}" max_steps=$day >log 2>&1 ||
+        fail "day $day: $(tail -n 3 log)"
+done
+grep -q 'resuming from .*(step 1,' log || fail "nothing was resumed: $(cat log)"
+
 finish
