@@ -17,6 +17,7 @@
 #include "core/rng.h"
 #include "dist/comm_nccl.h"
 #include "recipes/config/model_path.h"
+#include "recipes/data/transcript.h"
 #include "recipes/export/adapter.h"
 #include "recipes/export/sentence_files.h"
 #include "recipes/train/answers.h"
@@ -339,9 +340,12 @@ static mb_status open_model(mb_job *j)
         o.trained = MB_TRAINED_NOTHING;
         o.random = false; /* what a run from scratch gave is a model like others */
     }
-    o.engine.max_positions = j->task->head == MB_HEAD_SEQ2SEQ
-                                 ? most(r->max_length, r->max_target_length + 1)
-                                 : r->max_length;
+    o.engine.max_positions = r->max_length;
+    if (j->task->id ==
+        MB_TASK_SPEECH_RECOGNITION) /* answers of max_length follow what opens them */
+        o.engine.max_positions += MB_TRANSCRIPT_PROMPT;
+    else if (j->task->head == MB_HEAD_SEQ2SEQ)
+        o.engine.max_positions = most(r->max_length, r->max_target_length + 1);
     if (has_labels(j->task)) {
         MB_TRY(count_labels(j, &o.labels));
         MB_TRY(keep_labels(j, o.labels));
