@@ -88,7 +88,7 @@ static void look(struct build *b, mb_image *im, int64_t i)
         st = mb_digest_memory(im->file, (size_t)size, digest);
     if (st != MB_OK) {
         fact[BAD] = 1;
-        if (b->o->source[b->list.entry[i].source].skip_bad)
+        if (st == MB_EDATA && b->o->source[b->list.entry[i].source].skip_bad)
             mb_status_clear();
         else
             note_bad(b, i, st);
