@@ -84,6 +84,12 @@ static inline void *mb_flat_values(const mb_flat *f)
     return f->dtype == MB_DTYPE_F32 ? f->param : f->half;
 }
 
+/* Is it in halves, once memory is bound? */
+static inline bool mb_flat_in_halves(const mb_flat *f)
+{
+    return f->dtype == MB_DTYPE_BF16 && f->stage < 3;
+}
+
 /* Elements [from, from + n) of the flat order, which are this rank's own, from the master copy to host
  * memory; waits. */
 mb_status mb_flat_read(mb_device *d, const mb_flat *f, int64_t from, int64_t n,

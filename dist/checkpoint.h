@@ -103,11 +103,12 @@ void mb_checkpoint_info_release(mb_checkpoint_info *info);
 mb_status mb_checkpoint_load(const char *path, mb_zero *z) MB_MUST_USE;
 
 /* For the plan: the copy an asynchronous save holds while it runs, and what any save holds, the
- * largest file of the rank in memory, with its numbers where states are not kept in f32. */
+ * largest file of the rank in memory, with its numbers where states or, unless there is a copy aside,
+ * parameters are not kept in f32. */
 size_t mb_checkpoint_aside_bytes(const mb_flat *flat, const mb_optim_kind *kind, int rank,
                                  int size);
 size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb_flat *flat,
-                                 const mb_optim_kind *kind, int rank, int size);
+                                 const mb_optim_kind *kind, int rank, int size, bool aside);
 /* What mb_checkpoint_load takes meanwhile: a file, whoever wrote it, and numbers that are kept in
  * another type than f32. */
 size_t mb_checkpoint_load_bytes(const mb_flat *flat, const mb_optim_kind *kind);

@@ -449,7 +449,7 @@ size_t mb_checkpoint_load_bytes(const mb_flat *flat, const mb_optim_kind *kind)
 {
     const int64_t piece = flat->count < WINDOW ? flat->count : WINDOW,
                   own = flat->own_to - flat->own_from, part = own < WINDOW ? own : WINDOW;
-    bool widened = false;
+    bool widened = mb_flat_in_halves(flat);
 
     for (int i = 0; i < kind->n_states; i++)
         widened = widened || kind->dtype[i] != MB_DTYPE_F32;

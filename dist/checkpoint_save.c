@@ -427,11 +427,11 @@ static size_t model_bytes(const mb_flat *flat, const mb_optim_kind *kind)
 }
 
 size_t mb_checkpoint_image_bytes(const mb_checkpoints_options *options, const mb_flat *flat,
-                                 const mb_optim_kind *kind, int rank, int size)
+                                 const mb_optim_kind *kind, int rank, int size, bool aside)
 {
     const size_t own = (size_t)own_count(flat, rank, size) * sizeof(float);
     const size_t piece = piece_bytes(options), data = own < piece ? own : piece;
-    bool widened = false;
+    bool widened = mb_flat_in_halves(flat) && !aside; /* a copy aside is joined already */
 
     for (int i = 0; i < kind->n_states; i++)
         widened = widened || kind->dtype[i] != MB_DTYPE_F32;

@@ -70,7 +70,7 @@ static int shift_for(double max_abs)
 /* Parameters in halves are updated a part at a time. */
 static int64_t joined(const mb_flat *f)
 {
-    if (f->dtype != MB_DTYPE_BF16 || f->stage == 3)
+    if (!mb_flat_in_halves(f))
         return 0;
     return f->count < MB_OPTIM_JOINED ? f->count : MB_OPTIM_JOINED;
 }

@@ -83,7 +83,7 @@ static int64_t saving_bytes(const mb_job *j)
     const mb_checkpoints_options o = {.output_dir = ""};
     const int rank = j->mesh->parts->rank, size = j->mesh->parts->size;
 
-    return (int64_t)mb_checkpoint_image_bytes(&o, f, kind, rank, size) +
+    return (int64_t)mb_checkpoint_image_bytes(&o, f, kind, rank, size, j->save_aside) +
            (j->save_aside ? (int64_t)mb_checkpoint_aside_bytes(f, kind, rank, size) : 0);
 }
 
