@@ -41,10 +41,10 @@ typedef struct tok_scored_list {
     mb_bytes text;
 } tok_scored_list;
 
-/* The `size` best pieces of a unigram model, best first. Every character of `chars` (place = id) is
- * one of them. */
-mb_status tok_learn_unigram(const tok_words *words, const mb_vocab *chars, size_t size,
-                            tok_scored_list *out) MB_MUST_USE;
+/* The `size` best pieces of a unigram model that are not taken already, best first. Every character of
+ * `chars` (place = id) is one of them. */
+mb_status tok_learn_unigram(const tok_words *words, const mb_vocab *chars, const mb_vocab *taken,
+                            size_t size, tok_scored_list *out) MB_MUST_USE;
 void tok_scored_release(tok_scored_list *l);
 
 #endif

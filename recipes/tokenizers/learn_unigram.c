@@ -167,7 +167,18 @@ static void normalise(struct learner *l)
         l->piece[i].score = log(l->piece[i].score) - log(sum);
 }
 
-static mb_status seed(struct learner *l, const mb_vocab *chars)
+/* A text may spell out a special token, which has an id already. */
+static void drop_taken(struct learner *l, const mb_vocab *taken)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < l->n; i++)
+        if (mb_vocab_find(taken, l->text.p + l->piece[i].at, l->piece[i].n) < 0)
+            l->piece[n++] = l->piece[i];
+    l->n = n;
+}
+
+static mb_status seed(struct learner *l, const mb_vocab *chars, const mb_vocab *taken)
 {
     struct grams last = {0}, now = {0};
     bool any = true;
@@ -183,6 +194,7 @@ static mb_status seed(struct learner *l, const mb_vocab *chars)
     }
     grams_release(&last);
     MB_TRY(st);
+    drop_taken(l, taken);
     sort_pieces(l);
     l->n = l->n < SEEDS ? l->n : SEEDS;
     normalise(l);
@@ -542,11 +554,12 @@ static mb_status finish(struct learner *l, size_t size, tok_scored_list *out)
     return MB_OK;
 }
 
-static mb_status learn(struct learner *l, const mb_vocab *chars, size_t size, tok_scored_list *out)
+static mb_status learn(struct learner *l, const mb_vocab *chars, const mb_vocab *taken, size_t size,
+                       tok_scored_list *out)
 {
     const size_t least = (size_t)((double)size * surplus);
 
-    MB_TRY(seed(l, chars));
+    MB_TRY(seed(l, chars, taken));
     for (bool last = false; !last;) {
         for (int round = 0; round < EM_ROUNDS; round++)
             MB_TRY(em(l));
@@ -558,11 +571,11 @@ static mb_status learn(struct learner *l, const mb_vocab *chars, size_t size, to
     return finish(l, size, out);
 }
 
-mb_status tok_learn_unigram(const tok_words *words, const mb_vocab *chars, size_t size,
-                            tok_scored_list *out)
+mb_status tok_learn_unigram(const tok_words *words, const mb_vocab *chars, const mb_vocab *taken,
+                            size_t size, tok_scored_list *out)
 {
     struct learner l = {.words = words};
-    const mb_status st = learn(&l, chars, size, out);
+    const mb_status st = learn(&l, chars, taken, size, out);
 
     mb_free(l.piece);
     mb_bytes_release(&l.text);

@@ -309,7 +309,8 @@ static mb_status learn(struct trainer *t)
                "smaller coverage leaves rare characters out",
                (long long)size, (long long)start);
     if (t->kind->model == UNIGRAM)
-        return tok_learn_unigram(&t->words, t->chars, (size_t)size - t->n_special, &t->scored);
+        return tok_learn_unigram(&t->words, t->chars, t->vocab, (size_t)size - t->n_special,
+                                 &t->scored);
     const tok_bpe_input in = {.words = &t->words,
                               .vocab_size = size,
                               .min_frequency = t->how->min_frequency,
