@@ -1,6 +1,15 @@
 /* autograd/layers/decoder.c - see autograd/layers/decoder.h. */
 #include "autograd/layers/decoder.h"
 
+// clang-format off
+const mb_weight_row mb_decoder_globals[] = {
+    {"model.embed_tokens.weight", "token_embd.weight", "V D", MB_DECODER(embed), MB_W_EMBED, 'r', NULL},
+    {"model.norm.weight", "output_norm.weight", "D", MB_DECODER(norm), MB_W_NO_DECAY, '-', NULL},
+    {"lm_head.weight", "output.weight", "V D", MB_DECODER(head), MB_W_LINEAR | MB_W_HEAD, 'r', mb_has_head},
+    {0},
+};
+// clang-format on
+
 bool mb_has_head(const mb_model_config *c)
 {
     return !c->tied;

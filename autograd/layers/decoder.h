@@ -32,6 +32,8 @@ typedef struct mb_decoder {
     mb_weight *embed, *norm, *head; /* head NULL: tied */
 } mb_decoder;
 
+/* The table of a decoder's globals: Hugging Face's names, and llama.cpp's. */
+extern const mb_weight_row mb_decoder_globals[];
 /* For weight tables: the slots, and what a weight's presence hangs on. */
 #define MB_DECODER(field)       offsetof(mb_decoder, field)
 #define MB_DECODER_LAYER(field) offsetof(mb_decoder_layer, field)

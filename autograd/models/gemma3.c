@@ -18,14 +18,7 @@ struct layer {
 enum { NORM = MB_W_NO_DECAY | MB_W_GGUF_PLUS_1, PATTERN = 6 };
 
 // clang-format off
-#define G(field) MB_DECODER(field)
 #define L(field) offsetof(struct layer, field)
-static const mb_weight_row globals[] = {
-    {"model.embed_tokens.weight", "token_embd.weight", "V D", G(embed), MB_W_EMBED, 'r', NULL},
-    {"model.norm.weight", "output_norm.weight", "D", G(norm), NORM, '-', NULL},
-    {"lm_head.weight", "output.weight", "V D", G(head), MB_W_LINEAR | MB_W_HEAD, 'r', mb_has_head},
-    {0},
-};
 static const mb_weight_row layers[] = {
     {"model.layers.{l}.input_layernorm.weight", "blk.{l}.attn_norm.weight", "D", L(attn_norm), NORM, '-', NULL},
     {"model.layers.{l}.self_attn.q_proj.weight", "blk.{l}.attn_q.weight", "H D", L(attn.q), MB_W_LINEAR, 'r', NULL},
@@ -148,7 +141,7 @@ const mb_model_family mb_model_gemma3 = {
     .ignore = ignore,
     .rename = rename_none,
     .lora_default = lora_default,
-    .globals = globals,
+    .globals = mb_decoder_globals,
     .layer = layers,
     .globals_size = sizeof(mb_decoder),
     .layer_size = sizeof(struct layer),

@@ -11,14 +11,7 @@ struct layer {
 };
 
 // clang-format off
-#define G(field) MB_DECODER(field)
 #define L(field) offsetof(struct layer, field)
-static const mb_weight_row globals[] = {
-    {"model.embed_tokens.weight", "token_embd.weight", "V D", G(embed), MB_W_EMBED, 'r', NULL},
-    {"model.norm.weight", "output_norm.weight", "D", G(norm), MB_W_NO_DECAY, '-', NULL},
-    {"lm_head.weight", "output.weight", "V D", G(head), MB_W_LINEAR | MB_W_HEAD, 'r', mb_has_head},
-    {0},
-};
 static const mb_weight_row layers[] = {
     {"model.layers.{l}.self_attn.q_proj.weight", "blk.{l}.attn_q.weight", "H D", L(attn.q), MB_W_LINEAR, 'r', NULL},
     {"model.layers.{l}.self_attn.q_proj.bias", NULL, "H", L(attn.q_bias), MB_W_NO_DECAY, 'r', mb_has_qkv_bias},
@@ -85,7 +78,7 @@ const mb_model_family mb_model_olmo2 = {
     .ignore = ignore,
     .rename = rename_none,
     .lora_default = lora_default,
-    .globals = globals,
+    .globals = mb_decoder_globals,
     .layer = layers,
     .globals_size = sizeof(mb_decoder),
     .layer_size = sizeof(struct layer),

@@ -5,14 +5,7 @@
 #include "autograd/models/config.h"
 
 // clang-format off
-#define G(field) MB_DECODER(field)
 #define L(field) MB_DECODER_LAYER(field)
-static const mb_weight_row globals[] = {
-    {"model.embed_tokens.weight", "token_embd.weight", "V D", G(embed), MB_W_EMBED, 'r', NULL},
-    {"model.norm.weight", "output_norm.weight", "D", G(norm), MB_W_NO_DECAY, '-', NULL},
-    {"lm_head.weight", "output.weight", "V D", G(head), MB_W_LINEAR | MB_W_HEAD, 'r', mb_has_head},
-    {0},
-};
 static const mb_weight_row layers[] = {
     {"model.layers.{l}.input_layernorm.weight", "blk.{l}.attn_norm.weight", "D", L(attn_norm), MB_W_NO_DECAY, '-', NULL},
     {"model.layers.{l}.self_attn.q_proj.weight", "blk.{l}.attn_q.weight", "H D", L(attn.q), MB_W_LINEAR | MB_W_ROPE_Q, 'r', NULL},
@@ -95,7 +88,7 @@ const mb_model_family mb_model_smollm3 = {
     .ignore = ignore,
     .rename = rename_none,
     .lora_default = lora_default,
-    .globals = globals,
+    .globals = mb_decoder_globals,
     .layer = layers,
     .globals_size = sizeof(mb_decoder),
     .layer_size = sizeof(mb_decoder_layer),
