@@ -32,13 +32,15 @@ static inline float mb_bf16_to_f32(uint16_t h)
 }
 
 /* A float as two halves: the upper one is f to the nearest BF16, ties away from zero; the bits of f are
- * (hi << 16) + lo as a number with a sign. Exact for every f; hi means nothing where f is NaN. */
+ * (hi << 16) + lo as a number with a sign. Exact for every f but NaN, of which one is made whose upper
+ * half is NaN, too. */
 static inline uint16_t mb_bf16_split(float f, uint16_t *lo)
 {
     union {
         float f;
         uint32_t u;
     } v = {.f = f};
+    v.u = f == f ? v.u : 0x7fc00000u;
     *lo = (uint16_t)v.u;
     return (uint16_t)((v.u + 0x8000u) >> 16);
 }

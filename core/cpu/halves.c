@@ -1,13 +1,5 @@
 /* core/cpu/halves.c - a float as two halves, of which the upper one is a bf16 number by itself. */
-#include <math.h>
-
 #include "core/cpu/rows.h"
-
-/* NaN as the one whose upper half is NaN, too. */
-MB_INLINE float plain_nan(float x)
-{
-    return x == x ? x : NAN;
-}
 
 MB_CPU_CLONES static void split(uint16_t *restrict hi, uint16_t *restrict lo,
                                 const float *restrict x, int64_t n)
@@ -16,10 +8,10 @@ MB_CPU_CLONES static void split(uint16_t *restrict hi, uint16_t *restrict lo,
 
     if (lo == NULL)
         for (int64_t i = 0; i < n; i++)
-            hi[i] = mb_bf16_split(plain_nan(x[i]), &none);
+            hi[i] = mb_bf16_split(x[i], &none);
     else
         for (int64_t i = 0; i < n; i++)
-            hi[i] = mb_bf16_split(plain_nan(x[i]), lo + i);
+            hi[i] = mb_bf16_split(x[i], lo + i);
 }
 
 MB_CPU_CLONES static void join(float *restrict x, const uint16_t *restrict hi,
