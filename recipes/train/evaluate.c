@@ -91,10 +91,12 @@ static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, const struct 
     mb_step_micro(s, m, &micro);
     /* the evaluation of a masked-lm always masks the same tokens */
     MB_TRY(mb_collate(&j->data->eval_collate, store, &micro, UINT32_MAX, b));
-    MB_TRY(look(j, false));
-    MB_TRY(mb_engine_micro(j->engine, b, false, &r));
-    sums[LOSS] = r.loss;
-    sums[WEIGHT] = r.weight;
+    if (j->use != MB_JOB_PREDICT) { /* of rows that may lack labels there is no loss */
+        MB_TRY(look(j, false));
+        MB_TRY(mb_engine_micro(j->engine, b, false, &r));
+        sums[LOSS] = r.loss;
+        sums[WEIGHT] = r.weight;
+    }
     if (j->task->answer == NULL)
         return MB_OK;
     MB_TRY(look(j, false));
