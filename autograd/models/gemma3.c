@@ -18,6 +18,13 @@ struct layer {
 enum { NORM = MB_W_NO_DECAY | MB_W_GGUF_PLUS_1, PATTERN = 6 };
 
 // clang-format off
+/* As mb_decoder_globals, but for the norm that GGUF stores with 1 added. */
+static const mb_weight_row globals[] = {
+    {"model.embed_tokens.weight", "token_embd.weight", "V D", MB_DECODER(embed), MB_W_EMBED, 'r', NULL},
+    {"model.norm.weight", "output_norm.weight", "D", MB_DECODER(norm), NORM, '-', NULL},
+    {"lm_head.weight", "output.weight", "V D", MB_DECODER(head), MB_W_LINEAR | MB_W_HEAD, 'r', mb_has_head},
+    {0},
+};
 #define L(field) offsetof(struct layer, field)
 static const mb_weight_row layers[] = {
     {"model.layers.{l}.input_layernorm.weight", "blk.{l}.attn_norm.weight", "D", L(attn_norm), NORM, '-', NULL},
@@ -141,7 +148,7 @@ const mb_model_family mb_model_gemma3 = {
     .ignore = ignore,
     .rename = rename_none,
     .lora_default = lora_default,
-    .globals = mb_decoder_globals,
+    .globals = globals,
     .layer = layers,
     .globals_size = sizeof(mb_decoder),
     .layer_size = sizeof(struct layer),
