@@ -13,6 +13,10 @@
 #                     (texts: Django, BSD-3, and FreeDict, GPL-2.0+)
 #     fashion-mnist   DIR/fashion-mnist/{train,test}/CLASS/*.png and model/, the configuration of a small
 #                     vision transformer; from Debian's dataset-fashion-mnist (MIT)
+#     swahili-t5      DIR/swahili-t5/{train,valid}.jsonl, the same words as translations, and model/, the
+#                     configuration and tokenizer of a small T5, made by the program MBUYU names
+#     wordnet         DIR/wordnet/{train,valid}.jsonl: definitions of nouns by what they are about, from
+#                     Debian's wordnet-base (WordNet's own free licence)
 #     librivox        DIR/librivox/: five clips of English speech and what is said (public domain; the
 #                     package is BSD-2)
 #
@@ -23,7 +27,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer|whisper|whisper-tiny|swahili-speech|fashion-mnist|librivox|kjv...'
+[ $# -ge 2 ] || die 'usage: fetch_materials.sh DIR smollm2|minilm|swahili|gpt2-tokenizer|whisper|whisper-tiny|swahili-speech|fashion-mnist|librivox|kjv|swahili-t5|wordnet...'
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 shift
@@ -203,10 +207,32 @@ fetch_kjv() {
     rm -rf "$from"
 }
 
+fetch_swahili_t5() {
+    [ -f "$dir/swahili-t5/model/config.json" ] && return
+    fetch_swahili
+    "$root/scripts/data/swahili_t5.sh" "$dir/swahili/train.jsonl" "$dir/swahili/valid.jsonl" "$dir/swahili-t5"
+}
+
+fetch_wordnet() {
+    local nouns=fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2
+    local train=00ed3b69148f4492f5a6b0499cb87b0644deb4824709d49535fc4deb68f7df1c
+    local from=$dir/downloads/wordnet
+    right $train "$dir/wordnet/train.jsonl" && [ -f "$dir/wordnet/valid.jsonl" ] && return
+    is_debian || die 'wordnet is made from the Debian package wordnet-base'
+    mkdir -p "$from"
+    (cd "$dir/downloads" && apt-get download -qq wordnet-base 2>/dev/null) ||
+        die 'apt-get download wordnet-base failed (apt-get update first?)'
+    dpkg-deb -x "$dir/downloads"/wordnet-base_*.deb "$from"
+    check_sha256 $nouns "$from/usr/share/wordnet/data.noun"
+    "$python" "$root/scripts/data/build_wordnet.py" "$from/usr/share/wordnet/data.noun" "$dir/wordnet"
+    check_sha256 $train "$dir/wordnet/train.jsonl"
+    rm -rf "$from" "$dir/downloads"/wordnet-base_*.deb
+}
+
 mkdir -p "$dir/downloads"
 for what; do
     case $what in
-    smollm2 | minilm | swahili | gpt2-tokenizer | whisper | whisper-tiny | swahili-speech | fashion-mnist | librivox | kjv) "fetch_${what//-/_}" ;;
+    smollm2 | minilm | swahili | gpt2-tokenizer | whisper | whisper-tiny | swahili-speech | fashion-mnist | librivox | kjv | swahili-t5 | wordnet) "fetch_${what//-/_}" ;;
     *) die "there is no material called $what" ;;
     esac
     printf 'ready: %s\n' "$dir/$what"

@@ -7,9 +7,9 @@
 #     has_gpu                      is there an NVIDIA GPU?
 #     stage NAME                   ends the stage before, prints its seconds, starts another
 #     cores                        processors this process may use
-#     peers_python                 prints the Python with PyTorch and the like: MB_PEERS, or the one
-#                                  that install_peers makes
-#     install_peers                makes it, if it is not there
+#     peers_python [NAME]          prints the Python with PyTorch and the like: MB_PEERS, or the one
+#                                  that install_peers makes; with NAME, that of scripts/peers-NAME.lock
+#     install_peers [NAME]         makes it, if it is not there
 #     die SENTENCE
 
 # shellcheck disable=SC2034 # several of these are for those who source this
@@ -149,27 +149,37 @@ materials_folder() {
     printf '%s\n' "${MB_MATERIALS:-${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/materials}"
 }
 
-# A virtual environment named by what is in it.
+# Virtual environments named by what is in them: scripts/peers.lock has most packages, a
+# scripts/peers-NAME.lock those that cannot stand beside them (older clients, other programs).
+peers_lock() { # peers_lock [NAME]
+    printf '%s\n' "$root/scripts/peers${1:+-$1}.lock"
+}
+
 peers_folder() {
     local hash
-    hash=$(sha256sum "$root/scripts/peers.lock" | cut -c1-16)
-    printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/peers-$hash"
+    hash=$(sha256sum "$(peers_lock "${1:-}")" | cut -c1-16)
+    printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/mbuyu/peers-${1:+$1-}$hash"
 }
 
+# MB_PEERS stands for the first of them alone.
 peers_python() {
-    printf '%s\n' "${MB_PEERS:-$(peers_folder)/bin/python}"
+    if [ -z "${1:-}" ] && [ -n "${MB_PEERS:-}" ]; then
+        printf '%s\n' "$MB_PEERS"
+    else
+        printf '%s\n' "$(peers_folder "${1:-}")/bin/python"
+    fi
 }
 
-install_peers() {
+install_peers() { # install_peers [NAME]
     local folder
-    folder=$(peers_folder)
-    [ "$(peers_python)" = "$folder/bin/python" ] || return 0
+    folder=$(peers_folder "${1:-}")
+    [ "$(peers_python "${1:-}")" = "$folder/bin/python" ] || return 0
     [ ! -f "$folder/complete" ] || return 0
     [ "${MB_OFFLINE:-0}" = 0 ] || return 1
-    printf "Python packages to compare with go to %s, about 6 GB\n" "$folder" >&2
+    printf 'Python packages to compare with go to %s\n' "$folder" >&2
     rm -rf "$folder"
     python3 -m venv "$folder" &&
         "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps \
-            -r "$root/scripts/peers.lock" &&
+            -r "$(peers_lock "${1:-}")" &&
         touch "$folder/complete"
 }

@@ -7,7 +7,7 @@
 #     --offline    fetch nothing; what is not there already fails its tests
 #
 # Prints seconds per stage and, last, a line "N passed, N failed"; the exit status says whether all
-# passed. Python packages are kept in ~/.cache/mbuyu/peers-HASH (of scripts/peers.lock), models and
+# passed. Python packages are kept in ~/.cache/mbuyu/peers-[NAME-]HASH (of scripts/peers[-NAME].lock), models and
 # data in ~/.cache/mbuyu/materials (MB_MATERIALS). What tests find in their environment:
 #
 #     MBUYU, MB_BUILD      the program, the build folder       MB_PEERS   the peers' python
@@ -131,11 +131,17 @@ peer_arguments() {
     esac
 }
 
+# A line "# environment: NAME" in a script names the lock file of its packages.
+environment_of() {
+    sed -nE 's/^# environment: ([a-z0-9-]+)$/\1/p' "$1"
+}
+
 peer() {
-    local arguments=()
+    local arguments=() python
+    python=$(peers_python "$(environment_of "$1")")
     mapfile -t arguments < <(peer_arguments "$(basename "$1" .py)")
     HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MBUYU_LOG=error \
-        timeout 900 "$MB_PEERS" -P "$1" "${arguments[@]}"
+        timeout 900 "$python" -P "$1" "${arguments[@]}"
 }
 
 all_architectures() {
@@ -202,6 +208,11 @@ unset LSAN_OPTIONS UBSAN_OPTIONS
 if [ "$peers" -eq 1 ]; then
     stage "peers' packages"
     check 'peers: packages' install_peers
+    for lock in scripts/peers-*.lock; do
+        [ -f "$lock" ] || continue
+        name=${lock#scripts/peers-}
+        check "peers: packages of ${name%.lock}" install_peers "${name%.lock}"
+    done
     MB_PEERS=$(peers_python)
     export MB_PEERS
     stage peers

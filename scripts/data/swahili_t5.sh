@@ -32,7 +32,7 @@ PYTHON
 
 "$mbuyu" tokenizer train --kind unigram --vocab-size 1200 --special '<pad>' --special '</s>' \
     --special '<unk>' --output "$3/model" "$3/words.txt"
-cat >"$3/model/config.json" <<'JSON'
+cat >"$3/model/config.json.part" <<'JSON'
 {
  "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": true,
  "vocab_size": 1200, "d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 3,
@@ -42,3 +42,4 @@ cat >"$3/model/config.json" <<'JSON'
  "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1
 }
 JSON
+mv "$3/model/config.json.part" "$3/model/config.json"
