@@ -56,6 +56,9 @@ wrappers='
     png.h         recipes/media/image_png.c
     jpeglib.h     recipes/media/image_jpeg.c
     jerror.h      recipes/media/image_jpeg.c
+    curl/curl.h   recipes/hub/fetch.c
+    microhttpd.h  recipes/serve/http.c
+    lz4frame.h    recipes/hub/xet_chunk.c
 '
 known=''
 while read -r header wrapper; do
@@ -89,6 +92,13 @@ call 'only recipes/ talks on standard output' 'printf|puts|putchar' 'none' core 
 call 'only main ends the process' 'exit|_exit|abort' 'recipes/main\.c|core/status\.c|dist/launch\.c|dist/ranks\.c|dist/stop\.c' core autograd optim dist recipes
 call 'unsafe or not thread-safe' 'strcpy|strcat|sprintf|vsprintf|strtok|gets|atoi|atol|atof|rand|srand|gmtime|localtime|alloca|assert' \
     'none' core autograd optim dist recipes
+
+call 'only recipes/hub and recipes/serve reach a network' 'socket|connect|bind|accept4|getaddrinfo|sendto|recvfrom' \
+    'recipes/(hub|serve)/.*' core autograd optim dist recipes
+report 'what trains cannot reach the network: only recipes/hub, recipes/serve and verbs use these two' < <(
+    grep -rnE --include='*.[ch]' '^ *# *include "recipes/(hub|serve)/' recipes |
+        grep -vE '^recipes/(hub|serve|cmd)/' || true
+)
 
 if [ "$offences" -gt 0 ]; then
     printf '%d offences\n' "$offences"

@@ -19,7 +19,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build_packages=(gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev
     libopenblas-openmp-dev libdnnl-dev libhdf5-dev libjansson-dev libyaml-dev libpcre2-dev
     libutf8proc-dev libssl-dev libpng-dev libjpeg-dev libsndfile1-dev libsoxr-dev zlib1g-dev libzstd-dev
-    libsnappy-dev)
+    libsnappy-dev liblz4-dev libcurl4-openssl-dev libmicrohttpd-dev)
 
 # Open MPI refuses root unless told twice; in a container there is nobody else.
 if [ "$(id -u)" -eq 0 ]; then
