@@ -18,20 +18,22 @@
 #include <stddef.h>
 
 /* code, process exit code, meaning. Callers branch on codes; people read sentences. */
-#define MB_STATUS_LIST(X)                                        \
-    X(MB_OK, 0, "done")                                          \
-    X(MB_EARG, 2, "a wrong argument, recipe or usage")           \
-    X(MB_EDATA, 3, "bad data: datasets, rows, tokenizer input")  \
-    X(MB_EMODEL, 4, "bad model, tokenizer or file format")       \
-    X(MB_ESHAPE, 4, "shapes that do not fit together")           \
-    X(MB_ENOTSUP, 4, "something valid that mbuyu does not do")   \
-    X(MB_ENOMEM, 5, "not enough memory")                         \
-    X(MB_EPEER, 6, "another rank was lost or failed")            \
-    X(MB_EIO, 7, "output, disk or lock")                         \
-    X(MB_ENUM, 8, "numerics: non-finite values, a failed check") \
-    X(MB_EBUG, 70, "a defect in mbuyu")                          \
-    X(MB_EREQUEUE, 75,                                           \
-      "stopped and saved; the same command with resume_from_checkpoint=auto goes on")
+#define MB_STATUS_LIST(X)                                                             \
+    X(MB_OK, 0, "done")                                                               \
+    X(MB_EARG, 2, "a wrong argument, recipe or usage")                                \
+    X(MB_EDATA, 3, "bad data: datasets, rows, tokenizer input")                       \
+    X(MB_EMODEL, 4, "bad model, tokenizer or file format")                            \
+    X(MB_ESHAPE, 4, "shapes that do not fit together")                                \
+    X(MB_ENOTSUP, 4, "something valid that mbuyu does not do")                        \
+    X(MB_ENOMEM, 5, "not enough memory")                                              \
+    X(MB_EPEER, 6, "another rank was lost or failed")                                 \
+    X(MB_EIO, 7, "output, disk or lock")                                              \
+    X(MB_ENUM, 8, "numerics: non-finite values, a failed check")                      \
+    X(MB_ENET, 69, "network: no answer, a broken one, a host that fails")             \
+    X(MB_EBUG, 70, "a defect in mbuyu")                                               \
+    X(MB_EREQUEUE, 75,                                                                \
+      "stopped and saved; the same command with resume_from_checkpoint=auto goes on") \
+    X(MB_EDENIED, 77, "refused: a token, key or right is missing or wrong")
 
 typedef enum mb_status {
 #define X(code, exit_code, meaning) code,
