@@ -2,6 +2,7 @@
 #include "core/digest.h"
 
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
@@ -11,20 +12,24 @@ enum { BUFFER = 1 << 20 };
 
 struct mb_digest {
     EVP_MD_CTX *ctx;
+    bool sha1;
 };
 
 static mb_status start(mb_digest *d)
 {
-    MB_REQUIRE(d->ctx != NULL && EVP_DigestInit_ex(d->ctx, EVP_sha256(), NULL) == 1, MB_ENOMEM,
-               "the crypto library cannot start a SHA-256 digest");
+    const EVP_MD *kind = d->sha1 ? EVP_sha1() : EVP_sha256();
+
+    MB_REQUIRE(d->ctx != NULL && EVP_DigestInit_ex(d->ctx, kind, NULL) == 1, MB_ENOMEM,
+               "the crypto library cannot start a %s digest", d->sha1 ? "SHA-1" : "SHA-256");
     return MB_OK;
 }
 
-mb_status mb_digest_new(mb_digest **out)
+static mb_status make(bool sha1, mb_digest **out)
 {
     mb_digest *d;
 
     MB_TRY(MB_NEW(&d));
+    d->sha1 = sha1;
     d->ctx = EVP_MD_CTX_new();
     const mb_status st = start(d);
     if (st != MB_OK) {
@@ -33,6 +38,28 @@ mb_status mb_digest_new(mb_digest **out)
     }
     *out = d;
     return MB_OK;
+}
+
+mb_status mb_digest_new(mb_digest **out)
+{
+    return make(false, out);
+}
+
+mb_status mb_digest_new_sha1(mb_digest **out)
+{
+    return make(true, out);
+}
+
+mb_status mb_digest_new_git_blob(int64_t size, mb_digest **out)
+{
+    char words[32];
+    const int n = snprintf(words, sizeof words, "blob %lld", (long long)size);
+
+    MB_TRY(make(true, out));
+    const mb_status st = mb_digest_add(*out, words, (size_t)n + 1);
+    if (st != MB_OK)
+        mb_digest_free(*out);
+    return st;
 }
 
 void mb_digest_free(mb_digest *d)
@@ -53,19 +80,33 @@ mb_status mb_digest_add(mb_digest *d, const void *data, size_t n)
 mb_status mb_digest_end(mb_digest *d, uint8_t out[MB_DIGEST_BYTES])
 {
     MB_REQUIRE(EVP_DigestFinal_ex(d->ctx, out, NULL) == 1, MB_EBUG,
-               "the crypto library cannot end a SHA-256 digest");
+               "the crypto library cannot end a digest");
     return start(d);
+}
+
+static void hex(const uint8_t *digest, int n, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (int i = 0; i < n; i++) {
+        out[2 * i] = digits[digest[i] >> 4];
+        out[2 * i + 1] = digits[digest[i] & 15];
+    }
+    out[2 * n] = '\0';
 }
 
 void mb_digest_hex(const uint8_t digest[MB_DIGEST_BYTES], char out[MB_DIGEST_HEX])
 {
-    static const char digits[] = "0123456789abcdef";
+    hex(digest, MB_DIGEST_BYTES, out);
+}
 
-    for (int i = 0; i < MB_DIGEST_BYTES; i++) {
-        out[2 * i] = digits[digest[i] >> 4];
-        out[2 * i + 1] = digits[digest[i] & 15];
-    }
-    out[2 * MB_DIGEST_BYTES] = '\0';
+mb_status mb_digest_end_hex(mb_digest *d, char out[MB_DIGEST_HEX])
+{
+    uint8_t bytes[MB_DIGEST_BYTES];
+
+    MB_TRY(mb_digest_end(d, bytes));
+    hex(bytes, d->sha1 ? 20 : MB_DIGEST_BYTES, out);
+    return MB_OK;
 }
 
 mb_status mb_digest_memory(const void *data, size_t n, uint8_t out[MB_DIGEST_BYTES])
