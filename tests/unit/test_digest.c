@@ -76,22 +76,22 @@ static void a_file_larger_than_the_buffer(void **state)
     mb_status_clear();
 }
 
-/* `printf 'habari\\n' | git hash-object --stdin`, and of nothing */
+/* `printf "habari\n" | git hash-object --stdin`, and of nothing */
 static void a_git_blob_has_the_name_git_gives_it(void **state)
 {
     static const struct {
         const char *text, *name;
-    } known[] = {{"", "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"},
+    } blobs[] = {{"", "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"},
                  {"habari\n", "a9dc8f24a3785b6b923f1795f99857c9e174e4c9"}};
     char hex[MB_DIGEST_HEX];
     mb_digest *d;
 
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        const size_t n = strlen(known[i].text);
+    for (size_t i = 0; i < sizeof blobs / sizeof *blobs; i++) {
+        const size_t n = strlen(blobs[i].text);
         assert_int_equal(mb_digest_new_git_blob((int64_t)n, &d), MB_OK);
-        assert_int_equal(mb_digest_add(d, known[i].text, n), MB_OK);
+        assert_int_equal(mb_digest_add(d, blobs[i].text, n), MB_OK);
         assert_int_equal(mb_digest_end_hex(d, hex), MB_OK);
-        assert_string_equal(hex, known[i].name);
+        assert_string_equal(hex, blobs[i].name);
         mb_digest_free(d);
     }
     assert_int_equal(mb_digest_new_sha1(&d), MB_OK);
