@@ -185,6 +185,14 @@ static bool has_labels(const mb_task *t)
     return t->head == MB_HEAD_SEQUENCE || t->head == MB_HEAD_TOKENS;
 }
 
+/* Are the model's classes given? A model that starts from nothing, and whose configuration names
+ * none, takes those of the data. */
+static bool names_labels(const mb_job *j, mb_json config)
+{
+    return j->recipe->init != MB_INIT_RANDOM || mb_json_is_set(mb_json_get(config, "id2label")) ||
+           mb_json_is_set(mb_json_get(config, "num_labels"));
+}
+
 static mb_status read_config(mb_job *j, mb_model_config *c)
 {
     mb_json_doc *doc = NULL;
@@ -202,7 +210,8 @@ static mb_status read_config(mb_job *j, mb_model_config *c)
     if (st == MB_OK)
         st = mb_data_adopt_labels(j->recipe, j->task, doc);
     if (st == MB_OK && has_labels(j->task) &&
-        mb_model_config_head(doc, MB_HEAD_CAUSAL_LM) == j->task->head)
+        mb_model_config_head(doc, MB_HEAD_CAUSAL_LM) == j->task->head &&
+        names_labels(j, mb_json_root(doc)))
         j->base_labels = c->labels;
     mb_json_free(doc);
     if (st == MB_OK && has_labels(j->task) && j->recipe->adapter_path != NULL) {
