@@ -104,7 +104,7 @@ mb_status mb_writer_open(mb_recipe *r, mb_writer *w)
     return find_ends(w);
 }
 
-mb_status mb_writer_load(mb_writer *w, int64_t n_seq, int64_t capacity)
+mb_status mb_writer_load_engine(mb_writer *w, int64_t capacity)
 {
     const mb_recipe *r = w->recipe;
     const int threads = r->threads > 0 ? (int)r->threads : mb_default_threads();
@@ -113,12 +113,18 @@ mb_status mb_writer_load(mb_writer *w, int64_t n_seq, int64_t capacity)
                                   .head = MB_HEAD_CAUSAL_LM,
                                   .quiet = true,
                                   .engine = {.threads = threads, .max_positions = capacity}};
-    const mb_generator_options o = {.n_seq = n_seq, .capacity = capacity};
 
     MB_TRY(mb_recipe_open_device(r, 0, threads, &w->device));
     MB_TRY(mb_recipe_dtype(r, w->device, false, &session.engine.dtype));
     session.engine.device = w->device;
-    MB_TRY(mb_session_open(&session, &w->engine, NULL));
+    return mb_session_open(&session, &w->engine, NULL);
+}
+
+mb_status mb_writer_load(mb_writer *w, int64_t n_seq, int64_t capacity)
+{
+    const mb_generator_options o = {.n_seq = n_seq, .capacity = capacity};
+
+    MB_TRY(mb_writer_load_engine(w, capacity));
     return mb_generator_new(w->engine, w->tokenizer, &o, &w->generator);
 }
 

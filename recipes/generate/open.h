@@ -38,6 +38,8 @@ mb_status mb_writer_open(mb_recipe *r, mb_writer *w) MB_MUST_USE;
 /* Reads the weights and takes memory for n_seq answers of at most `capacity` tokens, prompt
  * included. */
 mb_status mb_writer_load(mb_writer *w, int64_t n_seq, int64_t capacity) MB_MUST_USE;
+/* Only the weights, for others who make answers of them (recipes/serve/scheduler.h). */
+mb_status mb_writer_load_engine(mb_writer *w, int64_t capacity) MB_MUST_USE;
 void mb_writer_close(mb_writer *w);
 
 /* The ids of a prompt, replacing what is in *out: a text is continued as it is; a conversation is

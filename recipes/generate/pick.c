@@ -65,17 +65,41 @@ mb_status mb_pick_check(const mb_pick_options *o)
                "top_p is %g; it must be above 0 and at most 1", o->top_p);
     MB_REQUIRE(o->repetition_penalty > 0.0 && isfinite(o->repetition_penalty), MB_EARG,
                "repetition_penalty is %g; it must be above 0", o->repetition_penalty);
+    MB_REQUIRE(isfinite(o->frequency_penalty) && isfinite(o->presence_penalty), MB_EARG,
+               "frequency_penalty is %g and presence_penalty %g; they must be numbers",
+               o->frequency_penalty, o->presence_penalty);
     return MB_OK;
+}
+
+/* A fresh mark in `seen`. */
+static void forget(mb_picker *p)
+{
+    if (++p->now == 0) { /* 2^32 calls */
+        memset(p->seen, 0, (size_t)p->vocab * sizeof p->seen[0]);
+        p->now = 1;
+    }
+}
+
+static void penalise_frequent(mb_picker *p, const mb_pick_options *o, const mb_pick_place *at)
+{
+    const float frequency = (float)o->frequency_penalty, presence = (float)o->presence_penalty;
+
+    forget(p);
+    for (int64_t i = at->n_prompt; i < at->n; i++) {
+        const int32_t id = at->id[i];
+
+        if (id < 0 || id >= p->vocab)
+            continue;
+        p->score[id] -= p->seen[id] == p->now ? frequency : frequency + presence;
+        p->seen[id] = p->now;
+    }
 }
 
 static void penalise(mb_picker *p, const mb_pick_options *o, const mb_pick_place *at)
 {
     const float r = (float)o->repetition_penalty;
 
-    if (++p->now == 0) { /* 2^32 calls */
-        memset(p->seen, 0, (size_t)p->vocab * sizeof p->seen[0]);
-        p->now = 1;
-    }
+    forget(p);
     for (int64_t i = 0; i < at->n; i++) {
         const int32_t id = at->id[i];
 
@@ -241,12 +265,14 @@ mb_status mb_pick(mb_picker *p, const mb_pick_options *o, const mb_pick_place *a
     int64_t n;
 
     for (int64_t i = 0; i < p->vocab; i++)
-        MB_REQUIRE(isfinite(logits[i]), MB_ENUM,
+        MB_REQUIRE(isfinite(logits[i]) || logits[i] == -INFINITY, MB_ENUM,
                    "the model's logits are not finite: that of token %lld is %g", (long long)i,
                    (double)logits[i]);
     memcpy(p->score, logits, (size_t)p->vocab * sizeof(float));
     if (o->repetition_penalty != 1.0)
         penalise(p, o, at);
+    if (o->frequency_penalty != 0.0 || o->presence_penalty != 0.0)
+        penalise_frequent(p, o, at);
     if (!o->sample || k == 1) {
         *out = largest(p->score, p->vocab);
         return MB_OK;
