@@ -24,6 +24,7 @@
 #define MB_CMD_GROUP_LIST(X)               \
     X(TRAIN, "Train")                      \
     X(USE, "Use a model")                  \
+    X(HUB, "Fetch and share")              \
     X(LOOK, "Look at what a run would do") \
     X(ABOUT, "About mbuyu")
 
