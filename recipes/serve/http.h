@@ -17,10 +17,13 @@
  * 400, others as 500.
  *
  * What every request passes before any handler: the limits below; Host must be a loopback name, the
- * address bound to, or one of `hosts` (against DNS rebinding); an Origin, if any, must be that of a
- * host so allowed; the key, unless the route is MB_HTTP_OPEN. HEAD is answered wherever GET is. An
- * unknown path is 404, a known one with another method 405 with Allow. Connections that are silent
- * for idle_seconds, or take longer than header_seconds over a request's head, are closed.
+ * address bound to (with "0.0.0.0" or "::" any address, and this machine's name), or one of `hosts`
+ * (against DNS rebinding); an Origin, if any, must be that Host with its port, or one of `hosts`; the
+ * key, unless the route is MB_HTTP_OPEN. HEAD is answered wherever GET is. An unknown path is 404, a
+ * known one with another method 405 with Allow. Closed are connections that are silent for
+ * idle_seconds, take longer than header_seconds over a request's head, or whose body comes with less
+ * than 256 bytes a second. Paths are decoded; one with a part "." or "..", a zero byte, a control
+ * character or bytes that are not UTF-8 is 400.
  *
  * Every answer carries X-Content-Type-Options: nosniff, and what `headers` adds.
  */
@@ -37,7 +40,10 @@ typedef struct mb_http_reply mb_http_reply;
 
 typedef mb_status (*mb_http_handler)(void *arg, mb_http_request *q);
 
-enum { MB_HTTP_OPEN = 1 /* needs no key */ };
+enum {
+    MB_HTTP_OPEN = 1,    /* needs no key */
+    MB_HTTP_SLASHES = 2, /* its parts may hold slashes that came as %2F; elsewhere these are 404 */
+};
 
 typedef enum mb_http_body {
     MB_HTTP_NONE,   /* a request with a body is refused */
@@ -85,6 +91,7 @@ typedef struct mb_http_options {
     int head_max;        /* bytes of a request's head; 0: 16 KiB */
     int idle_seconds;    /* 0: 60 */
     int header_seconds;  /* 0: 20 */
+    int64_t bodies_max;  /* bytes of MB_HTTP_WHOLE bodies held at one time, else 503; 0: 512 MiB */
 } mb_http_options;
 
 /* Listens when it returns. MB_EARG: an address or port that cannot be had, with why. */
@@ -128,7 +135,8 @@ void mb_http_reply_send(mb_http_reply *r, int status, const char *type, const vo
 void mb_http_reply_begin(mb_http_reply *r, int status, const char *type);
 void mb_http_reply_write(mb_http_reply *r, const void *data, size_t n);
 void mb_http_reply_end(mb_http_reply *r);
-/* Nobody is waiting any more: the client hung up, or the server stops. */
+/* Nobody is waiting any more: the client hung up (also when it closed its side only), or the server
+ * stops. Seen within milliseconds, whether or not anything is written. */
 bool mb_http_reply_gone(const mb_http_reply *r);
 /* Closes the connection without an answer. */
 void mb_http_reply_drop(mb_http_reply *r);
