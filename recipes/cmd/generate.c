@@ -2,8 +2,8 @@
  *
  *     mbuyu generate MODEL|RECIPE.yaml [key=value ...] [--chat] [--json] [--verbose]
  *
- * A model with an encoder and a decoder reads each prompt as its source and writes what it becomes;
- * num_beams searches for the likeliest answer.
+ * A model with an encoder and a decoder reads each prompt as its source and writes what it becomes.
+ * num_beams searches for the likeliest answer, of any model.
  *
  * Prompts come from prompt=..., from prompts_file=... (recipes/generate/prompts.h) or, when neither
  * is given, from standard input as one text. A text is continued as it is; --chat makes it the
@@ -353,7 +353,7 @@ static mb_status translate(struct job *j, const mb_recipe *r, const mb_model_con
     s.each = s.o.beam.beams > 1 ? r->num_samples : 1;
     s.o.answers = s.each;
     s.o.capacity = 1 + r->max_new_tokens < c->positions ? 1 + r->max_new_tokens : c->positions;
-    MB_TRY_GOTO(mb_search_open(r, most_positions(j, &s), &device, &e), st, done);
+    MB_TRY_GOTO(mb_search_open(r, MB_HEAD_SEQ2SEQ, most_positions(j, &s), &device, &e), st, done);
     st = answer_sources(&s, e, (int32_t)c->decoder_start_id);
 done:
     mb_rules_release(&s.rules);
@@ -363,6 +363,80 @@ done:
     mb_tokenizer_free(target);
     return st;
 }
+
+/* ---- a decoder alone, by beams ------------------------------------------------------------- */
+
+static mb_status search_rows(struct search *s, mb_engine *e)
+{
+    struct job *j = s->j;
+    const int64_t rows = (int64_t)j->rows.n;
+    mb_search_prompt prompt[AT_A_TIME];
+    mb_search *search = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_search_new(e, &s->o, NULL, &search));
+    for (int64_t at = 0; at < rows && !j->no_more; at += s->o.prompts) {
+        const int64_t n = rows - at < s->o.prompts ? rows - at : s->o.prompts;
+
+        for (int64_t i = 0; i < n; i++) {
+            const mb_ids *ids = &j->tokens[at + i].ids;
+
+            prompt[i] = (mb_search_prompt){
+                .id = ids->id, .n = (int64_t)ids->n, .sample = (uint64_t)(at + i)};
+        }
+        s->first = at * s->each;
+        MB_TRY_GOTO(mb_search_run(search, NULL, prompt, n, &s->rules, found, s), st, done);
+    }
+done:
+    mb_search_free(search);
+    return st;
+}
+
+/* Tokens of the longest runs of AT_A_TIME prompts. */
+static int64_t most_prompt_rows(const struct job *j)
+{
+    int64_t most = 0;
+
+    for (size_t at = 0; at < j->rows.n; at += AT_A_TIME) {
+        int64_t n = 0;
+
+        for (size_t i = at; i < j->rows.n && i < at + AT_A_TIME; i++)
+            n += (int64_t)j->tokens[i].ids.n;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* The likeliest answers to j's encoded prompts, of at most `capacity` tokens each. */
+static mb_status search_answers(struct job *j, const mb_recipe *r, int64_t capacity)
+{
+    struct search s = {.j = j, .target = j->writer.tokenizer, .each = r->num_samples};
+    mb_device *device = NULL;
+    mb_engine *e = NULL;
+    mb_status st = MB_OK;
+
+    MB_REQUIRE(
+        r->stop.n == 0, MB_ENOTSUP,
+        "stop texts (%s) and num_beams %lld: an answer found by beams ends with an end token",
+        mb_recipe_where(r, "stop"), (long long)r->num_beams);
+    MB_TRY_GOTO(mb_search_settings(r, r->model_name_or_path, s.target, &s.rules, &s.o), st, done);
+    for (size_t i = 0; i < j->writer.end.n; i++)
+        if (!mb_rules_ends(&s.rules, j->writer.end.id[i]))
+            MB_TRY_GOTO(mb_ids_push(&s.rules.end, j->writer.end.id[i]), st, done);
+    s.o.answers = s.each;
+    s.o.capacity = capacity;
+    s.o.prompts = (int64_t)j->rows.n < AT_A_TIME ? (int64_t)j->rows.n : AT_A_TIME;
+    s.o.prompt_rows = most_prompt_rows(j);
+    MB_TRY_GOTO(mb_search_open(r, MB_HEAD_CAUSAL_LM, capacity, &device, &e), st, done);
+    st = search_rows(&s, e);
+done:
+    mb_rules_release(&s.rules);
+    mb_engine_free(e);
+    mb_device_close(device);
+    return st;
+}
+
+/* ---- the verb ------------------------------------------------------------------------------ */
 
 /* Is the model one with an encoder and a decoder, and which? */
 static mb_status find_config(mb_recipe *r, bool *two_stacks, mb_model_config *c)
@@ -378,14 +452,6 @@ static mb_status find_config(mb_recipe *r, bool *two_stacks, mb_model_config *c)
         st = mb_model_config_parse(doc, MB_HEAD_SEQ2SEQ, c);
     mb_json_free(doc);
     return st;
-}
-
-static mb_status check_beams(const mb_recipe *r)
-{
-    MB_REQUIRE(r->num_beams <= 1, MB_ENOTSUP,
-               "num_beams %lld: beam search is for models with an encoder and a decoder",
-               (long long)r->num_beams);
-    return MB_OK;
 }
 
 static void release(struct job *j)
@@ -424,9 +490,12 @@ mb_status mb_cmd_generate(int argc, char **argv)
         st = translate(&j, r, &c);
         goto done;
     }
-    MB_TRY_GOTO(check_beams(r), st, done);
     MB_TRY_GOTO(mb_writer_open(r, &j.writer), st, done);
     MB_TRY_GOTO(encode_prompts(&j, r, &capacity), st, done);
+    if (r->num_beams > 1) {
+        st = search_answers(&j, r, capacity);
+        goto done;
+    }
     MB_TRY_GOTO(mb_writer_load(&j.writer, j.n < AT_A_TIME ? j.n : AT_A_TIME, capacity), st, done);
     st = answer(&j);
 done:

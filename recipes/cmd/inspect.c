@@ -94,8 +94,8 @@ static mb_status look_at_model(mb_recipe *r, const mb_task *task, mb_model_confi
 
 static mb_status inspect(mb_recipe *r, const struct wishes *w)
 {
-    const mb_task *task = mb_task_of(r);
-    const bool images = mb_task_sees_images(task);
+    const mb_task *task;
+    bool images;
     mb_inspect to = mb_inspect_to(stdout);
     mb_store_options o;
     mb_source *source = NULL;
@@ -104,6 +104,10 @@ static mb_status inspect(mb_recipe *r, const struct wishes *w)
     mb_model_config model;
     mb_status st = MB_OK;
 
+    MB_TRY(mb_recipe_check_model(r));
+    MB_TRY(mb_task_adopt(r));
+    task = mb_task_of(r);
+    images = mb_task_sees_images(task);
     to.tokens = w->tokens;
     to.save = images ? w->save : NULL;
     to.seed = (uint64_t)r->seed;

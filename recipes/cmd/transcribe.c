@@ -269,7 +269,7 @@ static mb_status transcribe(struct job *j, mb_recipe *r)
         done);
     MB_TRY_GOTO(mb_search_settings(r, model, j->tok, &j->rules, &j->o), st, done);
     MB_TRY_GOTO(mb_mel_new(j->frames.bins, &j->mel), st, done);
-    MB_TRY_GOTO(mb_search_open(r, 0, &device, &e), st, done);
+    MB_TRY_GOTO(mb_search_open(r, MB_HEAD_SEQ2SEQ, 0, &device, &e), st, done);
     MB_TRY_GOTO(make_search(j, r, &c, e), st, done);
     for (int i = 0; i < j->n_files; i++)
         MB_TRY_GOTO(write_down(j, j->file[i]), st, done);

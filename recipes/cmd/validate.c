@@ -3,6 +3,7 @@
 #include "core/path.h"
 #include "recipes/commands.h"
 #include "recipes/config/model_path.h"
+#include "recipes/tasks/task.h"
 
 /* Pictures and sounds come in folders. */
 static bool takes_folders(const mb_recipe *r)
@@ -23,10 +24,11 @@ static mb_status check_datasets(const mb_recipe *r, const mb_datasets *sets)
     return MB_OK;
 }
 
-static mb_status validate(const mb_recipe *r)
+static mb_status validate(mb_recipe *r)
 {
     MB_TRY(mb_recipe_require(r, "train", "model_name_or_path", "datasets", "output_dir", NULL));
     MB_TRY(mb_recipe_check_model(r));
+    MB_TRY(mb_task_adopt(r));
     MB_TRY(mb_recipe_check_start(r));
     MB_TRY(check_datasets(r, &r->datasets));
     return check_datasets(r, &r->eval_datasets);

@@ -109,20 +109,26 @@ static mb_status make_items(mb_search *s)
     return mb_picker_new(s->vocab, &s->picker);
 }
 
-/* Two kinds of forwards: prompts with their sources, then a row per beam. */
+/* Two kinds of forwards: prompts with their sources, then a row per beam. Without sources they are
+ * one. */
 static mb_status plan(mb_search *s, mb_batch *source)
 {
+    const int64_t rows = s->o.prompt_rows > s->slots ? s->o.prompt_rows : s->slots;
     mb_batch *b = s->batch;
 
     b->cache = &s->cache;
     b->max_len = s->o.capacity;
+    if (source == NULL) {
+        b->n_seq = s->slots;
+        return mb_engine_plan_logits(s->engine, b, rows, s->slots);
+    }
     b->n_seq = s->o.prompts;
     b->source = source;
     b->source_cached = false;
     MB_TRY(mb_engine_plan_logits(s->engine, b, s->o.prompt_rows, s->o.prompts));
     b->n_seq = s->slots;
-    b->source = source != NULL ? s->source : NULL;
-    b->source_cached = source != NULL;
+    b->source = s->source;
+    b->source_cached = true;
     return mb_engine_plan_logits(s->engine, b, s->slots, s->slots);
 }
 

@@ -1,5 +1,5 @@
-/* recipes/generate/seq2seq.h - how a recipe's encoder-decoder model is asked: sources as a batch, what
- * starts its answers, and what its folder and the recipe say about them.
+/* recipes/generate/seq2seq.h - how a recipe's encoder-decoder model is asked, and any by beam search:
+ * sources as a batch, what starts answers, and what folder and recipe say about them.
  */
 #ifndef MB_RECIPES_GENERATE_SEQ2SEQ_H
 #define MB_RECIPES_GENERATE_SEQ2SEQ_H
@@ -23,9 +23,9 @@ mb_status mb_source_batch(const mb_ids *const *rows, int64_t n, int64_t tokens, 
 mb_status mb_answer_decode(const mb_tokenizer *tok, const int32_t *id, int64_t n, char **text,
                            size_t *n_text) MB_MUST_USE;
 
-/* The recipe's model on its device, to answer with at most so many positions (0: all it has). The caller
- * frees the engine, then closes the device, also on failure. */
-mb_status mb_search_open(const mb_recipe *r, int64_t positions, mb_device **device,
+/* The recipe's model with this head on its device, to answer with at most so many positions (0: all it
+ * has). The caller frees the engine, then closes the device, also on failure. */
+mb_status mb_search_open(const mb_recipe *r, mb_head head, int64_t positions, mb_device **device,
                          mb_engine **e) MB_MUST_USE;
 
 #endif

@@ -34,6 +34,10 @@ typedef struct mb_task {
 } mb_task;
 
 extern const mb_task mb_tasks[]; /* ended by a pipeline_tag NULL */
+/* A recipe that names no task gets the one that its model's config.json was saved for (its
+ * architectures, its problem_type): a classifier is evaluated as one without being told. Needs a
+ * model that is there (mb_recipe_check_model); says which task it took. */
+mb_status mb_task_adopt(mb_recipe *r) MB_MUST_USE;
 /* The recipe's task. */
 const mb_task *mb_task_of(const mb_recipe *r);
 /* Rows carry classes, which have names. */

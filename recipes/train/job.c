@@ -193,6 +193,17 @@ static bool names_labels(const mb_job *j, mb_json config)
            mb_json_is_set(mb_json_get(config, "num_labels"));
 }
 
+static void choose_task(mb_job *j)
+{
+    j->task = mb_task_of(j->recipe);
+    if (j->task->head == MB_HEAD_SEQ2SEQ && !j->recipe->predict_with_generate) {
+        j->silent = *j->task;
+        j->silent.answer = NULL;
+        j->silent.metrics = "";
+        j->task = &j->silent;
+    }
+}
+
 static mb_status read_config(mb_job *j, mb_model_config *c)
 {
     mb_json_doc *doc = NULL;
@@ -200,6 +211,8 @@ static mb_status read_config(mb_job *j, mb_model_config *c)
 
     MB_TRY(mb_recipe_require(j->recipe, verb_of(j), "model_name_or_path", NULL));
     MB_TRY(mb_recipe_check_model(j->recipe));
+    MB_TRY(mb_task_adopt(j->recipe));
+    choose_task(j);
     st = mb_model_config_doc(j->recipe->model_name_or_path, &doc);
     if (st == MB_OK)
         st = mb_model_config_parse(doc, j->task->head, c);
@@ -709,13 +722,7 @@ static mb_status new_job(mb_recipe *r, const mb_launch *launch, mb_job_use use, 
     j->use = use;
     j->launch = launch;
     j->comm = launch->world;
-    j->task = mb_task_of(r);
-    if (j->task->head == MB_HEAD_SEQ2SEQ && !r->predict_with_generate) {
-        j->silent = *j->task;
-        j->silent.answer = NULL;
-        j->silent.metrics = "";
-        j->task = &j->silent;
-    }
+    choose_task(j);
     j->save_aside = r->save_async != MB_NO;
     j->at.best = NAN;
     j->at.best_step = -1;

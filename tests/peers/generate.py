@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Greedy answers of small random models, with and without a repetition penalty, as transformers' own
-generate() gives them; and which tokens top_k and top_p leave to be drawn.
+"""Greedy answers of small random models, with and without a repetition penalty, and answers by beam
+search, as transformers' own generate() gives them; and which tokens top_k and top_p leave to be drawn.
 
     generate.py                      MBUYU: the program
 """
@@ -20,9 +20,12 @@ from transformers.generation import TopKLogitsWarper, TopPLogitsWarper  # noqa: 
 
 MODELS = ["gpt2", "llama", "llama3-rope", "mistral-sliding", "qwen2", "qwen3", "gemma3", "olmo2", "smollm3"]
 SAMPLED = MODELS[:4]  # what is drawn does not depend on the family
+SEARCHED = ["gpt2", "mistral-sliding", "gemma3"]
 PROMPTS = ["Once upon a time", "x", "The quick brown fox jumps over the lazy dog, and then again.",
            "Karibu sana, rafiki yangu! 1 2 3", "aaaa aaaa aaaa aaaa aaaa aaaa"]
 PENALTIES = [1.0, 1.3, 2.5, 0.7]
+BEAMS = [dict(num_beams=3), dict(num_beams=4, length_penalty=2.0), dict(num_beams=2, early_stopping=True),
+         dict(num_beams=3, no_repeat_ngram_size=2)]
 SAMPLES = 400
 
 
@@ -50,6 +53,26 @@ def check_greedy(path, tokenizer, model, prompts_file):
                 print(f"WRONG {path} penalty {penalty} {prompt!r}:\n  {want}\n  {answer['tokens']}")
     print(f"{os.path.basename(path):16} {len(PENALTIES) * len(PROMPTS)} greedy answers, "
           f"{wrong} differ")
+    return wrong
+
+
+def check_beams(path, tokenizer, model, prompts_file):
+    """The two best of the beams."""
+    wrong = 0
+    for search in BEAMS:
+        said = [f"{key}={str(value).lower()}" for key, value in search.items()]
+        answers = iter(ours(path, prompts_file, "max_new_tokens=24", "num_samples=2", *said))
+        for prompt in PROMPTS:
+            ids = torch.tensor([tokenizer.encode(prompt, add_special_tokens=False).ids])
+            with torch.no_grad():
+                want = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                                      max_new_tokens=24, num_return_sequences=2, pad_token_id=0, **search)
+            for row in want[:, ids.shape[1]:].tolist():
+                tokens = next(answers)["tokens"]  # padding follows what ended early
+                if row[: len(tokens)] != tokens or any(row[len(tokens):]):
+                    wrong += 1
+                    print(f"WRONG {path} {search} {prompt!r}:\n  {row}\n  {tokens}")
+    print(f"{os.path.basename(path):16} {2 * len(BEAMS) * len(PROMPTS)} answers by beams, {wrong} differ")
     return wrong
 
 
@@ -97,6 +120,8 @@ def main():
             model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
             model.eval()
             wrong += check_greedy(path, tokenizer, model, prompts_file)
+            if name in SEARCHED:
+                wrong += check_beams(path, tokenizer, model, prompts_file)
             if name in SAMPLED:
                 wrong += check_samples(path, tokenizer, model, folder)
     sys.exit(1 if wrong else 0)
