@@ -109,6 +109,19 @@ mb_status mb_digest_end_hex(mb_digest *d, char out[MB_DIGEST_HEX])
     return MB_OK;
 }
 
+mb_status mb_digest_now_hex(const mb_digest *d, char out[MB_DIGEST_HEX])
+{
+    uint8_t bytes[MB_DIGEST_BYTES];
+    EVP_MD_CTX *copy = EVP_MD_CTX_new();
+    const bool ok = copy != NULL && EVP_MD_CTX_copy_ex(copy, d->ctx) == 1 &&
+                    EVP_DigestFinal_ex(copy, bytes, NULL) == 1;
+
+    EVP_MD_CTX_free(copy);
+    MB_REQUIRE(ok, MB_ENOMEM, "the crypto library cannot copy a digest");
+    hex(bytes, d->sha1 ? 20 : MB_DIGEST_BYTES, out);
+    return MB_OK;
+}
+
 mb_status mb_digest_memory(const void *data, size_t n, uint8_t out[MB_DIGEST_BYTES])
 {
     mb_digest *d;

@@ -33,6 +33,8 @@ mb_status mb_digest_add(mb_digest *d, const void *data, size_t n) MB_MUST_USE;
  * second gives 64 hexadecimal digits, or 40 of a SHA-1. */
 mb_status mb_digest_end(mb_digest *d, uint8_t out[MB_DIGEST_BYTES]) MB_MUST_USE;
 mb_status mb_digest_end_hex(mb_digest *d, char out[MB_DIGEST_HEX]) MB_MUST_USE;
+/* The digest so far; more may be added. */
+mb_status mb_digest_now_hex(const mb_digest *d, char out[MB_DIGEST_HEX]) MB_MUST_USE;
 
 void mb_digest_hex(const uint8_t digest[MB_DIGEST_BYTES], char out[MB_DIGEST_HEX]);
 /* In one call: of a block of memory, of a regular file (errors are MB_EIO). */

@@ -1,0 +1,194 @@
+/* recipes/hub/lock.c - see recipes/hub/lock.h. */
+#include "recipes/hub/lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "recipes/hub/fetch.h"
+
+static const double untouched = 90.0, empty = 10.0, look = 0.3; /* seconds */
+
+/* The first line of a file of the system; "" when there is none. */
+static void read_line(const char *path, char *text, size_t size)
+{
+    FILE *f = fopen(path, "re");
+
+    text[0] = '\0';
+    if (f == NULL)
+        return;
+    if (fgets(text, (int)size, f) == NULL)
+        text[0] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    fclose(f);
+}
+
+void mb_boot_id(char *text, size_t size)
+{
+    read_line("/proc/sys/kernel/random/boot_id", text, size);
+}
+
+/* When a process started, in ticks since boot; 0: it is not there. */
+static unsigned long long started(long pid)
+{
+    char path[64], line[1024], *at;
+    unsigned long long ticks = 0;
+
+    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+    read_line(path, line, sizeof line);
+    at = strrchr(line, ')'); /* the name before it may hold anything */
+    for (int field = 2; at != NULL && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    if (at != NULL)
+        ticks = strtoull(at, NULL, 10);
+    return ticks;
+}
+
+/* Where processes have these numbers: host, boot, namespace; no spaces in any. */
+static void here(char *text, size_t size)
+{
+    char host[128] = "", boot[64], space[64];
+    const ssize_t n = readlink("/proc/self/ns/pid", space, sizeof space - 1);
+
+    space[n > 0 ? n : 0] = '\0';
+    gethostname(host, sizeof host - 1);
+    mb_boot_id(boot, sizeof boot);
+    snprintf(text, size, "%s/%s/%s", host, boot, space);
+    for (char *c = text; *c != '\0'; c++)
+        if (*c == ' ')
+            *c = '_';
+}
+
+static void make_owner(char *text, size_t size)
+{
+    char place[300];
+
+    here(place, sizeof place);
+    snprintf(text, size, "%s %ld %llu", place, (long)getpid(), started((long)getpid()));
+}
+
+/* Is the owner a process of this machine that is there no more? */
+static bool is_gone(const char *owner)
+{
+    char place[300], theirs[300];
+    unsigned long long ticks;
+    long pid;
+
+    here(place, sizeof place);
+    if (sscanf(owner, "%299s %ld %llu", theirs, &pid, &ticks) != 3 || strcmp(place, theirs) != 0 ||
+        pid <= 0)
+        return false;
+    return (kill((pid_t)pid, 0) != 0 && errno == ESRCH) || started(pid) != ticks;
+}
+
+/* Renaming takes a lock from others for sure; one that was not the dead one goes back. */
+static void remove_stale(const char *path, const char *owner)
+{
+    char aside[MB_PATH_MAX + 32], now[512];
+
+    snprintf(aside, sizeof aside, "%s.%ld", path, (long)getpid());
+    if (rename(path, aside) != 0)
+        return;
+    read_line(aside, now, sizeof now);
+    if (strcmp(now, owner) != 0 && link(aside, path) != 0)
+        mb_log_debug("a lock of %s was lost", now);
+    unlink(aside);
+}
+
+static mb_status try_take(mb_lock *lock, bool *taken)
+{
+    const int fd = open(lock->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const size_t n = strlen(lock->owner);
+    mb_status st = MB_OK;
+
+    *taken = fd >= 0;
+    if (fd < 0) {
+        MB_REQUIRE(errno == EEXIST, MB_EIO, "%s cannot be made: %s", lock->path, strerror(errno));
+        return MB_OK;
+    }
+    st = mb_pwrite_all(fd, lock->owner, n, 0, lock->path);
+    if (close(fd) != 0 && st == MB_OK)
+        st = MB_RAISE(MB_EIO, "%s cannot be written: %s", lock->path, strerror(errno));
+    if (st != MB_OK)
+        unlink(lock->path);
+    return st;
+}
+
+/* Which process is waited for, for people: the host and the number. */
+static void say_waiting(const char *path, const char *owner, const char *what)
+{
+    long pid = 0;
+
+    if (sscanf(owner, "%*s %ld", &pid) != 1)
+        pid = 0;
+    mb_log_info("waiting for process %ld on %.*s, which is fetching %s (%s)", pid,
+                (int)strcspn(owner, "/"), owner, what, path);
+}
+
+mb_status mb_lock_take(const char *path, const char *what, mb_lock *out)
+{
+    mb_lock lock = {.path = ""};
+    char owner[512], before[512] = "";
+    struct timespec touched = {0};
+    double since = mb_clock();
+    bool said = false, taken;
+
+    MB_REQUIRE(strlen(path) < sizeof lock.path, MB_EARG, "the path of a lock is too long");
+    snprintf(lock.path, sizeof lock.path, "%s", path);
+    make_owner(lock.owner, sizeof lock.owner);
+    for (;;) {
+        struct stat s;
+
+        MB_TRY(try_take(&lock, &taken));
+        if (taken)
+            break;
+        if (stat(path, &s) != 0)
+            continue;
+        read_line(path, owner, sizeof owner);
+        if (strcmp(owner, before) != 0 || memcmp(&touched, &s.st_mtim, sizeof touched) != 0) {
+            since = mb_clock();
+            touched = s.st_mtim;
+            snprintf(before, sizeof before, "%s", owner);
+        }
+        if (is_gone(owner) || mb_clock() - since > (owner[0] == '\0' ? empty : untouched)) {
+            remove_stale(path, owner);
+            continue;
+        }
+        if (!said && owner[0] != '\0')
+            say_waiting(path, owner, what);
+        said = said || owner[0] != '\0';
+        mb_fetch_sleep(look);
+    }
+    *out = lock;
+    return MB_OK;
+}
+
+mb_status mb_lock_beat(const mb_lock *lock)
+{
+    char owner[512];
+
+    read_line(lock->path, owner, sizeof owner);
+    MB_REQUIRE(strcmp(owner, lock->owner) == 0, MB_EIO,
+               "%s is another process's now: this one was thought dead", lock->path);
+    utimensat(AT_FDCWD, lock->path, NULL, 0);
+    return MB_OK;
+}
+
+void mb_lock_give(mb_lock *lock)
+{
+    char owner[512];
+
+    if (lock->path[0] == '\0')
+        return;
+    read_line(lock->path, owner, sizeof owner);
+    if (strcmp(owner, lock->owner) == 0)
+        unlink(lock->path);
+    lock->path[0] = '\0';
+}
