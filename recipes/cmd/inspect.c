@@ -1,6 +1,7 @@
 /* recipes/cmd/inspect.c - `mbuyu inspect`: rows as they will be trained, and what became of the rest.
  *
  *     mbuyu inspect recipe.yaml [key=value ...] [--rows N] [--row K] [--tokens] [--save FOLDER]
+ *         [--json]
  *
  * The first N rows (3) or row K, then the counts. Data of which nothing would be trained is refused
  * as in train (exit code 3). Of pictures, --save writes PNGs of what the model is given in its first
@@ -12,13 +13,14 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "recipes/commands.h"
 #include "recipes/config/model_path.h"
 #include "recipes/train/data.h"
 
 struct wishes {
     int64_t rows, row; /* row -1: the first ones */
-    bool tokens;
+    bool tokens, json;
     const char *save; /* NULL: nowhere */
 };
 
@@ -44,6 +46,8 @@ static mb_status take_options(int *argc, char **argv, struct wishes *w)
 
         if (strcmp(argv[i], "--tokens") == 0) {
             w->tokens = true;
+        } else if (strcmp(argv[i], "--json") == 0) {
+            w->json = true;
         } else if (strcmp(argv[i], "--save") == 0) {
             MB_REQUIRE(next != NULL, MB_EARG, "--save wants a folder");
             w->save = argv[++i];
@@ -58,6 +62,28 @@ static mb_status take_options(int *argc, char **argv, struct wishes *w)
     return MB_OK;
 }
 
+/* {"rows": [...], "counts": [...]} as recipes/data/inspect.h says. */
+static mb_status print_json(const mb_store *s, const mb_tokenizer *tok, int64_t from, int64_t end)
+{
+    mb_json_doc *doc;
+    mb_json rows, counts;
+    char *text = NULL;
+    mb_status st;
+
+    MB_TRY(mb_json_doc_new("inspect", &doc));
+    MB_TRY_GOTO(mb_json_set_array(mb_json_root(doc), "rows", &rows), st, done);
+    for (int64_t r = from; r < end; r++)
+        MB_TRY_GOTO(mb_inspect_row_json(s, tok, r, rows), st, done);
+    MB_TRY_GOTO(mb_json_set_array(mb_json_root(doc), "counts", &counts), st, done);
+    MB_TRY_GOTO(mb_inspect_counts_json(s, counts), st, done);
+    MB_TRY_GOTO(mb_json_text(mb_json_root(doc), 0, &text, NULL), st, done);
+    puts(text);
+done:
+    mb_free(text);
+    mb_json_free(doc);
+    return st;
+}
+
 static mb_status show(const mb_inspect *to, const struct wishes *w, const mb_store *s,
                       const mb_tokenizer *tok)
 {
@@ -66,6 +92,8 @@ static mb_status show(const mb_inspect *to, const struct wishes *w, const mb_sto
 
     MB_REQUIRE(w->row < s->n_rows, MB_EARG, "--row %lld: the rows are 0 to %lld", (long long)w->row,
                (long long)s->n_rows - 1);
+    if (w->json)
+        return print_json(s, tok, from, to_row);
     for (int64_t r = from; r < to_row; r++)
         MB_TRY(s->picture != NULL ? mb_inspect_picture(to, s, r) : mb_inspect_row(to, s, tok, r));
     mb_inspect_counts(to, s);

@@ -1,6 +1,6 @@
 /* recipes/cmd/plan.c - `mbuyu plan`: what a run will take, before it takes it.
  *
- *     mbuyu plan recipe.yaml [key=value ...] [--memory SIZE] [--probe]
+ *     mbuyu plan recipe.yaml [key=value ...] [--memory SIZE] [--probe] [--json]
  *
  * Memory of a rank by part and phase; with --probe how long the run will be, from its first steps;
  * where it does not fit into what the machine has, or into --memory, what to change.
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "recipes/commands.h"
 #include "recipes/train/changes.h"
 
@@ -15,7 +16,7 @@ enum { NAME = 16, COLUMN = 12, PROBE_STEPS = 20 };
 
 struct wishes {
     int64_t memory; /* 0: what is free */
-    bool probe;
+    bool probe, json;
     int argc; /* the words that are left: the recipe */
     char **argv;
 };
@@ -39,6 +40,8 @@ static mb_status take_options(int *argc, char **argv, struct wishes *w)
     for (int i = 0; i < *argc; i++) {
         if (strcmp(argv[i], "--probe") == 0) {
             w->probe = true;
+        } else if (strcmp(argv[i], "--json") == 0) {
+            w->json = true;
         } else if (strcmp(argv[i], "--memory") == 0) {
             MB_TRY(take_memory(i + 1 < *argc ? argv[i + 1] : NULL, &w->memory));
             i++;
@@ -211,6 +214,111 @@ static mb_status all_fit(const mb_job *j, const mb_memory_plan *p, const mb_memo
     return MB_OK;
 }
 
+/* ---- as JSON: the same numbers, bytes and hours ------------------------------------------- */
+
+static mb_status json_memory(const mb_memory_plan *p, mb_json to)
+{
+    mb_json phases, parts, part, bytes, total;
+
+    MB_TRY(mb_json_set_array(to, "phases", &phases));
+    for (int i = 0; i < MB_MEMORY_PHASES; i++)
+        MB_TRY(mb_json_set_string(phases, NULL, mb_memory_phase_names[i]));
+    MB_TRY(mb_json_set_array(to, "parts", &parts));
+    for (int k = 0; k < MB_MEMORY_PARTS; k++) {
+        MB_TRY(mb_json_set_object(parts, NULL, &part));
+        MB_TRY(mb_json_set_string(part, "name", mb_memory_part_names[k]));
+        MB_TRY(mb_json_set_array(part, "bytes", &bytes));
+        for (int i = 0; i < MB_MEMORY_PHASES; i++)
+            MB_TRY(mb_json_set_int(bytes, NULL, p->bytes[i][k]));
+    }
+    MB_TRY(mb_json_set_array(to, "total", &total));
+    for (int i = 0; i < MB_MEMORY_PHASES; i++)
+        MB_TRY(mb_json_set_int(total, NULL, p->total[i]));
+    return mb_json_set_int(to, "peak", p->peak);
+}
+
+static mb_status json_run(const mb_job *j, mb_json to)
+{
+    const mb_model *m = j->engine->model;
+    const mb_store_stats *s = &j->data->store->stats;
+    const struct {
+        const char *name;
+        int64_t n;
+    } counts[] = {{"parameters", mb_model_parameters(m, false)},
+                  {"trained", mb_model_parameters(m, true)},
+                  {"rows", j->data->n_train},
+                  {"trained_tokens", s->trained},
+                  {"longest_row", s->max_length},
+                  {"steps", j->total_steps},
+                  {"step_rows", j->at.step_units},
+                  {"ranks", j->comm->size}};
+
+    MB_TRY(mb_json_set_string(to, "model", j->recipe->model_name_or_path));
+    MB_TRY(mb_json_set_string(to, "family", m->family->name));
+    MB_TRY(mb_json_set_string(to, "dtype", mb_dtype_name(j->dtype)));
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        MB_TRY(mb_json_set_int(to, counts[i].name, counts[i].n));
+    return MB_OK;
+}
+
+static mb_status json_changes(const mb_job *j, const mb_proposal *c, int n, mb_json to)
+{
+    const bool gpu = !mb_device_is_host(j->device);
+    mb_json list, change;
+
+    MB_TRY(mb_json_set_array(to, "changes", &list));
+    for (int i = 0; i < n; i++) {
+        MB_TRY(mb_json_set_object(list, NULL, &change));
+        MB_TRY(mb_json_set_string(change, "keys", c[i].keys));
+        MB_TRY(mb_json_set_string(change, "note", c[i].note));
+        MB_TRY(mb_json_set_int(change, "needed", gpu ? c[i].plan.device : c[i].plan.host));
+        MB_TRY(mb_json_set_real(change, "time", c[i].time));
+    }
+    return MB_OK;
+}
+
+static mb_status json_all(const mb_job *j, struct wishes *w, const mb_memory_plan *p,
+                          const mb_memory_room *room, const mb_probe *b, bool fits, mb_json to)
+{
+    const bool gpu = !mb_device_is_host(j->device);
+    mb_proposal *c = NULL;
+    mb_status st;
+    int n = 0;
+
+    MB_TRY(json_run(j, to));
+    MB_TRY(json_memory(p, to));
+    MB_TRY(mb_json_set_int(to, "needed", gpu ? p->device : p->most));
+    MB_TRY(mb_json_set_int(to, "free", gpu ? room->device : room->host));
+    MB_TRY(mb_json_set_bool(to, "fits", fits));
+    if (b->timed > 0) {
+        MB_TRY(mb_json_set_real(to, "hours", b->hours));
+        MB_TRY(mb_json_set_real(to, "tokens_per_second", b->tokens_per_second));
+    }
+    if (!fits)
+        MB_TRY(mb_job_changes(j, room, again, w, &c, &n));
+    st = json_changes(j, c, n, to);
+    mb_free(c);
+    return st;
+}
+
+static mb_status print_json(const mb_job *j, struct wishes *w, const mb_memory_plan *p,
+                            const mb_memory_room *room, const mb_probe *b, bool fits)
+{
+    mb_json_doc *doc;
+    char *text = NULL;
+    mb_status st;
+
+    MB_TRY(mb_json_doc_new("plan", &doc));
+    st = json_all(j, w, p, room, b, fits, mb_json_root(doc));
+    if (st == MB_OK)
+        st = mb_json_text(mb_json_root(doc), 0, &text, NULL);
+    if (st == MB_OK)
+        puts(text);
+    mb_free(text);
+    mb_json_free(doc);
+    return st;
+}
+
 static mb_status show(mb_job *j, struct wishes *w)
 {
     const bool first = j->comm->rank == 0;
@@ -224,7 +332,7 @@ static mb_status show(mb_job *j, struct wishes *w)
     mb_job_memory_in(j, &room, &p);
     MB_TRY(all_fit(j, &p, &room, &fits));
     MB_TRY(all_fit(j, &p, &here, &fits_here));
-    if (first) {
+    if (first && !w->json) {
         print_run(j);
         print_memory(j, &p);
         print_room(j, &p, &room, w->memory > 0);
@@ -232,6 +340,8 @@ static mb_status show(mb_job *j, struct wishes *w)
     }
     if (w->probe && fits_here)
         MB_TRY(mb_job_probe(j, PROBE_STEPS, &probe));
+    if (w->json)
+        return mb_comm_agree(j->comm, first ? print_json(j, w, &p, &room, &probe, fits) : MB_OK);
     if (first && probe.timed > 0)
         print_probe(j, &probe, &p);
     else if (first && w->probe)

@@ -68,41 +68,40 @@ static void print_tokens(const mb_inspect *to, const mb_store *s, const mb_token
     }
 }
 
-/* What is learned from the row, behind its place. */
-static void print_labels(const mb_inspect *to, const mb_store *s, int64_t r)
+void mb_inspect_labels(FILE *out, const mb_store *s, int64_t r)
 {
     const int32_t *extra = s->extra != NULL ? s->extra + s->extra_offset[r] : NULL;
     const int64_t n = extra != NULL ? s->extra_offset[r + 1] - s->extra_offset[r] : 0;
 
     switch (s->rows) {
     case MB_WANT_CLASS:
-        fprintf(to->out, ", label %d (%s)", s->label[r], s->label_name[s->label[r]]);
+        fprintf(out, ", label %d (%s)", s->label[r], s->label_name[s->label[r]]);
         return;
     case MB_WANT_CLASSES:
-        fputs(n == 0 ? ", no label" : ", labels", to->out);
+        fputs(n == 0 ? ", no label" : ", labels", out);
         for (int64_t i = 0; i < n; i++)
-            fprintf(to->out, "%s %d (%s)", i > 0 ? "," : "", extra[i], s->label_name[extra[i]]);
+            fprintf(out, "%s %d (%s)", i > 0 ? "," : "", extra[i], s->label_name[extra[i]]);
         return;
     case MB_WANT_NUMBERS:
         for (int64_t i = 0; i < n; i++)
-            fprintf(to->out, "%s %g", i > 0 ? "," : ", value", (double)mb_store_value(s, r, i));
+            fprintf(out, "%s %g", i > 0 ? "," : ", value", (double)mb_store_value(s, r, i));
         return;
     case MB_WANT_QUESTIONS:
         if (extra[0] == 0)
-            fputs(", no answer here", to->out);
+            fputs(", no answer here", out);
         else
-            fprintf(to->out, ", answer in tokens %d to %d", extra[0], extra[1]);
+            fprintf(out, ", answer in tokens %d to %d", extra[0], extra[1]);
         return;
     case MB_WANT_SENTENCES:
-        fprintf(to->out, " in %lld texts", (long long)(n - s->scored));
+        fprintf(out, " in %lld texts", (long long)(n - s->scored));
         if (s->scored)
-            fprintf(to->out, ", score %g", (double)mb_store_value(s, r, 0));
+            fprintf(out, ", score %g", (double)mb_store_value(s, r, 0));
         return;
     case MB_WANT_WORDS:
     case MB_WANT_PAIRS:
     case MB_WANT_SOUND:
     case MB_WANT_TEXT:
-        fprintf(to->out, ", %d trained", s->trained[r]);
+        fprintf(out, ", %d trained", s->trained[r]);
     }
 }
 
@@ -154,7 +153,7 @@ mb_status mb_inspect_row(const mb_inspect *to, const mb_store *s, const mb_token
 
     fprintf(to->out, "row %lld, %s: %lld tokens", (long long)r,
             mb_store_place(s, r, place, sizeof place), (long long)n);
-    print_labels(to, s, r);
+    mb_inspect_labels(to->out, s, r);
     fputs("\n    ", to->out);
     if (s->rows == MB_WANT_WORDS || s->rows == MB_WANT_SENTENCES)
         return print_parts(to, s, tok, r);
@@ -228,13 +227,13 @@ mb_status mb_inspect_picture(const mb_inspect *to, const mb_store *s, int64_t r)
     return to->save != NULL ? save_picture(to, s, r) : MB_OK;
 }
 
-void mb_inspect_counts(const mb_inspect *to, const mb_store *s)
+bool mb_inspect_count(const mb_store *s, int i, char what[MB_INSPECT_WHAT], double *n)
 {
     const mb_store_stats *c = &s->stats;
     const struct {
         const char *what;
         int64_t n;
-    } lines[] = {
+    } lines[MB_INSPECT_COUNTS] = {
         {"rows read", c->rows_read},
         {"rows kept", s->n_rows},
         {"skipped, could not be read", c->bad},
@@ -251,16 +250,31 @@ void mb_inspect_counts(const mb_inspect *to, const mb_store *s)
         {"shortest row", c->min_length},
         {"longest row", c->max_length},
     };
+    const int k = i - MB_INSPECT_COUNTS;
 
-    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
-        fprintf(to->out, "%-34s %12lld\n", lines[i].what, (long long)lines[i].n);
-    fprintf(to->out, "%-34s %12.1f\n", "mean length",
-            (double)s->n_tokens / (double)(s->n_rows > 0 ? s->n_rows : 1));
+    if (k >= s->n_labels)
+        return false;
+    if (k >= 0)
+        snprintf(what, MB_INSPECT_WHAT, "label %3d %-24.24s", k, s->label_name[k]);
+    else
+        snprintf(what, MB_INSPECT_WHAT, "%s", lines[i].what);
+    *n = (double)(k >= 0 ? count_class(s, k) : lines[i].n);
+    return true;
+}
+
+void mb_inspect_counts(const mb_inspect *to, const mb_store *s)
+{
+    const double rows = (double)(s->n_rows > 0 ? s->n_rows : 1),
+                 tokens = (double)(s->n_tokens > 0 ? s->n_tokens : 1);
+    char what[MB_INSPECT_WHAT];
+    double n;
+
+    for (int i = 0; i < MB_INSPECT_COUNTS && mb_inspect_count(s, i, what, &n); i++)
+        fprintf(to->out, "%-34s %12.0f\n", what, n);
+    fprintf(to->out, "%-34s %12.1f\n", "mean length", (double)s->n_tokens / rows);
     if (s->n_labels == 0)
         fprintf(to->out, "%-34s %11.1f%%\n", "fraction trained",
-                100.0 * (double)c->trained / (double)(s->n_tokens > 0 ? s->n_tokens : 1));
-    for (int k = 0; k < s->n_labels; k++) {
-        fprintf(to->out, "label %3d %-24.24s %12lld\n", k, s->label_name[k],
-                (long long)count_class(s, k));
-    }
+                100.0 * (double)s->stats.trained / tokens);
+    for (int i = MB_INSPECT_COUNTS; mb_inspect_count(s, i, what, &n); i++)
+        fprintf(to->out, "%s %12.0f\n", what, n);
 }

@@ -118,7 +118,7 @@ int mb_progress_line(char *out, size_t size, const mb_progress *p, double eta, i
 static bool for_files_only(const char *name)
 {
     static const char *const names[] = {"num_tokens", "num_trained_tokens", "step_time",
-                                        "eval_runtime"};
+                                        "num_memory_bytes", "eval_runtime"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], name) == 0)

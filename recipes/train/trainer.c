@@ -112,6 +112,7 @@ static mb_status log_window(mb_job *j, const mb_step *s, mb_log_window *w, doubl
     mb_metrics_add(&m, "num_trained_tokens", (double)j->at.tokens);
     mb_metrics_add(&m, "tokens_per_second", rate(w));
     mb_metrics_add(&m, "step_time", w->seconds / w->steps);
+    mb_metrics_add(&m, "num_memory_bytes", (double)mb_memory_own());
     *w = (mb_log_window){0};
     return log_metrics(j, &m);
 }

@@ -22,7 +22,7 @@ refused() { # refused CODE PATTERN VERB...
     grep -qE "$pattern" log || fail "no '$pattern' on stderr: mbuyu $*"
 }
 without_clocks() { # what a clock or the machine decides
-    sed -E 's/"(time|tokens_per_second|step_time|train_runtime|train_tokens_per_second|num_(peak|planned|library)_bytes)":[^,}]*//g' "$1"
+    sed -E 's/"(time|tokens_per_second|step_time|train_runtime|train_tokens_per_second|num_(peak|planned|library|memory)_bytes)":[^,}]*//g' "$1"
 }
 number() { sed -nE "s/.*\"$1\": *([-0-9.e]+).*/\1/p" out; }
 at_most() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }' || fail "$3: $1 is not at most $2"; }

@@ -1,0 +1,324 @@
+/* recipes/serve/files.c - /v1/files: uploaded files, each a folder .serve/files/ID with the data under a
+ * name of ours and file.json, which is OpenAI's object. */
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "recipes/serve/jobs_inside.h"
+#include "recipes/serve/multipart.h"
+
+enum { PURPOSE = 64, UPLOAD_MOST = INT32_MAX, SUFFIX = 24 };
+
+/* ---- uploading ---------------------------------------------------------------------------- */
+
+struct upload {
+    mb_jobs *jobs;
+    mb_multipart *form;
+    char id[MB_JOBS_ID], dir[MB_PATH_MAX]; /* dir: .serve/files/ID.part; "" once it is named ID */
+    char purpose[PURPOSE], filename[MB_MULTIPART_NAME];
+    size_t n_purpose;
+    bool in_purpose, in_file, has_file;
+    mb_newfile file;
+    int64_t n;
+};
+
+/* ".jsonl", ".csv.gz": the last one or two endings, of which the kind of data is told. */
+static void ending(const char *filename, char out[SUFFIX])
+{
+    const char *base = mb_path_base(filename), *dot = strrchr(base, '.');
+
+    out[0] = '\0';
+    if (dot == NULL || dot == base)
+        return;
+    if (strcmp(dot, ".gz") == 0 || strcmp(dot, ".zst") == 0)
+        for (const char *p = dot - 1; p > base; p--)
+            if (*p == '.') {
+                dot = p;
+                break;
+            }
+    if (strlen(dot) >= SUFFIX)
+        return;
+    for (const char *p = dot; *p != '\0'; p++)
+        if (!isalnum((unsigned char)*p) && *p != '.')
+            return;
+    snprintf(out, SUFFIX, "%s", dot);
+}
+
+static mb_status begin_part(void *arg, const char *name, const char *filename)
+{
+    struct upload *u = arg;
+    char path[MB_PATH_MAX], suffix[SUFFIX], base[SUFFIX + 8];
+
+    u->in_purpose = strcmp(name, "purpose") == 0;
+    u->in_file = strcmp(name, "file") == 0;
+    if (!u->in_file)
+        return MB_OK;
+    MB_REQUIRE(!u->has_file, MB_EARG, "the form has two files");
+    u->has_file = true;
+    snprintf(u->filename, sizeof u->filename, "%s",
+             filename != NULL && filename[0] != '\0' ? mb_path_base(filename) : "data");
+    ending(u->filename, suffix);
+    snprintf(base, sizeof base, "data%s", suffix);
+    MB_TRY(mb_path_mkdirs(u->dir));
+    MB_TRY(mb_path_join(path, sizeof path, u->dir, base));
+    return mb_newfile_open(path, &u->file);
+}
+
+static mb_status part_data(void *arg, const void *data, size_t n)
+{
+    struct upload *u = arg;
+
+    if (u->in_purpose) {
+        MB_REQUIRE(u->n_purpose + n < sizeof u->purpose, MB_EARG, "purpose: at most %d bytes",
+                   PURPOSE - 1);
+        memcpy(u->purpose + u->n_purpose, data, n);
+        u->n_purpose += n;
+        return MB_OK;
+    }
+    if (!u->in_file)
+        return MB_OK;
+    MB_REQUIRE(u->n + (int64_t)n <= u->jobs->o.upload_max, MB_EARG,
+               "the file is larger than %lld bytes, the most this server takes",
+               (long long)u->jobs->o.upload_max);
+    MB_TRY(mb_pwrite_all(u->file.fd, data, n, u->n, u->file.path));
+    u->n += (int64_t)n;
+    return MB_OK;
+}
+
+static mb_status end_part(void *arg)
+{
+    struct upload *u = arg;
+
+    if (!u->in_file)
+        return MB_OK;
+    MB_TRY(mb_newfile_sync(&u->file));
+    return mb_newfile_publish(&u->file);
+}
+
+static void drop(void *state)
+{
+    struct upload *u = state;
+
+    if (u == NULL)
+        return;
+    mb_multipart_free(u->form);
+    mb_newfile_abandon(&u->file);
+    if (u->dir[0] != '\0' && mb_path_remove_tree(u->dir) != MB_OK)
+        mb_status_clear();
+    mb_free(u);
+}
+
+static mb_status begin(void *arg, mb_http_request *q, void **state)
+{
+    struct upload *u;
+    mb_status st;
+
+    MB_TRY(mb_jobs_can_train(mb_jobs_of(arg)));
+    MB_TRY(MB_NEW(&u));
+    u->jobs = mb_jobs_of(arg);
+    u->file.fd = -1;
+    const mb_multipart_calls calls = {u, begin_part, part_data, end_part};
+    MB_TRY_GOTO(mb_multipart_new(mb_http_head(q, "Content-Type"), &calls, &u->form), st, fail);
+    MB_TRY_GOTO(mb_jobs_new_id("file-", u->id), st, fail);
+    MB_TRY_GOTO(mb_jobs_path(u->jobs, "files", u->id, ".part", u->dir), st, fail);
+    *state = u;
+    return MB_OK;
+fail:
+    drop(u);
+    return st;
+}
+
+static mb_status piece(void *state, const void *data, size_t n)
+{
+    struct upload *u = state;
+
+    return mb_multipart_add(u->form, data, n);
+}
+
+static mb_status describe(const struct upload *u, mb_json to)
+{
+    MB_TRY(mb_json_set_string(to, "id", u->id));
+    MB_TRY(mb_json_set_string(to, "object", "file"));
+    MB_TRY(mb_json_set_int(to, "bytes", u->n));
+    MB_TRY(mb_json_set_int(to, "created_at", (int64_t)time(NULL)));
+    if (mb_json_set_string(to, "filename", u->filename) != MB_OK) { /* not UTF-8 */
+        mb_status_clear();
+        MB_TRY(mb_json_set_string(to, "filename", "data"));
+    }
+    MB_TRY(mb_json_set_string(to, "purpose", u->purpose));
+    return mb_json_set_string(to, "status", "processed");
+}
+
+/* The folder gets its name once all of it is there. */
+static mb_status publish(struct upload *u, mb_json_doc *doc)
+{
+    char path[MB_PATH_MAX];
+
+    MB_TRY(mb_path_join(path, sizeof path, u->dir, "file.json"));
+    MB_TRY(mb_json_write(mb_json_root(doc), 1, path));
+    MB_TRY(mb_jobs_path(u->jobs, "files", u->id, "", path));
+    MB_REQUIRE(rename(u->dir, path) == 0, MB_EIO, "%s cannot be named", path);
+    u->dir[0] = '\0';
+    return MB_OK;
+}
+
+static mb_status uploaded(void *arg, mb_http_request *q)
+{
+    struct upload *u = mb_http_state(q);
+    mb_json_doc *doc;
+    mb_status st;
+
+    (void)arg;
+    MB_TRY(mb_multipart_end(u->form));
+    MB_REQUIRE(u->has_file, MB_EARG, "the form has no part named file");
+    MB_REQUIRE(strcmp(u->purpose, "fine-tune") == 0 || strcmp(u->purpose, "user_data") == 0,
+               MB_EARG, "purpose must be fine-tune or user_data, not \"%.60s\"", u->purpose);
+    MB_TRY(mb_json_doc_new("file", &doc));
+    st = describe(u, mb_json_root(doc));
+    if (st == MB_OK)
+        st = publish(u, doc);
+    if (st != MB_OK) {
+        mb_json_free(doc);
+        return st;
+    }
+    return mb_jobs_answer(q, 200, doc);
+}
+
+/* ---- what is there ------------------------------------------------------------------------ */
+
+/* The object of a file; false: answered that there is none. */
+static bool find(const mb_jobs *j, mb_http_request *q, char dir[MB_PATH_MAX], mb_json_doc **doc,
+                 mb_status *st)
+{
+    const char *id = mb_http_part(q, "id");
+    char path[MB_PATH_MAX];
+
+    *doc = NULL;
+    if (j->state == NULL || !mb_jobs_is_id(id, "file-") ||
+        mb_jobs_path(j, "files", id, "", dir) != MB_OK ||
+        mb_path_join(path, sizeof path, dir, "file.json") != MB_OK || !mb_path_is_file(path)) {
+        mb_status_clear();
+        *st = mb_http_refuse(q, 404, "not_found", "there is no file %.80s", id);
+        return false;
+    }
+    *st = mb_json_read(path, MB_EIO, MB_JOBS_JSON, doc);
+    return *st == MB_OK;
+}
+
+static mb_status one(void *arg, mb_http_request *q)
+{
+    char dir[MB_PATH_MAX];
+    mb_json_doc *doc;
+    mb_status st;
+
+    return find(mb_jobs_of(arg), q, dir, &doc, &st) ? mb_jobs_answer(q, 200, doc) : st;
+}
+
+static mb_status content(void *arg, mb_http_request *q)
+{
+    char dir[MB_PATH_MAX], path[MB_PATH_MAX];
+    mb_json_doc *doc;
+    int64_t size;
+    int fd;
+    mb_status st;
+
+    if (!find(mb_jobs_of(arg), q, dir, &doc, &st))
+        return st;
+    mb_json_free(doc);
+    MB_TRY(mb_jobs_data(mb_jobs_of(arg), mb_http_part(q, "id"), path));
+    MB_TRY(mb_file_open(path, MB_EIO, &fd, &size));
+    MB_TRY(mb_http_add(q, "Content-Disposition", "attachment"));
+    return mb_http_answer_file(q, fd, size, "application/octet-stream", NULL);
+}
+
+static mb_status removed(void *arg, mb_http_request *q)
+{
+    char dir[MB_PATH_MAX];
+    mb_json_doc *doc;
+    mb_status st;
+
+    if (!find(mb_jobs_of(arg), q, dir, &doc, &st))
+        return st;
+    mb_json_free(doc);
+    MB_TRY(mb_path_remove_tree(dir));
+    MB_TRY(mb_json_doc_new("file", &doc));
+    st = mb_json_set_string(mb_json_root(doc), "id", mb_http_part(q, "id"));
+    if (st == MB_OK)
+        st = mb_json_set_string(mb_json_root(doc), "object", "file");
+    if (st == MB_OK)
+        st = mb_json_set_bool(mb_json_root(doc), "deleted", true);
+    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
+}
+
+static mb_status add_file(const char *dir, const char *id, const char *purpose, mb_json data)
+{
+    char path[MB_PATH_MAX];
+    mb_json_doc *doc;
+    mb_status st = MB_OK;
+
+    if (snprintf(path, sizeof path, "%s/%s/file.json", dir, id) >= (int)sizeof path ||
+        mb_json_read(path, MB_EIO, MB_JOBS_JSON, &doc) != MB_OK) {
+        mb_status_clear(); /* not whole */
+        return MB_OK;
+    }
+    if (purpose == NULL || strcmp(purpose, mb_jobs_text(mb_json_root(doc), "purpose")) == 0)
+        st = mb_json_set(data, NULL, mb_json_root(doc));
+    mb_json_free(doc);
+    return st;
+}
+
+static mb_status fill_list(const mb_jobs *j, const mb_http_request *q, mb_json list, mb_json data)
+{
+    const char *after = mb_http_query(q, "after"), *purpose = mb_http_query(q, "purpose");
+    const size_t most = mb_http_query(q, "limit") != NULL ? (size_t)mb_jobs_limit(q) : 10000;
+    char dir[MB_PATH_MAX], **names;
+    bool more = false;
+    mb_status st = MB_OK;
+    size_t n;
+
+    if (j->state == NULL)
+        return mb_jobs_list_end(list, data, false);
+    MB_TRY(mb_path_join(dir, sizeof dir, j->state, "files"));
+    MB_TRY(mb_path_list(dir, &names, &n));
+    for (size_t i = 0; i < n && st == MB_OK && !more; i++) {
+        if (!mb_jobs_is_id(names[i], "file-") ||
+            (after != NULL && strcmp(names[i], after) <= 0)) /* in the order of ids */
+            continue;
+        more = mb_json_count(data) == most;
+        if (!more)
+            st = add_file(dir, names[i], purpose, data);
+    }
+    mb_path_list_free(names, n);
+    return st == MB_OK ? mb_jobs_list_end(list, data, more) : st;
+}
+
+static mb_status all(void *arg, mb_http_request *q)
+{
+    mb_json_doc *doc;
+    mb_json data;
+    mb_status st;
+
+    MB_TRY(mb_jobs_list(&doc, &data));
+    st = fill_list(mb_jobs_of(arg), q, mb_json_root(doc), data);
+    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
+}
+
+const mb_http_route mb_routes_files[] = {
+    {.method = "POST",
+     .path = "/v1/files",
+     .handler = uploaded,
+     .body = MB_HTTP_PIECES,
+     .body_max = (int64_t)UPLOAD_MOST << 10,
+     .begin = begin,
+     .piece = piece,
+     .drop = drop},
+    {.method = "GET", .path = "/v1/files", .handler = all},
+    {.method = "GET", .path = "/v1/files/{id}", .handler = one},
+    {.method = "GET", .path = "/v1/files/{id}/content", .handler = content},
+    {.method = "DELETE", .path = "/v1/files/{id}", .handler = removed},
+    {0},
+};

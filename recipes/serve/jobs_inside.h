@@ -1,0 +1,106 @@
+/* recipes/serve/jobs_inside.h - what the files behind jobs.h share. */
+#ifndef MB_RECIPES_SERVE_JOBS_INSIDE_H
+#define MB_RECIPES_SERVE_JOBS_INSIDE_H
+
+#include <pthread.h>
+
+#include "core/json.h"
+#include "core/path.h"
+#include "recipes/serve/child.h"
+#include "recipes/serve/jobs.h"
+
+enum {
+    MB_JOBS_ID = 40,
+    MB_JOBS_JSON = 1 << 20, /* bytes of a request's or job's JSON */
+    MB_CHORES_MAX = 8,      /* questions to child processes that wait */
+};
+
+/* A job: its document is what lies in .serve/jobs/ID.json. */
+typedef struct mb_tuning {
+    mb_json_doc *doc;
+    mb_child child;
+    double asked; /* to stop, by mb_clock; 0: not */
+    int signals;  /* sent since */
+} mb_tuning;
+
+/* A question that a child process answers, and who waits for it. */
+typedef struct mb_chore {
+    mb_http_reply *reply;
+    char **words; /* owned, NULL-terminated */
+    const char *type;
+    char *file; /* what to answer with instead of what is printed; removed after; NULL */
+} mb_chore;
+
+struct mb_jobs {
+    mb_jobs_options o;
+    char **runs, **folders; /* real paths, NULL-terminated */
+    char *state;            /* RUNS/.serve; NULL: nothing is started */
+    pthread_mutex_t lock;   /* of what follows */
+    pthread_cond_t wake;
+    mb_tuning **job; /* by time of creation */
+    size_t n_jobs, jobs_capacity;
+    mb_chore chore[MB_CHORES_MAX];
+    int n_chores;
+    atomic_bool ending;
+    bool threads; /* keeper and asker were started */
+    pthread_t keeper, asker;
+};
+
+mb_jobs *mb_jobs_of(void *route_arg);
+
+/* ---- jobs.c */
+/* "file-..." with 24 random letters. */
+mb_status mb_jobs_new_id(const char *prefix, char out[MB_JOBS_ID]) MB_MUST_USE;
+/* prefix, then letters and digits only: fit to be part of a path. */
+bool mb_jobs_is_id(const char *id, const char *prefix);
+/* state/what/id + suffix. */
+mb_status mb_jobs_path(const mb_jobs *j, const char *what, const char *id, const char *suffix,
+                       char out[MB_PATH_MAX]) MB_MUST_USE;
+/* The real path of something below the folders given. MB_EARG: it is not, or not there. */
+mb_status mb_jobs_inside(const mb_jobs *j, const char *path, char out[MB_PATH_MAX]) MB_MUST_USE;
+/* A model: an id that is served, or a path. Data: an uploaded file's id, or a path. */
+mb_status mb_jobs_model(const mb_jobs *j, const char *what, char out[MB_PATH_MAX]) MB_MUST_USE;
+mb_status mb_jobs_data(const mb_jobs *j, const char *what, char out[MB_PATH_MAX]) MB_MUST_USE;
+/* MB_EARG unless runs can be started. */
+mb_status mb_jobs_can_train(const mb_jobs *j) MB_MUST_USE;
+/* Answers with a document, which is freed. */
+mb_status mb_jobs_answer(mb_http_request *q, int status, mb_json_doc *doc);
+/* A new document {"object": "list", "data": [...]}, and its data. */
+mb_status mb_jobs_list(mb_json_doc **doc, mb_json *data) MB_MUST_USE;
+/* has_more, first_id, last_id. */
+mb_status mb_jobs_list_end(mb_json list, mb_json data, bool more) MB_MUST_USE;
+/* limit (20, at most 1000) and after of a list's query. */
+int64_t mb_jobs_limit(const mb_http_request *q);
+/* A member's string, "" where it is not one. */
+const char *mb_jobs_text(mb_json object, const char *key);
+
+/* ---- words.c: from {"model", "data"|"training_file", "recipe", "settings", ...} to the words of a
+ * command line, {"verb", ...}, without output_dir; the recipe is written to `recipe_path`. */
+mb_status mb_jobs_words(const mb_jobs *j, mb_json request, const char *recipe_path,
+                        mb_json words) MB_MUST_USE;
+/* words -> owned strings behind `verb`, for child.h. */
+mb_status mb_jobs_argv(const char *verb, mb_json words, const char *more, char ***out) MB_MUST_USE;
+void mb_jobs_argv_free(char **argv);
+
+/* ---- keeper.c: the thread that starts jobs and sees them end. Both with the lock held. */
+void *mb_jobs_keep(void *jobs);
+mb_status mb_jobs_load(mb_jobs *j) MB_MUST_USE; /* what was there when the last server ended */
+mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t) MB_MUST_USE;
+mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id);          /* NULL */
+mb_tuning *mb_tuning_of_folder(const mb_jobs *j, const char *folder); /* the latest; NULL */
+
+/* ---- chores.c: takes words and file in any case. */
+mb_status mb_jobs_ask(mb_jobs *j, mb_http_request *q, char **words, const char *type, char *file);
+void *mb_jobs_ask_keep(void *jobs);
+void mb_jobs_chores_drop(mb_jobs *j);
+
+/* ---- runs.c */
+/* The last bytes of a file as text, at most `most`, from a line's beginning; "" where there is none. The
+ * caller frees *out. */
+mb_status mb_jobs_tail(const char *path, size_t most, char **out, size_t *n) MB_MUST_USE;
+/* The model of a run that can be used: its folder `final`; false: there is none. */
+bool mb_run_model(const char *folder, char out[MB_PATH_MAX]);
+/* The run's last checkpoint. */
+bool mb_run_checkpoint(const char *folder, char out[MB_PATH_MAX]);
+
+#endif

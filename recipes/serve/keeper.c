@@ -1,0 +1,301 @@
+/* recipes/serve/keeper.c - the thread that starts jobs, one at a time, stops them when asked, and says
+ * what came of them. A job's status is OpenAI's: queued, running, succeeded, failed, cancelled.
+ *
+ * Asked to stop, a run gets SIGUSR1: it saves and ends (75). Then its last checkpoint is exported, so
+ * that there is a model of it. One that does not end is sent SIGTERM, and in the end killed.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "recipes/serve/jobs_inside.h"
+
+enum { TAIL = 16384, EXPORT_SECONDS = 1800, EXPORT_TEXT = 1 << 20 };
+static const double patience[] = {0, 120, 180}; /* seconds after which each signal is sent */
+static const int signals[] = {SIGUSR1, SIGTERM, SIGKILL};
+
+mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t)
+{
+    char path[MB_PATH_MAX];
+
+    MB_TRY(mb_jobs_path(j, "jobs", mb_jobs_text(mb_json_root(t->doc), "id"), ".json", path));
+    return mb_json_write(mb_json_root(t->doc), 1, path);
+}
+
+mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id)
+{
+    for (size_t i = 0; id != NULL && i < j->n_jobs; i++)
+        if (strcmp(mb_jobs_text(mb_json_root(j->job[i]->doc), "id"), id) == 0)
+            return j->job[i];
+    return NULL;
+}
+
+mb_tuning *mb_tuning_of_folder(const mb_jobs *j, const char *folder)
+{
+    for (size_t i = j->n_jobs; i-- > 0;)
+        if (strcmp(mb_jobs_text(mb_json_root(j->job[i]->doc), "folder"), folder) == 0)
+            return j->job[i];
+    return NULL;
+}
+
+static bool is(const mb_tuning *t, const char *status)
+{
+    return strcmp(mb_jobs_text(mb_json_root(t->doc), "status"), status) == 0;
+}
+
+/* ---- after a restart ---------------------------------------------------------------------- */
+
+static mb_status take(mb_jobs *j, const char *dir, const char *name)
+{
+    char path[MB_PATH_MAX];
+    mb_tuning *t;
+    mb_status st;
+
+    MB_TRY(mb_path_join(path, sizeof path, dir, name));
+    MB_TRY(mb_grow((void **)&j->job, &j->jobs_capacity, j->n_jobs + 1, sizeof *j->job, "jobs"));
+    MB_TRY(MB_NEW(&t));
+    st = mb_json_read(path, MB_EIO, MB_JOBS_JSON, &t->doc);
+    if (st == MB_OK) {
+        const mb_json root = mb_json_root(t->doc);
+        int64_t pid = 0;
+
+        st = mb_json_get_int(root, "pid", 0, &pid);
+        if (st == MB_OK)
+            st = mb_json_get_int(root, "begun", 0, &t->child.begun);
+        t->child.pid = (pid_t)pid;
+        if (mb_json_is_set(mb_json_get(root, "asked")))
+            t->asked = mb_clock();
+    }
+    if (st != MB_OK) {
+        mb_json_free(t->doc);
+        mb_free(t);
+        return st;
+    }
+    j->job[j->n_jobs++] = t;
+    return MB_OK;
+}
+
+static int64_t created(const mb_tuning *t)
+{
+    int64_t n = 0;
+
+    if (mb_json_get_int(mb_json_root(t->doc), "created_at", 0, &n) != MB_OK)
+        mb_status_clear();
+    return n;
+}
+
+mb_status mb_jobs_load(mb_jobs *j)
+{
+    char dir[MB_PATH_MAX], **names;
+    mb_status st = MB_OK;
+    size_t n;
+
+    MB_TRY(mb_path_join(dir, sizeof dir, j->state, "jobs"));
+    MB_TRY(mb_path_list(dir, &names, &n));
+    for (size_t i = 0; i < n && st == MB_OK; i++)
+        if (mb_path_has_suffix(names[i], ".json"))
+            st = take(j, dir, names[i]);
+    mb_path_list_free(names, n);
+    for (size_t i = 1; i < j->n_jobs; i++) /* names are random: by time */
+        for (size_t k = i; k > 0 && created(j->job[k - 1]) > created(j->job[k]); k--) {
+            mb_tuning *t = j->job[k];
+
+            j->job[k] = j->job[k - 1];
+            j->job[k - 1] = t;
+        }
+    return st;
+}
+
+/* ---- one job ------------------------------------------------------------------------------ */
+
+static mb_status set_status(mb_jobs *j, mb_tuning *t, const char *status, const char *error)
+{
+    const mb_json root = mb_json_root(t->doc);
+
+    MB_TRY(mb_json_set_string(root, "status", status));
+    if (error != NULL && mb_json_set_string(root, "error", error) != MB_OK) { /* not UTF-8 */
+        mb_status_clear();
+        MB_TRY(mb_json_set_string(root, "error", "it failed"));
+    }
+    if (strcmp(status, "running") == 0)
+        MB_TRY(mb_json_set_int(root, "started_at", (int64_t)time(NULL)));
+    else if (strcmp(status, "queued") != 0)
+        MB_TRY(mb_json_set_int(root, "finished_at", (int64_t)time(NULL)));
+    return mb_tuning_save(j, t);
+}
+
+static mb_status start(mb_jobs *j, mb_tuning *t)
+{
+    const mb_json root = mb_json_root(t->doc);
+    const bool again = mb_json_is_set(mb_json_get(root, "resume"));
+    char log[MB_PATH_MAX], **argv;
+    mb_status st;
+
+    MB_TRY(mb_jobs_path(j, "jobs", mb_jobs_text(root, "id"), ".log", log));
+    MB_TRY(mb_jobs_argv("train", mb_json_get(root, "words"),
+                        again ? "resume_from_checkpoint=auto" : NULL, &argv));
+    st = mb_child_start((const char *const *)argv, log, &t->child);
+    mb_jobs_argv_free(argv);
+    MB_TRY(st);
+    t->asked = 0;
+    t->signals = 0;
+    MB_TRY(mb_json_set_int(root, "pid", t->child.pid));
+    MB_TRY(mb_json_set_int(root, "begun", t->child.begun));
+    return set_status(j, t, "running", NULL);
+}
+
+static void send_signals(mb_tuning *t)
+{
+    const int n = (int)(sizeof signals / sizeof signals[0]);
+
+    if (t->asked == 0)
+        return;
+    while (t->signals < n && mb_clock() - t->asked >= patience[t->signals]) {
+        mb_child_signal(&t->child, signals[t->signals], signals[t->signals] == SIGKILL);
+        t->signals++;
+    }
+}
+
+/* What a failed run says last. The caller frees it. */
+static char *last_words(const mb_jobs *j, const mb_tuning *t)
+{
+    char path[MB_PATH_MAX], *text = NULL, *said = NULL, *out = NULL;
+    size_t n;
+
+    if (mb_jobs_path(j, "jobs", mb_jobs_text(mb_json_root(t->doc), "id"), ".log", path) == MB_OK &&
+        mb_jobs_tail(path, TAIL, &text, &n) == MB_OK)
+        said = mb_child_sentence(text);
+    if (mb_strdup(said != NULL ? said : "the run ended without saying why", &out) != MB_OK)
+        out = NULL;
+    mb_free(text);
+    mb_status_clear();
+    return out;
+}
+
+/* Without the lock: exports what a stopped run has saved. */
+static void export_stopped(const mb_jobs *j, const char *folder)
+{
+    char checkpoint[MB_PATH_MAX], *text = NULL;
+    const char *words[] = {"export", checkpoint, NULL};
+    size_t n;
+
+    if (!mb_run_checkpoint(folder, checkpoint))
+        return;
+    if (mb_child_ask(words, EXPORT_SECONDS, EXPORT_TEXT, &j->ending, &text, &n) != MB_OK) {
+        mb_log_warn("%s: no model could be written: %s", checkpoint, mb_status_sentence());
+        mb_status_clear();
+    }
+    mb_free(text);
+}
+
+/* Without the lock: the model is served from now on. */
+static bool offer(const mb_jobs *j, const char *folder, char *id, size_t size)
+{
+    char path[MB_PATH_MAX];
+
+    if (!mb_run_model(folder, path))
+        return false;
+    if (j->o.offer == NULL || j->o.offer(j->o.arg, path, mb_path_base(folder), id, size) != MB_OK) {
+        if (j->o.offer != NULL)
+            mb_log_warn("%s is not served: %s", path, mb_status_sentence());
+        mb_status_clear();
+        return false;
+    }
+    return true;
+}
+
+/* The run has ended: status, model, error. Called with the lock, which it gives back meanwhile. */
+static mb_status finish(mb_jobs *j, mb_tuning *t, int code)
+{
+    const mb_json root = mb_json_root(t->doc);
+    char folder[MB_PATH_MAX], model[MB_PATH_MAX], id[256], *why = NULL;
+    bool made, stopped = t->asked > 0 || code == 75;
+    mb_status st;
+
+    snprintf(folder, sizeof folder, "%s", mb_jobs_text(root, "folder"));
+    pthread_mutex_unlock(&j->lock);
+    if (stopped)
+        export_stopped(j, folder);
+    if (stopped && j->ending) { /* the next server exports it */
+        pthread_mutex_lock(&j->lock);
+        return MB_OK;
+    }
+    made = mb_run_model(folder, model);
+    if (code == -1) /* of a server before this one: what it left says how it ended */
+        code = made ? 0 : 1;
+    stopped = stopped && code != 0;
+    if (code != 0 && !stopped)
+        why = last_words(j, t);
+    made = made && (code == 0 || stopped) && offer(j, folder, id, sizeof id);
+    pthread_mutex_lock(&j->lock);
+    t->child = (mb_child){0};
+    mb_json_remove(root, "pid");
+    mb_json_remove(root, "asked");
+    st = made ? mb_json_set_string(root, "fine_tuned_model", id) : MB_OK;
+    if (st == MB_OK)
+        st = set_status(j, t, stopped ? "cancelled" : code == 0 ? "succeeded" : "failed", why);
+    mb_free(why);
+    return st;
+}
+
+/* One look at a job. *busy: it runs. */
+static mb_status look(mb_jobs *j, mb_tuning *t, bool *busy)
+{
+    int code;
+
+    if (!is(t, "running"))
+        return MB_OK;
+    send_signals(t);
+    if (!mb_child_runs(&t->child, &code))
+        return finish(j, t, code);
+    *busy = true;
+    return MB_OK;
+}
+
+static void look_at_all(mb_jobs *j)
+{
+    bool busy = false;
+
+    for (size_t i = 0; i < j->n_jobs && !j->ending; i++)
+        if (look(j, j->job[i], &busy) != MB_OK) {
+            mb_log_warn("jobs: %s", mb_status_sentence());
+            mb_status_clear();
+        }
+    for (size_t i = 0; i < j->n_jobs && !busy && !j->ending; i++) {
+        mb_tuning *t = j->job[i];
+
+        if (!is(t, "queued"))
+            continue;
+        busy = true;
+        if (start(j, t) == MB_OK)
+            continue;
+        if (set_status(j, t, "failed", mb_status_sentence()) != MB_OK)
+            mb_log_warn("jobs: %s", mb_status_sentence());
+        mb_status_clear();
+        busy = false;
+    }
+}
+
+void *mb_jobs_keep(void *jobs)
+{
+    mb_jobs *j = jobs;
+
+    pthread_mutex_lock(&j->lock);
+    while (!j->ending) {
+        struct timespec until;
+
+        look_at_all(j);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 250000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (!j->ending)
+            pthread_cond_timedwait(&j->wake, &j->lock, &until);
+    }
+    pthread_mutex_unlock(&j->lock);
+    return NULL;
+}
