@@ -9,7 +9,7 @@
 
 #include "core/alloc.h"
 #include "recipes/serve/jobs_inside.h"
-#include "recipes/serve/multipart.h"
+#include "recipes/serve/parts.h"
 
 enum { PURPOSE = 64, UPLOAD_MOST = INT32_MAX, SUFFIX = 24 };
 
@@ -17,9 +17,9 @@ enum { PURPOSE = 64, UPLOAD_MOST = INT32_MAX, SUFFIX = 24 };
 
 struct upload {
     mb_jobs *jobs;
-    mb_multipart *form;
+    mb_parts *form;
     char id[MB_JOBS_ID], dir[MB_PATH_MAX]; /* dir: .serve/files/ID.part; "" once it is named ID */
-    char purpose[PURPOSE], filename[MB_MULTIPART_NAME];
+    char purpose[PURPOSE], filename[MB_PARTS_NAME];
     size_t n_purpose;
     bool in_purpose, in_file, has_file;
     mb_newfile file;
@@ -105,7 +105,7 @@ static void drop(void *state)
 
     if (u == NULL)
         return;
-    mb_multipart_free(u->form);
+    mb_parts_free(u->form);
     mb_newfile_abandon(&u->file);
     if (u->dir[0] != '\0' && mb_path_remove_tree(u->dir) != MB_OK)
         mb_status_clear();
@@ -121,8 +121,8 @@ static mb_status begin(void *arg, mb_http_request *q, void **state)
     MB_TRY(MB_NEW(&u));
     u->jobs = mb_jobs_of(arg);
     u->file.fd = -1;
-    const mb_multipart_calls calls = {u, begin_part, part_data, end_part};
-    MB_TRY_GOTO(mb_multipart_new(mb_http_head(q, "Content-Type"), &calls, &u->form), st, fail);
+    const mb_parts_calls calls = {u, begin_part, part_data, end_part};
+    MB_TRY_GOTO(mb_parts_new(mb_http_head(q, "Content-Type"), &calls, &u->form), st, fail);
     MB_TRY_GOTO(mb_jobs_new_id("file-", u->id), st, fail);
     MB_TRY_GOTO(mb_jobs_path(u->jobs, "files", u->id, ".part", u->dir), st, fail);
     *state = u;
@@ -136,7 +136,7 @@ static mb_status piece(void *state, const void *data, size_t n)
 {
     struct upload *u = state;
 
-    return mb_multipart_add(u->form, data, n);
+    return mb_parts_add(u->form, data, n);
 }
 
 static mb_status describe(const struct upload *u, mb_json to)
@@ -173,7 +173,7 @@ static mb_status uploaded(void *arg, mb_http_request *q)
     mb_status st;
 
     (void)arg;
-    MB_TRY(mb_multipart_end(u->form));
+    MB_TRY(mb_parts_end(u->form));
     MB_REQUIRE(u->has_file, MB_EARG, "the form has no part named file");
     MB_REQUIRE(strcmp(u->purpose, "fine-tune") == 0 || strcmp(u->purpose, "user_data") == 0,
                MB_EARG, "purpose must be fine-tune or user_data, not \"%.60s\"", u->purpose);

@@ -160,14 +160,14 @@ export const colour = (name) => getComputedStyle(document.documentElement).getPr
 /* Probabilities as bars, the largest first. */
 export function bars(list) {
   const box = make('div', { className: 'bars' });
-  for (const { label, score } of [...list].sort((a, b) => b.score - a.score).slice(0, 10)) {
-    const part = Math.max(0, Math.min(1, score));
+  for (const { label, probability } of [...list].sort((a, b) => b.probability - a.probability).slice(0, 10)) {
+    const part = Math.max(0, Math.min(1, probability));
     const canvas = make('canvas', { width: 400, height: 8 });
     const pen = canvas.getContext('2d');
     pen.fillStyle = colour('leaf');
     pen.fillRect(0, 0, Math.max(2, part * 400), 8);
     box.append(make('div', { className: 'bar' }, make('span', {}, label),
-      make('span', {}, (100 * score).toFixed(1) + ' %'), make('div', { className: 'track' }, canvas)));
+      make('span', {}, (100 * probability).toFixed(1) + ' %'), make('div', { className: 'track' }, canvas)));
   }
   return box;
 }

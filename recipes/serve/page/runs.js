@@ -99,9 +99,7 @@ function drawHead() {
   $('run-state').className = 'chip ' + open.state;
   $('run-stop').hidden = !(open.job && active(open));
   $('run-resume').hidden = !(open.job && ['cancelled', 'failed'].includes(open.state) && open.checkpoint);
-  $('run-try').hidden = !open.model_id;
-  $('run-adapter').hidden = !open.adapter;
-  $('run-adapter').href = '/mbuyu/run/adapter?id=' + encodeURIComponent(open.id);
+  $('run-try').hidden = !open.model;
   if (open.error) $('run-note').textContent = open.error;
 }
 
@@ -124,9 +122,9 @@ function drawSamples(text) {
   const rows = text.split('\n').filter(Boolean).map((l) => JSON.parse(l));
   $('samples-card').hidden = rows.length === 0;
   fill($('samples'), ...rows.slice(-12).reverse().map((s) => make('div', { className: 'sample' },
-    make('p', { className: 'note' }, (s.step === undefined ? '' : t('step') + ' ' + s.step + ' · ') + (s.prompt ?? s.source ?? '')),
+    make('p', { className: 'note' }, (s.step === undefined ? '' : t('step') + ' ' + s.step + ' · ') + (s.prompt ?? s.source ?? s.audio ?? s.image ?? s.text_a ?? '')),
     s.text ?? s.prediction ?? '',
-    s.reference === undefined ? null : make('p', { className: 'note' }, t('expected') + s.reference))));
+    (s.reference ?? s.label) === undefined ? null : make('p', { className: 'note' }, t('expected') + (s.reference ?? s.label)))));
 }
 
 export function drawRows(box, seen) {
@@ -248,7 +246,15 @@ export function wireRuns(tryModel) {
   $('labels-card').addEventListener('toggle', readLabels);
   $('run-stop').addEventListener('click', () => act('cancel', 'stopping'));
   $('run-resume').addEventListener('click', () => act('resume'));
-  $('run-try').addEventListener('click', () => tryModel(open.model_id));
+  $('run-try').addEventListener('click', async () => {
+    $('run-note').textContent = t('working');
+    try {
+      tryModel((await askJson('/mbuyu/run/serve?id=' + encodeURIComponent(open.id), { method: 'POST' })).id);
+      $('run-note').textContent = '';
+    } catch (e) {
+      $('run-note').textContent = e.message;
+    }
+  });
   document.addEventListener('language', () => {
     drawList();
     if (!open) return;

@@ -29,7 +29,8 @@ function groups(select, list, none) {
 
 export async function loadChoices(data) {
   choices = await askJson('/mbuyu/choices');
-  groups($('base'), choices.models, '–');
+  const served = (await askJson('/v1/models')).data.map((m) => ({ path: m.id, name: m.id }));
+  groups($('base'), [...served, ...choices.models], '–');
   groups($('data'), choices.data, t('no_data'));
   if (data) $('data').value = data;
   const before = $('recipe').value;

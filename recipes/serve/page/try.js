@@ -6,17 +6,17 @@ let models = [];      /* of /v1/models */
 const talk = [];      /* {user, answers: [text, ...]} */
 let busy = null;      /* AbortController of the answers being written */
 
-/* What a task is tried with. */
+/* What a task (of /v1/models) is tried with. */
 const stalls = {
-  'causal-lm': { box: 'task-chat', lead: 'lead_chat' },
-  seq2seq: { box: 'task-text', lead: 'lead_translate', go: translate },
-  'seq-classification': { box: 'task-text', lead: 'lead_labels', go: classify },
-  embedding: { box: 'task-text', lead: 'lead_similar', go: compareTexts, two: true },
-  'image-classification': { box: 'task-picture', lead: 'lead_picture' },
-  'speech-recognition': { box: 'task-sound', lead: 'lead_sound' },
+  text: { box: 'task-chat', lead: 'lead_chat' },
+  translation: { box: 'task-text', lead: 'lead_translate', go: translate },
+  'classes of texts': { box: 'task-text', lead: 'lead_labels', go: classify },
+  embeddings: { box: 'task-text', lead: 'lead_similar', go: compareTexts, two: true },
+  'classes of pictures': { box: 'task-picture', lead: 'lead_picture' },
+  transcription: { box: 'task-sound', lead: 'lead_sound' },
 };
 
-const taskOf = (id) => models.find((m) => m.id === id)?.mbuyu?.task ?? 'causal-lm';
+const taskOf = (id) => models.find((m) => m.id === id)?.task ?? 'text';
 const model = () => $('model').value;
 
 export async function loadModels(wanted) {
@@ -26,7 +26,7 @@ export async function loadModels(wanted) {
   fill($('model'), ...models.map(option));
   if (models.some((m) => m.id === before)) $('model').value = before;
   const other = $('other').value;
-  const chats = models.filter((m) => taskOf(m.id) === 'causal-lm');
+  const chats = models.filter((m) => taskOf(m.id) === 'text');
   fill($('other'), make('option', { value: '' }, '– ' + t('nothing')), ...chats.map(option));
   if (chats.some((m) => m.id === other)) $('other').value = other;
   choose();
@@ -40,7 +40,7 @@ function choose() {
   $('task-none').hidden = Boolean(stall);
   $('task-none').textContent = none ? t('no_models') : t('no_stall') + task;
   $('try-lead').textContent = stall ? t(stall.lead) : '';
-  $('other-box').hidden = task !== 'causal-lm' || models.filter((m) => taskOf(m.id) === task).length < 2;
+  $('other-box').hidden = task !== 'text' || models.filter((m) => taskOf(m.id) === task).length < 2;
   $('second-box').hidden = !stall?.two;
   fill($('text-out'));
   drawTalks();
@@ -192,12 +192,12 @@ function wireChat() {
 
 async function translate(text, out) {
   const body = await askJson('/v1/translations', { json: { model: model(), input: text } });
-  out.textContent = body.text ?? body.data?.[0]?.text ?? '';
+  out.textContent = body.data[0].text;
 }
 
 async function classify(text, out) {
   const body = await askJson('/v1/classifications', { json: { model: model(), input: text } });
-  fill(out, bars(body.data[0].labels ?? body.data[0]));
+  fill(out, bars(body.data[0].probabilities));
 }
 
 async function compareTexts(text, out) {
@@ -205,7 +205,7 @@ async function compareTexts(text, out) {
   const [a, b] = body.data.map((d) => d.embedding);
   const dot = (u, v) => u.reduce((s, x, i) => s + x * v[i], 0);
   const score = dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
-  fill(out, bars([{ label: t('similarity'), score }]));
+  fill(out, bars([{ label: t('similarity'), probability: score }]));
 }
 
 async function guarded(work, status) {
@@ -237,11 +237,11 @@ function lookAt(blob, name) {
   guarded(async () => {
     const form = new FormData();
     form.append('model', model());
-    form.append('file', blob, name);
+    form.append('image', blob, name);
     $('picture-out').textContent = t('working');
     try {
       const body = await askJson('/v1/images/classifications', { form });
-      fill($('picture-out'), bars(body.data[0].labels ?? body.data));
+      fill($('picture-out'), bars(body.data[0].probabilities));
     } catch (e) {
       fill($('picture-out'));
       throw e;

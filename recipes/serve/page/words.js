@@ -95,7 +95,6 @@ export const words = {
   stopping: ['It saves, then stops.', 'Il enregistre, puis s’arrête.', 'Inahifadhi, kisha inasimama.'],
   go_on: ['Go on', 'Continuer', 'Endelea'],
   try_it: ['Try this model', 'Essayer ce modèle', 'Jaribu modeli hii'],
-  download: ['Download the adapter', 'Télécharger l’adaptateur', 'Pakua adapta'],
 
   start_title: ['Train a model', 'Entraîner un modèle', 'Funza modeli'],
   start_lead: ['Choose, look, then start. Nothing leaves this machine.', 'Choisissez, regardez, puis lancez. Rien ne quitte cette machine.', 'Chagua, tazama, kisha anza. Hakuna kinachotoka kwenye mashine hii.'],

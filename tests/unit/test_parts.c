@@ -1,4 +1,4 @@
-/* tests/unit/test_multipart.c - forms of browsers and clients, cut at every place, and bad ones. */
+/* tests/unit/test_parts.c - forms of browsers and clients, cut at every place, and bad ones. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +8,7 @@
 /* cmocka.h wants the headers above first */
 #include <cmocka.h>
 
-#include "recipes/serve/multipart.h"
+#include "recipes/serve/parts.h"
 
 struct seen {
     char text[2048];
@@ -48,18 +48,18 @@ static mb_status end(void *arg)
 static mb_status read_form(const char *type, const char *form, size_t n, size_t step,
                            struct seen *s)
 {
-    const mb_multipart_calls calls = {s, begin, data, end};
-    mb_multipart *m;
-    mb_status st = mb_multipart_new(type, &calls, &m);
+    const mb_parts_calls calls = {s, begin, data, end};
+    mb_parts *m;
+    mb_status st = mb_parts_new(type, &calls, &m);
 
     *s = (struct seen){0};
     if (st != MB_OK)
         return st;
     for (size_t at = 0; at < n && st == MB_OK; at += step)
-        st = mb_multipart_add(m, form + at, n - at < step ? n - at : step);
+        st = mb_parts_add(m, form + at, n - at < step ? n - at : step);
     if (st == MB_OK)
-        st = mb_multipart_end(m);
-    mb_multipart_free(m);
+        st = mb_parts_end(m);
+    mb_parts_free(m);
     return st;
 }
 

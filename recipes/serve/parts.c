@@ -1,5 +1,5 @@
-/* recipes/serve/multipart.c - see recipes/serve/multipart.h. */
-#include "recipes/serve/multipart.h"
+/* recipes/serve/parts.c - see recipes/serve/parts.h. */
+#include "recipes/serve/parts.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,8 +18,8 @@ enum state {
     AFTER, /* whatever follows the last one */
 };
 
-struct mb_multipart {
-    mb_multipart_calls calls;
+struct mb_parts {
+    mb_parts_calls calls;
     char mark[BOUNDARY_MAX + 5]; /* "\r\n--boundary" */
     size_t n_mark;
     enum state state;
@@ -63,7 +63,7 @@ static bool parameter(const char *text, const char *key, char *out, size_t size,
     return false;
 }
 
-static mb_status read_boundary(mb_multipart *m, const char *type)
+static mb_status read_boundary(mb_parts *m, const char *type)
 {
     char boundary[BOUNDARY_MAX + 1];
     bool fits = false;
@@ -78,9 +78,9 @@ static mb_status read_boundary(mb_multipart *m, const char *type)
     return MB_OK;
 }
 
-mb_status mb_multipart_new(const char *type, const mb_multipart_calls *calls, mb_multipart **out)
+mb_status mb_parts_new(const char *type, const mb_parts_calls *calls, mb_parts **out)
 {
-    mb_multipart *m;
+    mb_parts *m;
     mb_status st;
 
     MB_TRY(MB_NEW(&m));
@@ -90,11 +90,11 @@ mb_status mb_multipart_new(const char *type, const mb_multipart_calls *calls, mb
     *out = m;
     return MB_OK;
 fail:
-    mb_multipart_free(m);
+    mb_parts_free(m);
     return st;
 }
 
-void mb_multipart_free(mb_multipart *m)
+void mb_parts_free(mb_parts *m)
 {
     if (m == NULL)
         return;
@@ -102,7 +102,7 @@ void mb_multipart_free(mb_multipart *m)
     mb_free(m);
 }
 
-static void drop(mb_multipart *m, size_t n)
+static void drop(mb_parts *m, size_t n)
 {
     memmove(m->held.p, m->held.p + n, m->held.n - n);
     m->held.n -= n;
@@ -117,21 +117,21 @@ static bool plain(const char *s)
 }
 
 /* The lines of a part's header, the last one ended too. */
-static mb_status begin_part(mb_multipart *m, char *head)
+static mb_status begin_part(mb_parts *m, char *head)
 {
     static const char wanted[] = "Content-Disposition:";
-    char name[MB_MULTIPART_NAME], filename[MB_MULTIPART_NAME], *rest;
+    char name[MB_PARTS_NAME], filename[MB_PARTS_NAME], *rest;
     bool name_fits = false, file_fits = true, is_file;
 
-    MB_REQUIRE(++m->parts <= MB_MULTIPART_PARTS, MB_EARG, "the form has more than %d parts",
-               MB_MULTIPART_PARTS);
+    MB_REQUIRE(++m->parts <= MB_PARTS_MOST, MB_EARG, "the form has more than %d parts",
+               MB_PARTS_MOST);
     for (char *line = strtok_r(head, "\r\n", &rest); line != NULL;
          line = strtok_r(NULL, "\r\n", &rest)) {
         if (strncasecmp(line, wanted, sizeof wanted - 1) != 0)
             continue;
         MB_REQUIRE(
             parameter(line, "name", name, sizeof name, &name_fits) && name_fits && plain(name),
-            MB_EARG, "a part of the form has no name of at most %d bytes", MB_MULTIPART_NAME - 1);
+            MB_EARG, "a part of the form has no name of at most %d bytes", MB_PARTS_NAME - 1);
         is_file = parameter(line, "filename", filename, sizeof filename, &file_fits);
         MB_REQUIRE(file_fits && (!is_file || plain(filename)), MB_EARG,
                    "the file name of part \"%.60s\" is too long or has control characters", name);
@@ -141,7 +141,7 @@ static mb_status begin_part(mb_multipart *m, char *head)
 }
 
 /* Gives on what cannot be part of a boundary. *more: there may be more to do with what is held. */
-static mb_status take_body(mb_multipart *m, bool *more)
+static mb_status take_body(mb_parts *m, bool *more)
 {
     const char *at;
     const size_t keep = m->n_mark - 1;
@@ -169,7 +169,7 @@ static mb_status take_body(mb_multipart *m, bool *more)
     return MB_OK;
 }
 
-static mb_status take_line(mb_multipart *m, bool *more)
+static mb_status take_line(mb_parts *m, bool *more)
 {
     const char *end;
     size_t n;
@@ -194,14 +194,14 @@ static mb_status take_line(mb_multipart *m, bool *more)
     return MB_OK;
 }
 
-static mb_status take_head(mb_multipart *m, bool *more)
+static mb_status take_head(mb_parts *m, bool *more)
 {
     char *end = memmem(m->held.p, m->held.n, "\r\n\r\n", 4);
     size_t n;
 
     *more = end != NULL;
-    MB_REQUIRE((end != NULL ? (size_t)(end - m->held.p) : m->held.n) <= MB_MULTIPART_HEAD, MB_EARG,
-               "a part of the form has a header of more than %d bytes", MB_MULTIPART_HEAD);
+    MB_REQUIRE((end != NULL ? (size_t)(end - m->held.p) : m->held.n) <= MB_PARTS_HEAD, MB_EARG,
+               "a part of the form has a header of more than %d bytes", MB_PARTS_HEAD);
     if (end == NULL)
         return MB_OK;
     n = (size_t)(end - m->held.p);
@@ -214,7 +214,7 @@ static mb_status take_head(mb_multipart *m, bool *more)
     return MB_OK;
 }
 
-mb_status mb_multipart_add(mb_multipart *m, const void *data, size_t n)
+mb_status mb_parts_add(mb_parts *m, const void *data, size_t n)
 {
     bool more = true;
 
@@ -241,7 +241,7 @@ mb_status mb_multipart_add(mb_multipart *m, const void *data, size_t n)
     return MB_OK;
 }
 
-mb_status mb_multipart_end(const mb_multipart *m)
+mb_status mb_parts_end(const mb_parts *m)
 {
     MB_REQUIRE(m->state == AFTER, MB_EARG, "the form ends before its last boundary");
     return MB_OK;
