@@ -49,7 +49,7 @@ wrappers='
     pcre2.h       recipes/tokenizers/regex.c
     utf8proc.h    recipes/tokenizers/unicode.c
     zlib.h        recipes/data/unpack.c
-    zstd.h        recipes/data/unpack.c
+    zstd.h        recipes/data/zstd.c
     snappy-c.h    recipes/data/unpack.c
     sndfile.h     recipes/media/audio.c
     soxr.h        recipes/media/resample.c

@@ -1,4 +1,4 @@
-/* recipes/data/unpack.c - see recipes/data/unpack.h. The only user of zlib, libzstd and snappy. */
+/* recipes/data/unpack.c - see recipes/data/unpack.h. The only user of zlib and snappy. */
 #include "recipes/data/unpack.h"
 
 #include <errno.h>
@@ -6,12 +6,12 @@
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
-#include <zstd.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
+#include "recipes/data/zstd.h"
 
-enum { PACKED = 128 << 10, WINDOW_LOG = 27 };
+enum { PACKED = 128 << 10 };
 
 struct mb_unpack {
     char *path;
@@ -23,7 +23,7 @@ struct mb_unpack {
     size_t at, n; /* packed[at..n) is still to be unpacked */
     z_stream zlib;
     bool zlib_open;
-    ZSTD_DStream *zstd;
+    mb_zstd *zstd;
 };
 
 size_t mb_unpack_stem(const char *path)
@@ -46,11 +46,7 @@ static mb_status start(mb_unpack *u)
         MB_REQUIRE(u->zlib_open, MB_ENOMEM, "%s: zlib cannot begin", u->path);
         return MB_OK;
     }
-    u->zstd = ZSTD_createDStream();
-    MB_REQUIRE(u->zstd != NULL &&
-                   !ZSTD_isError(ZSTD_DCtx_setParameter(u->zstd, ZSTD_d_windowLogMax, WINDOW_LOG)),
-               MB_ENOMEM, "%s: libzstd cannot begin", u->path);
-    return MB_OK;
+    return mb_zstd_new(&u->zstd);
 }
 
 mb_status mb_unpack_open(const char *path, mb_unpack **out)
@@ -79,7 +75,7 @@ void mb_unpack_close(mb_unpack *u)
         close(u->fd);
     if (u->zlib_open)
         inflateEnd(&u->zlib);
-    ZSTD_freeDStream(u->zstd);
+    mb_zstd_free(u->zstd);
     mb_free(u->packed);
     mb_free(u->path);
     mb_free(u);
@@ -121,15 +117,13 @@ static mb_status inflate_some(mb_unpack *u, char *to, size_t n, size_t *got)
 
 static mb_status unzstd_some(mb_unpack *u, char *to, size_t n, size_t *got)
 {
-    ZSTD_inBuffer in = {u->packed, u->n, u->at};
-    ZSTD_outBuffer out = {to, n, 0};
-    const size_t left = ZSTD_decompressStream(u->zstd, &out, &in);
+    size_t used;
+    const mb_status st = mb_zstd_read(u->zstd, u->packed + u->at, u->n - u->at, &used, to, n, got);
 
-    MB_REQUIRE(!ZSTD_isError(left), MB_EDATA, "%s: is not a Zstandard file, or is damaged: %s",
-               u->path, ZSTD_getErrorName(left));
-    u->at = in.pos;
-    *got = out.pos;
-    u->inside = left != 0;
+    if (st != MB_OK)
+        return mb_status_prefix(st, "%s: ", u->path);
+    u->at += used;
+    u->inside = mb_zstd_is_inside(u->zstd);
     return MB_OK;
 }
 
@@ -166,12 +160,8 @@ mb_status mb_unpack_block(char kind, const void *from, size_t n, void *to, size_
                    MB_EDATA, "a snappy block is damaged");
         return MB_OK;
     }
-    if (kind == 'z') {
-        const size_t got = ZSTD_decompress(to, n_to, from, n);
-
-        MB_REQUIRE(!ZSTD_isError(got) && got == n_to, MB_EDATA, "a Zstandard block is damaged");
-        return MB_OK;
-    }
+    if (kind == 'z')
+        return mb_zstd_unpack(from, n, to, n_to);
 
     z_stream z = {.next_in = (Bytef *)(uintptr_t)from,
                   .avail_in = (uInt)n,
