@@ -112,6 +112,7 @@ peer_arguments() {
     formats) printf '%s\n' "$helper/tensor_files" ;;
     metrics) printf '%s\n' "$MBUYU" ;;
     labels | seq2seq | push) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" ;;
+    labels | seq2seq | bundle) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" ;;
     image_models) printf '%s\n' "$MBUYU" "$helper/make_pictures" "$MB_TEST_DATA" ;;
     images) printf '%s\n' "$helper/image_pixels" ;;
     model_h5) printf '%s\n' "$helper/model_h5_save" "$MBUYU" "$MB_TEST_DATA" ;;
@@ -157,7 +158,7 @@ twin() {
 
 stage packages
 packages=("${build_packages[@]}" g++ libcmocka-dev clang-format shellcheck git hdf5-tools
-    python3 python3-pip python3-venv)
+    python3 python3-pip python3-venv zstd)
 need_packages "${packages[@]}"
 
 stage style
