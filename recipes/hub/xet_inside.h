@@ -18,8 +18,9 @@ enum {
     MB_XET_CHUNK_MAX = 128 << 10,  /* bytes of a chunk, unpacked */
     MB_XET_PACKED_MAX = 132 << 10, /* as sent: a chunk that does not get smaller goes plain */
     MB_XET_CHUNKS_MAX = 8 << 10,   /* of a xorb */
-    MB_XET_XORB_MAX = 64 << 20,    /* bytes of a xorb as sent */
-    MB_XET_FOOTER_MAX = 1 << 20,   /* bytes that older clients send after the chunks */
+    /* bytes of a xorb as sent: 64 MiB of chunks that do not get smaller, and their headers */
+    MB_XET_XORB_MAX = (64 << 20) + MB_XET_HEADER * MB_XET_CHUNKS_MAX,
+    MB_XET_FOOTER_MAX = 1 << 20, /* bytes that older clients send after the chunks */
     MB_XET_SHARD_MAX = 64 << 20,
 };
 
