@@ -15,6 +15,7 @@
 #include "core/log.h"
 #include "core/path.h"
 #include "recipes/commands.h"
+#include "recipes/config/hub_path.h"
 #include "recipes/config/model_path.h"
 #include "recipes/export/model.h"
 #include "recipes/export/verb.h"
@@ -23,9 +24,11 @@
 static mb_status write_out(const mb_recipe *r, mb_engine *e, mb_json_doc *config,
                            const mb_tokenizer *tok)
 {
-    const char *base = mb_path_base(r->model_name_or_path);
+    mb_hub_name hub;
+    const bool of_hub = mb_hub_name_of_path(r->model_name_or_path, &hub);
+    const char *base = of_hub ? hub.id : mb_path_base(r->model_name_or_path);
     const mb_card card = {.title = mb_path_base(r->output_dir),
-                          .base_model = r->model_name_or_path,
+                          .base_model = of_hub ? hub.id : r->model_name_or_path,
                           .library_name = "transformers",
                           .summary = r->adapter_path != NULL ? "The base model with an adapter "
                                                                "merged into its weights."

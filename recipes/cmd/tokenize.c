@@ -17,6 +17,7 @@
 #include "core/log.h"
 #include "core/path.h"
 #include "recipes/commands.h"
+#include "recipes/config/hub_path.h"
 #include "recipes/data/template.h"
 
 enum { MOST_BYTES = 256 << 20 };
@@ -171,10 +172,12 @@ mb_status mb_cmd_tokenize(int argc, char **argv)
     struct wishes w = {0};
     mb_tokenizer *tok = NULL;
     mb_tokens out = {0};
+    char model[MB_PATH_MAX];
     mb_status st;
 
     MB_TRY(parse(argc, argv, &w));
-    MB_TRY(mb_tokenizer_load(w.model, &tok));
+    MB_TRY(mb_hub_model(w.model, model, sizeof model));
+    MB_TRY(mb_tokenizer_load(model, &tok));
     MB_TRY_GOTO(encode(&w, tok, &out), st, done);
     MB_TRY_GOTO(print(&w, tok, &out.ids), st, done);
     mb_log_info("%lld tokens", (long long)out.ids.n);

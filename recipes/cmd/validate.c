@@ -16,6 +16,7 @@ static mb_status check_datasets(const mb_recipe *r, const mb_datasets *sets)
     for (int64_t i = 0; i < sets->n; i++) {
         const mb_dataset_spec *d = &sets->at[i];
 
+        MB_TRY(mb_recipe_check_data(d));
         MB_REQUIRE(mb_path_exists(d->path), MB_EDATA, "%s: there is no file %.300s", d->where,
                    d->path);
         MB_REQUIRE(mb_path_is_file(d->path) || (takes_folders(r) && mb_path_is_dir(d->path)),

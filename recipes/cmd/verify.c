@@ -29,6 +29,7 @@
 #include "core/path.h"
 #include "optim/optimizer.h"
 #include "recipes/commands.h"
+#include "recipes/config/hub_path.h"
 #include "recipes/data/collate.h"
 #include "recipes/data/frames.h"
 #include "recipes/data/patches.h"
@@ -821,7 +822,7 @@ mb_status mb_cmd_verify(int argc, char **argv)
                                 [PARAMETERS] = {.name = "parameters"},
                                 [ADAPTER] = {.name = "adapter"},
                                 [MERGED] = {.name = "merged"}}};
-    char adapter[4096];
+    char adapter[MB_PATH_MAX], model[MB_PATH_MAX];
     mb_status st;
 
     for (int i = 1; i < argc; i++) {
@@ -839,6 +840,8 @@ mb_status mb_cmd_verify(int argc, char **argv)
     MB_REQUIRE(v.golden_path != NULL, MB_EARG,
                "usage: mbuyu verify MODEL_DIR golden.safetensors [--adapter DIR] [--device "
                "auto|cpu|cuda] [--dtype f32|bf16|f16]");
+    MB_TRY(mb_hub_model(v.model_path, model, sizeof model));
+    v.model_path = model;
     MB_TRY(mb_path_join(adapter, sizeof adapter, v.model_path, "adapter-before"));
     if (v.adapter == NULL && mb_path_is_dir(adapter))
         v.adapter = adapter;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/path.h"
+#include "recipes/config/hub_path.h"
 #include "recipes/config/settings.h"
 
 /* Does `arg` have the form name=value, with a name that can be a key? */
@@ -81,6 +82,18 @@ static mb_status read_option(mb_arena *a, int argc, char **argv, int *i, mb_args
     return MB_OK;
 }
 
+/* ORG/NAME that the cache has, or that is no file here and has no suffix of a recipe. */
+static bool is_model_of_hub(const char *arg)
+{
+    char path[MB_PATH_MAX];
+
+    if (mb_path_exists(arg) || !mb_hub_name_is(arg))
+        return false;
+    if (mb_hub_follow(arg, path, sizeof path) != MB_OK)
+        mb_status_clear();
+    return path[0] != '\0' || (mb_hub_is_meant(arg) && strrchr(arg, '.') == NULL);
+}
+
 static mb_status read_word(mb_arena *a, const char *arg, mb_args *out)
 {
     const size_t n = strcspn(arg, "=");
@@ -97,7 +110,7 @@ static mb_status read_word(mb_arena *a, const char *arg, mb_args *out)
         out->at[out->n++] = (mb_arg){name, arg + n + 1};
         return MB_OK;
     }
-    if (mb_path_is_dir(arg) || mb_path_has_suffix(arg, ".gguf")) {
+    if (mb_path_is_dir(arg) || mb_path_has_suffix(arg, ".gguf") || is_model_of_hub(arg)) {
         out->at[out->n++] = (mb_arg){"model_name_or_path", arg};
         return MB_OK;
     }

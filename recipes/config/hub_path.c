@@ -245,6 +245,61 @@ mb_status mb_hub_path(const mb_hub_name *name, char *path, size_t size)
     return MB_OK;
 }
 
+mb_status mb_hub_follow(const char *text, char *path, size_t size)
+{
+    mb_hub_name name;
+
+    path[0] = '\0';
+    if (mb_path_exists(text))
+        return MB_OK;
+    if (mb_hub_name_read(text, true, &name) != MB_OK) {
+        mb_status_clear();
+        return MB_OK;
+    }
+    return mb_hub_path(&name, path, size);
+}
+
+bool mb_hub_is_meant(const char *text)
+{
+    char first[256];
+    const size_t n = strcspn(text, "/");
+
+    if (mb_path_exists(text) || n >= sizeof first)
+        return false;
+    if (strncmp(text, "dataset:", 8) == 0)
+        return true;
+    snprintf(first, sizeof first, "%.*s", (int)n, text);
+    return mb_hub_name_is(text) && strcmp(first, "models") != 0 && strcmp(first, "out") != 0 &&
+           !mb_path_exists(first) && !mb_path_has_suffix(text, ".gguf");
+}
+
+const char *mb_hub_pull_command(const char *text, char *command, size_t size)
+{
+    mb_hub_name name;
+
+    if (mb_hub_name_read(text, true, &name) != MB_OK) {
+        mb_status_clear();
+        snprintf(command, size, "mbuyu pull dataset:ORG/NAME");
+        return command;
+    }
+    snprintf(command, size, "mbuyu pull %s%s%s%s", name.is_dataset ? "dataset:" : "", name.id,
+             name.revision[0] != '\0' ? "@" : "", name.revision);
+    return command;
+}
+
+mb_status mb_hub_model(const char *text, char *path, size_t size)
+{
+    char command[512];
+
+    MB_TRY(mb_hub_follow(text, path, size));
+    if (path[0] != '\0')
+        return MB_OK;
+    MB_REQUIRE(!mb_hub_is_meant(text), MB_EMODEL,
+               "there is no folder %.300s, and the cache does not have that model: `%s` fetches it",
+               text, mb_hub_pull_command(text, command, sizeof command));
+    return mb_path_join(path, size, "", text);
+}
+
 bool mb_hub_name_of_path(const char *path, mb_hub_name *out)
 {
     static const char *const kinds[] = {"models--", "datasets--"};
@@ -275,4 +330,20 @@ bool mb_hub_name_of_path(const char *path, mb_hub_name *out)
     snprintf(n.file, sizeof n.file, "%s", at[11 + COMMIT] == '/' ? at + 12 + COMMIT : "");
     *out = n;
     return true;
+}
+
+const char *mb_hub_show(const char *path, char *text, size_t size)
+{
+    char there[MB_PATH_MAX] = "";
+    mb_hub_name n;
+
+    if (!mb_hub_name_of_path(path, &n))
+        return path;
+    if (mb_hub_path(&n, there, sizeof there) != MB_OK)
+        mb_status_clear();
+    if (strcmp(there, path) != 0)
+        return path;
+    snprintf(text, size, "%s%s@%s%s%s", n.is_dataset ? "dataset:" : "", n.id, n.revision,
+             n.file[0] != '\0' ? "/" : "", n.file);
+    return text;
 }

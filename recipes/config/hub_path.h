@@ -53,7 +53,22 @@ mb_status mb_hub_folder(const mb_hub_name *name, char *path, size_t size) MB_MUS
 mb_status mb_hub_commit(const mb_hub_name *name, char commit[41]) MB_MUST_USE;
 /* The snapshot's folder, or the file in it; "" when it is not in the cache. */
 mb_status mb_hub_path(const mb_hub_name *name, char *path, size_t size) MB_MUST_USE;
+/* For a text that may be a path or a name on a hub ("dataset:" in front of data): `path` is where the
+ * cache has it; "" when something of that name is here, when it is no such name, or when the cache does
+ * not have it. */
+mb_status mb_hub_follow(const char *text, char *path, size_t size) MB_MUST_USE;
+/* For verbs without a recipe: `path` is `text` itself, or where the cache has the model it names.
+ * MB_EMODEL when that is not here: the command that fetches it. */
+mb_status mb_hub_model(const char *text, char *path, size_t size) MB_MUST_USE;
+/* A text that is neither here nor in the cache but may be a name on a hub: ORG/NAME where ORG is no
+ * folder here, or anything after "dataset:". */
+bool mb_hub_is_meant(const char *text);
+/* The command that would fetch it, "mbuyu pull org/name", into `command`. */
+const char *mb_hub_pull_command(const char *text, char *command, size_t size);
 /* The way back: what repository and commit a path inside the cache belongs to; false: none. */
 bool mb_hub_name_of_path(const char *path, mb_hub_name *out);
+/* A path of this machine's cache as others would name it, "org/name@commit[/file]", in `text`; any
+ * other path itself. */
+const char *mb_hub_show(const char *path, char *text, size_t size);
 
 #endif

@@ -7,6 +7,8 @@
 #include "core/alloc.h"
 #include "core/json.h"
 #include "core/path.h"
+#include "recipes/config/hub_path.h"
+#include "recipes/config/private.h"
 #include "recipes/config/text.h"
 
 enum { MOST_CONFIG_BYTES = 1 << 24 };
@@ -22,32 +24,21 @@ static bool holds(const char *dir, const char *name)
     return mb_path_exists(path);
 }
 
-/* ORG/NAME, where ORG is no folder here. */
-static bool is_hub_name(const char *path)
-{
-    const char *slash = strchr(path, '/');
-    char first[256];
-
-    if (slash == NULL || slash == path || slash[1] == '\0' || strchr(slash + 1, '/') != NULL ||
-        path[0] == '.' || path[0] == '~' || mb_path_has_suffix(path, ".gguf"))
-        return false;
-    snprintf(first, sizeof first, "%.*s", (int)(slash - path), path);
-    return strcmp(first, "models") != 0 && strcmp(first, "out") != 0 && !mb_path_exists(first);
-}
-
 static mb_status not_there(const char *where, const char *path)
 {
-    if (is_hub_name(path))
-        return MB_RAISE(MB_EMODEL,
-                        "%s: there is no folder %.300s; mbuyu does not download models yet: "
-                        "`hf download %.300s --local-dir models/%.200s` does",
-                        where, path, path, mb_path_base(path));
-    if (strncmp(path, "models/", 7) == 0 && !mb_path_has_suffix(path, ".gguf"))
+    char command[512];
+
+    if (mb_hub_is_meant(path))
         return MB_RAISE(
             MB_EMODEL,
-            "%s: there is no model folder or .gguf file %.300s; `hf download ORG/%.200s "
-            "--local-dir %.300s` would put one there",
-            where, path, mb_path_base(path), path);
+            "%s: there is no folder %.300s, and the cache does not have that model: `%s` "
+            "fetches it",
+            where, path, mb_hub_pull_command(path, command, sizeof command));
+    if (strncmp(path, "models/", 7) == 0 && !mb_path_has_suffix(path, ".gguf"))
+        return MB_RAISE(MB_EMODEL,
+                        "%s: there is no model folder or .gguf file %.300s; `mbuyu pull ORG/%.200s "
+                        "--to %.300s` would put one there",
+                        where, path, mb_path_base(path), path);
     return MB_RAISE(MB_EMODEL, "%s: there is no model folder or .gguf file %.300s", where, path);
 }
 
@@ -67,6 +58,21 @@ static mb_status check_folder(const char *where, const char *path)
                     where, path, path);
 }
 
+static mb_status check_adapter(const mb_recipe *r)
+{
+    const char *path = r->adapter_path;
+    char command[512];
+
+    if (path == NULL || mb_path_is_dir(path))
+        return MB_OK;
+    MB_REQUIRE(!mb_hub_is_meant(path), MB_EMODEL,
+               "%s: there is no adapter folder %.300s, nor does the cache have it: `%s` fetches it",
+               mb_recipe_where(r, "adapter_path"), path,
+               mb_hub_pull_command(path, command, sizeof command));
+    return MB_RAISE(MB_EMODEL, "%s: there is no adapter folder %.300s",
+                    mb_recipe_where(r, "adapter_path"), path);
+}
+
 mb_status mb_recipe_check_model(const mb_recipe *r)
 {
     const char *path = r->model_name_or_path;
@@ -78,10 +84,96 @@ mb_status mb_recipe_check_model(const mb_recipe *r)
                "%s: %.300s is neither a model folder nor a .gguf file", where, path);
     if (mb_path_is_dir(path))
         MB_TRY(check_folder(where, path));
-    MB_REQUIRE(r->adapter_path == NULL || mb_path_is_dir(r->adapter_path), MB_EMODEL,
-               "%s: there is no adapter folder %.300s", mb_recipe_where(r, "adapter_path"),
-               r->adapter_path);
+    return check_adapter(r);
+}
+
+/* ---- names on a hub ----------------------------------------------------------------------- */
+
+static bool is_data(const char *name)
+{
+    static const char *const ends[] = {".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet"};
+    char plain[256];
+
+    snprintf(plain, sizeof plain, "%s", name);
+    for (int i = 0; i < 2; i++) { /* packed, perhaps */
+        const char *const packed[] = {".gz", ".zst"};
+
+        if (mb_path_has_suffix(plain, packed[i]))
+            plain[strlen(plain) - strlen(packed[i])] = '\0';
+    }
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        if (mb_path_has_suffix(plain, ends[i]))
+            return true;
+    return false;
+}
+
+/* The only data file below a folder into `file`; *n counts them. */
+static mb_status find_data(const char *dir, int depth, char *file, int *n)
+{
+    char **name = NULL, path[MB_PATH_MAX];
+    size_t count = 0;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_path_list(dir, &name, &count));
+    for (size_t i = 0; i < count && *n < 2; i++) {
+        if (name[i][0] == '.' || strcmp(name[i], "dataset_infos.json") == 0)
+            continue;
+        MB_TRY_GOTO(mb_path_join(path, sizeof path, dir, name[i]), st, done);
+        if (mb_path_is_dir(path) && depth < 4) {
+            MB_TRY_GOTO(find_data(path, depth + 1, file, n), st, done);
+        } else if (is_data(name[i])) {
+            ++*n;
+            snprintf(file, MB_PATH_MAX, "%s", path);
+        }
+    }
+done:
+    mb_path_list_free(name, count);
+    return st;
+}
+
+/* *field, in the recipe's memory, becomes where the cache has what it names. */
+static mb_status follow(mb_recipe *r, const char **field, bool is_dataset)
+{
+    char path[MB_PATH_MAX], file[MB_PATH_MAX];
+    void *p;
+    int n = 0;
+
+    if (*field == NULL || (is_dataset && strncmp(*field, "dataset:", 8) != 0))
+        return MB_OK;
+    MB_TRY(mb_hub_follow(*field, path, sizeof path));
+    if (path[0] == '\0')
+        return MB_OK;
+    if (is_dataset && mb_path_is_dir(path)) {
+        MB_TRY(find_data(path, 0, file, &n));
+        if (n == 1) /* several: the folder, which is right for pictures and sounds */
+            snprintf(path, sizeof path, "%s", file);
+    }
+    MB_TRY(mb_arena_take(r->own->arena, strlen(path) + 1, &p));
+    memcpy(p, path, strlen(path) + 1);
+    *field = p;
     return MB_OK;
+}
+
+mb_status mb_recipe_follow_hub(mb_recipe *r)
+{
+    mb_datasets *const sets[] = {&r->datasets, &r->eval_datasets};
+
+    MB_TRY(follow(r, &r->model_name_or_path, false));
+    MB_TRY(follow(r, &r->adapter_path, false));
+    for (int i = 0; i < 2; i++)
+        for (int64_t k = 0; k < sets[i]->n; k++)
+            MB_TRY(follow(r, &sets[i]->at[k].path, true));
+    return MB_OK;
+}
+
+mb_status mb_recipe_check_data(const mb_dataset_spec *d)
+{
+    char command[512];
+
+    if (d->path == NULL || strncmp(d->path, "dataset:", 8) != 0 || mb_path_exists(d->path))
+        return MB_OK;
+    return MB_RAISE(MB_EDATA, "%s: the cache does not have %.300s: `%s` fetches it", d->where,
+                    d->path, mb_hub_pull_command(d->path, command, sizeof command));
 }
 
 /* ---- adapters ----------------------------------------------------------------------------- */
@@ -99,18 +191,45 @@ static mb_status set_path(mb_recipe *r, const char *key, const char *path, const
     return st;
 }
 
-static mb_status use_base(mb_recipe *r, const char *base)
+/* The base as the adapter names it: a folder, or a model of a hub that the cache has, at the commit
+ * it was trained on when that is there. */
+static mb_status find_base(const char **base, const char *revision, char *found)
+{
+    char exact[MB_HUB_ID_MAX + MB_HUB_REVISION_MAX + 2];
+
+    found[0] = '\0';
+    if (*base == NULL || mb_path_exists(*base))
+        return MB_OK;
+    snprintf(exact, sizeof exact, "%.200s@%.250s", *base, revision);
+    if (revision[0] != '\0')
+        MB_TRY(mb_hub_follow(exact, found, MB_PATH_MAX));
+    if (found[0] == '\0')
+        MB_TRY(mb_hub_follow(*base, found, MB_PATH_MAX));
+    if (found[0] != '\0')
+        *base = found;
+    return MB_OK;
+}
+
+static mb_status use_base(mb_recipe *r, const char *base, const char *revision)
 {
     const char *adapter = r->model_name_or_path;
-    char beside[MB_PATH_MAX];
+    char beside[MB_PATH_MAX], found[MB_PATH_MAX], command[600] = "";
+
+    MB_TRY(find_base(&base, revision, found));
+    if (base != NULL && mb_hub_is_meant(base)) {
+        char pull[512];
+
+        snprintf(command, sizeof command, " (`%s` fetches it)",
+                 mb_hub_pull_command(base, pull, sizeof pull));
+    }
 
     MB_TRY(mb_path_join(beside, sizeof beside, adapter, "../base"));
     if ((base == NULL || !mb_path_exists(base)) && holds(beside, "config.json"))
         base = beside;
     MB_REQUIRE(base != NULL && mb_path_exists(base), MB_EMODEL,
-               "%s is an adapter of %s, which is not there: give the base model and "
+               "%s is an adapter of %s, which is not there%s: give the base model and "
                "adapter_path=%s",
-               adapter, base != NULL ? base : "a model it does not name", adapter);
+               adapter, base != NULL ? base : "a model it does not name", command, adapter);
     MB_TRY(set_path(r, "adapter_path", adapter, "the model given"));
     return set_path(r, "model_name_or_path", base, "the adapter's base");
 }
@@ -119,7 +238,7 @@ mb_status mb_recipe_follow_adapter(mb_recipe *r)
 {
     char config[MB_PATH_MAX];
     mb_json_doc *doc = NULL;
-    const char *base;
+    const char *base, *revision = "";
     mb_status st;
 
     if (r->model_name_or_path == NULL || r->adapter_path != NULL ||
@@ -130,7 +249,9 @@ mb_status mb_recipe_follow_adapter(mb_recipe *r)
     MB_TRY(mb_json_read(config, MB_EMODEL, MOST_CONFIG_BYTES, &doc));
     st = mb_json_get_string(mb_json_root(doc), "base_model_name_or_path", NULL, &base);
     if (st == MB_OK)
-        st = use_base(r, base);
+        st = mb_json_get_string(mb_json_root(doc), "revision", "", &revision);
+    if (st == MB_OK)
+        st = use_base(r, base, revision);
     mb_json_free(doc);
     return st;
 }

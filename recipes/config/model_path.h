@@ -13,6 +13,14 @@
  * MB_EMODEL. Weights and configuration are not read. */
 mb_status mb_recipe_check_model(const mb_recipe *r) MB_MUST_USE;
 
+/* Names on a hub (recipes/config/hub_path.h) in model_name_or_path, adapter_path and paths of datasets
+ * become where the cache has them; those it does not have stay, for mb_recipe_check_model and readers
+ * of data to say so. Called when a recipe is loaded. */
+mb_status mb_recipe_follow_hub(mb_recipe *r) MB_MUST_USE;
+
+/* MB_EDATA when a block's path is "dataset:ORG/NAME" still: the command that fetches it. */
+mb_status mb_recipe_check_data(const mb_dataset_spec *d) MB_MUST_USE;
+
 /* For verbs that use a model: a model_name_or_path that is a PEFT adapter's folder becomes the
  * adapter_path, and the base it names (or ../base, when that has moved with it) the model. */
 mb_status mb_recipe_follow_adapter(mb_recipe *r) MB_MUST_USE;

@@ -7,6 +7,7 @@
 
 #include "core/alloc.h"
 #include "core/path.h"
+#include "recipes/config/model_path.h"
 #include "recipes/config/private.h"
 #include "recipes/config/settings.h"
 #include "recipes/config/value.h"
@@ -138,6 +139,7 @@ static mb_status load(const char *name, const char *text, size_t bytes, int argc
         if (s.at[k].node != NULL)
             MB_TRY_GOTO(take_setting(r, k, s.at[k].as, s.at[k].node), st, done);
     derive(r);
+    MB_TRY_GOTO(mb_recipe_follow_hub(r), st, done);
     if (check)
         MB_TRY_GOTO(mb_recipe_check(r), st, done);
     *out = r;
@@ -182,7 +184,7 @@ mb_status mb_recipe_set(mb_recipe *r, const char *key, const char *value, const 
     MB_TRY(mb_yaml_parse_value(r->own->arena, source, value, &y));
     MB_TRY(take_setting(r, k, key, y));
     derive(r);
-    return MB_OK;
+    return mb_recipe_follow_hub(r);
 }
 
 bool mb_recipe_is_set(const mb_recipe *r, const char *key)

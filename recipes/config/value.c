@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "recipes/config/hub_path.h"
 #include "recipes/config/settings.h"
 
 struct context {
@@ -509,6 +510,7 @@ static bool is_zero(const void *p, size_t n)
 void mb_value_write(const mb_key *k, const void *base, bool given, int indent, mb_text *out)
 {
     const void *f = (const char *)base + k->offset;
+    char shown[2048];
 
     if (!given && strcmp(k->deflt, "null") == 0 && is_zero(f, types[k->type].size)) {
         mb_text_add(out, "null");
@@ -538,6 +540,8 @@ void mb_value_write(const mb_key *k, const void *base, bool given, int indent, m
         write_size(*(const int64_t *)f, out);
         break;
     case MB_TYPE_STR:
+        mb_text_add_yaml(out, mb_hub_show(*(const char *const *)f, shown, sizeof shown));
+        break;
     case MB_TYPE_WORD:
         mb_text_add_yaml(out, *(const char *const *)f);
         break;

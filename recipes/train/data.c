@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "core/path.h"
 #include "core/rng.h"
+#include "recipes/config/model_path.h"
 #include "recipes/data/image_files.h"
 #include "recipes/data/transcript.h"
 #include "recipes/media/mel_config.h"
@@ -138,6 +139,7 @@ mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, con
     *source = s;
     for (int64_t i = 0; i < sets->n; i++) {
         const mb_dataset_spec *d = &sets->at[i];
+        MB_TRY(mb_recipe_check_data(d));
         s[i] = (mb_source){.path = d->path,
                            .type = mb_choice_word(d->type),
                            .split = d->split,

@@ -11,6 +11,7 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "core/path.h"
+#include "recipes/config/hub_path.h"
 #include "recipes/export/model.h"
 #include "recipes/train/job.h"
 
@@ -95,12 +96,17 @@ mb_dtype mb_job_export_dtype(const mb_recipe *r)
                                               : MB_DTYPE_F32;
 }
 
-/* Where PEFT finds the base: its folder, or the one written here for a GGUF. */
-static mb_status base_folder(const mb_job *j, const mb_export *e, char *path, size_t size)
+/* Where PEFT finds the base: its folder, its name on a hub, or the folder written here for a GGUF. */
+static mb_status base_folder(const mb_job *j, const mb_export *e, char *path, size_t size,
+                             mb_hub_name *hub)
 {
     char config[MB_PATH_MAX], written[MB_PATH_MAX];
 
     MB_TRY(mb_path_join(config, sizeof config, j->recipe->model_name_or_path, "config.json"));
+    if (mb_path_exists(config) && mb_hub_name_of_path(j->recipe->model_name_or_path, hub)) {
+        snprintf(path, size, "%s", hub->id);
+        return MB_OK;
+    }
     if (mb_path_exists(config))
         return mb_path_real(j->recipe->model_name_or_path, path, size);
     MB_TRY(mb_path_join(written, sizeof written, j->recipe->output_dir, "base"));
@@ -185,11 +191,12 @@ static mb_status describe(const mb_job *j, struct adapter *a)
 static mb_status export_adapter(const mb_job *j, mb_export *e, mb_card *card, const char *dir)
 {
     struct adapter a = {0};
+    mb_hub_name hub = {.id = ""};
     char base[4096];
     mb_status st;
 
     e->card = NULL;
-    MB_TRY(base_folder(j, e, base, sizeof base));
+    MB_TRY(base_folder(j, e, base, sizeof base, &hub));
     card->library_name = "peft";
     card->base_model = base;
     e->card = card;
@@ -198,7 +205,7 @@ static mb_status export_adapter(const mb_job *j, mb_export *e, mb_card *card, co
     else
         st = describe(j, &a);
     a.peft.base = base;
-    a.peft.revision = NULL;
+    a.peft.revision = hub.id[0] != '\0' ? hub.revision : NULL;
     if (st == MB_OK)
         st = mb_export_peft(e, &a.peft, dir);
     mb_peft_close(&a.peft);
@@ -209,9 +216,12 @@ static mb_status write_final(mb_job *j)
 {
     const mb_recipe *r = j->recipe;
     struct facts f = {0};
+    mb_hub_name hub;
     char dir[4096];
     mb_card card = {.title = r->run_name != NULL ? r->run_name : mb_path_base(r->output_dir),
-                    .base_model = r->model_name_or_path,
+                    .base_model = mb_hub_name_of_path(r->model_name_or_path, &hub)
+                                      ? hub.id
+                                      : r->model_name_or_path,
                     .library_name = "transformers",
                     .pipeline_tag = j->task->pipeline_tag,
                     .training = f.training,

@@ -193,9 +193,9 @@ expect 4 '' -- "$m" generate "$MB_TEST_DATA/reference/bert-mlm" prompt=x
 expect 2 'there is no recipe, model folder or .gguf file hello' 'prompt="hello"' -- "$m" generate "$model" hello
 expect 2 'there is no recipe, model folder or .gguf file nosuch' -- "$m" chat nosuch
 expect 4 "run is the folder of a run; its model is $work/run/final" -- "$m" chat "$work/run"
-expect 4 'there is no folder org/name' 'hf download org/name --local-dir models/name' -- \
+expect 4 'there is no folder org/name' '`mbuyu pull org/name` fetches it' -- \
     "$m" chat model_name_or_path=org/name
-expect 2 'no/such' -- "$m" generate no/such prompt=x
+expect 4 'there is no folder no/such' '`mbuyu pull no/such` fetches it' -- "$m" generate no/such prompt=x
 expect 4 'no/such' -- "$m" generate model_name_or_path=no/such prompt=x
 if [ -w /dev/full ]; then
     "$m" generate "$model" prompt=x </dev/null >/dev/full 2>"$work/err"

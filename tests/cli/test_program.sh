@@ -89,12 +89,12 @@ expect 0 "r.yaml:3:1" 'command line' -- "$m" config "$work/r.yaml" seed=1 --wher
     fail 'digests differ'
 
 # validate: recipe 2, data 3, model 4
-expect 4 'there is no model folder or .gguf file models/x' 'r.yaml:1:1' 'hf download ORG/x --local-dir models/x' -- "$m" validate "$work/r.yaml"
+expect 4 'there is no model folder or .gguf file models/x' 'r.yaml:1:1' 'mbuyu pull ORG/x --to models/x' -- "$m" validate "$work/r.yaml"
 expect 3 'there is no file data.jsonl' 'r.yaml:4:1' -- "$m" validate "$work/r.yaml" base_model="$work"
 expect 2 'needs output_dir' -- "$m" validate "$work/r.yaml" '~output_dir'
 for verb in validate plan inspect train eval; do # one sentence for all
-    expect 4 "mbuyu: command line: there is no folder org/name; mbuyu does not download models yet" \
-        'hf download org/name --local-dir models/name' -- "$m" $verb "$work/r.yaml" base_model=org/name
+    expect 4 "mbuyu: command line: there is no folder org/name, and the cache does not have that model" \
+        '`mbuyu pull org/name` fetches it' -- "$m" $verb "$work/r.yaml" base_model=org/name
 done
 expect 3 'mbuyu: command line: there is no file x.jsonl' -- "$m" validate "$work/r.yaml" base_model="$work" 'datasets=[x.jsonl]'
 expect 2 'mbuyu train needs model_name_or_path (model directory' -- "$m" train

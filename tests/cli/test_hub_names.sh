@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# tests/cli/test_hub_names.sh - names on a hub where recipes take paths, and what the cache holds: pull
+# from a hub on this machine, then train, predict and list with no network at all.
+# shellcheck disable=SC2016 # backquotes are what is printed
+set -u
+# shellcheck source=tests/cli/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+command -v python3 >/dev/null || { echo "there is no python3 to play the hub"; exit 77; }
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+start
+hubs=()
+trap 'kill "${hubs[@]}" 2>/dev/null; rm -rf "$work"' EXIT
+export HF_HOME=$work/home MBUYU_LOG=info
+unset HF_TOKEN HF_HUB_CACHE HF_ENDPOINT HF_HUB_OFFLINE TRANSFORMERS_OFFLINE
+
+# says CODE PATTERN COMMAND...: exit code, and a line that matches on either output
+says() {
+    local code=$1 pattern=$2 got
+    shift 2
+    "$@" >"$work/said" 2>&1 </dev/null
+    got=$?
+    [ $got -eq "$code" ] || fail "exit code $got, not $code: $* -> $(tail -3 "$work/said")"
+    grep -qE -e "$pattern" "$work/said" || fail "no '$pattern': $* -> $(tail -3 "$work/said")"
+}
+
+# hub FOLDER: a hub with these files at $url
+hub() {
+    python3 "$here/fake_hub.py" "$1" >"$work/url" &
+    hubs+=($!)
+    for _ in $(seq 300); do
+        [ -s "$work/url" ] && break
+        sleep 0.1
+    done
+    url=$(cat "$work/url")
+    : >"$work/url"
+}
+
+mkdir data data/data
+for i in 1 2 3 4 5 6 7 8; do
+    printf '{"prompt": "Swahili: mti %d\\nEnglish:", "completion": " tree %d"}\n' $i $i
+done >data/rows.jsonl
+cp data/rows.jsonl data/data/train-00000-of-00001.jsonl
+
+# before anything is here: what to type
+says 4 'command line: there is no folder org/tiny, and the cache does not have that model: `mbuyu pull org/tiny` fetches it' \
+    "$MBUYU" train model_name_or_path=org/tiny datasets=data/rows.jsonl output_dir=out
+says 4 '`mbuyu pull org/tiny` fetches it' "$MBUYU" tokenize org/tiny --text x
+says 4 '`mbuyu pull org/tiny@v2` fetches it' "$MBUYU" generate org/tiny@v2 prompt=x
+
+hub "$MB_TEST_DATA/reference/llama"
+HF_ENDPOINT=$url says 0 "/models--org--tiny/snapshots/[0-9a-f]{40}$" "$MBUYU" pull org/tiny
+commit=$(cat home/hub/models--org--tiny/refs/main)
+says 3 'the cache does not have dataset:org/rows: `mbuyu pull dataset:org/rows` fetches it' \
+    "$MBUYU" train model_name_or_path=org/tiny datasets=dataset:org/rows output_dir=out max_length=64
+hub "$PWD/data"
+HF_ENDPOINT=$url says 0 'load_dataset\("/.*/datasets--org--rows/snapshots/[0-9a-f]{40}"\)' \
+    "$MBUYU" pull dataset:org/rows
+kill "${hubs[@]}"
+
+# with no network: names are as good as paths
+alone=()
+if unshare -rn true 2>/dev/null; then
+    alone=(unshare -rn)
+elif unshare -n true 2>/dev/null; then
+    alone=(unshare -n)
+else
+    echo "unshare is not permitted here: what trains was not cut off from the network"
+fi
+recipe=(model_name_or_path=org/tiny finetuning_type=lora max_steps=2 max_length=64
+    per_device_train_batch_size=2 save_strategy=no report_to=none)
+says 0 'the model is in' "${alone[@]}" "$MBUYU" train "${recipe[@]}" output_dir=by-name \
+    datasets=dataset:org/rows/rows.jsonl
+says 0 'the model is in' "${alone[@]}" "$MBUYU" train "${recipe[@]}" output_dir=by-split \
+    datasets=dataset:org/rows
+"$MBUYU" train "${recipe[@]}" output_dir=by-path datasets=data/rows.jsonl \
+    model_name_or_path="$MB_TEST_DATA/reference/llama" >"$work/said" 2>&1 || fail "$(cat "$work/said")"
+same by-name/final/adapter_model.safetensors by-path/final/adapter_model.safetensors 'by name and by path'
+same by-split/final/adapter_model.safetensors by-path/final/adapter_model.safetensors 'by split and by path'
+
+# what is written names the model as everybody does, at the commit that was used
+grep -q '"base_model_name_or_path": "org/tiny"' by-name/final/adapter_config.json || fail 'the base of the adapter'
+grep -q "\"revision\": \"$commit\"" by-name/final/adapter_config.json || fail 'its commit'
+grep -q "base_model: 'org/tiny'" by-name/final/README.md || fail 'the card'
+grep -q "model_name_or_path: \"org/tiny@$commit\"\$" by-name/recipe.resolved.yaml || fail 'the recipe'
+grep -q "path: \"dataset:org/rows@[0-9a-f]*/rows.jsonl\"\$" by-name/recipe.resolved.yaml || fail 'its data'
+"$MBUYU" config --all by-name/recipe.resolved.yaml | cmp - by-name/recipe.resolved.yaml || fail 'no fixed point'
+says 0 '' "$MBUYU" generate by-name/final prompt=mti max_new_tokens=2
+says 0 '' "$MBUYU" generate org/tiny prompt=mti max_new_tokens=2
+says 0 '' "$MBUYU" tokenize "org/tiny@$commit" --text mti
+
+# ls and rm
+says 0 'org/tiny +[0-9.]+ [kM]B' "$MBUYU" ls
+says 0 'dataset:org/rows' "$MBUYU" ls
+says 0 'model.safetensors' "$MBUYU" ls org/tiny
+says 0 'rows.jsonl' "$MBUYU" ls dataset:org/rows
+says 2 'nothing of org/none is in the cache' "$MBUYU" ls org/none
+says 2 'nothing was removed' "$MBUYU" rm org/tiny
+says 2 'has no revision v9' "$MBUYU" rm org/tiny@v9 --yes
+says 0 'removed' "$MBUYU" rm dataset:org/rows --yes
+[ ! -e home/hub/datasets--org--rows ] || fail 'rm left the data'
+# a second revision keeps what both have
+snapshots=home/hub/models--org--tiny/snapshots
+other=$(printf 'b%.0s' $(seq 40))
+cp -a "$snapshots/$commit" "$snapshots/$other"
+printf more >"home/hub/models--org--tiny/blobs/$(printf 'c%.0s' $(seq 40))"
+ln -s "../../blobs/$(printf 'c%.0s' $(seq 40))" "$snapshots/$other/more.txt"
+printf %s "$other" >home/hub/models--org--tiny/refs/next
+says 0 "$commit" "$MBUYU" ls org/tiny
+says 0 'removed' "$MBUYU" rm org/tiny@next --yes
+[ ! -e "$snapshots/$other" ] || fail 'rm left the revision'
+[ ! -e "home/hub/models--org--tiny/blobs/$(printf 'c%.0s' $(seq 40))" ] || fail 'rm left its bytes'
+[ -s "$snapshots/$commit/model.safetensors" ] || fail 'rm took what another revision needs'
+says 0 'removed' "$MBUYU" rm "org/tiny@$commit" --yes
+[ ! -e home/hub/models--org--tiny ] || fail 'rm left an empty repository'
+finish
