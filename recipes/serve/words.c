@@ -256,6 +256,8 @@ mb_status mb_jobs_words(const mb_jobs *j, mb_json request, const char *recipe_pa
         MB_TRY(add(words, "eval_steps=0.1"));
     }
     MB_TRY(add(words, "logging_steps=1"));
+    MB_TRY(add(words, "eval_samples=3"));
+    MB_TRY(add(words, "max_new_tokens=48"));
     MB_TRY(mb_json_get_int(request, "seed", -1, &seed));
     if (seed >= 0)
         MB_TRY(add(words, "seed=%lld", (long long)seed));

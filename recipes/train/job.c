@@ -22,6 +22,7 @@
 #include "recipes/export/sentence_files.h"
 #include "recipes/train/answers.h"
 #include "recipes/train/device.h"
+#include "recipes/train/samples.h"
 
 enum { BEHIND_FROM = 1 << 20 }; /* overlap_comm: auto; bytes of gradients */
 
@@ -155,7 +156,7 @@ static mb_status plan_steps(mb_job *j)
         MB_TRY(plan_classes(j, eval, false));
     }
     if (d->eval == NULL || j->task->answer == NULL)
-        return MB_OK;
+        return mb_samples_open(j);
     if (j->task->head == MB_HEAD_SEQ2SEQ)
         return j->writer == NULL ? mb_answer_text_open(j) : MB_OK;
     return mb_engine_plan_logits(j->engine, d->batch, tokens, /* what is told from whole logits */
@@ -776,6 +777,7 @@ void mb_job_close(mb_job *j)
     mb_profile_free(j->profile);
     mb_zero_free(j->zero);
     mb_answer_text_close(j);
+    mb_samples_close(j);
     mb_engine_free(j->engine);
     mb_mesh_free(j->mesh);
     if (j->like == NULL)

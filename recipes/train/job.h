@@ -62,6 +62,7 @@ typedef struct mb_job {
     const mb_task *task;
     mb_task silent; /* the task without answers, where the recipe wants only the loss */
     struct mb_text_writer *writer; /* of seq2seq evaluations that write answers (answer_text.c) */
+    struct mb_samples *samples;    /* of language models: answers to look at (samples.c) */
     const mb_metric *metric[MB_JOB_METRICS]; /* of an evaluation, beside the loss */
     int n_metrics;
     mb_data *data;

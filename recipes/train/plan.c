@@ -5,7 +5,7 @@
 #include "core/log.h"
 #include "core/memory.h"
 #include "recipes/export/model.h"
-#include "recipes/train/job.h"
+#include "recipes/train/samples.h"
 
 const char *const mb_memory_part_names[MB_MEMORY_PARTS] = {
     "weights",   "gradients",     "exact sums", "optimizer", "activations",
@@ -62,7 +62,7 @@ static void training(const mb_job *j, const mb_zero_options *z, int64_t *bytes)
         (int64_t)mb_zero_state_bytes(f, mb_optim_find(j->recipe->optim), z->stage,
                                      j->mesh->dp_inner->rank, j->mesh->dp_inner->size);
     bytes[MB_PART_COMMUNICATION] = (int64_t)mb_zero_work_bytes(j->mesh->dp_inner, f, z);
-    bytes[MB_PART_DATA] = j->data_bytes + mb_profile_bytes(j->profile);
+    bytes[MB_PART_DATA] = j->data_bytes + mb_profile_bytes(j->profile) + mb_samples_bytes(j);
     step_bytes(j->engine, true, bytes);
 }
 

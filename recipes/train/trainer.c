@@ -13,7 +13,7 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "core/memory.h"
-#include "recipes/train/job.h"
+#include "recipes/train/samples.h"
 
 static mb_status run_micro(mb_job *j, const mb_step *s, int64_t m, int64_t slot, bool last)
 {
@@ -228,6 +228,7 @@ static mb_status evaluate(mb_job *j, double epoch, bool *save, bool *stop)
     }
     j->at.last_eval_loss = loss;
     MB_TRY(mb_comm_agree(j->comm, log_metrics(j, &m)));
+    MB_TRY(mb_samples_write(j));
     const double value = *mb_metrics_get(&m, metric_name(j, &greater));
     if (!better(j, value)) {
         j->at.without_progress++;
