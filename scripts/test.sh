@@ -111,7 +111,7 @@ peer_arguments() {
     export) printf '%s\n' "$helper/export_files" ;;
     formats) printf '%s\n' "$helper/tensor_files" ;;
     metrics) printf '%s\n' "$MBUYU" ;;
-    labels | seq2seq | push | bundle) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" ;;
+    labels | seq2seq | pull | push | bundle) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" ;;
     image_models) printf '%s\n' "$MBUYU" "$helper/make_pictures" "$MB_TEST_DATA" ;;
     images) printf '%s\n' "$helper/image_pixels" ;;
     model_h5) printf '%s\n' "$helper/model_h5_save" "$MBUYU" "$MB_TEST_DATA" ;;

@@ -48,14 +48,36 @@ says 4 '`mbuyu pull org/tiny` fetches it' "$MBUYU" tokenize org/tiny --text x
 says 4 '`mbuyu pull org/tiny@v2` fetches it' "$MBUYU" generate org/tiny@v2 prompt=x
 
 hub "$MB_TEST_DATA/reference/llama"
-HF_ENDPOINT=$url says 0 "/models--org--tiny/snapshots/[0-9a-f]{40}$" "$MBUYU" pull org/tiny
+says 0 "/models--org--tiny/snapshots/[0-9a-f]{40}$" env HF_ENDPOINT="$url" "$MBUYU" pull org/tiny
 commit=$(cat home/hub/models--org--tiny/refs/main)
 says 3 'the cache does not have dataset:org/rows: `mbuyu pull dataset:org/rows` fetches it' \
     "$MBUYU" train model_name_or_path=org/tiny datasets=dataset:org/rows output_dir=out max_length=64
 hub "$PWD/data"
-HF_ENDPOINT=$url says 0 'load_dataset\("/.*/datasets--org--rows/snapshots/[0-9a-f]{40}"\)' \
-    "$MBUYU" pull dataset:org/rows
+says 0 'load_dataset\("/.*/datasets--org--rows/snapshots/[0-9a-f]{40}"\)' \
+    env HF_ENDPOINT="$url" "$MBUYU" pull dataset:org/rows
 kill "${hubs[@]}"
+
+# another machine pulls from this one's cache, and from a folder of plain models
+mkdir -p plain/models/org
+cp -r "$MB_TEST_DATA/reference/llama" plain/models/org/tiny
+for shelf in home/hub plain; do
+    "$MBUYU" hub "$shelf" --port 0 >served 2>/dev/null &
+    hubs+=($!)
+    for _ in $(seq 300); do
+        grep -q '^hub at ' served && break
+        sleep 0.1
+    done
+    there=$(sed -n 's/^hub at //p' served)
+    says 0 'org/tiny' env HF_ENDPOINT="$there" "$MBUYU" search tiny
+    says 0 '' env HF_ENDPOINT="$there" HF_HOME="$work/of-$shelf" "$MBUYU" pull org/tiny
+    got=$(tail -1 said)
+    for file in "home/hub/models--org--tiny/snapshots/$commit"/*; do
+        same "$file" "$got/${file##*/}" "from mbuyu hub $shelf"
+    done
+    kill "${hubs[-1]}"
+done
+[ "$(cat of-home/hub/hub/models--org--tiny/refs/main)" = "$commit" ] || fail 'the commit of a shared cache'
+[ -e "of-home/hub/hub/models--org--tiny/snapshots/$commit" ] || fail 'the snapshot of a shared cache'
 
 # with no network: names are as good as paths
 alone=()
