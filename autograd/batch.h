@@ -8,7 +8,7 @@
 #ifndef MB_AUTOGRAD_BATCH_H
 #define MB_AUTOGRAD_BATCH_H
 
-#include "core/tensor.h"
+#include "core/kernels.h"
 
 /* Rows come in multiples of this: what tensor cores take at a time, and few beyond what is there. */
 enum { MB_ROW_PAD = 16 };
@@ -22,6 +22,9 @@ typedef struct mb_kv_cache {
      * source they came from. Per decoder layer: (source_rows, kv_heads*head_dim). */
     int64_t source_rows;
     mb_tensor *source_k, *source_v;
+    /* Not NULL: keys and values are in pages instead, per layer; k, v, capacity and the batch's k_start
+     * are not read, and row s of each table belongs to sequence s of the batch. */
+    const mb_kv_pages *pages;
 } mb_kv_cache;
 
 typedef struct mb_batch {

@@ -19,12 +19,13 @@ struct mb_device; /* core/device.h */
 
 typedef struct mb_exec {
     const mb_kernels *kernels;
-    struct mb_device *device;   /* where tensors live; NULL: host memory */
-    mb_arena *scratch;          /* workspace of kernels; may be a counting arena when planning */
-    void *workspace;            /* what MB_RUN took for the kernel now running */
-    int threads;                /* how many a kernel may use; never changes a result */
-    bool planning;              /* nothing is computed, data pointers are not addresses */
-    void *stream;               /* the device's handle of its compute stream; NULL on CPUs */
+    struct mb_device *device; /* where tensors live; NULL: host memory */
+    mb_arena *scratch;        /* workspace of kernels; may be a counting arena when planning */
+    void *workspace;          /* what MB_RUN took for the kernel now running */
+    int threads;              /* how many a kernel may use; never changes a result */
+    bool rows_alike;          /* rows of products have the same bits however many there are (CPU) */
+    bool planning;            /* nothing is computed, data pointers are not addresses */
+    void *stream;             /* the device's handle of its compute stream; NULL on CPUs */
     struct mb_profile *profile; /* where time is noted (core/profile.h); NULL: nowhere */
 } mb_exec;
 
@@ -53,6 +54,17 @@ typedef enum mb_contrast_kind {
     MB_CONTRAST_SCORE
 } mb_contrast_kind;
 
+/* Keys and values of earlier tokens in blocks of MB_KV_PAGE tokens. Block b of k is (kv_heads, head_dim,
+ * MB_KV_PAGE), of v (kv_heads, MB_KV_PAGE, head_dim rounded up to 16), f32. */
+enum { MB_KV_PAGE = 64 };
+
+typedef struct mb_kv_pages {
+    float *k, *v;
+    const int32_t
+        *table; /* (n_seq, columns): the block of keys [MB_KV_PAGE j, MB_KV_PAGE (j + 1)) */
+    int64_t columns;
+} mb_kv_pages;
+
 /* Sequences of queries and of keys, one after the other in their tensors or with gaps (a cache).
  * Query i of sequence s sits at position k_len[s] - q_len[s] + i of its keys. */
 typedef struct mb_attention {
@@ -67,6 +79,10 @@ typedef struct mb_attention {
     const float *bias;
     int64_t n_seq;
     const int32_t *q_start, *q_len, *k_start, *k_len; /* n_seq each */
+    /* NULL, or where keys and values lie: k and v of the call are those of the queries' own tokens,
+     * which are put there before; k_start is not read, k_len counts them. Bits of a query depend on
+     * its keys alone, not on q_len. */
+    const mb_kv_pages *pages;
     int64_t max_len; /* bound on any q_len and k_len: sizes workspace */
     float dropout;   /* probability; of (query, key, head) */
     uint64_t seed, site;

@@ -68,7 +68,9 @@ mb_status mb_layer_attention_biased(mb_tape *t, const mb_model *m, const mb_batc
 
     at.causal = causal;
     at.window = mb_layer_set_has(&m->config.full, layer) ? 0 : m->config.window;
-    if (b->cache != NULL)
+    if (b->cache != NULL && b->cache->pages != NULL)
+        at.pages = &b->cache->pages[cache_layer(m, layer)];
+    else if (b->cache != NULL)
         MB_TRY(through_cache(t, b, cache_layer(m, layer), &k, &v));
     return mb_attend(t, q, k, v, bias, &at, o);
 }

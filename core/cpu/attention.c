@@ -17,6 +17,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "core/cpu/attention_paged.h"
 #include "core/cpu/attention_tile.h"
 #include "core/cpu/pairs.h"
 #include "core/cpu/strip.h"
@@ -63,6 +64,8 @@ size_t mb_cpu_attention_fwd_workspace(mb_exec *ex, mb_tensor *o, mb_tensor *lse,
 {
     const mb_att_form f = mb_att_form_of(q, at);
 
+    if (at->pages != NULL)
+        return mb_att_paged_workspace(ex, q, at);
     return (size_t)(ex->threads * floats_per_thread(&f)) * sizeof(float);
 }
 
@@ -421,6 +424,9 @@ static void run_unit(const job *jb, int64_t number, int64_t per, int64_t pieces)
 mb_status mb_cpu_attention_fwd(mb_exec *ex, mb_tensor *o, mb_tensor *lse, const mb_tensor *q,
                                const mb_tensor *k, const mb_tensor *v, const mb_attention *at)
 {
+    if (at->pages != NULL)
+        return mb_att_paged(ex, o, lse, q, k, v, at);
+
     const mb_att_form form = mb_att_form_of(q, at);
     const job jb = {.at = at,
                     .q = q,

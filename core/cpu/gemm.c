@@ -6,8 +6,9 @@
  * Rows of C that are tokens (A not transposed) get the same bits wherever they stand and whatever
  * else is in the batch, so the cut of N and K does not look at M there, and the last tile of rows
  * is made up to a height at which the provider's kernels do not change (core/cpu/gemm_tiles.h).
- * Fewer than FEW_ROWS rows, as when generating, are memory-bound: dot products of our own, whose
- * rows do not depend on one another either (but differ in the last bits from those of a tile).
+ * Fewer than FEW_ROWS rows, as when generating, are memory-bound: products of our own, whose rows do
+ * not depend on one another either (but differ in the last bits from those of a tile). They are what
+ * computes any number of rows where all must be alike (mb_exec.rows_alike).
  *
  * Products of bf16 matrices are core/cpu/gemm_bf16.c's.
  *
@@ -21,17 +22,13 @@
 
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm_bf16.h"
+#include "core/cpu/gemm_rows.h"
 #include "core/cpu/gemm_tiles.h"
-#include "core/cpu/vec16.h"
-#include "core/cpu/vecmath.h"
 
 enum {
     FEW_ROWS = 16,     /* below: own kernels */
     WANTED_UNITS = 16, /* units of work below which K is cut into pieces */
     LEAST_PIECE = 256, /* of K */
-    DOT_ROWS = 4,      /* rows of B per step of a dot-product kernel */
-    FEW_COLS = 128,    /* columns of C per unit when there are few rows */
-    STRIP = 8          /* vectors of eight columns at a time in such a unit */
 };
 
 typedef struct product {
@@ -114,9 +111,9 @@ static product product_of(const mb_tensor *c, const mb_tensor *a, bool ta, const
     return p;
 }
 
-static bool has_few_rows(const product *p)
+static bool goes_by_rows(const mb_exec *ex, const product *p)
 {
-    return !p->ta && p->m < FEW_ROWS;
+    return !p->ta && (p->m < FEW_ROWS || ex->rows_alike);
 }
 
 size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta,
@@ -128,119 +125,30 @@ size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool
 
     if (a->dtype == MB_DTYPE_BF16)
         return mb_cpu_gemm_bf16_workspace(ex, c, a, ta, NULL);
-    if (has_few_rows(&p))
+    if (goes_by_rows(ex, &p))
         return 0;
     return (size_t)(partial + ex->threads * p.edge_floats) * sizeof(float);
 }
 
 /* Few rows ---------------------------------------------------------------------------------- */
 
-static void finish_row(const product *p, float *c, const float *sum, int64_t j0, int64_t n)
+static void row_by_row(const product *p, int threads)
 {
-    for (int64_t j = 0; j < n; j++) {
-        float y = p->alpha * sum[j];
+    const mb_gemm_rows r = {.m = p->m,
+                            .n = p->n,
+                            .k = p->k,
+                            .x = p->a,
+                            .w = p->b,
+                            .bias = p->bias,
+                            .c = p->c,
+                            .ldx = p->lda,
+                            .ldw = p->ldb,
+                            .ldc = p->ldc,
+                            .tw = p->tb,
+                            .alpha = p->alpha,
+                            .beta = p->beta};
 
-        if (p->beta != 0.0f)
-            y += p->beta * c[j];
-        c[j] = p->bias != NULL ? y + p->bias[j0 + j] : y;
-    }
-}
-
-/* sum[0..4) = x . (4 rows of W), W ldb apart. */
-MB_INLINE void four_dots(float *sum, const float *x, const float *w, int64_t ldw, int64_t k)
-{
-    mb_vec8 low[DOT_ROWS] = {0}, high[DOT_ROWS] = {0};
-    float lane[DOT_ROWS][MB_LANES];
-    int64_t l = 0;
-
-    for (; l + MB_LANES <= k; l += MB_LANES)
-        for (int r = 0; r < DOT_ROWS; r++) {
-            low[r] += MB_LOAD8(x + l) * MB_LOAD8(w + r * ldw + l);
-            high[r] += MB_LOAD8(x + l + 8) * MB_LOAD8(w + r * ldw + l + 8);
-        }
-    for (int r = 0; r < DOT_ROWS; r++) {
-        MB_STORE8(lane[r], low[r]);
-        MB_STORE8(lane[r] + 8, high[r]);
-        for (int64_t i = l; i < k; i++)
-            lane[r][i - l] += x[i] * w[r * ldw + i];
-        sum[r] = mb_fold_lanes(lane[r]);
-    }
-}
-
-MB_INLINE float one_dot(const float *x, const float *w, int64_t k)
-{
-    mb_vec8 low = {0}, high = {0};
-    float lane[MB_LANES];
-    int64_t l = 0;
-
-    for (; l + MB_LANES <= k; l += MB_LANES) {
-        low += MB_LOAD8(x + l) * MB_LOAD8(w + l);
-        high += MB_LOAD8(x + l + 8) * MB_LOAD8(w + l + 8);
-    }
-    MB_STORE8(lane, low);
-    MB_STORE8(lane + 8, high);
-    for (int64_t i = l; i < k; i++)
-        lane[i - l] += x[i] * w[i];
-    return mb_fold_lanes(lane);
-}
-
-/* Columns [j0, j0+n) of C = X W^T: every row of W is read from memory once. */
-MB_CPU_CLONES
-static void few_rows_transposed(const product *p, int64_t j0, int64_t n)
-{
-    float sum[FEW_ROWS][FEW_COLS];
-    int64_t j = 0;
-
-    for (; j + DOT_ROWS <= n; j += DOT_ROWS)
-        for (int64_t i = 0; i < p->m; i++)
-            four_dots(&sum[i][j], p->a + i * p->lda, p->b + (j0 + j) * p->ldb, p->ldb, p->k);
-    for (; j < n; j++)
-        for (int64_t i = 0; i < p->m; i++)
-            sum[i][j] = one_dot(p->a + i * p->lda, p->b + (j0 + j) * p->ldb, p->k);
-    for (int64_t i = 0; i < p->m; i++)
-        finish_row(p, p->c + i * p->ldc + j0, sum[i], j0, n);
-}
-
-/* Columns [j0, j0+n) of C = X W, W (K, N). */
-MB_CPU_CLONES
-static void few_rows_straight(const product *p, int64_t j0, int64_t n)
-{
-    for (int64_t i = 0; i < p->m; i++) {
-        const float *x = p->a + i * p->lda;
-        float sum[FEW_COLS] = {0};
-
-        if (n == FEW_COLS) {
-            for (int64_t j = 0; j < n; j += 8 * STRIP) {
-                mb_vec8 acc[STRIP] = {0};
-
-                for (int64_t l = 0; l < p->k; l++)
-                    for (int v = 0; v < STRIP; v++)
-                        acc[v] += x[l] * MB_LOAD8(p->b + l * p->ldb + j0 + j + 8 * v);
-                for (int v = 0; v < STRIP; v++)
-                    MB_STORE8(sum + j + 8 * v, acc[v]);
-            }
-        } else {
-            for (int64_t l = 0; l < p->k; l++)
-                for (int64_t j = 0; j < n; j++)
-                    sum[j] += x[l] * p->b[l * p->ldb + j0 + j];
-        }
-        finish_row(p, p->c + i * p->ldc + j0, sum, j0, n);
-    }
-}
-
-static void few_rows(const product *p, int threads)
-{
-    const int64_t units = ceil_div(p->n, FEW_COLS);
-
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t u = 0; u < units; u++) {
-        const int64_t j0 = u * FEW_COLS, n = least(FEW_COLS, p->n - j0);
-
-        if (p->tb)
-            few_rows_transposed(p, j0, n);
-        else
-            few_rows_straight(p, j0, n);
-    }
+    mb_cpu_gemm_rows(&r, threads);
 }
 
 /* Tiles ------------------------------------------------------------------------------------- */
@@ -412,8 +320,8 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
         return MB_OK;
     if (p.k == 0) {
         no_products(&p);
-    } else if (has_few_rows(&p)) {
-        few_rows(&p, ex->threads);
+    } else if (goes_by_rows(ex, &p)) {
+        row_by_row(&p, ex->threads);
     } else {
         p.partial = ex->workspace;
         p.edge = (float *)ex->workspace + (p.pieces > 1 ? p.pieces * p.m * p.n : 0);

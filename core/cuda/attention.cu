@@ -348,6 +348,8 @@ mb_status mb_cuda_attention_fwd(mb_exec *ex, mb_tensor *o, mb_tensor *lse, const
 {
     const call c = {o, lse, q, k, v, at};
 
+    MB_REQUIRE(at->pages == nullptr, MB_ENOTSUP,
+               "attention_fwd: keys and values in pages are read by the CPU only");
     MB_TRY(att_check("attention_fwd", q, k, v, at));
     MB_REQUIRE(o->dtype == q->dtype && mb_rows(o) == mb_rows(q) && mb_cols(o) == mb_cols(q),
                MB_EBUG, "attention_fwd: the output is not like the queries");

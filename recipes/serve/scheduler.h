@@ -33,8 +33,9 @@
 #define MB_RECIPES_SERVE_SCHEDULER_H
 
 #include "recipes/generate/generate.h"
+#include "recipes/serve/blocks.h"
 
-enum { MB_BLOCK_TOKENS = 64, MB_TOP_LOGPROBS = 20, MB_SCHEDULER_CHUNK = 256 };
+enum { MB_TOP_LOGPROBS = 20, MB_SCHEDULER_CHUNK = 256 };
 
 typedef struct mb_scheduler mb_scheduler;
 

@@ -1,9 +1,10 @@
 /* tests/bench/bench_gemm.c - GFLOP/s of the products of a training step: f32 under both providers, and
  * bf16 by the processor's instructions and in plain C.
  *
- *     bench_gemm [threads [bf16]]
+ *     bench_gemm [threads [bf16|rows]]
  *
- * With "bf16" only what the processor's bf16 instructions do.
+ * With "bf16" only what the processor's bf16 instructions do; with "rows" only products whose rows are
+ * alike (core/cpu/gemm_rows.h), as a server's are.
  *
  * Shapes are those of SmolLM2-135M with 4 x 512 tokens: y = x W^T, dx = dy W, dW = dy^T x, LoRA's
  * narrow ones, and one token of generation.
@@ -34,6 +35,14 @@ static const struct {
     {"one token", 1, 49152, 576, false, true},     {"one token x W", 1, 2304, 768, false, false},
 };
 
+static const struct {
+    int64_t m, n, k;
+    bool tb;
+} by_rows[] = {{1, 576, 576, true},    {1, 1536, 576, true},  {1, 576, 1536, true},
+               {1, 49152, 576, true},  {8, 1536, 576, true},  {8, 49152, 576, true},
+               {32, 1536, 576, true},  {32, 576, 1536, true}, {32, 49152, 576, true},
+               {256, 1536, 576, true}, {1, 2304, 768, false}, {32, 2304, 768, false}};
+
 static mb_status numbers(mb_dtype d, int64_t n, void **out)
 {
     MB_TRY(mb_pages((size_t)n * sizeof(float), "operands", out));
@@ -47,10 +56,9 @@ static mb_status numbers(mb_dtype d, int64_t n, void **out)
     return MB_OK;
 }
 
-static mb_status bench(mb_exec *ex, mb_dtype d, size_t at)
+static mb_status bench(mb_exec *ex, mb_dtype d, const char *what, int64_t m, int64_t n, int64_t k,
+                       bool ta, bool tb)
 {
-    const int64_t m = products[at].m, n = products[at].n, k = products[at].k;
-    const bool ta = products[at].ta, tb = products[at].tb;
     const double flop = 2.0 * (double)m * (double)n * (double)k;
     const int repeats = (int)(4e9 / flop) + 1 < 20000 ? (int)(4e9 / flop) + 1 : 20000;
     double best = 1e30;
@@ -71,13 +79,36 @@ static mb_status bench(mb_exec *ex, mb_dtype d, size_t at)
         const double seconds = (mb_clock() - start) / repeats;
         best = seconds < best ? seconds : best;
     }
-    printf("%-14s %6lld x %6lld x %5lld  %9.3f ms  %6.1f GFLOP/s  %6.1f GB/s\n", products[at].what,
-           (long long)m, (long long)n, (long long)k, best * 1e3, flop / best * 1e-9,
+    printf("%-14s %6lld x %6lld x %5lld  %9.3f ms  %6.1f GFLOP/s  %6.1f GB/s\n", what, (long long)m,
+           (long long)n, (long long)k, best * 1e3, flop / best * 1e-9,
            1e-9 * (double)(mb_dtype_bytes(d, m * k + n * k) + mb_dtype_bytes(ct.dtype, m * n)) /
                best);
     mb_pages_free(a, (size_t)(m * k) * sizeof(float));
     mb_pages_free(b, (size_t)(n * k) * sizeof(float));
     mb_pages_free(c, (size_t)(m * n) * sizeof(float));
+    return MB_OK;
+}
+
+static mb_status bench_all(mb_exec *ex, mb_dtype d)
+{
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        MB_TRY(bench(ex, d, products[i].what, products[i].m, products[i].n, products[i].k,
+                     products[i].ta, products[i].tb));
+    return MB_OK;
+}
+
+static mb_status run_rows(int threads)
+{
+    mb_arena *scratch;
+
+    MB_TRY(mb_cpu_init());
+    MB_TRY(mb_arena_new("scratch", (size_t)1 << 30, &scratch));
+    mb_exec ex = mb_cpu_exec(scratch, threads);
+    ex.rows_alike = true;
+    for (size_t i = 0; i < sizeof by_rows / sizeof *by_rows; i++)
+        MB_TRY(bench(&ex, MB_DTYPE_F32, "rows alike", by_rows[i].m, by_rows[i].n, by_rows[i].k,
+                     false, by_rows[i].tb));
+    mb_arena_free(scratch);
     return MB_OK;
 }
 
@@ -95,16 +126,14 @@ static mb_status run(int threads, bool only_bf16)
             continue;
         MB_TRY(mb_cpu_gemm_use(providers[p]));
         printf("\n%s\n", mb_cpu_gemm_provider());
-        for (size_t i = 0; i < sizeof products / sizeof *products; i++)
-            MB_TRY(bench(&ex, MB_DTYPE_F32, i));
+        MB_TRY(bench_all(&ex, MB_DTYPE_F32));
     }
     for (int plain = 0; plain < (only_bf16 ? 1 : 2); plain++) {
         mb_cpu_bf16_native(plain == 0);
         if (plain == 0 && !mb_cpu_bf16_is_native())
             continue;
         printf("\nbf16, %s\n", plain == 0 ? "avx512_bf16" : "plain");
-        for (size_t i = 0; i < sizeof products / sizeof *products; i++)
-            MB_TRY(bench(&ex, MB_DTYPE_BF16, i));
+        MB_TRY(bench_all(&ex, MB_DTYPE_BF16));
     }
     mb_arena_free(scratch);
     return MB_OK;
@@ -112,7 +141,11 @@ static mb_status run(int threads, bool only_bf16)
 
 int main(int argc, char **argv)
 {
-    if (run(argc > 1 ? atoi(argv[1]) : 2, argc > 2 && strcmp(argv[2], "bf16") == 0) != MB_OK) {
+    const int threads = argc > 1 ? atoi(argv[1]) : 2;
+    const char *only = argc > 2 ? argv[2] : "";
+
+    if ((strcmp(only, "rows") == 0 ? run_rows(threads) : run(threads, strcmp(only, "bf16") == 0)) !=
+        MB_OK) {
         fprintf(stderr, "%s\n", mb_status_sentence());
         return 1;
     }

@@ -78,7 +78,7 @@ typedef struct data {
     int32_t q_start[MAX_SEQ], k_start[MAX_SEQ], q_len[MAX_SEQ], k_len[MAX_SEQ];
     int32_t *ordinal;
     mb_tensor q, k, v, o, lse, d_o, dq, dk, dv, bias, dbias;
-    float *block[12];
+    float *block[16];
     int n_blocks;
 } data;
 
@@ -818,6 +818,141 @@ static void workspace_is_at_most_linear(void **state)
     assert_true((double)f2 <= 2.1 * (double)f1 && (double)b2 <= 2.1 * (double)b1);
 }
 
+/* ---- keys and values in pages ------------------------------------------------------------- */
+
+/* A sample's tokens, all with a query: the last of each sequence are the sample's. */
+typedef struct paged {
+    mb_tensor q, o, lse; /* a row per key; o and lse as collected from all calls */
+    mb_tensor out, out_lse;
+    mb_kv_pages pages;
+    int32_t table[MAX_SEQ * 8], q_start[MAX_SEQ], q_len[MAX_SEQ], k_len[MAX_SEQ];
+} paged;
+
+static void make_paged(data *d, paged *p, const sample *s)
+{
+    const int64_t h = s->heads * s->hd, nk = mb_rows(&d->k);
+    const int64_t width = (s->hd + 15) / 16 * 16, blocks = MAX_SEQ * 8;
+    const int64_t block = s->kv_heads * MB_KV_PAGE;
+
+    memset(p, 0, sizeof *p);
+    p->q = tensor(d, nk, h, h, 20);
+    p->o = tensor(d, nk, h, h, 21);
+    p->out = tensor(d, nk, h, h, 22);
+    ok(mb_alloc((size_t)(2 * nk * s->heads + blocks * block * (s->hd + width)) * sizeof(float),
+                "pages", (void **)&p->pages.k));
+    memset(p->pages.k, 0xff, (size_t)(blocks * block * (s->hd + width)) * sizeof(float)); /* NaN */
+    p->pages.v = p->pages.k + blocks * block * s->hd;
+    p->lse = mb_tensor_2d(p->pages.v + blocks * block * width, MB_DTYPE_F32, s->heads, nk);
+    p->out_lse = mb_tensor_2d(mb_f32(&p->lse) + s->heads * nk, MB_DTYPE_F32, s->heads, nk);
+    p->pages.table = p->table;
+    p->pages.columns = 8;
+    for (int i = 0; i < blocks; i++)
+        p->table[i] = (int32_t)((i * 19 + 5) % blocks); /* here and there */
+    for (int i = 0; i < s->n_seq; i++)
+        for (int32_t r = 0; r < d->q_len[i]; r++)
+            memcpy(mb_row(&p->q, d->k_start[i] + d->k_len[i] - d->q_len[i] + r),
+                   mb_row(&d->q, d->q_start[i] + r), (size_t)h * sizeof(float));
+}
+
+/* `step` tokens a call; where queries look ahead, the sample's in one. */
+static void run_paged(data *d, paged *p, int32_t step, int threads)
+{
+    mb_attention at = d->at;
+    bool more = true;
+
+    memset(p->k_len, 0, sizeof p->k_len);
+    at.pages = &p->pages;
+    at.q_start = p->q_start;
+    at.q_len = p->q_len;
+    at.k_len = p->k_len;
+    while (more) {
+        mb_exec ex = mb_cpu_exec(scratch, threads);
+
+        more = false;
+        for (int64_t s = 0; s < at.n_seq; s++) {
+            const int32_t first = d->k_len[s] - d->q_len[s], from = p->k_len[s];
+            const int32_t left = (!at.causal && from < first ? first : d->k_len[s]) - from;
+
+            p->q_len[s] = left < step || (!at.causal && from >= first) ? left : step;
+            p->q_start[s] = d->k_start[s] + from;
+            p->k_len[s] += p->q_len[s];
+            more = more || p->k_len[s] < d->k_len[s];
+        }
+        ok(MB_RUN(&ex, attention_fwd, &p->out, &p->out_lse, &p->q, &d->k, &d->v, &at));
+        for (int64_t s = 0; s < at.n_seq; s++)
+            for (int64_t r = p->q_start[s]; r < p->q_start[s] + p->q_len[s]; r++) {
+                memcpy(mb_row(&p->o, r), mb_row(&p->out, r),
+                       (size_t)mb_cols(&p->o) * sizeof(float));
+                for (int64_t head = 0; head < at.heads; head++)
+                    mb_row(&p->lse, head)[r] = mb_row(&p->out_lse, head)[r];
+            }
+    }
+}
+
+static void compare_paged(const char *name, data *d, const paged *p, const reference *r)
+{
+    const int64_t h = mb_cols(&d->q);
+
+    for (int64_t s = 0; s < d->at.n_seq; s++)
+        for (int64_t i = 0; i < d->q_len[s]; i++) {
+            const int64_t row = d->k_start[s] + d->k_len[s] - d->q_len[s] + i;
+            const int64_t q = d->q_start[s] + i;
+
+            for (int64_t c = 0; c < h; c++)
+                if (!(fabs(mb_row(&p->o, row)[c] - r->o[q * h + c]) <= 4e-6))
+                    fail_msg("%s: o[%d,%d] is %g in pages, expected %g", name, (int)q, (int)c,
+                             mb_row(&p->o, row)[c], r->o[q * h + c]);
+            for (int64_t head = 0; head < d->at.heads; head++) {
+                const double want = r->lse[head * mb_cols(&d->lse) + q];
+                const double got = mb_row(&p->lse, head)[row];
+
+                if (!(isinf(want) ? want == got : fabs(want - got) < 4e-6))
+                    fail_msg("%s: lse is %g in pages, expected %g", name, got, want);
+            }
+        }
+}
+
+/* Values, and that no bit depends on how many tokens came at a time, nor on threads. */
+static void pages_give_the_same_and_no_bit_depends_on_the_pieces(void **state)
+{
+    static const int32_t steps[] = {1000, 1, 37, 64};
+
+    ON_THE_CPU_ONLY("pages are read by its kernel alone");
+    for (int i = 0; i < 2 * N_SAMPLES; i++) {
+        const sample *s = &samples[i / 2];
+        bool fits = s->dropout == 0.0f;
+        data d;
+        paged p;
+        reference r;
+        float *first;
+        size_t bytes;
+
+        for (int k = 0; k < s->n_seq; k++)
+            fits = fits && s->q_len[k] <= s->k_len[k];
+        if (!fits || (i % 2 == 1 && s->n_seq == 0))
+            continue;
+        make(&d, s);
+        if (i % 2 == 1)
+            add_bias(&d);
+        make_paged(&d, &p, s);
+        r = refer(&d);
+        bytes = (size_t)(mb_rows(&p.o) * mb_cols(&p.o)) * sizeof(float);
+        ok(mb_alloc(bytes, "bits", (void **)&first));
+        for (int k = 0; k < 4; k++) {
+            run_paged(&d, &p, steps[k], 1 + k);
+            compare_paged(s->name, &d, &p, &r);
+            if (k == 0)
+                memcpy(first, p.o.data, bytes);
+            if (s->causal && memcmp(first, p.o.data, bytes) != 0)
+                fail_msg("%s: bits depend on pieces of %d", s->name, steps[k]);
+        }
+        mb_free(first);
+        mb_free(p.pages.k);
+        drop_reference(&r);
+        drop(&d);
+    }
+}
+
 static void wrong_calls_are_refused(void **state)
 {
     const sample s = {"wrong", 4, 4, 16, true, 0, 0, 0, 2, {40, 40}, {40, 40}, 0, false};
@@ -873,6 +1008,7 @@ int main(void)
         cmocka_unit_test(views_of_one_buffer_work),
         cmocka_unit_test(not_a_number_is_not_hidden),
         cmocka_unit_test(workspace_is_at_most_linear),
+        cmocka_unit_test(pages_give_the_same_and_no_bit_depends_on_the_pieces),
         cmocka_unit_test(wrong_calls_are_refused),
     };
 

@@ -447,6 +447,60 @@ static void wrong_calls_are_refused(void **state)
     assert_non_null(strstr(mb_cpu_class(), mb_cpu_gemm_provider()));
 }
 
+/* With mb_exec.rows_alike, of 400 rows, of a few and of one. */
+static void rows_are_alike_however_many_there_are(void **state)
+{
+    static const shape all[] = {{400, 130, 64}, {97, 7, 577},    {70, 129, 48}, {50, 64, 8},
+                                {3, 5, 0},      {33, 301, 1536}, {16, 384, 32}};
+
+    if (mb_test_on_device())
+        skip();
+    for (size_t s = 0; s < sizeof all / sizeof *all; s++)
+        for (int tb = 0; tb < 2; tb++) {
+            const int64_t m = all[s].m, n = all[s].n, k = all[s].k, ldc = n + 3;
+            float *ad = numbers(m * (k + 5), 1), *bd = numbers(n * k, 2), *bias = numbers(n, 4);
+            float *whole = numbers(m * ldc, 3), *part = numbers(m * ldc, 3);
+            const mb_tensor b = mb_tensor_2d(bd, MB_DTYPE_F32, tb ? n : k, tb ? k : n);
+            const mb_tensor bt = mb_tensor_1d(bias, MB_DTYPE_F32, n);
+            const mb_tensor a = strided(ad, m, k, k + 5);
+            mb_tensor c = strided(whole, m, n, ldc);
+            mb_exec ex = mb_cpu_exec(scratch, 3);
+
+            ex.rows_alike = true;
+            ok(MB_RUN(&ex, gemm, &c, &a, false, &b, tb, 1.25f, 0.5f, &bt));
+            for (int64_t i = 0; i < m; i++)
+                for (int64_t j = 0; j < n; j++) {
+                    const float before =
+                        mb_rng_unit(mb_philox(3, (uint32_t)(i * ldc + j), 0, 0, 0).w[0]);
+                    double sum = 0.5 * (before * 2.0 - 1.0) + bias[j];
+                    for (int64_t l = 0; l < k; l++)
+                        sum += 1.25 * ad[i * (k + 5) + l] * bd[tb ? j * k + l : l * n + j];
+                    if (!(fabs(whole[i * ldc + j] - sum) <= 1e-6 * (double)(k + 2)))
+                        fail_msg("%d x %d x %d, tb %d: C[%d,%d] = %g, expected %g", (int)m, (int)n,
+                                 (int)k, tb, (int)i, (int)j, whole[i * ldc + j], sum);
+                }
+            for (int64_t rows = 1; rows < m; rows = 3 * rows + rows % 2) {
+                memcpy(part, whole, (size_t)(m * ldc) * sizeof *part);
+                for (int64_t i = 0; i < m; i += rows) {
+                    const int64_t r = m - i < rows ? m - i : rows;
+                    const mb_tensor some = strided(ad + i * (k + 5), r, k, k + 5);
+                    mb_tensor out = strided(part + i * ldc, r, n, ldc);
+
+                    for (int64_t x = i * ldc; x < (i + r) * ldc; x++)
+                        part[x] =
+                            mb_rng_unit(mb_philox(3, (uint32_t)x, 0, 0, 0).w[0]) * 2.0f - 1.0f;
+                    ex.threads = 1 + (int)(rows % 2);
+                    ok(MB_RUN(&ex, gemm, &out, &some, false, &b, tb, 1.25f, 0.5f, &bt));
+                }
+                if (memcmp(part, whole, (size_t)(m * ldc) * sizeof *part) != 0)
+                    fail_msg("%d x %d x %d, tb %d: bits depend on there being %d rows", (int)m,
+                             (int)n, (int)k, tb, (int)rows);
+            }
+            for (int i = 0; i < 5; i++)
+                mb_free((float *[]){ad, bd, bias, whole, part}[i]);
+        }
+}
+
 static int set_up(void **state)
 {
     if (mb_cpu_init() != MB_OK)
@@ -469,6 +523,7 @@ int main(void)
         cmocka_unit_test(a_large_product_has_the_bits_of_its_rows_alone),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(a_row_has_the_same_bits_wherever_it_stands),
+        cmocka_unit_test(rows_are_alike_however_many_there_are),
         cmocka_unit_test(workspace_is_a_function_of_shape_and_threads),
         cmocka_unit_test(one_thread_is_one_thread),
         cmocka_unit_test(wrong_calls_are_refused),

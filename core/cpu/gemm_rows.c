@@ -1,0 +1,192 @@
+/* core/cpu/gemm_rows.c - see core/cpu/gemm_rows.h. */
+#include "core/cpu/gemm_rows.h"
+
+#include <omp.h>
+#include <string.h>
+
+#include "core/cpu/cpu.h"
+#include "core/cpu/vec16.h"
+#include "core/cpu/vecmath.h"
+
+enum {
+    MOST_COLS = 128,         /* columns of C per unit */
+    LEAST_COLS = 8,          /* ... and a multiple of this */
+    PANEL_FLOATS = 64 << 10, /* of W per unit: half a second-level cache */
+    NEAR_FLOATS = 4 << 10,   /* of X at a time: half a first-level cache */
+    DOT_ROWS = 3,            /* ... and a multiple of this, */
+    MOST_ROWS = 24,          /* at most */
+    STRIP = 8                /* vectors of eight columns at a time of X W */
+};
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void finish_row(const mb_gemm_rows *p, float *c, const float *sum, int64_t j0, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) {
+        float y = p->alpha * sum[j];
+
+        if (p->beta != 0.0f)
+            y += p->beta * c[j];
+        c[j] = p->bias != NULL ? y + p->bias[j0 + j] : y;
+    }
+}
+
+/* ---- X W^T -------------------------------------------------------------------------------- */
+
+typedef float vec4 __attribute__((vector_size(16), may_alias));
+
+/* mb_fold_lanes of sixteen lanes in two registers. */
+MB_INLINE float fold(const mb_vec8 *low, const mb_vec8 *high)
+{
+    const mb_vec8 eight = *low + *high;
+    const vec4 four = ((const vec4 *)&eight)[0] + ((const vec4 *)&eight)[1];
+
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+/* sum[i * MOST_COLS + j] = (row i of x) . (row j of w) for R rows of x and C of w: all sums stay in
+ * registers, two to each. k is a multiple of MB_LANES. */
+#define DOTS(R, C)                                                                         \
+    MB_INLINE void dots_##R##_##C(float *sum, const float *x, int64_t ldx, const float *w, \
+                                  int64_t ldw, int64_t k)                                  \
+    {                                                                                      \
+        const mb_vec8 zero = {0};                                                          \
+        mb_vec8 low[R][C], high[R][C];                                                     \
+                                                                                           \
+        for (int i = 0; i < R; i++)                                                        \
+            for (int j = 0; j < C; j++)                                                    \
+                low[i][j] = high[i][j] = zero;                                             \
+        for (int64_t l = 0; l < k; l += MB_LANES) {                                        \
+            mb_vec8 y[C];                                                                  \
+                                                                                           \
+            for (int j = 0; j < C; j++)                                                    \
+                y[j] = MB_LOAD8(w + j * ldw + l);                                          \
+            for (int i = 0; i < R; i++) {                                                  \
+                const mb_vec8 a = MB_LOAD8(x + i * ldx + l);                               \
+                                                                                           \
+                for (int j = 0; j < C; j++)                                                \
+                    low[i][j] += a * y[j];                                                 \
+            }                                                                              \
+            for (int j = 0; j < C; j++)                                                    \
+                y[j] = MB_LOAD8(w + j * ldw + l + 8);                                      \
+            for (int i = 0; i < R; i++) {                                                  \
+                const mb_vec8 a = MB_LOAD8(x + i * ldx + l + 8);                           \
+                                                                                           \
+                for (int j = 0; j < C; j++)                                                \
+                    high[i][j] += a * y[j];                                                \
+            }                                                                              \
+        }                                                                                  \
+        for (int i = 0; i < R; i++)                                                        \
+            for (int j = 0; j < C; j++)                                                    \
+                sum[i * MOST_COLS + j] = fold(&low[i][j], &high[i][j]);                    \
+    }
+
+DOTS(3, 2)
+DOTS(1, 4)
+DOTS(1, 1)
+
+MB_INLINE void whole_dots(float *sum, const mb_gemm_rows *p, const float *x, const float *w,
+                          int64_t m, int64_t n)
+{
+    const int64_t whole = m / 3 * 3;
+
+    for (int64_t j = 0; j < n && whole > 0; j += 2) {
+        for (int64_t i = 0; i < whole && j + 2 <= n; i += 3)
+            dots_3_2(sum + i * MOST_COLS + j, x + i * p->ldx, p->ldx, w + j * p->ldw, p->ldw, p->k);
+        for (int64_t i = 0; i < whole && j + 1 == n; i++)
+            dots_1_1(sum + i * MOST_COLS + j, x + i * p->ldx, 0, w + j * p->ldw, 0, p->k);
+    }
+    for (int64_t i = whole; i < m; i++) {
+        const float *row = x + i * p->ldx;
+        int64_t j = 0;
+
+        for (; j + 4 <= n; j += 4)
+            dots_1_4(sum + i * MOST_COLS + j, row, 0, w + j * p->ldw, p->ldw, p->k);
+        for (; j < n; j++)
+            dots_1_1(sum + i * MOST_COLS + j, row, 0, w + j * p->ldw, 0, p->k);
+    }
+}
+
+MB_INLINE void odd_dots(float *sum, const mb_gemm_rows *p, const float *x, const float *w,
+                        int64_t m, int64_t n)
+{
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++)
+            sum[i * MOST_COLS + j] = mb_dotf(x + i * p->ldx, w + j * p->ldw, p->k);
+}
+
+/* Columns [j0, j0 + n) of rows [i0, i0 + m). */
+MB_CPU_CLONES
+static void panel_of_dots(const mb_gemm_rows *p, int64_t i0, int64_t m, int64_t j0, int64_t n)
+{
+    const float *x = p->x + i0 * p->ldx, *w = p->w + j0 * p->ldw;
+    float sum[MOST_ROWS * MOST_COLS];
+
+    if (p->k % MB_LANES != 0)
+        odd_dots(sum, p, x, w, m, n);
+    else
+        whole_dots(sum, p, x, w, m, n);
+    for (int64_t i = 0; i < m; i++)
+        finish_row(p, p->c + (i0 + i) * p->ldc + j0, sum + i * MOST_COLS, j0, n);
+}
+
+/* ---- X W ---------------------------------------------------------------------------------- */
+
+MB_CPU_CLONES
+static void panel_of_sums(const mb_gemm_rows *p, int64_t i0, int64_t m, int64_t j0, int64_t n)
+{
+    for (int64_t i = i0; i < i0 + m; i++) {
+        const float *x = p->x + i * p->ldx;
+        float sum[MOST_COLS] = {0};
+        int64_t j = 0;
+
+        for (; j + 8 * STRIP <= n; j += 8 * STRIP) {
+            mb_vec8 acc[STRIP] = {0};
+
+            for (int64_t l = 0; l < p->k; l++)
+                for (int v = 0; v < STRIP; v++)
+                    acc[v] += x[l] * MB_LOAD8(p->w + l * p->ldw + j0 + j + 8 * v);
+            for (int v = 0; v < STRIP; v++)
+                MB_STORE8(sum + j + 8 * v, acc[v]);
+        }
+        for (int64_t l = 0; l < p->k && j < n; l++)
+            for (int64_t c = j; c < n; c++)
+                sum[c] += x[l] * p->w[l * p->ldw + j0 + c];
+        finish_row(p, p->c + i * p->ldc + j0, sum, j0, n);
+    }
+}
+
+/* ---- units -------------------------------------------------------------------------------- */
+
+/* floats / k, a multiple of `step` in [lo, hi]. */
+static int64_t fitting(int64_t floats, int64_t k, int64_t step, int64_t lo, int64_t hi)
+{
+    const int64_t n = floats / (k > 0 ? k : 1) / step * step;
+
+    return n < lo ? lo : n > hi ? hi : n;
+}
+
+void mb_cpu_gemm_rows(const mb_gemm_rows *p, int threads)
+{
+    const int64_t cols =
+        p->tw ? fitting(PANEL_FLOATS, p->k, LEAST_COLS, LEAST_COLS, MOST_COLS) : MOST_COLS;
+    const int64_t rows = fitting(NEAR_FLOATS, p->k, DOT_ROWS, DOT_ROWS, MOST_ROWS);
+    const int64_t units = (p->n + cols - 1) / cols;
+
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t u = 0; u < units; u++) {
+        const int64_t j0 = u * cols, n = least(cols, p->n - j0);
+
+        for (int64_t i = 0; i < p->m; i += rows) {
+            const int64_t m = least(rows, p->m - i);
+
+            if (p->tw)
+                panel_of_dots(p, i, m, j0, n);
+            else
+                panel_of_sums(p, i, m, j0, n);
+        }
+    }
+}

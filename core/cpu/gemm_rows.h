@@ -1,0 +1,28 @@
+/* core/cpu/gemm_rows.h - C = alpha X op(W) + beta C (+ bias), each row by itself.
+ *
+ * The bits of a row of C depend on its row of X and on W alone: each number is one sum in one order,
+ * whatever the number of rows. For X W^T sixteen lanes each sum every sixteenth product and are added
+ * as a tree at the end (core/cpu/vecmath.h); for X W the products are added in the order of k.
+ *
+ * With few rows W comes from memory once and that is what takes the time; with many, panels of W stay
+ * in the second-level cache while rows of X go by.
+ */
+#ifndef MB_CORE_CPU_GEMM_ROWS_H
+#define MB_CORE_CPU_GEMM_ROWS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* X (m, k), W (k, n) or, tw, (n, k); ld: elements from row to row. */
+typedef struct mb_gemm_rows {
+    int64_t m, n, k;
+    const float *x, *w, *bias; /* bias (n) or NULL */
+    float *c;
+    int64_t ldx, ldw, ldc;
+    bool tw;
+    float alpha, beta;
+} mb_gemm_rows;
+
+void mb_cpu_gemm_rows(const mb_gemm_rows *p, int threads);
+
+#endif
