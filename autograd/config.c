@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "autograd/load.h"
 #include "autograd/model.h"
 #include "core/formats/gguf.h"
 #include "core/formats/tensor_file.h"
@@ -105,6 +106,25 @@ done:
     return st;
 }
 
+static mb_status doc_from_json(const char *folder, const char *file, mb_json_doc **doc)
+{
+    const mb_model_family *fam;
+    const char *type;
+    mb_json_doc *d;
+    mb_status st;
+
+    MB_TRY(mb_json_read(file, MB_EMODEL, CONFIG_MAX_BYTES, &d));
+    st = mb_json_get_string(mb_json_root(d), "model_type", "", &type);
+    fam = st == MB_OK ? family_of_type(type) : NULL;
+    if (fam != NULL)
+        st = mb_config_untie(fam, folder, mb_json_root(d));
+    if (st == MB_OK)
+        *doc = d;
+    else
+        mb_json_free(d);
+    return st;
+}
+
 mb_status mb_model_config_doc(const char *path, mb_json_doc **doc)
 {
     char file[4096];
@@ -112,7 +132,7 @@ mb_status mb_model_config_doc(const char *path, mb_json_doc **doc)
     if (mb_path_is_dir(path)) {
         MB_TRY(mb_path_join(file, sizeof file, path, "config.json"));
         if (mb_path_exists(file))
-            return mb_json_read(file, MB_EMODEL, CONFIG_MAX_BYTES, doc);
+            return doc_from_json(path, file, doc);
     }
     MB_REQUIRE(mb_path_exists(path), MB_EMODEL,
                "model '%s' is not there: expected a Hugging Face folder or a .gguf file", path);

@@ -31,8 +31,7 @@ static bool ends_with(const char *s, const char *end)
     return n >= k && strcmp(s + n - k, end) == 0;
 }
 
-/* Finds `name` as files may spell it: as it is, without the family's prefix, with an old ending. */
-static int64_t find_spelling(const mb_model_family *fam, const mb_tensor_file *f, const char *name)
+int64_t mb_find_spelling(const mb_model_family *fam, const mb_tensor_file *f, const char *name)
 {
     const size_t prefix = strlen(fam->prefix);
     const char *bare = prefix > 0 && strncmp(name, fam->prefix, prefix) == 0 ? name + prefix : name;
@@ -63,7 +62,7 @@ static int64_t find_weight(const mb_model *m, const mb_tensor_file *f, const mb_
     char name[NAME_MAX_BYTES];
 
     if (mb_tensor_file_gguf(f) == NULL)
-        return find_spelling(m->family, f, w->name);
+        return mb_find_spelling(m->family, f, w->name);
     if (w->row->gguf == NULL)
         return -1;
     with_layer(w->row->gguf, w->layer, name);

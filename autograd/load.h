@@ -35,4 +35,11 @@ mb_status mb_model_read_file(const mb_model *m, const mb_weight *w, mb_tensor_fi
 /* What either takes beside the model, while it runs: weights are read in pieces. */
 size_t mb_model_load_bytes(const mb_model *m);
 
+/* Finds `name` as files may spell it: as it is, without the family's prefix, with an old ending; -1. */
+int64_t mb_find_spelling(const mb_model_family *fam, const mb_tensor_file *f, const char *name);
+/* Sets tie_word_embeddings to false where the folder's weights have an output head that differs from the
+ * embedding. Without weights nothing is said. */
+mb_status mb_config_untie(const mb_model_family *fam, const char *folder,
+                          mb_json config) MB_MUST_USE;
+
 #endif

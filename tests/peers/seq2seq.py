@@ -10,12 +10,14 @@ batch of prompts, the token ids of `mbuyu generate`, greedily and by beam search
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 PAIRS = [("maji", "water"), ("moto", "fire"), ("mti", "tree"), ("jua", "sun"), ("mwezi", "moon"),
@@ -80,6 +82,20 @@ class Peer:
         print(f"{name:8s} loss {total / count:.4f}, off by {gap:.1e}; {len(SEARCHES)} searches agree")
 
 
+def give_own_head(whole, folder):
+    """A head of its own under a configuration that says tied, as transformers 5 saves Flan-T5."""
+    shutil.copytree(whole, folder / "planted")
+    tensors = load_file(whole / "model.safetensors")
+    turned = torch.roll(tensors["shared.weight"], 1, dims=0)
+    save_file(dict(tensors) | {"lm_head.weight": turned}, folder / "planted/model.safetensors", metadata={"format": "pt"})
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "planted")
+    assert not torch.equal(model.lm_head.weight, model.shared.weight), "transformers ties it"
+    model.save_pretrained(folder / "own")
+    shutil.copy(whole / "tokenizer.json", folder / "own")
+    assert json.loads((folder / "own/config.json").read_text())["tie_word_embeddings"] is True
+    return model, folder / "own"
+
+
 def main():
     program, data = sys.argv[1:3]
     base = pathlib.Path(data) / "reference" / "t5"
@@ -99,6 +115,12 @@ def main():
         merged = peer.folder / "merged"
         peer.mbuyu("export", model_name_or_path=whole, adapter_path=adapter, output_dir=merged)
         peer.check("merged", AutoModelForSeq2SeqLM.from_pretrained(merged), tok, model_name_or_path=merged)
+
+        model, own = give_own_head(whole, peer.folder)
+        peer.check("own head", model, tok, model_name_or_path=own)
+        again = peer.folder / "again"
+        peer.mbuyu("export", model_name_or_path=own, output_dir=again)
+        peer.check("exported", AutoModelForSeq2SeqLM.from_pretrained(again), tok, model_name_or_path=again)
 
 
 main()
