@@ -31,6 +31,21 @@ static mb_status to_change(mb_shelf *s, mb_shelf_kind kind, const char *id, mb_r
     return MB_OK;
 }
 
+/* Clients expect a new repository to have a commit; this one has no files. */
+static mb_status first_commit(mb_shelf *s, mb_repo *r)
+{
+    mb_shelf_tree *t;
+    mb_status st;
+
+    MB_TRY(mb_shelf_tree_new(&t));
+    t->date = r->created;
+    st = mb_shelf_tree_words(t, "initial commit", "", "");
+    if (st == MB_OK)
+        st = mb_shelf_publish(s, r, "main", t, NULL);
+    mb_shelf_tree_unref(t);
+    return st;
+}
+
 static mb_status create(mb_shelf *s, mb_shelf_kind kind, const char *id, bool hidden,
                         mb_shelf_miss *miss)
 {
@@ -51,7 +66,7 @@ static mb_status create(mb_shelf *s, mb_shelf_kind kind, const char *id, bool hi
     MB_TRY(st);
     r->created = (int64_t)time(NULL);
     r->hidden = hidden;
-    st = mb_repo_save(r, NULL, 0, hidden);
+    st = first_commit(s, r);
     if (st != MB_OK)
         r->gone = true;
     return st;
