@@ -110,8 +110,8 @@ peer_arguments() {
     dequantise) printf '%s\n' "$helper/dequantise_blocks" ;;
     export) printf '%s\n' "$helper/export_files" ;;
     formats) printf '%s\n' "$helper/tensor_files" ;;
-    metrics) printf '%s\n' "$MBUYU" ;;
-    labels | seq2seq | pull | push | bundle) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" ;;
+    metrics | hub_0_36 | hub_1 | hub_olah) printf '%s\n' "$MBUYU" ;;
+    hub | labels | seq2seq | pull | push | bundle) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" ;;
     image_models) printf '%s\n' "$MBUYU" "$helper/make_pictures" "$MB_TEST_DATA" ;;
     images) printf '%s\n' "$helper/image_pixels" ;;
     model_h5) printf '%s\n' "$helper/model_h5_save" "$MBUYU" "$MB_TEST_DATA" ;;

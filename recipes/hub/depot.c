@@ -57,6 +57,7 @@ static const mb_http_route routes[] = {
     {"DELETE", REPO "/branch/{rev}", mb_depot_unbranch, REF},
     {"PUT", REPO "/settings", mb_depot_settings, WHOLE, .body_max = SMALL},
     {"GET", REPO, mb_depot_rest_of_repo, REF},
+    {"GET", REPO "/", mb_depot_rest_of_repo, REF}, /* olah asks so for trees */
     {"POST", "/{repo*}/info/lfs/objects/batch", mb_depot_lfs_batch, WHOLE, .body_max = LISTS},
     {"GET", "/{rest*}", mb_depot_any_path, REF},
     {0},

@@ -211,7 +211,7 @@ static bool is_rule(const struct line *l)
             return false;
         dashes += l->s[i] == '-';
     }
-    return dashes >= 3;
+    return dashes > 0;
 }
 
 static mb_status table(struct reader *r, struct line head)
