@@ -23,6 +23,7 @@
 #include "recipes/train/answers.h"
 #include "recipes/train/device.h"
 #include "recipes/train/samples.h"
+#include "recipes/train/share.h"
 
 enum { BEHIND_FROM = 1 << 20 }; /* overlap_comm: auto; bytes of gradients */
 
@@ -795,6 +796,8 @@ mb_status mb_job_verb(mb_launch *launch, int argc, char **argv, mb_recipe_fn run
     mb_recipe *r = NULL;
     mb_status st = mb_comm_agree(launch->world, mb_recipe_load(argc, argv, &r));
 
+    if (st == MB_OK)
+        st = mb_share_hub(launch->world, r);
     if (st == MB_OK && r->threads > 0) {
         launch->threads = (int)r->threads;
         omp_set_num_threads(launch->threads); /* rows are tokenised by as many */

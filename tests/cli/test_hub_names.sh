@@ -99,6 +99,31 @@ says 0 'the model is in' "${alone[@]}" "$MBUYU" train "${recipe[@]}" output_dir=
 same by-name/final/adapter_model.safetensors by-path/final/adapter_model.safetensors 'by name and by path'
 same by-split/final/adapter_model.safetensors by-path/final/adapter_model.safetensors 'by split and by path'
 
+# machines with caches of their own: one has it, the others receive it, once a cache
+cat >node.sh <<'END'
+export HF_HOME=$PWD/node-$((${OMPI_COMM_WORLD_RANK:-0} / 2))
+exec "$@"
+END
+cp -r home node-0
+timeout 300 "${mpi[@]}" -np 4 bash node.sh "$MBUYU" train "${recipe[@]}" output_dir=by-mpi \
+    datasets=dataset:org/rows/rows.jsonl per_device_train_batch_size=1 >said 2>&1 ||
+    fail "by MPI: $(tail -5 said)"
+grep -q 'the caches of 2 ranks lack org/tiny: they receive it from rank 0' said || fail "nobody received: $(cat said)"
+for file in "home/hub/models--org--tiny/snapshots/$commit"/*; do
+    same "$file" "node-1/hub/models--org--tiny/snapshots/$commit/${file##*/}" 'by MPI'
+done
+[ -L "node-1/hub/models--org--tiny/snapshots/$commit/model.safetensors" ] || fail 'no link by MPI'
+[ "$(cat node-1/hub/models--org--tiny/refs/main)" = "$commit" ] || fail 'no branch by MPI'
+same node-1/hub/datasets--org--rows/snapshots/*/rows.jsonl data/rows.jsonl 'data by MPI'
+grep -q "model_name_or_path: \"org/tiny@$commit\"" by-mpi/recipe.resolved.yaml || fail 'the recipe by MPI'
+# a cache that is damaged where it comes from
+rm -rf node-1
+printf x >>"$(readlink -f "node-0/hub/models--org--tiny/snapshots/$commit/config.json")"
+timeout 100 "${mpi[@]}" -np 4 bash node.sh "$MBUYU" train "${recipe[@]}" output_dir=damaged \
+    datasets=data/rows.jsonl per_device_train_batch_size=1 >said 2>&1
+[ $? = 3 ] || fail "a damaged cache: $(tail -5 said)"
+grep -q 'mbuyu: rank 2: a file of the cache came with digest' said || fail "a damaged cache: $(tail -5 said)"
+
 # what is written names the model as everybody does, at the commit that was used
 grep -q '"base_model_name_or_path": "org/tiny"' by-name/final/adapter_config.json || fail 'the base of the adapter'
 grep -q "\"revision\": \"$commit\"" by-name/final/adapter_config.json || fail 'its commit'

@@ -1,0 +1,18 @@
+/* recipes/train/share.h - a model or data of a hub that one machine's cache has and another's lacks.
+ *
+ * On a cluster whose machines each have a cache of their own, `mbuyu pull` runs on one of them. The
+ * lowest rank that has what the recipe names reads it, and the others receive it by MPI, a piece of
+ * 8 MiB at a time: in every cache that lacks it one rank writes, checks digests, and publishes as
+ * pull does. Nothing reaches a network beside MPI's.
+ */
+#ifndef MB_RECIPES_TRAIN_SHARE_H
+#define MB_RECIPES_TRAIN_SHARE_H
+
+#include "core/comm.h"
+#include "recipes/config/recipe.h"
+
+/* Afterwards the recipe's names of a hub are paths on all ranks where they were on any. The same
+ * status on all ranks. Collective. */
+mb_status mb_share_hub(mb_comm *comm, mb_recipe *r) MB_MUST_USE;
+
+#endif
