@@ -23,6 +23,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
@@ -67,7 +68,8 @@ struct mb_http {
     int port;
     bool any_address;
     char bound[INET6_ADDRSTRLEN], machine[256];
-    atomic_bool stopping;
+    atomic_bool stopping, quiet;
+    atomic_int inside; /* calls into handlers */
     atomic_llong body_bytes;
     pthread_mutex_t lock;
     struct place *place;
@@ -87,7 +89,7 @@ struct mb_http_request {
     mb_url_fill fill[MB_URL_FILLS];
     char *filled[MB_URL_FILLS];
     int n_fills;
-    char origin[300];
+    char origin[300], peer[INET6_ADDRSTRLEN];
     bool begun, piecewise, over; /* over: no more of the body is wanted */
     mb_status failed;            /* of `begin` or `piece` */
     char *sentence;
@@ -166,11 +168,11 @@ mb_status mb_http_answer(mb_http_request *q, int status, const char *type, const
     return set_response(q, status, type, plain(body, n));
 }
 
-mb_status mb_http_add(mb_http_request *q, const char *name, const char *value)
+static mb_status add(struct added *list, int *n, const char *name, const char *value)
 {
-    struct added *a = &q->added[q->n_added];
+    struct added *a = &list[*n];
 
-    MB_REQUIRE(q->n_added < ADDED, MB_EBUG, "more than %d headers for one answer", ADDED);
+    MB_REQUIRE(*n < ADDED, MB_EBUG, "more than %d headers for one answer", ADDED);
     MB_REQUIRE(strpbrk(value, "\r\n") == NULL && strpbrk(name, "\r\n: ") == NULL, MB_EARG,
                "the header %.40s would hold a line break", name);
     MB_TRY(mb_strdup(name, &a->name));
@@ -178,8 +180,13 @@ mb_status mb_http_add(mb_http_request *q, const char *name, const char *value)
         mb_free(a->name);
         return MB_ENOMEM;
     }
-    q->n_added++;
+    ++*n;
     return MB_OK;
+}
+
+mb_status mb_http_add(mb_http_request *q, const char *name, const char *value)
+{
+    return add(q->added, &q->n_added, name, value);
 }
 
 static mb_status answer_part(mb_http_request *q, int fd, int64_t first, int64_t count, int status,
@@ -319,6 +326,11 @@ void *mb_http_state(const mb_http_request *q)
 const char *mb_http_origin(const mb_http_request *q)
 {
     return q->origin;
+}
+
+const char *mb_http_peer(const mb_http_request *q)
+{
+    return q->peer;
 }
 
 /* ---- what a request passes first ---------------------------------------------------------- */
@@ -684,6 +696,14 @@ mb_status mb_http_later(mb_http_request *q, mb_http_reply **out)
     return MB_OK;
 }
 
+void mb_http_reply_add(mb_http_reply *r, const char *name, const char *value)
+{
+    pthread_mutex_lock(&r->lock);
+    if (add(r->added, &r->n_added, name, value) != MB_OK)
+        mb_status_clear();
+    pthread_mutex_unlock(&r->lock);
+}
+
 static void settle(mb_http_reply *r, int status, const char *type, struct MHD_Response *response)
 {
     if (response == NULL) {
@@ -814,6 +834,21 @@ static enum MHD_Result send_response(mb_http_request *q)
     return r;
 }
 
+static void note_peer(mb_http_request *q)
+{
+    const union MHD_ConnectionInfo *i =
+        MHD_get_connection_info(q->c, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+
+    if (i == NULL || i->client_addr == NULL)
+        return;
+    if (i->client_addr->sa_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)i->client_addr)->sin_addr, q->peer,
+                  sizeof q->peer);
+    else if (i->client_addr->sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)i->client_addr)->sin6_addr, q->peer,
+                  sizeof q->peer);
+}
+
 static enum MHD_Result first_call(mb_http_request *q, const char *method)
 {
     int64_t length;
@@ -822,6 +857,7 @@ static enum MHD_Result first_call(mb_http_request *q, const char *method)
     mb_status st;
 
     q->begun = true;
+    note_peer(q);
     snprintf(q->method, sizeof q->method, "%s", method);
     enter(q->s, q->c, BODY, 0);
     st = begin(q, has, length);
@@ -866,20 +902,14 @@ static enum MHD_Result resumed(mb_http_request *q)
     return result;
 }
 
-static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const char *url,
-                                  const char *method, const char *version, const char *data,
-                                  size_t *n, void **context)
+static enum MHD_Result call(mb_http_request *q, const char *method, const char *data, size_t *n)
 {
-    mb_http_request *q = *context;
-
-    if (q == NULL)
-        return MHD_NO;
     if (!q->begun)
         return first_call(q, method);
     if (*n > 0) {
         const bool go_on = take(q, data, *n);
 
-        enter(q->s, c, BODY, (int64_t)*n);
+        enter(q->s, q->c, BODY, (int64_t)*n);
         *n = 0;
         return go_on ? MHD_YES : MHD_NO;
     }
@@ -888,6 +918,30 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
     if (q->response != NULL)
         return send_response(q);
     return last_call(q);
+}
+
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const char *url,
+                                  const char *method, const char *version, const char *data,
+                                  size_t *n, void **context)
+{
+    mb_http_request *q = *context;
+    mb_http *s = arg;
+    enum MHD_Result r;
+
+    if (q == NULL)
+        return MHD_NO;
+    atomic_fetch_add(&s->inside, 1);
+    if (atomic_load(&s->quiet) && q->reply == NULL && q->response == NULL) {
+        if (!q->begun && *n == 0 &&
+            mb_http_refuse(q, 503, "stopping", "the server is stopping") == MB_OK)
+            r = send_response(q);
+        else
+            r = MHD_NO;
+    } else {
+        r = call(q, method, data, n);
+    }
+    atomic_fetch_sub(&s->inside, 1);
+    return r;
 }
 
 static void on_completed(void *arg, struct MHD_Connection *c, void **context,
@@ -1070,6 +1124,15 @@ done:
 int mb_http_port(const mb_http *s)
 {
     return s->port;
+}
+
+void mb_http_quiesce(mb_http *s)
+{
+    const struct timespec moment = {.tv_nsec = 1000000};
+
+    atomic_store(&s->quiet, true);
+    while (atomic_load(&s->inside) > 0)
+        nanosleep(&moment, NULL);
 }
 
 void mb_http_stop(mb_http *s)

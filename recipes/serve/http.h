@@ -97,6 +97,9 @@ typedef struct mb_http_options {
 /* Listens when it returns. MB_EARG: an address or port that cannot be had, with why. */
 mb_status mb_http_start(const mb_http_options *o, mb_http **out) MB_MUST_USE;
 int mb_http_port(const mb_http *s);
+/* From now on requests are answered 503; when it returns no handler runs any more. Before whatever handlers
+ * use is taken down. */
+void mb_http_quiesce(mb_http *s);
 /* Ends open streams, waits for handlers, closes. Replies not yet answered must have been given up
  * (mb_http_reply_drop) before. NULL is allowed. */
 void mb_http_stop(mb_http *s);
@@ -111,6 +114,8 @@ const void *mb_http_whole(const mb_http_request *q, size_t *n);        /* the bo
 void *mb_http_state(const mb_http_request *q);                         /* of MB_HTTP_PIECES */
 /* "http://host:port" as the client named this server. */
 const char *mb_http_origin(const mb_http_request *q);
+/* The client's address, "192.0.2.7". */
+const char *mb_http_peer(const mb_http_request *q);
 
 /* --- answering, once. Body and headers are copied. */
 mb_status mb_http_answer(mb_http_request *q, int status, const char *type, const void *body,
@@ -129,6 +134,7 @@ mb_status mb_http_refuse(mb_http_request *q, int status, const char *what, const
  * mb_http_reply_send, mb_http_reply_end or mb_http_reply_drop, each of which frees it. Everything
  * below may be called by any thread, one at a time per reply. Headers added before count. */
 mb_status mb_http_later(mb_http_request *q, mb_http_reply **out) MB_MUST_USE;
+void mb_http_reply_add(mb_http_reply *r, const char *name, const char *value);
 void mb_http_reply_send(mb_http_reply *r, int status, const char *type, const void *body, size_t n);
 /* A stream: head now, bytes as they come, ended by mb_http_reply_end. Bytes wait in memory until the
  * client takes them; more than 1 MiB waiting counts as gone. */

@@ -1,0 +1,531 @@
+/* recipes/serve/answering.c - see recipes/serve/answering.h: asking, and what the scheduler's thread
+ * calls back.
+ *
+ * After mb_answering_go everything but `open` and the tickets belongs to the scheduler's thread, until
+ * the last ask has ended and the submitter has let go: then whoever is last sends and frees.
+ */
+#include "recipes/serve/answering.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "core/alloc.h"
+#include "core/log.h"
+#include "recipes/serve/answering_inside.h"
+
+/* ---- made and freed ----------------------------------------------------------------------- */
+
+static uint64_t draw(void)
+{
+    uint64_t x = 0;
+
+    if (getrandom(&x, sizeof x, 0) != (ssize_t)sizeof x)
+        x = (uint64_t)(mb_clock() * 1e9);
+    return x;
+}
+
+mb_status mb_answering_new(mb_api *a, mb_offer *o, bool chat, const mb_params *p,
+                           mb_answering **out)
+{
+    mb_answering *g;
+
+    MB_TRY(MB_NEW(&g));
+    pthread_mutex_init(&g->lock, NULL);
+    g->api = a;
+    g->offer = o;
+    g->p = *p;
+    g->chat = chat;
+    g->top = chat ? (p->want_logprobs ? (int)p->top_logprobs : -1) : (int)p->logprobs;
+    if (!p->has_seed)
+        g->p.seed = (int64_t)draw();
+    g->created = time(NULL);
+    snprintf(g->id, sizeof g->id, "%s-%016llx", chat ? "chatcmpl" : "cmpl",
+             (unsigned long long)draw());
+    *out = g;
+    return MB_OK;
+}
+
+static void forget_choice(struct choice *c)
+{
+    mb_bytes_release(&c->text);
+    for (size_t i = 0; i < c->capacity; i++)
+        for (int k = 0; k < 3; k++)
+            mb_bytes_release(&c->item[i].json[k]);
+    mb_free(c->item);
+    for (int i = 0; i < 4; i++)
+        mb_bytes_release(&c->lp.list[i]);
+}
+
+void mb_answering_free(mb_answering *g)
+{
+    if (g == NULL)
+        return;
+    for (int64_t i = 0; i < g->n_asked; i++) {
+        mb_ids_release(&g->asked[i].ids);
+        mb_free(g->asked[i].text);
+    }
+    for (int64_t i = 0; i < g->n_choices; i++)
+        forget_choice(&g->choice[i]);
+    for (int64_t i = 0; i < g->n_stop; i++)
+        mb_free(g->stop[i]);
+    pthread_mutex_destroy(&g->lock);
+    mb_free(g->asked);
+    mb_free(g->choice);
+    mb_free(g->bias);
+    mb_free(g->user);
+    mb_free(g);
+}
+
+/* ---- failing, hanging up ------------------------------------------------------------------ */
+
+static void cancel_all(mb_answering *g)
+{
+    for (int64_t i = 0; i < g->n_asked; i++) {
+        const mb_ticket t = atomic_load(&g->asked[i].ticket);
+
+        if (t != 0)
+            mb_scheduler_cancel(mb_api_scheduler(g->api), t);
+    }
+}
+
+static void fail_with(mb_answering *g, mb_status st, const char *sentence)
+{
+    pthread_mutex_lock(&g->lock);
+    if (g->failed == MB_OK) {
+        g->failed = st;
+        snprintf(g->sentence, sizeof g->sentence, "%s", sentence);
+    }
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* What a callback could not do. */
+static void check(mb_answering *g, mb_status st)
+{
+    if (st == MB_OK)
+        return;
+    fail_with(g, st, mb_status_sentence());
+    mb_status_clear();
+    g->broken = true;
+    cancel_all(g);
+}
+
+static bool listens(mb_answering *g)
+{
+    if (!g->broken && mb_http_reply_gone(g->reply))
+        g->broken = true;
+    if (g->broken)
+        cancel_all(g); /* again: a ticket may not have been known the last time */
+    return !g->broken;
+}
+
+/* ---- streams ------------------------------------------------------------------------------ */
+
+static void begin_stream(mb_answering *g)
+{
+    if (!g->begun)
+        mb_http_reply_begin(g->reply, 200, "text/event-stream");
+    g->begun = true;
+}
+
+static mb_status send_chunk(mb_answering *g, int64_t i, const char *text, size_t n,
+                            const char *finish)
+{
+    struct choice *c = &g->choice[i];
+    mb_bytes out = {0};
+    mb_status st = MB_OK;
+
+    begin_stream(g);
+    if (!c->begun && g->chat) {
+        const int64_t held = c->lp.n; /* tokens go with text */
+
+        c->lp.n = 0;
+        st = mb_answering_chunk(g, i, "", 0, NULL, true, &out);
+        c->lp.n = held;
+    }
+    c->begun = true;
+    if (st == MB_OK)
+        st = mb_answering_chunk(g, i, text, n, finish, false, &out);
+    if (st == MB_OK)
+        mb_http_reply_write(g->reply, out.p, out.n);
+    mb_bytes_release(&out);
+    return st;
+}
+
+static mb_status tell(mb_answering *g, int64_t i, const char *text, size_t n)
+{
+    if (!g->p.stream)
+        return mb_bytes_add(&g->choice[i].text, text, n);
+    return send_chunk(g, i, text, n, NULL);
+}
+
+/* ---- callbacks ---------------------------------------------------------------------------- */
+
+static int64_t characters(const char *p, size_t n)
+{
+    int64_t count = 0;
+
+    for (size_t i = 0; i < n; i++)
+        count += ((unsigned char)p[i] & 0xc0) != 0x80;
+    return count;
+}
+
+/* The oldest of the tokens that wait goes to the lists. */
+static mb_status keep_first(mb_answering *g, struct choice *c)
+{
+    struct item *it = &c->item[c->first];
+
+    MB_TRY(mb_answering_keep(g, c, it));
+    if (++c->first == c->n_items)
+        c->first = c->n_items = 0;
+    return MB_OK;
+}
+
+static mb_status keep_told(mb_answering *g, struct choice *c, bool all, bool begun)
+{
+    while (c->first < c->n_items && (all || c->item[c->first].end <= c->told ||
+                                     (begun && c->item[c->first].begin < c->told)))
+        MB_TRY(keep_first(g, c));
+    return MB_OK;
+}
+
+static mb_status push_item(mb_answering *g, struct choice *c, const mb_said *t, const char *p,
+                           size_t n)
+{
+    struct item *it;
+
+    MB_TRY(mb_grow((void **)&c->item, &c->capacity, c->n_items + 1, sizeof *c->item, "logprobs"));
+    it = &c->item[c->n_items];
+    for (int k = 0; k < 3; k++)
+        it->json[k].n = 0;
+    it->begin = c->said;
+    it->end = c->said + n;
+    it->characters = characters(p, n);
+    MB_TRY(mb_answering_token_json(g, t, it->json));
+    c->n_items++;
+    return MB_OK;
+}
+
+/* A prompt's token belongs to each of its choices. */
+static mb_status prompt_token(struct asked *a, const mb_said *t)
+{
+    mb_answering *g = a->g;
+    struct item it = {0};
+    size_t n;
+    const char *p = mb_vocab_bytes_of(g->offer->pieces, t->token.id, &n);
+    mb_status st = MB_OK;
+
+    it.characters = characters(p, n);
+
+    for (int64_t k = 0; k < g->p.n && st == MB_OK; k++) {
+        struct choice *c = &g->choice[a->first + k];
+
+        st = mb_answering_token_json(g, t, it.json);
+        if (st == MB_OK)
+            st = mb_answering_keep(g, c, &it);
+    }
+    for (int k = 0; k < 3; k++)
+        mb_bytes_release(&it.json[k]);
+    return st;
+}
+
+static mb_status answer_token(struct asked *a, const mb_said *t)
+{
+    mb_answering *g = a->g;
+    struct choice *c = &g->choice[a->first + t->choice];
+    size_t n;
+    const char *p = mb_vocab_bytes_of(g->offer->pieces, t->token.id, &n);
+
+    if (g->tokens++ == 0)
+        g->first_token = mb_clock();
+    if (t->ends)
+        return MB_OK;
+    if (g->json)
+        mb_json_rule_take(&c->rule, p, n);
+    if (g->top >= 0)
+        MB_TRY(push_item(g, c, t, p, n));
+    c->said += n;
+    return MB_OK;
+}
+
+static void on_token(void *arg, const mb_said *t)
+{
+    struct asked *a = arg;
+
+    if (!listens(a->g))
+        return;
+    check(a->g, t->choice < 0 ? (a->g->p.echo && a->g->top >= 0 ? prompt_token(a, t) : MB_OK)
+                              : answer_token(a, t));
+}
+
+static mb_status take_text(mb_answering *g, int64_t i, const char *text, size_t n)
+{
+    struct choice *c = &g->choice[i];
+
+    c->told += n;
+    if (g->top >= 0)
+        MB_TRY(keep_told(g, c, false, false));
+    return tell(g, i, text, n);
+}
+
+/* With echo the prompt is a text like any other, in front. */
+static mb_status give_back(mb_answering *g, const struct asked *a)
+{
+    for (int64_t k = 0; k < g->p.n; k++) {
+        struct choice *c = &g->choice[a->first + k];
+
+        if (!g->p.echo || c->begun)
+            continue;
+        MB_TRY(tell(g, a->first + k, a->text, strlen(a->text)));
+        c->begun = true;
+    }
+    return MB_OK;
+}
+
+static void on_text(void *arg, int64_t choice, const char *text, size_t n)
+{
+    struct asked *a = arg;
+    mb_answering *g = a->g;
+
+    if (!listens(g))
+        return;
+    check(g, give_back(g, a));
+    check(g, take_text(g, a->first + choice, text, n));
+}
+
+static void on_finish(void *arg, int64_t choice, mb_finish why)
+{
+    struct asked *a = arg;
+    mb_answering *g = a->g;
+    struct choice *c = &g->choice[a->first + choice];
+
+    c->finish = why;
+    c->ended = true;
+    if (why == MB_FINISH_CANCELLED || !listens(g))
+        return;
+    check(g, give_back(g, a));
+    if (g->top >= 0)
+        check(g, keep_told(g, c, why != MB_FINISH_STOP, true));
+    if (g->p.stream)
+        check(g, send_chunk(g, a->first + choice, "", 0, mb_answering_finish(why)));
+}
+
+static bool may(void *arg, int64_t choice, int32_t id)
+{
+    const struct asked *a = arg;
+    const mb_answering *g = a->g;
+    mb_json_rule next = g->choice[a->first + choice].rule;
+    const char *p;
+    size_t n;
+
+    for (size_t i = 0; i < g->offer->writer.end.n; i++)
+        if (g->offer->writer.end.id[i] == id)
+            return mb_json_rule_complete(&next);
+    p = mb_vocab_bytes_of(g->offer->pieces, id, &n);
+    return n > 0 && mb_json_rule_take(&next, p, n);
+}
+
+/* ---- the end ------------------------------------------------------------------------------ */
+
+static void send_failure(mb_answering *g)
+{
+    mb_bytes text = {0}, event = {0};
+    const int status = g->fault.status != 0 ? g->fault.status : g->failed == MB_EARG ? 400 : 500;
+    mb_status st = mb_api_error_text(&text, status, g->fault.code, g->fault.param, g->sentence);
+
+    if (!g->begun) {
+        mb_http_reply_send(g->reply, status, "application/json", text.p, st == MB_OK ? text.n : 0);
+    } else {
+        if (st == MB_OK)
+            st = mb_bytes_printf(&event, "data: %.*s\n\n", (int)text.n, text.p);
+        if (st == MB_OK)
+            mb_http_reply_write(g->reply, event.p, event.n);
+        mb_http_reply_end(g->reply);
+    }
+    mb_bytes_release(&text);
+    mb_bytes_release(&event);
+}
+
+static mb_status send_end(mb_answering *g)
+{
+    mb_bytes out = {0};
+    mb_status st = MB_OK;
+
+    if (!g->p.stream) {
+        st = mb_answering_whole(g, &out);
+        if (st == MB_OK)
+            mb_http_reply_send(g->reply, 200, "application/json", out.p, out.n);
+    } else {
+        if (g->include_usage)
+            st = mb_answering_usage_chunk(g, &out);
+        if (st == MB_OK)
+            st = mb_bytes_puts(&out, "data: [DONE]\n\n");
+        if (st == MB_OK) {
+            begin_stream(g);
+            mb_http_reply_write(g->reply, out.p, out.n);
+            mb_http_reply_end(g->reply);
+        }
+    }
+    mb_bytes_release(&out);
+    return st;
+}
+
+static bool is_cancelled(const mb_answering *g)
+{
+    for (int64_t i = 0; i < g->n_choices; i++)
+        if (g->choice[i].finish == MB_FINISH_CANCELLED || !g->choice[i].ended)
+            return true;
+    return false;
+}
+
+/* Whoever is last: sends the end and frees. */
+static void let_go(mb_answering *g)
+{
+    bool last;
+
+    pthread_mutex_lock(&g->lock);
+    last = --g->open == 0;
+    pthread_mutex_unlock(&g->lock);
+    if (!last)
+        return;
+    mb_api_count(g->api, g->chat ? "chat" : "completions", g->usage.prompt_tokens,
+                 g->usage.answer_tokens);
+    if (g->failed != MB_OK) {
+        send_failure(g);
+    } else if (g->broken || is_cancelled(g)) {
+        mb_http_reply_drop(g->reply);
+    } else if (send_end(g) != MB_OK) {
+        mb_status_clear();
+        mb_http_reply_drop(g->reply);
+    }
+    mb_answering_free(g);
+}
+
+static void on_end(void *arg, const mb_ask_usage *u, const char *failure)
+{
+    struct asked *a = arg;
+    mb_answering *g = a->g;
+
+    g->usage.prompt_tokens += u->prompt_tokens;
+    g->usage.answer_tokens += u->answer_tokens;
+    g->usage.cached_tokens += u->cached_tokens;
+    g->usage.prompt_seconds += u->prompt_seconds;
+    g->usage.answer_seconds += u->answer_seconds;
+    if (failure != NULL) {
+        mb_log_warn("%s: %s", g->offer->id, failure);
+        fail_with(g, MB_EBUG, failure);
+    }
+    let_go(g);
+}
+
+/* ---- asking ------------------------------------------------------------------------------- */
+
+static mb_ask ask_of(const mb_answering *g, struct asked *a, int64_t number)
+{
+    const mb_offer *o = g->offer;
+    const int64_t room = o->context - (int64_t)a->ids.n;
+    const bool greedy = g->p.temperature == 0.0 || g->p.top_p == 0.0;
+
+    return (mb_ask){.model = o->number,
+                    .client = g->client,
+                    .prompt = a->ids.id,
+                    .n_prompt = (int64_t)a->ids.n,
+                    .n = g->p.n,
+                    .max_new =
+                        g->p.max_tokens < 0 || g->p.max_tokens > room ? room : g->p.max_tokens,
+                    .pick = {.sample = !greedy,
+                             .temperature = greedy ? 1.0 : g->p.temperature,
+                             .top_k = g->p.top_k,
+                             .top_p = greedy ? 1.0 : g->p.top_p,
+                             .repetition_penalty = g->p.repetition_penalty,
+                             .frequency_penalty = g->p.frequency_penalty,
+                             .presence_penalty = g->p.presence_penalty,
+                             .seed = (uint64_t)g->p.seed},
+                    .sample = (uint64_t)(number * g->p.n),
+                    .end = o->writer.end.id,
+                    .n_end = (int64_t)o->writer.end.n,
+                    .stop = (const char *const *)g->stop,
+                    .n_stop = g->n_stop,
+                    .bias = g->bias,
+                    .n_bias = g->n_bias,
+                    .top_logprobs = g->top,
+                    .prompt_logprobs = g->p.echo ? g->top : -1,
+                    .arg = a,
+                    .may = g->json ? may : NULL,
+                    .on_token = on_token,
+                    .on_text = on_text,
+                    .on_finish = on_finish,
+                    .on_end = on_end};
+}
+
+/* False: it was refused; g->failed says why. */
+static bool submit(mb_answering *g, int64_t i)
+{
+    const mb_ask ask = ask_of(g, &g->asked[i], i);
+    mb_submitted done = {0};
+    char seconds[24];
+    mb_status st;
+
+    pthread_mutex_lock(&g->lock);
+    g->open++;
+    pthread_mutex_unlock(&g->lock);
+    st = mb_scheduler_submit(mb_api_scheduler(g->api), &ask, &done);
+    if (st == MB_OK && !done.full) {
+        atomic_store(&g->asked[i].ticket, done.ticket);
+        return true;
+    }
+    if (st != MB_OK) {
+        fail_with(g, st == MB_EDATA ? MB_EARG : st, mb_status_sentence());
+        mb_status_clear();
+    } else {
+        snprintf(seconds, sizeof seconds, "%.0f", fmax(1.0, ceil(done.retry_after)));
+        mb_http_reply_add(g->reply, "Retry-After", seconds);
+        mb_fault_set(&g->fault, 429, "rate_limit_exceeded", NULL);
+        fail_with(g, MB_EARG, "too many requests wait: come again");
+    }
+    pthread_mutex_lock(&g->lock);
+    g->open--;
+    pthread_mutex_unlock(&g->lock);
+    return false;
+}
+
+static mb_status make_choices(mb_answering *g)
+{
+    g->n_choices = g->n_asked * g->p.n;
+    MB_TRY(MB_NEW_ARRAY(&g->choice, g->n_choices));
+    for (int64_t i = 0; i < g->n_choices; i++)
+        mb_json_rule_begin(&g->choice[i].rule);
+    for (int64_t i = 0; i < g->n_asked; i++) {
+        g->asked[i].g = g;
+        g->asked[i].first = i * g->p.n;
+    }
+    return MB_OK;
+}
+
+mb_status mb_answering_go(mb_answering *g, mb_http_request *q)
+{
+    const char *peer = mb_http_peer(q);
+    mb_status st = make_choices(g);
+
+    g->client = mb_bytes_hash(peer, strlen(peer));
+    if (g->user != NULL)
+        g->client ^= mb_bytes_hash(g->user, strlen(g->user));
+    if (st == MB_OK)
+        st = mb_http_add(q, "Cache-Control", "no-store");
+    if (st == MB_OK)
+        st = mb_http_later(q, &g->reply);
+    if (st != MB_OK) {
+        mb_answering_free(g);
+        return st;
+    }
+    g->open = 1;
+    for (int64_t i = 0; i < g->n_asked; i++)
+        if (!submit(g, i)) {
+            cancel_all(g);
+            break;
+        }
+    let_go(g);
+    return MB_OK;
+}

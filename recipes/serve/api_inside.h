@@ -1,0 +1,46 @@
+/* recipes/serve/api_inside.h - private to api.c, work.c, offers.c and routes_state.c. */
+#ifndef MB_RECIPES_SERVE_API_INSIDE_H
+#define MB_RECIPES_SERVE_API_INSIDE_H
+
+#include <pthread.h>
+
+#include "recipes/serve/api.h"
+
+enum { MB_API_COUNTED = 16 };
+
+struct waiting {
+    mb_work work;
+    mb_http_reply *reply;
+};
+
+struct mb_api {
+    mb_api_options o;
+    mb_scheduler *scheduler;
+    mb_http *http;
+    mb_http_route *route;
+    mb_offer **offer;
+    int n_offers;
+    double since; /* mb_clock at the start */
+    pthread_mutex_t lock;
+    /* work.c: a ring of o.queue places */
+    pthread_cond_t changed;
+    pthread_t worker;
+    bool works, stops, busy;
+    struct waiting *waiting;
+    int64_t first, n_waiting;
+    struct counted {
+        const char *route;
+        int64_t requests, tokens_in, tokens_out;
+    } counted[MB_API_COUNTED];
+};
+
+mb_status mb_api_work_start(mb_api *a) MB_MUST_USE;
+/* Waits for what is at work; drops what waits. */
+void mb_api_work_stop(mb_api *a);
+
+/* offers.c */
+mb_status mb_offer_open(mb_api *a, const char *model, int n_words, char **word,
+                        mb_offer **out) MB_MUST_USE;
+void mb_offer_close(mb_offer *o);
+
+#endif
