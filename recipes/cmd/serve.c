@@ -103,7 +103,7 @@ static mb_status read_words(struct job *j, int argc, char **argv)
     MB_TRY(MB_NEW_ARRAY(&j->word, argc));
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "--", 2) == 0) {
-            MB_TRY(option(j, argv[i], i + 1 < argc ? argv[i + 1] : "", &known));
+            MB_TRY(option(j, argv[i], i + 1 < argc ? argv[i + 1] : "nothing", &known));
             MB_REQUIRE(!known || i + 1 < argc, MB_EARG, "%s wants a value", argv[i]);
             if (known) {
                 i++;

@@ -35,7 +35,9 @@ typedef enum mb_offer_kind {
     MB_OFFER_SPEECH,      /* sound to text */
     MB_OFFER_KINDS
 } mb_offer_kind;
-const char *mb_offer_kind_name(mb_offer_kind k); /* "text", "vectors", ... */
+const char *mb_offer_kind_name(mb_offer_kind k); /* for people: "classes of texts" */
+/* "text", "embeddings", "text-classification", "image-classification", "translation", "transcription" */
+const char *mb_offer_task(mb_offer_kind k);
 
 struct mb_offer {
     char *id;   /* "smollm2", or "base:adapter" */

@@ -13,20 +13,25 @@
 enum { MOST_WORDS = 256 };
 
 static const struct {
-    const char *name;
+    const char *task, *name;
     const mb_offer_ops *ops;
 } kinds[MB_OFFER_KINDS] = {
-    [MB_OFFER_TEXT] = {"text", &mb_offer_text},
-    [MB_OFFER_VECTORS] = {"embeddings", &mb_offer_vectors},
-    [MB_OFFER_CLASSES] = {"classes of texts", &mb_offer_classes},
-    [MB_OFFER_PICTURES] = {"classes of pictures", &mb_offer_pictures},
-    [MB_OFFER_TRANSLATION] = {"translation", &mb_offer_translation},
-    [MB_OFFER_SPEECH] = {"transcription", &mb_offer_speech},
+    [MB_OFFER_TEXT] = {"text", "text", &mb_offer_text},
+    [MB_OFFER_VECTORS] = {"embeddings", "embeddings", &mb_offer_vectors},
+    [MB_OFFER_CLASSES] = {"text-classification", "classes of texts", &mb_offer_classes},
+    [MB_OFFER_PICTURES] = {"image-classification", "classes of pictures", &mb_offer_pictures},
+    [MB_OFFER_TRANSLATION] = {"translation", "translation", &mb_offer_translation},
+    [MB_OFFER_SPEECH] = {"transcription", "transcription", &mb_offer_speech},
 };
 
 const char *mb_offer_kind_name(mb_offer_kind k)
 {
     return kinds[k].name;
+}
+
+const char *mb_offer_task(mb_offer_kind k)
+{
+    return kinds[k].task;
 }
 
 static bool holds(const char *dir, const char *name)

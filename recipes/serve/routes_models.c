@@ -14,11 +14,13 @@ static mb_status describe(const mb_offer *o, mb_bytes *out)
     MB_TRY(mb_bytes_printf(out,
                            ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"mbuyu\","
                            "\"task\":\"%s\"",
-                           (long long)o->created, mb_offer_kind_name(o->kind)));
+                           (long long)o->created, mb_offer_task(o->kind)));
     if (adapter != NULL) {
         MB_TRY(mb_bytes_puts(out, ",\"parent\":"));
         MB_TRY(mb_bytes_json(out, o->id, (size_t)(adapter - o->id)));
     }
+    if (o->context == 0)
+        return mb_bytes_puts(out, "}");
     return mb_bytes_printf(out, ",\"meta\":{\"n_ctx\":%lld},\"max_model_len\":%lld}",
                            (long long)o->context, (long long)o->context);
 }

@@ -39,6 +39,10 @@ static mb_status add(const struct reading *r, mb_json v)
         MB_TRY(r->encode(r->arg, text, n, to));
     }
     MB_REQUIRE(to->n > 0, MB_EARG, "input: an item has no tokens");
+    for (size_t i = 0; i < to->n; i++)
+        MB_REQUIRE(to->id[i] < r->vocab, MB_EMODEL,
+                   "the tokenizer says %d, and the model has %lld tokens", (int)to->id[i],
+                   (long long)r->vocab);
     r->f->code = "context_length_exceeded";
     MB_REQUIRE((int64_t)to->n <= r->most, MB_EARG,
                "this model's maximum context length is %lld tokens; an input has %zu",
