@@ -20,30 +20,45 @@ enum {
     AHEAD = 16 /* rows that are asked for before they are packed: they lie far apart */
 };
 
-typedef uint32_t vec16u_any __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t vec8u __attribute__((vector_size(32), may_alias));
+typedef uint32_t vec8u_any __attribute__((vector_size(32), aligned(4), may_alias));
 
 /* ---- products, plain ------------------------------------------------------------------------ */
 
-/* Sixteen columns at a time: that many sums fit the registers of every processor. */
+/* Sixteen columns at a time, as two halves that are registers of AVX2: twelve of them for the sums of
+ * six rows, two for the panel's numbers and one for a row's. The even numbers of all pairs of a step
+ * come before the odd ones. */
 MB_INLINE void plain_rows(float *sum, const uint16_t *a, int64_t row, int64_t step, const int rows,
                           const uint32_t *panel, int64_t width, int64_t pairs, bool add)
 {
     for (int64_t j = 0; j < width; j += 16) {
-        mb_vec16 acc[FEW] = {0};
+        mb_vec8 left[FEW] = {0}, right[FEW] = {0};
 
-        for (int i = 0; i < rows && add; i++)
-            acc[i] = MB_LOAD16(sum + i * width + j);
+        for (int i = 0; i < rows && add; i++) {
+            left[i] = MB_LOAD8(sum + i * width + j);
+            right[i] = MB_LOAD8(sum + i * width + j + 8);
+        }
         for (int64_t l = 0; l < pairs; l++) {
-            const mb_vec16u b = *(const vec16u_any *)(panel + l * width + j);
-            const mb_vec16 low = (mb_vec16)(b << 16), high = (mb_vec16)(b & 0xffff0000u);
-            for (int i = 0; i < rows; i++) {
-                const uint32_t u = mb_pair_at(a + i * row + l * step);
-                acc[i] += mb_float_of_bits(u << 16) * low;
-                acc[i] += mb_float_of_bits(u & 0xffff0000u) * high;
+            const uint32_t *b = panel + l * width + j;
+
+            for (int odd = 0; odd < 2; odd++) {
+                const vec8u x = *(const vec8u_any *)b, y = *(const vec8u_any *)(b + 8);
+                const mb_vec8 bl = odd ? (mb_vec8)(x & 0xffff0000u) : (mb_vec8)(x << 16);
+                const mb_vec8 br = odd ? (mb_vec8)(y & 0xffff0000u) : (mb_vec8)(y << 16);
+
+                for (int i = 0; i < rows; i++) {
+                    const uint32_t u = mb_pair_at(a + i * row + l * step);
+                    const float f = mb_float_of_bits(odd ? u & 0xffff0000u : u << 16);
+
+                    left[i] += f * bl;
+                    right[i] += f * br;
+                }
             }
         }
-        for (int i = 0; i < rows; i++)
-            MB_STORE16(sum + i * width + j, acc[i]);
+        for (int i = 0; i < rows; i++) {
+            MB_STORE8(sum + i * width + j, left[i]);
+            MB_STORE8(sum + i * width + j + 8, right[i]);
+        }
     }
 }
 
