@@ -14,6 +14,7 @@
 #include "core/alloc.h"
 #include "core/path.h"
 #include "recipes/commands.h"
+#include "recipes/config/hub_path.h"
 #include "recipes/export/vocabulary.h"
 #include "recipes/tokenizers/train.h"
 
@@ -145,14 +146,16 @@ static mb_status extend(struct wishes *w)
 {
     mb_tokenizer *t = NULL;
     mb_tok_extension x = {0};
+    char model[MB_PATH_MAX];
     mb_status st = MB_OK;
 
     MB_REQUIRE(w->add > 0 && w->output != NULL && w->n_files > 1, MB_EARG,
                "usage: mbuyu tokenizer extend MODEL --add N --output DIR FILE ...");
-    MB_TRY_GOTO(mb_tokenizer_load(w->file[0], &t), st, done);
+    MB_TRY(mb_hub_model(w->file[0], model, sizeof model));
+    MB_TRY_GOTO(mb_tokenizer_load(model, &t), st, done);
     MB_TRY_GOTO(mb_tokenizer_extend(t, w->add, w->how.max_words, w->file + 1, w->n_files - 1, &x),
                 st, done);
-    st = extend_to(w, w->file[0], &x);
+    st = extend_to(w, model, &x);
 done:
     mb_tok_extension_release(&x);
     mb_tokenizer_free(t);
