@@ -10,13 +10,28 @@
 
 enum { CONFIG_MAX_BYTES = 4 << 20 };
 
-static const mb_model_family *family_of_gguf(const char *arch)
+/* RoBERTa goes by BERT's name, and is told from it by its tokenizer. */
+static const mb_model_family *family_of_gguf(const char *arch, const char *tokenizer)
 {
-    for (int i = 0; mb_model_families[i] != NULL; i++)
-        if (mb_model_families[i]->gguf_arch != NULL &&
-            strcmp(mb_model_families[i]->gguf_arch, arch) == 0)
-            return mb_model_families[i];
+    for (int i = 0; mb_model_families[i] != NULL; i++) {
+        const mb_model_family *f = mb_model_families[i];
+
+        if (f->gguf_arch != NULL && strcmp(f->gguf_arch, arch) == 0 &&
+            (f->gguf_tokenizer == NULL || strcmp(f->gguf_tokenizer, tokenizer) == 0))
+            return f;
+    }
     return NULL;
+}
+
+/* What the file is for: the head its family has there. */
+static const char *class_of_gguf(const mb_model_family *f)
+{
+    static const mb_head heads[] = {MB_HEAD_CAUSAL_LM, MB_HEAD_SEQ2SEQ, MB_HEAD_EMBED};
+
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++)
+        if (f->architecture[heads[i]] != NULL)
+            return f->architecture[heads[i]];
+    return "";
 }
 
 static const mb_model_family *family_of_type(const char *type)
@@ -58,16 +73,55 @@ static mb_status token_ids(const mb_gguf *g, mb_json out)
     return MB_OK;
 }
 
+/* llama.cpp keeps Llama 3's stretched rotation only as divisors of its frequencies: longrope by another
+ * name. */
+static mb_status rope_divisors(const mb_tensor_file *f, mb_json out)
+{
+    enum { MOST = 128 };
+    const int64_t at = mb_tensor_file_find(f, "rope_freqs.weight");
+    float divisor[MOST];
+    bool plain = true;
+    int64_t positions;
+    double theta;
+    mb_json p, list;
+
+    if (at < 0)
+        return MB_OK;
+    const mb_tensor_info *info = mb_tensor_file_info(f, at);
+    MB_REQUIRE(info->dtype == MB_DTYPE_F32 && info->bytes <= (int64_t)sizeof divisor, MB_EMODEL,
+               "%s: tensor 'rope_freqs.weight' is not a short list of F32", mb_tensor_file_name(f));
+    const int64_t n = info->bytes / (int64_t)sizeof *divisor;
+    MB_TRY(mb_tensor_file_read(f, at, divisor, 0, info->bytes));
+    for (int64_t i = 0; i < n; i++)
+        plain = plain && divisor[i] == 1.0f;
+    if (plain)
+        return MB_OK;
+    MB_TRY(mb_json_get_real(out, "rope_theta", 10000.0, &theta));
+    MB_TRY(mb_json_need_int(out, "max_position_embeddings", 1, 1 << 24, &positions));
+    MB_TRY(mb_json_set_object(out, "rope_parameters", &p));
+    MB_TRY(mb_json_set_string(p, "rope_type", "longrope"));
+    MB_TRY(mb_json_set_real(p, "rope_theta", theta));
+    MB_TRY(mb_json_set_real(p, "attention_factor", 1.0));
+    MB_TRY(mb_json_set_int(p, "original_max_position_embeddings", positions));
+    for (int k = 0; k < 2; k++) {
+        MB_TRY(mb_json_set_array(p, k == 0 ? "short_factor" : "long_factor", &list));
+        for (int64_t i = 0; i < n; i++)
+            MB_TRY(mb_json_set_real(list, NULL, (double)divisor[i]));
+    }
+    return mb_json_set(out, "rope_scaling", p);
+}
+
 static mb_status from_gguf(const mb_tensor_file *f, mb_json out)
 {
     const mb_gguf *g = mb_tensor_file_gguf(f);
     const int64_t embed = mb_tensor_file_find(f, "token_embd.weight");
-    const char *arch;
+    const char *arch, *tokenizer;
     mb_json classes;
     char known[512];
 
     MB_TRY(mb_gguf_string(g, "general.architecture", &arch, NULL));
-    const mb_model_family *fam = family_of_gguf(arch);
+    MB_TRY(mb_gguf_opt_string(g, "tokenizer.ggml.model", "bert", &tokenizer));
+    const mb_model_family *fam = family_of_gguf(arch, tokenizer);
     list_types(known, sizeof known);
     MB_REQUIRE(fam != NULL, MB_ENOTSUP,
                "%s: architecture \"%s\" cannot be read from GGUF; known "
@@ -76,13 +130,14 @@ static mb_status from_gguf(const mb_tensor_file *f, mb_json out)
     MB_REQUIRE(embed >= 0, MB_EMODEL, "%s: tensor 'token_embd.weight' is missing",
                mb_tensor_file_name(f));
     MB_TRY(mb_json_set_array(out, "architectures", &classes));
-    MB_TRY(mb_json_set_string(classes, NULL, fam->architecture[MB_HEAD_CAUSAL_LM]));
+    MB_TRY(mb_json_set_string(classes, NULL, class_of_gguf(fam)));
     MB_TRY(mb_json_set_string(out, "model_type", fam->model_types[0]));
     MB_TRY(mb_json_set_int(out, "vocab_size", mb_tensor_file_info(f, embed)->dim[0]));
     MB_TRY(
         mb_json_set_bool(out, "tie_word_embeddings", mb_tensor_file_find(f, "output.weight") < 0));
     MB_TRY(token_ids(g, out));
-    return fam->config_gguf(g, out);
+    MB_TRY(fam->config_gguf(g, out));
+    return rope_divisors(f, out);
 }
 
 static mb_status doc_from_gguf(const char *path, mb_json_doc **doc)

@@ -13,15 +13,19 @@ enum { NAME_MAX_BYTES = 256, PIECE = 1 << 20 }; /* elements that are read at a t
 
 /* ---- names -------------------------------------------------------------------------------- */
 
-static void with_layer(const char *pattern, int64_t layer, char *out)
+bool mb_weight_gguf_name(const mb_model *m, const mb_weight *w, char *out, size_t size)
 {
-    const char *at = strstr(pattern, "{l}");
+    const char *pattern = w->row != NULL ? w->row->gguf : NULL;
+    const char *at = pattern != NULL ? strstr(pattern, "{l}") : NULL;
+    const int64_t l = w->layer < m->config.layers ? w->layer : w->layer - m->config.layers;
 
+    if (pattern == NULL)
+        return false;
     if (at == NULL)
-        snprintf(out, NAME_MAX_BYTES, "%s", pattern);
+        snprintf(out, size, "%s", pattern);
     else
-        snprintf(out, NAME_MAX_BYTES, "%.*s%lld%s", (int)(at - pattern), pattern, (long long)layer,
-                 at + 3);
+        snprintf(out, size, "%.*s%lld%s", (int)(at - pattern), pattern, (long long)l, at + 3);
+    return true;
 }
 
 static bool ends_with(const char *s, const char *end)
@@ -63,10 +67,7 @@ static int64_t find_weight(const mb_model *m, const mb_tensor_file *f, const mb_
 
     if (mb_tensor_file_gguf(f) == NULL)
         return mb_find_spelling(m->family, f, w->name);
-    if (w->row->gguf == NULL)
-        return -1;
-    with_layer(w->row->gguf, w->layer, name);
-    return mb_tensor_file_find(f, name);
+    return mb_weight_gguf_name(m, w, name, sizeof name) ? mb_tensor_file_find(f, name) : -1;
 }
 
 static bool ignorable(const mb_model *m, const char *name)
@@ -159,20 +160,81 @@ size_t mb_model_load_bytes(const mb_model *m)
         const int64_t row = mb_tensor_count(&w->value) / w->value.dim[0],
                       n = piece_rows(m, w) * row;
         most = n > most ? n : most;
+        if ((w->row->flags & MB_W_CONV1D) != 0 && mb_tensor_count(&w->value) > most)
+            most = mb_tensor_count(&w->value); /* turned as a whole */
         head = m->config.head_dim * row > head ? m->config.head_dim * row : head;
     }
     return (size_t)(2 * most + head) * sizeof(float) + 4096;
 }
 
-static mb_status check_found(const mb_tensor_info *info, const mb_weight *w, const char *path)
+/* GGUF has a linear layer's matrix as (out,in), whatever the family's own files have. */
+static bool is_turned(const mb_tensor_file *f, const mb_weight *w)
 {
+    return mb_tensor_file_gguf(f) != NULL && (w->row->flags & MB_W_CONV1D) != 0;
+}
+
+/* Rows that the file leaves out in front. */
+static int64_t rows_ahead(const mb_model *m, const mb_tensor_file *f, const mb_weight *w)
+{
+    return mb_tensor_file_gguf(f) != NULL && (w->row->flags & MB_W_GGUF_BEHIND) != 0
+               ? m->config.first_position
+               : 0;
+}
+
+static mb_status check_found(const mb_model *m, const mb_tensor_file *f, int64_t at,
+                             const mb_weight *w, const char *path)
+{
+    const mb_tensor_info *info = mb_tensor_file_info(f, at);
     const mb_tensor found = mb_tensor_of(NULL, MB_DTYPE_F32, info->ndim, info->dim);
+    mb_tensor want = w->value;
     char a[96], b[96];
 
-    MB_REQUIRE(mb_tensor_same_shape(&found, &w->value), MB_EMODEL,
+    if (is_turned(f, w) && want.ndim == 2)
+        want = mb_tensor_of(NULL, MB_DTYPE_F32, 2, (int64_t[]){want.dim[1], want.dim[0]});
+    else if (want.ndim == 2)
+        want = mb_tensor_of(NULL, MB_DTYPE_F32, 2,
+                            (int64_t[]){want.dim[0] - rows_ahead(m, f, w), want.dim[1]});
+    MB_REQUIRE(mb_tensor_same_shape(&found, &want), MB_EMODEL,
                "%s: tensor '%s' has shape %s; this model's %s needs %s", path, info->name,
-               mb_tensor_shape(&found, a, sizeof a), w->name,
-               mb_tensor_shape(&w->value, b, sizeof b));
+               mb_tensor_shape(&found, a, sizeof a), w->name, mb_tensor_shape(&want, b, sizeof b));
+    return MB_OK;
+}
+
+/* All of a turned matrix, its rows made of the file's columns. */
+static mb_status read_turned(mb_tensor_file *f, int64_t at, const mb_weight *w, mb_exec *ex,
+                             mb_arena *scratch, float *place, mb_piece_fn fn, void *ctx)
+{
+    const int64_t in = w->value.dim[0], out = w->value.dim[1];
+    const size_t mark = mb_arena_used(scratch);
+    void *whole, *row;
+
+    MB_TRY(mb_arena_take(scratch, (size_t)(in * out) * sizeof(float), &whole));
+    MB_TRY(mb_arena_take(scratch, (size_t)out * sizeof(float), &row));
+    for (int64_t o = 0; o < out; o++)
+        MB_TRY(load_range(f, at, o * in, in, ex, scratch, (float *)whole + o * in));
+    for (int64_t i = 0; i < in; i++) {
+        float *to = place != NULL ? place + i * out : row;
+        for (int64_t o = 0; o < out; o++)
+            to[o] = ((const float *)whole)[o * in + i];
+        if (fn != NULL)
+            MB_TRY(fn(ctx, i * out, out, to));
+    }
+    mb_arena_rewind(scratch, mark);
+    return MB_OK;
+}
+
+/* Rows that no token reads, where a file leaves them out. */
+static mb_status give_zeros(int64_t n, mb_arena *scratch, float *place, mb_piece_fn fn, void *ctx)
+{
+    const size_t mark = mb_arena_used(scratch);
+    void *zeros = place;
+
+    if (zeros == NULL)
+        MB_TRY(mb_arena_take(scratch, (size_t)n * sizeof(float), &zeros));
+    memset(zeros, 0, (size_t)n * sizeof(float));
+    if (fn != NULL)
+        MB_TRY(fn(ctx, 0, n, zeros));
+    mb_arena_rewind(scratch, mark);
     return MB_OK;
 }
 
@@ -182,17 +244,22 @@ static mb_status read_pieces(const mb_model *m, mb_tensor_file *f, int64_t at, c
                              mb_exec *ex, mb_arena *scratch, float *place, mb_piece_fn fn,
                              void *ctx)
 {
-    const int64_t rows = w->value.ndim > 1 ? w->value.dim[0] : mb_tensor_count(&w->value),
-                  row = rows > 0 ? mb_tensor_count(&w->value) / rows : 0;
+    const int64_t all = w->value.ndim > 1 ? w->value.dim[0] : mb_tensor_count(&w->value),
+                  row = all > 0 ? mb_tensor_count(&w->value) / all : 0, ahead = rows_ahead(m, f, w),
+                  rows = all - ahead;
     const bool permuted =
         mb_tensor_file_gguf(f) != NULL && (w->row->flags & (MB_W_ROPE_Q | MB_W_ROPE_K)) != 0;
     const bool plus_1 = mb_tensor_file_gguf(f) != NULL && (w->row->flags & MB_W_GGUF_PLUS_1) != 0;
     const int64_t each = w->value.ndim > 1 ? piece_rows(m, w) : rows;
 
+    if (is_turned(f, w) && w->value.ndim == 2)
+        return read_turned(f, at, w, ex, scratch, place, fn, ctx);
+    if (ahead > 0)
+        MB_TRY(give_zeros(ahead * row, scratch, place, fn, ctx));
     for (int64_t r = 0; r < rows; r += each) {
         const int64_t n = rows - r < each ? rows - r : each;
         const size_t mark = mb_arena_used(scratch);
-        void *to = place != NULL ? place + r * row : NULL;
+        void *to = place != NULL ? place + (ahead + r) * row : NULL;
         if (to == NULL)
             MB_TRY(mb_arena_take(scratch, (size_t)(n * row) * sizeof(float), &to));
         MB_TRY(load_range(f, at, r * row, n * row, ex, scratch, to));
@@ -201,7 +268,7 @@ static mb_status read_pieces(const mb_model *m, mb_tensor_file *f, int64_t at, c
         for (int64_t i = 0; plus_1 && i < n * row; i++)
             ((float *)to)[i] -= 1.0f;
         if (fn != NULL)
-            MB_TRY(fn(ctx, r * row, n * row, to));
+            MB_TRY(fn(ctx, (ahead + r) * row, n * row, to));
         mb_arena_rewind(scratch, mark);
     }
     return MB_OK;
@@ -226,7 +293,7 @@ static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int6
     const bool here = mb_weight_is_here(m, w);
     struct target t = {m, w};
 
-    MB_TRY(check_found(mb_tensor_file_info(f, at), w, path));
+    MB_TRY(check_found(m, f, at, w, path));
     return read_pieces(m, f, at, w, ex, scratch, here ? mb_f32(&w->value) : NULL,
                        here ? NULL : store, &t);
 }
@@ -239,7 +306,7 @@ mb_status mb_model_read_file(const mb_model *m, const mb_weight *w, mb_tensor_fi
     mb_status st;
 
     MB_REQUIRE(at >= 0, MB_EMODEL, "%s: tensor '%s' is missing", path, w->name);
-    MB_TRY(check_found(mb_tensor_file_info(f, at), w, path));
+    MB_TRY(check_found(m, f, at, w, path));
     MB_TRY(mb_arena_new("a weight", mb_model_load_bytes(m), &scratch));
     st = read_pieces(m, f, at, w, ex, scratch, NULL, fn, ctx);
     mb_arena_free(scratch);
@@ -290,29 +357,13 @@ static mb_status init_fresh(const mb_model *m, mb_weight *w, uint64_t seed, int 
     return MB_OK;
 }
 
-/* llama.cpp keeps Llama 3's stretched rotation only as divisors per frequency; leaving them out would
- * change the model without a word. */
-static mb_status rope_factors_are_one(mb_tensor_file *f, const char *path)
+/* Leaving them out would change the model without a word. */
+static mb_status no_long_factors(mb_tensor_file *f, const char *path)
 {
-    const int64_t at = mb_tensor_file_find(f, "rope_freqs.weight");
-    float factor[256];
-
     MB_REQUIRE(mb_tensor_file_find(f, "rope_factors_short.weight") < 0, MB_ENOTSUP,
                "%s scales its rotary frequencies (rope_factors_short.weight, as long Phi-3 does), "
                "which is read from Hugging Face folders only",
                path);
-    if (at < 0)
-        return MB_OK;
-    const mb_tensor_info *info = mb_tensor_file_info(f, at);
-    MB_REQUIRE(info->dtype == MB_DTYPE_F32 && info->bytes <= (int64_t)sizeof factor, MB_EMODEL,
-               "%s: tensor 'rope_freqs.weight' is not a short list of F32", path);
-    MB_TRY(mb_tensor_file_read(f, at, factor, 0, info->bytes));
-    for (int64_t i = 0; i < info->bytes / (int64_t)sizeof(float); i++)
-        MB_REQUIRE(
-            factor[i] == 1.0f, MB_ENOTSUP,
-            "%s scales its rotary frequencies (rope_freqs.weight, as Llama 3.1 does), which is "
-            "read from Hugging Face folders only",
-            path);
     return MB_OK;
 }
 
@@ -365,7 +416,7 @@ mb_status mb_model_load(mb_model *m, mb_tensor_file *f, const char *path, mb_exe
     mb_status st = MB_OK;
 
     *report = (mb_load_report){0};
-    MB_TRY(rope_factors_are_one(f, path));
+    MB_TRY(no_long_factors(f, path));
     MB_TRY_GOTO(mb_arena_new("loading", mb_model_load_bytes(m), &scratch), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&used, mb_tensor_file_count(f) + 1), st, done);
     MB_TRY_GOTO(load_all(m, f, path, ex, seed, scratch, used, report), st, done);

@@ -32,6 +32,9 @@ typedef mb_status (*mb_piece_fn)(void *ctx, int64_t from, int64_t n, float *numb
 mb_status mb_model_read_file(const mb_model *m, const mb_weight *w, mb_tensor_file *f,
                              const char *path, mb_exec *ex, mb_piece_fn fn, void *ctx) MB_MUST_USE;
 
+/* The name a weight has in llama.cpp's files; false: it has none there. */
+bool mb_weight_gguf_name(const mb_model *m, const mb_weight *w, char *out, size_t size);
+
 /* What either takes beside the model, while it runs: weights are read in pieces. */
 size_t mb_model_load_bytes(const mb_model *m);
 

@@ -333,6 +333,11 @@ static double frequency(const mb_rope_config *r, int64_t i)
     }
 }
 
+double mb_rope_divisor(const mb_rope_config *r, int64_t i)
+{
+    return 1.0 / pow(r->theta, 2.0 * (double)i / (double)r->rotated) / frequency(r, i);
+}
+
 /* Angles are products of f32 numbers, as PyTorch takes them; sine and cosine of them in f64. */
 static void rope_angles(const mb_rope_config *r, int64_t positions, double (*of)(double),
                         float *table)

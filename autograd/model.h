@@ -92,6 +92,9 @@ typedef struct mb_rope_config {
     float divisor[128]; /* rotated / 2 of them */
 } mb_rope_config;
 
+/* How much slower than the plain rotation its i-th pair of columns turns. */
+double mb_rope_divisor(const mb_rope_config *r, int64_t i);
+
 /* Fixed tables of waves as positions: all sines of a row, then all cosines, of position times
  * 10000^(-i/half) (Marian; Vaswani et al. 2017) or 10000^(-i/(half-1)) (fairseq's). */
 typedef enum mb_sinusoid { MB_SINUSOID_NONE, MB_SINUSOID_HALF, MB_SINUSOID_FAIRSEQ } mb_sinusoid;
@@ -154,8 +157,9 @@ enum {
     MB_W_NEW = 32,    /* may be missing from a file: then initialised, and said so */
     MB_W_ROPE_Q = 64, /* GGUF stores its rows permuted per head (interleaved rotation) */
     MB_W_ROPE_K = 128,
-    MB_W_FIXED = 256,       /* a buffer: in files, never trained, zero when missing */
-    MB_W_GGUF_PLUS_1 = 512, /* GGUF stores it with 1 added */
+    MB_W_FIXED = 256,        /* a buffer: in files, never trained, zero when missing */
+    MB_W_GGUF_PLUS_1 = 512,  /* GGUF stores it with 1 added */
+    MB_W_GGUF_BEHIND = 1024, /* GGUF leaves out the rows before first_position */
 };
 
 typedef struct mb_weight_row {
@@ -194,11 +198,12 @@ struct mb_model_family {
     const char *name;
     const char *const *model_types;          /* config.json's model_type; NULL-terminated */
     const char *architecture[MB_HEAD_COUNT]; /* class name per head, NULL: no such head */
-    const char *gguf_arch;                   /* general.architecture, NULL: not read from GGUF */
-    const char *prefix;                      /* "transformer.": may be missing in files */
-    const char *const *ignore;            /* substrings of tensor names to leave out; NULL-term. */
-    const char *const (*rename)[2];       /* old ending -> ending; {NULL,NULL}-terminated */
-    const char *const *lora_default;      /* targets when none are given; NULL-terminated */
+    const char *gguf_arch;                   /* general.architecture, NULL: no such files */
+    const char *gguf_tokenizer;      /* where two have one: which of them by tokenizer.ggml.model */
+    const char *prefix;              /* "transformer.": may be missing in files */
+    const char *const *ignore;       /* substrings of tensor names to leave out; NULL-term. */
+    const char *const (*rename)[2];  /* old ending -> ending; {NULL,NULL}-terminated */
+    const char *const *lora_default; /* targets when none are given; NULL-terminated */
     const mb_weight_row *globals, *layer; /* tables, terminated by name NULL */
     const mb_weight_row *dec_layer;       /* of decoder layers; NULL: no such */
     size_t globals_size, layer_size;      /* of the structs the slots are in */

@@ -302,6 +302,29 @@ mb_status mb_config_bert(mb_json json, mb_model_config *c)
     return mb_config_labels(json, &c->labels);
 }
 
+mb_status mb_config_bert_gguf(const mb_gguf *g, mb_json out)
+{
+    static const mb_config_gguf_key keys[] = {
+        {"embedding_length", "hidden_size", true, false},
+        {"feed_forward_length", "intermediate_size", true, false},
+        {"block_count", "num_hidden_layers", true, false},
+        {"attention.head_count", "num_attention_heads", true, false},
+        {"context_length", "max_position_embeddings", true, false},
+        {"attention.layer_norm_epsilon", "layer_norm_eps", true, true},
+        {0},
+    };
+    enum { NONE = 0, MEAN = 1 };
+    int64_t pooling, types;
+
+    MB_TRY(mb_gguf_opt_i64(g, "bert.pooling_type", MEAN, &pooling));
+    MB_REQUIRE(pooling == MEAN || pooling == NONE, MB_ENOTSUP,
+               "GGUF key bert.pooling_type is %lld: only the mean of all tokens (1) is supported",
+               (long long)pooling);
+    MB_TRY(mb_config_from_gguf(g, "bert", keys, out));
+    MB_TRY(mb_gguf_opt_i64(g, "tokenizer.ggml.token_type_count", 2, &types));
+    return mb_json_set_int(out, "type_vocab_size", types);
+}
+
 mb_status mb_config_from_gguf(const mb_gguf *g, const char *arch, const mb_config_gguf_key *keys,
                               mb_json out)
 {
@@ -338,6 +361,9 @@ mb_status mb_config_decoder_gguf(const mb_gguf *g, const char *arch, mb_json out
         {0},
     };
 
+    /* what only the tensors say */
+    MB_TRY(mb_json_set_bool(out, "attention_bias", mb_gguf_has_tensor(g, "blk.0.attn_q.bias")));
+    MB_TRY(mb_json_set_bool(out, "mlp_bias", mb_gguf_has_tensor(g, "blk.0.ffn_up.bias")));
     MB_TRY(mb_json_set_string(out, "hidden_act", "silu"));
     MB_TRY(mb_config_from_gguf(g, arch, keys, out));
     return mb_config_rope_from_gguf(g, arch, out);

@@ -54,6 +54,8 @@ typedef struct mb_config_gguf_key {
 } mb_config_gguf_key;
 mb_status mb_config_from_gguf(const struct mb_gguf *g, const char *arch,
                               const mb_config_gguf_key *keys, mb_json out) MB_MUST_USE;
+/* The inverse of mb_config_bert. */
+mb_status mb_config_bert_gguf(const struct mb_gguf *g, mb_json out) MB_MUST_USE;
 /* The inverse of mb_config_decoder, with hidden_act "silu", and of mb_config_rope. */
 mb_status mb_config_decoder_gguf(const struct mb_gguf *g, const char *arch,
                                  mb_json out) MB_MUST_USE;

@@ -29,26 +29,26 @@ static bool untied(const mb_model_config *c)
 #define G(field) offsetof(struct globals, field)
 #define L(field) offsetof(struct layer, field)
 static const mb_weight_row globals[] = {
-    {"transformer.wte.weight", NULL, "V D", G(wte), MB_W_EMBED, 'r', NULL},
-    {"transformer.wpe.weight", NULL, "P D", G(wpe), MB_W_EMBED, '-', NULL},
-    {"transformer.ln_f.weight", NULL, "D", G(ln_f), MB_W_NO_DECAY, '-', NULL},
-    {"transformer.ln_f.bias", NULL, "D", G(ln_f_bias), MB_W_NO_DECAY, '-', NULL},
-    {"lm_head.weight", NULL, "V D", G(head), MB_W_LINEAR | MB_W_HEAD, 'r', untied},
+    {"transformer.wte.weight", "token_embd.weight", "V D", G(wte), MB_W_EMBED, 'r', NULL},
+    {"transformer.wpe.weight", "position_embd.weight", "P D", G(wpe), MB_W_EMBED, '-', NULL},
+    {"transformer.ln_f.weight", "output_norm.weight", "D", G(ln_f), MB_W_NO_DECAY, '-', NULL},
+    {"transformer.ln_f.bias", "output_norm.bias", "D", G(ln_f_bias), MB_W_NO_DECAY, '-', NULL},
+    {"lm_head.weight", "output.weight", "V D", G(head), MB_W_LINEAR | MB_W_HEAD, 'r', untied},
     {0},
 };
 static const mb_weight_row layers[] = {
-    {"transformer.h.{l}.ln_1.weight", NULL, "D", L(ln_1), MB_W_NO_DECAY, '-', NULL},
-    {"transformer.h.{l}.ln_1.bias", NULL, "D", L(ln_1_bias), MB_W_NO_DECAY, '-', NULL},
-    {"transformer.h.{l}.attn.c_attn.weight", NULL, "D 3", L(c_attn), MB_W_LINEAR | MB_W_CONV1D, 'c', NULL},
-    {"transformer.h.{l}.attn.c_attn.bias", NULL, "3", L(c_attn_bias), MB_W_NO_DECAY, 'r', NULL},
-    {"transformer.h.{l}.attn.c_proj.weight", NULL, "D D", L(c_proj), MB_W_LINEAR | MB_W_CONV1D, 'r', NULL},
-    {"transformer.h.{l}.attn.c_proj.bias", NULL, "D", L(c_proj_bias), MB_W_NO_DECAY, '-', NULL},
-    {"transformer.h.{l}.ln_2.weight", NULL, "D", L(ln_2), MB_W_NO_DECAY, '-', NULL},
-    {"transformer.h.{l}.ln_2.bias", NULL, "D", L(ln_2_bias), MB_W_NO_DECAY, '-', NULL},
-    {"transformer.h.{l}.mlp.c_fc.weight", NULL, "D F", L(c_fc), MB_W_LINEAR | MB_W_CONV1D, 'c', NULL},
-    {"transformer.h.{l}.mlp.c_fc.bias", NULL, "F", L(c_fc_bias), MB_W_NO_DECAY, 'r', NULL},
-    {"transformer.h.{l}.mlp.c_proj.weight", NULL, "F D", L(mlp_proj), MB_W_LINEAR | MB_W_CONV1D, 'r', NULL},
-    {"transformer.h.{l}.mlp.c_proj.bias", NULL, "D", L(mlp_proj_bias), MB_W_NO_DECAY, '-', NULL},
+    {"transformer.h.{l}.ln_1.weight", "blk.{l}.attn_norm.weight", "D", L(ln_1), MB_W_NO_DECAY, '-', NULL},
+    {"transformer.h.{l}.ln_1.bias", "blk.{l}.attn_norm.bias", "D", L(ln_1_bias), MB_W_NO_DECAY, '-', NULL},
+    {"transformer.h.{l}.attn.c_attn.weight", "blk.{l}.attn_qkv.weight", "D 3", L(c_attn), MB_W_LINEAR | MB_W_CONV1D, 'c', NULL},
+    {"transformer.h.{l}.attn.c_attn.bias", "blk.{l}.attn_qkv.bias", "3", L(c_attn_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"transformer.h.{l}.attn.c_proj.weight", "blk.{l}.attn_output.weight", "D D", L(c_proj), MB_W_LINEAR | MB_W_CONV1D, 'r', NULL},
+    {"transformer.h.{l}.attn.c_proj.bias", "blk.{l}.attn_output.bias", "D", L(c_proj_bias), MB_W_NO_DECAY, '-', NULL},
+    {"transformer.h.{l}.ln_2.weight", "blk.{l}.ffn_norm.weight", "D", L(ln_2), MB_W_NO_DECAY, '-', NULL},
+    {"transformer.h.{l}.ln_2.bias", "blk.{l}.ffn_norm.bias", "D", L(ln_2_bias), MB_W_NO_DECAY, '-', NULL},
+    {"transformer.h.{l}.mlp.c_fc.weight", "blk.{l}.ffn_up.weight", "D F", L(c_fc), MB_W_LINEAR | MB_W_CONV1D, 'c', NULL},
+    {"transformer.h.{l}.mlp.c_fc.bias", "blk.{l}.ffn_up.bias", "F", L(c_fc_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"transformer.h.{l}.mlp.c_proj.weight", "blk.{l}.ffn_down.weight", "F D", L(mlp_proj), MB_W_LINEAR | MB_W_CONV1D, 'r', NULL},
+    {"transformer.h.{l}.mlp.c_proj.bias", "blk.{l}.ffn_down.bias", "D", L(mlp_proj_bias), MB_W_NO_DECAY, '-', NULL},
     {0},
 };
 // clang-format on
@@ -77,6 +77,21 @@ static mb_status config(mb_json json, mb_model_config *c)
     c->kv_heads = c->heads;
     c->head_dim = c->width / c->heads;
     return MB_OK;
+}
+
+static mb_status config_gguf(const struct mb_gguf *g, mb_json out)
+{
+    static const mb_config_gguf_key keys[] = {
+        {"embedding_length", "n_embd", true, false},
+        {"feed_forward_length", "n_inner", true, false},
+        {"block_count", "n_layer", true, false},
+        {"attention.head_count", "n_head", true, false},
+        {"context_length", "n_positions", true, false},
+        {"attention.layer_norm_epsilon", "layer_norm_epsilon", true, true},
+        {0},
+    };
+
+    return mb_config_from_gguf(g, "gpt2", keys, out);
 }
 
 static mb_status attention(mb_tape *t, const mb_model *m, const mb_batch *b, int64_t l, mb_var *x,
@@ -136,6 +151,7 @@ const mb_model_family mb_model_gpt2 = {
     .name = "gpt2",
     .model_types = model_types,
     .architecture = {[MB_HEAD_CAUSAL_LM] = "GPT2LMHeadModel"},
+    .gguf_arch = "gpt2",
     .prefix = "transformer.",
     .ignore = ignore,
     .rename = rename_none,
@@ -145,5 +161,6 @@ const mb_model_family mb_model_gpt2 = {
     .globals_size = sizeof(struct globals),
     .layer_size = sizeof(struct layer),
     .config = config,
+    .config_gguf = config_gguf,
     .forward = forward,
 };

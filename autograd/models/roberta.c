@@ -17,11 +17,11 @@
 #define NORM MB_W_NO_DECAY
 #define HEAD (MB_W_HEAD | MB_W_NEW)
 const mb_weight_row mb_roberta_globals[] = {
-    {"roberta.embeddings.word_embeddings.weight", NULL, "V D", G(embed.word), MB_W_EMBED, 'r', NULL},
-    {"roberta.embeddings.position_embeddings.weight", NULL, "P D", G(embed.position), MB_W_EMBED, '-', NULL},
-    {"roberta.embeddings.token_type_embeddings.weight", NULL, "S D", G(embed.segment), MB_W_EMBED, '-', NULL},
-    {"roberta.embeddings.LayerNorm.weight", NULL, "D", G(embed.norm), NORM | MB_W_EMBED, '-', NULL},
-    {"roberta.embeddings.LayerNorm.bias", NULL, "D", G(embed.norm_bias), NORM | MB_W_EMBED, '-', NULL},
+    {"roberta.embeddings.word_embeddings.weight", "token_embd.weight", "V D", G(embed.word), MB_W_EMBED, 'r', NULL},
+    {"roberta.embeddings.position_embeddings.weight", "position_embd.weight", "P D", G(embed.position), MB_W_EMBED | MB_W_GGUF_BEHIND, '-', NULL},
+    {"roberta.embeddings.token_type_embeddings.weight", "token_types.weight", "S D", G(embed.segment), MB_W_EMBED, '-', NULL},
+    {"roberta.embeddings.LayerNorm.weight", "token_embd_norm.weight", "D", G(embed.norm), NORM | MB_W_EMBED, '-', NULL},
+    {"roberta.embeddings.LayerNorm.bias", "token_embd_norm.bias", "D", G(embed.norm_bias), NORM | MB_W_EMBED, '-', NULL},
     {"classifier.dense.weight", NULL, "D D", G(dense), MB_W_LINEAR | HEAD, '-', mb_head_is_sequence},
     {"classifier.dense.bias", NULL, "D", G(dense_bias), MB_W_NO_DECAY | HEAD, '-', mb_head_is_sequence},
     {"classifier.out_proj.weight", NULL, "C D", G(out), MB_W_LINEAR | HEAD, '-', mb_head_is_sequence},
@@ -39,22 +39,22 @@ const mb_weight_row mb_roberta_globals[] = {
     {0},
 };
 const mb_weight_row mb_roberta_layers[] = {
-    {"roberta.encoder.layer.{l}.attention.self.query.weight", NULL, "H D", L(q), MB_W_LINEAR, 'r', NULL},
-    {"roberta.encoder.layer.{l}.attention.self.query.bias", NULL, "H", L(q_bias), MB_W_NO_DECAY, 'r', NULL},
-    {"roberta.encoder.layer.{l}.attention.self.key.weight", NULL, "H D", L(k), MB_W_LINEAR, 'r', NULL},
-    {"roberta.encoder.layer.{l}.attention.self.key.bias", NULL, "H", L(k_bias), MB_W_NO_DECAY, 'r', NULL},
-    {"roberta.encoder.layer.{l}.attention.self.value.weight", NULL, "H D", L(v), MB_W_LINEAR, 'r', NULL},
-    {"roberta.encoder.layer.{l}.attention.self.value.bias", NULL, "H", L(v_bias), MB_W_NO_DECAY, 'r', NULL},
-    {"roberta.encoder.layer.{l}.attention.output.dense.weight", NULL, "D H", L(o), MB_W_LINEAR, 'c', NULL},
-    {"roberta.encoder.layer.{l}.attention.output.dense.bias", NULL, "D", L(o_bias), MB_W_NO_DECAY, '-', NULL},
-    {"roberta.encoder.layer.{l}.attention.output.LayerNorm.weight", NULL, "D", L(attn_norm), NORM, '-', NULL},
-    {"roberta.encoder.layer.{l}.attention.output.LayerNorm.bias", NULL, "D", L(attn_norm_bias), NORM, '-', NULL},
-    {"roberta.encoder.layer.{l}.intermediate.dense.weight", NULL, "F D", L(up), MB_W_LINEAR, 'r', NULL},
-    {"roberta.encoder.layer.{l}.intermediate.dense.bias", NULL, "F", L(up_bias), MB_W_NO_DECAY, 'r', NULL},
-    {"roberta.encoder.layer.{l}.output.dense.weight", NULL, "D F", L(down), MB_W_LINEAR, 'c', NULL},
-    {"roberta.encoder.layer.{l}.output.dense.bias", NULL, "D", L(down_bias), MB_W_NO_DECAY, '-', NULL},
-    {"roberta.encoder.layer.{l}.output.LayerNorm.weight", NULL, "D", L(norm), NORM, '-', NULL},
-    {"roberta.encoder.layer.{l}.output.LayerNorm.bias", NULL, "D", L(norm_bias), NORM, '-', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.query.weight", "blk.{l}.attn_q.weight", "H D", L(q), MB_W_LINEAR, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.query.bias", "blk.{l}.attn_q.bias", "H", L(q_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.key.weight", "blk.{l}.attn_k.weight", "H D", L(k), MB_W_LINEAR, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.key.bias", "blk.{l}.attn_k.bias", "H", L(k_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.value.weight", "blk.{l}.attn_v.weight", "H D", L(v), MB_W_LINEAR, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.self.value.bias", "blk.{l}.attn_v.bias", "H", L(v_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"roberta.encoder.layer.{l}.attention.output.dense.weight", "blk.{l}.attn_output.weight", "D H", L(o), MB_W_LINEAR, 'c', NULL},
+    {"roberta.encoder.layer.{l}.attention.output.dense.bias", "blk.{l}.attn_output.bias", "D", L(o_bias), MB_W_NO_DECAY, '-', NULL},
+    {"roberta.encoder.layer.{l}.attention.output.LayerNorm.weight", "blk.{l}.attn_output_norm.weight", "D", L(attn_norm), NORM, '-', NULL},
+    {"roberta.encoder.layer.{l}.attention.output.LayerNorm.bias", "blk.{l}.attn_output_norm.bias", "D", L(attn_norm_bias), NORM, '-', NULL},
+    {"roberta.encoder.layer.{l}.intermediate.dense.weight", "blk.{l}.ffn_up.weight", "F D", L(up), MB_W_LINEAR, 'r', NULL},
+    {"roberta.encoder.layer.{l}.intermediate.dense.bias", "blk.{l}.ffn_up.bias", "F", L(up_bias), MB_W_NO_DECAY, 'r', NULL},
+    {"roberta.encoder.layer.{l}.output.dense.weight", "blk.{l}.ffn_down.weight", "D F", L(down), MB_W_LINEAR, 'c', NULL},
+    {"roberta.encoder.layer.{l}.output.dense.bias", "blk.{l}.ffn_down.bias", "D", L(down_bias), MB_W_NO_DECAY, '-', NULL},
+    {"roberta.encoder.layer.{l}.output.LayerNorm.weight", "blk.{l}.layer_output_norm.weight", "D", L(norm), NORM, '-', NULL},
+    {"roberta.encoder.layer.{l}.output.LayerNorm.bias", "blk.{l}.layer_output_norm.bias", "D", L(norm_bias), NORM, '-', NULL},
     {0},
 };
 // clang-format on
@@ -67,6 +67,17 @@ mb_status mb_roberta_config(mb_json json, mb_model_config *c)
     if (c->positions < 1)
         return mb_json_fault(json, "has no position beyond those before pad_token_id");
     return MB_OK;
+}
+
+/* llama.cpp counts positions from the first that a token can have. */
+mb_status mb_roberta_config_gguf(const struct mb_gguf *g, mb_json out)
+{
+    int64_t positions, pad;
+
+    MB_TRY(mb_config_bert_gguf(g, out));
+    MB_TRY(mb_json_need_int(out, "max_position_embeddings", 1, 1 << 24, &positions));
+    MB_TRY(mb_json_get_int(out, "pad_token_id", 1, &pad));
+    return mb_json_set_int(out, "max_position_embeddings", positions + pad + 1);
 }
 
 /* Dropout, dense, tanh, dropout; the last layer is the head's. */
@@ -124,6 +135,8 @@ const mb_model_family mb_model_roberta = {
                      [MB_HEAD_TOKENS] = "RobertaForTokenClassification",
                      [MB_HEAD_SPAN] = "RobertaForQuestionAnswering",
                      [MB_HEAD_EMBED] = "RobertaModel"},
+    .gguf_arch = "bert",
+    .gguf_tokenizer = "gpt2",
     .prefix = "roberta.",
     .ignore = mb_roberta_ignore,
     .rename = mb_roberta_rename,
@@ -133,5 +146,6 @@ const mb_model_family mb_model_roberta = {
     .globals_size = sizeof(struct mb_roberta_weights),
     .layer_size = sizeof(mb_encoder_layer),
     .config = mb_roberta_config,
+    .config_gguf = mb_roberta_config_gguf,
     .forward = mb_roberta_forward,
 };

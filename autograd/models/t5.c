@@ -10,6 +10,7 @@
 
 #include "autograd/layers.h"
 #include "autograd/models/config.h"
+#include "core/formats/gguf.h"
 
 enum { SITE_ENC_EMBED, SITE_ENC_END, SITE_DEC_EMBED, SITE_DEC_END }; /* outside the layers */
 enum { SITE_SELF, SITE_SOURCE, SITE_INNER, SITE_FFN };
@@ -55,43 +56,43 @@ static bool plain(const mb_model_config *c)
 #define E(field) offsetof(struct enc_layer, field)
 #define D(field) offsetof(struct dec_layer, field)
 static const mb_weight_row globals[] = {
-    {"shared.weight", NULL, "V D", G(embed), MB_W_EMBED, 'r', NULL},
-    {"encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", NULL, "B N", G(enc_bias), MB_W_EMBED, '-', NULL},
-    {"decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", NULL, "B N", G(dec_bias), MB_W_EMBED, '-', NULL},
-    {"encoder.final_layer_norm.weight", NULL, "D", G(enc_norm), MB_W_NO_DECAY, '-', NULL},
-    {"decoder.final_layer_norm.weight", NULL, "D", G(dec_norm), MB_W_NO_DECAY, '-', NULL},
-    {"lm_head.weight", NULL, "V D", G(head), MB_W_LINEAR | MB_W_HEAD, 'r', untied},
+    {"shared.weight", "token_embd.weight", "V D", G(embed), MB_W_EMBED, 'r', NULL},
+    {"encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "enc.blk.0.attn_rel_b.weight", "B N", G(enc_bias), MB_W_EMBED, '-', NULL},
+    {"decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "dec.blk.0.attn_rel_b.weight", "B N", G(dec_bias), MB_W_EMBED, '-', NULL},
+    {"encoder.final_layer_norm.weight", "enc.output_norm.weight", "D", G(enc_norm), MB_W_NO_DECAY, '-', NULL},
+    {"decoder.final_layer_norm.weight", "dec.output_norm.weight", "D", G(dec_norm), MB_W_NO_DECAY, '-', NULL},
+    {"lm_head.weight", "output.weight", "V D", G(head), MB_W_LINEAR | MB_W_HEAD, 'r', untied},
     {0},
 };
 static const mb_weight_row enc_layers[] = {
-    {"encoder.block.{l}.layer.0.layer_norm.weight", NULL, "D", E(norm), MB_W_NO_DECAY, '-', NULL},
-    {"encoder.block.{l}.layer.0.SelfAttention.q.weight", NULL, "H D", E(q), MB_W_LINEAR, 'r', NULL},
-    {"encoder.block.{l}.layer.0.SelfAttention.k.weight", NULL, "H D", E(k), MB_W_LINEAR, 'r', NULL},
-    {"encoder.block.{l}.layer.0.SelfAttention.v.weight", NULL, "H D", E(v), MB_W_LINEAR, 'r', NULL},
-    {"encoder.block.{l}.layer.0.SelfAttention.o.weight", NULL, "D H", E(o), MB_W_LINEAR, 'c', NULL},
-    {"encoder.block.{l}.layer.1.layer_norm.weight", NULL, "D", E(ffn.norm), MB_W_NO_DECAY, '-', NULL},
-    {"encoder.block.{l}.layer.1.DenseReluDense.wi.weight", NULL, "F D", E(ffn.up), MB_W_LINEAR, 'r', plain},
-    {"encoder.block.{l}.layer.1.DenseReluDense.wi_0.weight", NULL, "F D", E(ffn.gate), MB_W_LINEAR, 'r', gated},
-    {"encoder.block.{l}.layer.1.DenseReluDense.wi_1.weight", NULL, "F D", E(ffn.up), MB_W_LINEAR, 'r', gated},
-    {"encoder.block.{l}.layer.1.DenseReluDense.wo.weight", NULL, "D F", E(ffn.down), MB_W_LINEAR, 'c', NULL},
+    {"encoder.block.{l}.layer.0.layer_norm.weight", "enc.blk.{l}.attn_norm.weight", "D", E(norm), MB_W_NO_DECAY, '-', NULL},
+    {"encoder.block.{l}.layer.0.SelfAttention.q.weight", "enc.blk.{l}.attn_q.weight", "H D", E(q), MB_W_LINEAR, 'r', NULL},
+    {"encoder.block.{l}.layer.0.SelfAttention.k.weight", "enc.blk.{l}.attn_k.weight", "H D", E(k), MB_W_LINEAR, 'r', NULL},
+    {"encoder.block.{l}.layer.0.SelfAttention.v.weight", "enc.blk.{l}.attn_v.weight", "H D", E(v), MB_W_LINEAR, 'r', NULL},
+    {"encoder.block.{l}.layer.0.SelfAttention.o.weight", "enc.blk.{l}.attn_o.weight", "D H", E(o), MB_W_LINEAR, 'c', NULL},
+    {"encoder.block.{l}.layer.1.layer_norm.weight", "enc.blk.{l}.ffn_norm.weight", "D", E(ffn.norm), MB_W_NO_DECAY, '-', NULL},
+    {"encoder.block.{l}.layer.1.DenseReluDense.wi.weight", "enc.blk.{l}.ffn_up.weight", "F D", E(ffn.up), MB_W_LINEAR, 'r', plain},
+    {"encoder.block.{l}.layer.1.DenseReluDense.wi_0.weight", "enc.blk.{l}.ffn_gate.weight", "F D", E(ffn.gate), MB_W_LINEAR, 'r', gated},
+    {"encoder.block.{l}.layer.1.DenseReluDense.wi_1.weight", "enc.blk.{l}.ffn_up.weight", "F D", E(ffn.up), MB_W_LINEAR, 'r', gated},
+    {"encoder.block.{l}.layer.1.DenseReluDense.wo.weight", "enc.blk.{l}.ffn_down.weight", "D F", E(ffn.down), MB_W_LINEAR, 'c', NULL},
     {0},
 };
 static const mb_weight_row dec_layers[] = {
-    {"decoder.block.{l}.layer.0.layer_norm.weight", NULL, "D", D(norm), MB_W_NO_DECAY, '-', NULL},
-    {"decoder.block.{l}.layer.0.SelfAttention.q.weight", NULL, "H D", D(q), MB_W_LINEAR, 'r', NULL},
-    {"decoder.block.{l}.layer.0.SelfAttention.k.weight", NULL, "H D", D(k), MB_W_LINEAR, 'r', NULL},
-    {"decoder.block.{l}.layer.0.SelfAttention.v.weight", NULL, "H D", D(v), MB_W_LINEAR, 'r', NULL},
-    {"decoder.block.{l}.layer.0.SelfAttention.o.weight", NULL, "D H", D(o), MB_W_LINEAR, 'c', NULL},
-    {"decoder.block.{l}.layer.1.layer_norm.weight", NULL, "D", D(cross_norm), MB_W_NO_DECAY, '-', NULL},
-    {"decoder.block.{l}.layer.1.EncDecAttention.q.weight", NULL, "H D", D(cross_q), MB_W_LINEAR, 'r', NULL},
-    {"decoder.block.{l}.layer.1.EncDecAttention.k.weight", NULL, "H D", D(cross_k), MB_W_LINEAR, 'r', NULL},
-    {"decoder.block.{l}.layer.1.EncDecAttention.v.weight", NULL, "H D", D(cross_v), MB_W_LINEAR, 'r', NULL},
-    {"decoder.block.{l}.layer.1.EncDecAttention.o.weight", NULL, "D H", D(cross_o), MB_W_LINEAR, 'c', NULL},
-    {"decoder.block.{l}.layer.2.layer_norm.weight", NULL, "D", D(ffn.norm), MB_W_NO_DECAY, '-', NULL},
-    {"decoder.block.{l}.layer.2.DenseReluDense.wi.weight", NULL, "G D", D(ffn.up), MB_W_LINEAR, 'r', plain},
-    {"decoder.block.{l}.layer.2.DenseReluDense.wi_0.weight", NULL, "G D", D(ffn.gate), MB_W_LINEAR, 'r', gated},
-    {"decoder.block.{l}.layer.2.DenseReluDense.wi_1.weight", NULL, "G D", D(ffn.up), MB_W_LINEAR, 'r', gated},
-    {"decoder.block.{l}.layer.2.DenseReluDense.wo.weight", NULL, "D G", D(ffn.down), MB_W_LINEAR, 'c', NULL},
+    {"decoder.block.{l}.layer.0.layer_norm.weight", "dec.blk.{l}.attn_norm.weight", "D", D(norm), MB_W_NO_DECAY, '-', NULL},
+    {"decoder.block.{l}.layer.0.SelfAttention.q.weight", "dec.blk.{l}.attn_q.weight", "H D", D(q), MB_W_LINEAR, 'r', NULL},
+    {"decoder.block.{l}.layer.0.SelfAttention.k.weight", "dec.blk.{l}.attn_k.weight", "H D", D(k), MB_W_LINEAR, 'r', NULL},
+    {"decoder.block.{l}.layer.0.SelfAttention.v.weight", "dec.blk.{l}.attn_v.weight", "H D", D(v), MB_W_LINEAR, 'r', NULL},
+    {"decoder.block.{l}.layer.0.SelfAttention.o.weight", "dec.blk.{l}.attn_o.weight", "D H", D(o), MB_W_LINEAR, 'c', NULL},
+    {"decoder.block.{l}.layer.1.layer_norm.weight", "dec.blk.{l}.cross_attn_norm.weight", "D", D(cross_norm), MB_W_NO_DECAY, '-', NULL},
+    {"decoder.block.{l}.layer.1.EncDecAttention.q.weight", "dec.blk.{l}.cross_attn_q.weight", "H D", D(cross_q), MB_W_LINEAR, 'r', NULL},
+    {"decoder.block.{l}.layer.1.EncDecAttention.k.weight", "dec.blk.{l}.cross_attn_k.weight", "H D", D(cross_k), MB_W_LINEAR, 'r', NULL},
+    {"decoder.block.{l}.layer.1.EncDecAttention.v.weight", "dec.blk.{l}.cross_attn_v.weight", "H D", D(cross_v), MB_W_LINEAR, 'r', NULL},
+    {"decoder.block.{l}.layer.1.EncDecAttention.o.weight", "dec.blk.{l}.cross_attn_o.weight", "D H", D(cross_o), MB_W_LINEAR, 'c', NULL},
+    {"decoder.block.{l}.layer.2.layer_norm.weight", "dec.blk.{l}.ffn_norm.weight", "D", D(ffn.norm), MB_W_NO_DECAY, '-', NULL},
+    {"decoder.block.{l}.layer.2.DenseReluDense.wi.weight", "dec.blk.{l}.ffn_up.weight", "G D", D(ffn.up), MB_W_LINEAR, 'r', plain},
+    {"decoder.block.{l}.layer.2.DenseReluDense.wi_0.weight", "dec.blk.{l}.ffn_gate.weight", "G D", D(ffn.gate), MB_W_LINEAR, 'r', gated},
+    {"decoder.block.{l}.layer.2.DenseReluDense.wi_1.weight", "dec.blk.{l}.ffn_up.weight", "G D", D(ffn.up), MB_W_LINEAR, 'r', gated},
+    {"decoder.block.{l}.layer.2.DenseReluDense.wo.weight", "dec.blk.{l}.ffn_down.weight", "D G", D(ffn.down), MB_W_LINEAR, 'c', NULL},
     {0},
 };
 // clang-format on
@@ -154,6 +155,29 @@ static mb_status config(mb_json json, mb_model_config *c)
     if (c->decoder_start_id < 0)
         c->decoder_start_id = c->pad_id;
     return MB_OK;
+}
+
+/* llama.cpp has one feed-forward form by name less than T5: tensors say whether it is gated, and what its
+ * graphs compute is ReLU or the tanh form of GELU. Logits are never scaled: mbuyu writes a scaled head. */
+static mb_status config_gguf(const mb_gguf *g, mb_json out)
+{
+    static const mb_config_gguf_key keys[] = {
+        {"embedding_length", "d_model", true, false},
+        {"feed_forward_length", "d_ff", true, false},
+        {"block_count", "num_layers", true, false},
+        {"decoder_block_count", "num_decoder_layers", false, false},
+        {"attention.head_count", "num_heads", true, false},
+        {"attention.key_length", "d_kv", true, false},
+        {"attention.relative_buckets_count", "relative_attention_num_buckets", true, false},
+        {"attention.layer_norm_rms_epsilon", "layer_norm_epsilon", true, true},
+        {"decoder_start_token_id", "decoder_start_token_id", false, false},
+        {0},
+    };
+    const bool gate = mb_gguf_has_tensor(g, "enc.blk.0.ffn_gate.weight");
+
+    MB_TRY(mb_config_from_gguf(g, "t5", keys, out));
+    MB_TRY(mb_json_set_string(out, "feed_forward_proj", gate ? "gated-gelu" : "relu"));
+    return mb_json_set_bool(out, "scale_decoder_outputs", false);
 }
 
 /* As T5 was made: by what a row of the matrix is multiplied with; init_std is a factor. Scores are not
@@ -287,6 +311,7 @@ const mb_model_family mb_model_t5 = {
     .name = "t5",
     .model_types = model_types,
     .architecture = {[MB_HEAD_SEQ2SEQ] = "T5ForConditionalGeneration"},
+    .gguf_arch = "t5",
     .prefix = "",
     .ignore = ignore,
     .rename = rename_none,
@@ -298,6 +323,7 @@ const mb_model_family mb_model_t5 = {
     .layer_size = sizeof(struct enc_layer),
     .dec_layer_size = sizeof(struct dec_layer),
     .config = config,
+    .config_gguf = config_gguf,
     .init_std = init_std,
     .forward = forward,
 };

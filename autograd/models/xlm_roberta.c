@@ -13,6 +13,8 @@ const mb_model_family mb_model_xlm_roberta = {
                      [MB_HEAD_TOKENS] = "XLMRobertaForTokenClassification",
                      [MB_HEAD_SPAN] = "XLMRobertaForQuestionAnswering",
                      [MB_HEAD_EMBED] = "XLMRobertaModel"},
+    .gguf_arch = "bert",
+    .gguf_tokenizer = "t5",
     .prefix = "roberta.",
     .ignore = mb_roberta_ignore,
     .rename = mb_roberta_rename,
@@ -22,5 +24,6 @@ const mb_model_family mb_model_xlm_roberta = {
     .globals_size = sizeof(struct mb_roberta_weights),
     .layer_size = sizeof(mb_encoder_layer),
     .config = mb_roberta_config,
+    .config_gguf = mb_roberta_config_gguf,
     .forward = mb_roberta_forward,
 };

@@ -45,6 +45,16 @@ static const struct {
     {40, "NVFP4", MB_DTYPE_COUNT},   {41, "Q1_0", MB_DTYPE_COUNT},
 };
 
+bool mb_gguf_type_id(mb_dtype d, uint32_t *id)
+{
+    for (size_t i = 0; i < sizeof tensor_types / sizeof tensor_types[0]; i++)
+        if (d < MB_DTYPE_COUNT && tensor_types[i].dtype == d) {
+            *id = tensor_types[i].id;
+            return true;
+        }
+    return false;
+}
+
 struct reader {
     mb_gguf *g;
     int fd;
@@ -411,6 +421,14 @@ void mb_gguf_free(mb_gguf *g)
     mb_free(g->strings);
     mb_free(g->info);
     mb_free(g);
+}
+
+bool mb_gguf_has_tensor(const mb_gguf *g, const char *name)
+{
+    for (size_t i = 0; i < g->n_info; i++)
+        if (strcmp(g->info[i].name, name) == 0)
+            return true;
+    return false;
 }
 
 size_t mb_gguf_tensors(const mb_gguf *g, const mb_tensor_info **info)

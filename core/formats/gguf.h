@@ -33,6 +33,8 @@ void mb_gguf_free(mb_gguf *g); /* NULL is allowed */
 /* How many tensors; *info is borrowed. Duplicate names are found by mb_tensor_file_open. */
 size_t mb_gguf_tensors(const mb_gguf *g, const mb_tensor_info **info);
 
+bool mb_gguf_has_tensor(const mb_gguf *g, const char *name); /* linear */
+
 /* What pairs there are, in file order; a short text of a value for people. */
 uint64_t mb_gguf_count(const mb_gguf *g);
 const char *mb_gguf_key(const mb_gguf *g, uint64_t i);

@@ -36,6 +36,9 @@ struct gguf_type {
 };
 extern const struct gguf_type mb_gguf_types[GGUF_N_TYPES];
 
+/* The number of a tensor type in files; false: it has none, or is not supported. */
+bool mb_gguf_type_id(mb_dtype d, uint32_t *id);
+
 struct gguf_pair {
     size_t key;    /* where the key's text begins in head */
     uint32_t type; /* of the value, or of an array's elements */

@@ -17,13 +17,62 @@
 #include "recipes/commands.h"
 #include "recipes/config/hub_path.h"
 #include "recipes/config/model_path.h"
-#include "recipes/export/model.h"
+#include "recipes/export/gguf.h"
+#include "recipes/export/stage.h"
 #include "recipes/export/verb.h"
+#include "recipes/generate/ends.h"
 #include "recipes/train/job.h"
+#include "recipes/train/proof.h"
 
-static mb_status write_out(const mb_recipe *r, mb_engine *e, mb_json_doc *config,
-                           const mb_tokenizer *tok)
+/* What is written, and where. */
+struct task {
+    const mb_recipe *r;
+    mb_engine *e;
+    mb_json_doc *config;
+    mb_tokenizer *tok;
+    mb_ids ends;
+    mb_proof *proof; /* NULL: nothing is compared */
+    mb_peft peft;    /* of the adapter, where it is written alone */
+};
+
+static mb_status write_files(struct task *t, const mb_export *x, const char *stage)
 {
+    char path[MB_PATH_MAX];
+
+    switch (t->r->export_format) {
+    case MB_EXPORT_GGUF:
+        MB_TRY(mb_export_gguf_path(x, stage, path));
+        return mb_export_gguf(x, path);
+    case MB_EXPORT_GGUF_LORA:
+        MB_TRY(mb_export_gguf_path(x, stage, path));
+        MB_TRY(mb_peft_read(t->r->adapter_path, &t->peft));
+        return mb_export_gguf_lora(x, &t->peft, path);
+    default:
+        return mb_export_hf(x, stage);
+    }
+}
+
+/* Reads it again, once the model has made room. */
+static mb_status compare(struct task *t, const mb_export *x, const char *stage)
+{
+    const bool adapter = t->r->export_format == MB_EXPORT_GGUF_LORA;
+    const mb_dtype dtype = x->dtype;
+    mb_session_options o;
+
+    if (t->proof == NULL)
+        return MB_OK;
+    mb_job_session_options(t->r, mb_task_of(t->r), mb_default_threads(), &o);
+    o.path = adapter ? t->r->model_name_or_path : stage;
+    o.adapter_path = adapter ? stage : NULL;
+    mb_engine_free(t->e);
+    t->e = NULL;
+    return mb_proof_hold(t->proof, &o, adapter ? NULL : stage, NULL, dtype);
+}
+
+static mb_status write_out(struct task *t, const char *stage)
+{
+    const mb_recipe *r = t->r;
+    const bool merged = r->adapter_path != NULL && r->export_format != MB_EXPORT_GGUF_LORA;
     mb_hub_name hub;
     const bool of_hub = mb_hub_name_of_path(r->model_name_or_path, &hub);
     const char *base = of_hub ? hub.id : mb_path_base(r->model_name_or_path);
@@ -33,53 +82,113 @@ static mb_status write_out(const mb_recipe *r, mb_engine *e, mb_json_doc *config
                           .summary = r->adapter_path != NULL ? "The base model with an adapter "
                                                                "merged into its weights."
                                                              : "The same weights as its base."};
-    const mb_export x = {.model = e->model,
-                         .ex = &e->host,
-                         .config = mb_json_root(config),
+    const mb_export x = {.model = t->e->model,
+                         .ex = &t->e->host,
+                         .config = mb_json_root(t->config),
                          .base = r->model_name_or_path,
-                         .tokenizer = tok,
+                         .tokenizer = t->tok,
                          .dtype = mb_job_export_dtype(r),
                          .max_shard_bytes = r->max_shard_size,
+                         .ends = &t->ends,
                          .card = &card};
 
-    if (mb_model_has_lora(e->model))
-        MB_TRY(mb_model_merge_lora(e->model, &e->ex));
-    MB_TRY(mb_export_hf(&x, r->output_dir));
-    mb_log_info("%s%s is in %s", base, r->adapter_path != NULL ? " with its adapter" : "",
+    MB_TRY(mb_export_not_the_base(&x, r->output_dir));
+    if (merged && mb_model_has_lora(t->e->model))
+        MB_TRY(mb_model_merge_lora(t->e->model, &t->e->ex));
+    MB_TRY(write_files(t, &x, stage));
+    MB_TRY(compare(t, &x, stage));
+    MB_TRY(mb_stage_publish(stage, r->output_dir));
+    mb_log_info("%s%s is in %s", base,
+                merged                    ? " with its adapter"
+                : r->adapter_path != NULL ? ": the adapter"
+                                          : "",
                 r->output_dir);
+    return MB_OK;
+}
+
+static mb_status find_ends(struct task *t)
+{
+    const mb_chat_options o = {.tokenizer = t->tok};
+    mb_chat *chat = NULL;
+    mb_status st;
+
+    if (t->e->model->config.head != MB_HEAD_CAUSAL_LM)
+        return MB_OK;
+    if (mb_tokenizer_chat_template(t->tok) != NULL)
+        MB_TRY(mb_chat_open(&o, &chat));
+    st = mb_answer_ends(t->r->model_name_or_path, t->tok, chat, &t->ends);
+    mb_chat_free(chat);
+    return st;
+}
+
+static mb_status write_staged(struct task *t)
+{
+    char stage[MB_PATH_MAX];
+    mb_arena *scratch = NULL;
+    mb_status st;
+
+    if (t->r->export_check)
+        MB_TRY(mb_proof_take(
+            t->e, t->tok, t->r->export_check_file, NULL, 0,
+            t->r->export_format == MB_EXPORT_GGUF ? mb_gguf_context(t->e->model) : 0, &t->proof));
+    mb_engine_rest(t->e);
+    MB_TRY(mb_arena_new("workspace", (size_t)1 << 32, &scratch));
+    st = mb_stage_open(t->r->output_dir, stage);
+    if (st == MB_OK) {
+        t->e->ex.scratch = t->e->host.scratch = scratch;
+        st = write_out(t, stage);
+        if (t->e != NULL)
+            t->e->ex.scratch = t->e->host.scratch = NULL;
+    }
+    mb_arena_free(scratch);
+    if (st != MB_OK)
+        mb_stage_drop(stage);
+    return st;
+}
+
+static mb_status check_format(const mb_recipe *r)
+{
+    const mb_dtype d = mb_job_export_dtype(r);
+
+    MB_REQUIRE(r->export_format != MB_EXPORT_HF || !mb_dtype_is_quantised(d), MB_EARG,
+               "%s: %s is a type of GGUF files: add format=gguf (or choose f32, f16, bf16)",
+               mb_recipe_where(r, "export_dtype"), mb_choice_word(r->export_dtype));
+    MB_REQUIRE(r->export_format != MB_EXPORT_GGUF_LORA || r->adapter_path != NULL, MB_EARG,
+               "%s: gguf_lora writes an adapter, none is given: its folder as the model, or "
+               "adapter_path=DIR",
+               mb_recipe_where(r, "export_format"));
     return MB_OK;
 }
 
 static mb_status export_model(const mb_recipe *r)
 {
+    struct task t = {.r = r};
     const mb_task *task = mb_task_of(r);
     mb_session_options o;
-    mb_engine *e = NULL;
-    mb_json_doc *config = NULL;
-    mb_tokenizer *tok = NULL;
-    mb_arena *scratch = NULL;
     mb_status st = MB_OK;
 
+    MB_TRY(check_format(r));
     mb_job_session_options(r, task, mb_default_threads(), &o);
     o.trained = MB_TRAINED_NOTHING;
     if (!mb_recipe_is_set(r, "task")) { /* as the model itself says */
-        MB_TRY(mb_model_config_doc(r->model_name_or_path, &config));
-        o.head = mb_model_config_head(config, o.head);
-        mb_json_free(config);
-        config = NULL;
+        MB_TRY(mb_model_config_doc(r->model_name_or_path, &t.config));
+        o.head = mb_model_config_head(t.config, o.head);
+        mb_json_free(t.config);
+        t.config = NULL;
     }
-    MB_TRY_GOTO(mb_session_open(&o, &e, &config), st, done);
-    if (!e->model->family->sees_images)
-        MB_TRY_GOTO(mb_tokenizer_load(r->model_name_or_path, &tok), st, done);
-    MB_TRY_GOTO(mb_arena_new("workspace", (size_t)1 << 32, &scratch), st, done);
-    e->ex.scratch = scratch;
-    st = write_out(r, e, config, tok);
-    e->ex.scratch = NULL;
+    MB_TRY_GOTO(mb_session_open(&o, &t.e, &t.config), st, done);
+    if (!t.e->model->family->sees_images) {
+        MB_TRY_GOTO(mb_tokenizer_load(r->model_name_or_path, &t.tok), st, done);
+        MB_TRY_GOTO(find_ends(&t), st, done);
+    }
+    st = write_staged(&t);
 done:
-    mb_arena_free(scratch);
-    mb_tokenizer_free(tok);
-    mb_json_free(config);
-    mb_engine_free(e);
+    mb_peft_close(&t.peft);
+    mb_proof_free(t.proof);
+    mb_ids_release(&t.ends);
+    mb_tokenizer_free(t.tok);
+    mb_json_free(t.config);
+    mb_engine_free(t.e);
     return st;
 }
 

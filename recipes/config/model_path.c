@@ -63,7 +63,8 @@ static mb_status check_adapter(const mb_recipe *r)
     const char *path = r->adapter_path;
     char command[512];
 
-    if (path == NULL || mb_path_is_dir(path))
+    if (path == NULL || mb_path_is_dir(path) ||
+        (mb_path_has_suffix(path, ".gguf") && mb_path_is_file(path)))
         return MB_OK;
     MB_REQUIRE(!mb_hub_is_meant(path), MB_EMODEL,
                "%s: there is no adapter folder %.300s, nor does the cache have it: `%s` fetches it",

@@ -216,7 +216,7 @@ mb_status mb_chat_open(const mb_chat_options *o, mb_chat **out)
     }
     if (st != MB_OK)
         goto fail;
-    mb_free(text);
+    c->source = text;
     *out = c;
     return MB_OK;
 fail:
@@ -234,6 +234,7 @@ void mb_chat_free(mb_chat *c)
     mb_free(c->token);
     mb_free(c->system);
     mb_free(c->identity);
+    mb_free(c->source);
     mb_free(c->name);
     mb_free(c);
 }
@@ -241,6 +242,11 @@ void mb_chat_free(mb_chat *c)
 const char *mb_chat_name(const mb_chat *c)
 {
     return c->name;
+}
+
+const char *mb_chat_source(const mb_chat *c)
+{
+    return c->source;
 }
 
 const char *mb_chat_identity(const mb_chat *c)

@@ -89,6 +89,8 @@ int64_t mb_chat_today(void);
 mb_status mb_chat_open(const mb_chat_options *o, mb_chat **out) MB_MUST_USE;
 void mb_chat_free(mb_chat *c); /* NULL is allowed */
 const char *mb_chat_name(const mb_chat *c);
+/* Its Jinja text. */
+const char *mb_chat_source(const mb_chat *c);
 /* Everything that decides the rendering, as text, for digests. */
 const char *mb_chat_identity(const mb_chat *c);
 /* "alpaca, chatml, ..." */

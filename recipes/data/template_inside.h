@@ -8,7 +8,7 @@
 #include "recipes/jinja/jinja.h"
 
 struct mb_chat {
-    char *name;
+    char *name, *source;
     mb_jinja *jinja;
     const mb_tokenizer *tok;
     char *system;        /* for conversations without one; NULL: none */

@@ -48,7 +48,11 @@ static mb_status blame_file(const char *dir)
 mb_status mb_adapter_add(mb_model *m, const char *dir)
 {
     mb_peft p;
-    mb_status st = mb_peft_read(dir, &p);
+    mb_status st;
+
+    if (mb_adapter_is_gguf(dir))
+        return mb_adapter_add_gguf(m, dir);
+    st = mb_peft_read(dir, &p);
 
     if (st == MB_OK)
         st = add(m, dir, &p);
@@ -64,6 +68,8 @@ mb_status mb_adapter_labels(const char *dir, int64_t *labels)
     char path[4096];
 
     *labels = 0;
+    if (mb_adapter_is_gguf(dir))
+        return MB_OK;
     MB_TRY(mb_path_join(path, sizeof path, dir, "adapter_model.safetensors"));
     MB_TRY(mb_tensor_file_open(path, &f));
     for (size_t i = 0; i < sizeof last / sizeof last[0] && *labels == 0; i++) {
@@ -137,6 +143,9 @@ mb_status mb_adapter_load(mb_model *m, const char *dir, mb_exec *ex)
     char path[4096];
     int64_t most = 0;
     mb_status st = MB_OK;
+
+    if (mb_adapter_is_gguf(dir))
+        return mb_adapter_load_gguf(m, dir, ex);
 
     MB_TRY(mb_path_join(path, sizeof path, dir, "adapter_model.safetensors"));
     MB_TRY(mb_tensor_file_open(path, &f));

@@ -17,4 +17,10 @@ mb_status mb_adapter_load(mb_model *m, const char *dir, mb_exec *ex) MB_MUST_USE
 /* Writes adapter_model.safetensors with everything trained, under PEFT's names. */
 mb_status mb_adapter_write_tensors(const mb_model *m, const char *dir) MB_MUST_USE;
 
+/* Adapters of llama.cpp: a .gguf file, or a folder with one and no adapter_config.json. The two above read
+ * them, too, by these. */
+bool mb_adapter_is_gguf(const char *path);
+mb_status mb_adapter_add_gguf(mb_model *m, const char *path) MB_MUST_USE;
+mb_status mb_adapter_load_gguf(mb_model *m, const char *path, mb_exec *ex) MB_MUST_USE;
+
 #endif

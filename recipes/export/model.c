@@ -11,6 +11,7 @@
 #include "recipes/export/adapter.h"
 #include "recipes/export/hf_folder.h"
 #include "recipes/export/sentence_files.h"
+#include "recipes/export/weights.h"
 #include "recipes/media/image_processor.h"
 #include "recipes/media/mel_config.h"
 
@@ -24,17 +25,11 @@ static bool written(const mb_weight *w)
     return w->row != NULL; /* adapters have no row */
 }
 
-/* A frozen weight that the model holds rounded: the file has it as it came. */
-static bool in_file(const mb_export *e, const mb_weight *v)
-{
-    return written(v) && !v->trained && e->model->dtype != MB_DTYPE_F32;
-}
-
 /* What pieces of a weight go through on their way into the file. */
 struct piece {
     mb_safetensors_writer *w;
     const mb_export *e;
-    void *work; /* (2, CHUNK) numbers */
+    void *work; /* CHUNK numbers */
 };
 
 /* n numbers in the type of the export. */
@@ -42,6 +37,7 @@ static mb_status append_numbers(void *ctx, int64_t from, int64_t n, float *numbe
 {
     const struct piece *p = ctx;
 
+    (void)from;
     if (p->e->dtype == MB_DTYPE_F32)
         return mb_safetensors_append(p->w, numbers, n * (int64_t)sizeof *numbers);
     for (int64_t at = 0; at < n; at += CHUNK) {
@@ -50,38 +46,6 @@ static mb_status append_numbers(void *ctx, int64_t from, int64_t n, float *numbe
         mb_tensor out = mb_tensor_1d(p->work, p->e->dtype, k);
         MB_TRY(MB_RUN(p->e->ex, cast, &out, &in));
         MB_TRY(mb_safetensors_append(p->w, p->work, mb_tensor_bytes(&out)));
-    }
-    return MB_OK;
-}
-
-/* Of a weight the host cannot use in its place. */
-static mb_status append_read(struct piece *p, const mb_weight *v)
-{
-    const int64_t n = mb_tensor_count(&v->value);
-    float *numbers = (float *)p->work + CHUNK;
-
-    for (int64_t from = 0; from < n; from += CHUNK) {
-        const int64_t k = n - from < CHUNK ? n - from : CHUNK;
-        MB_TRY(mb_weight_read(p->e->model, v, from, k, numbers));
-        MB_TRY(append_numbers(p, from, k, numbers));
-    }
-    return MB_OK;
-}
-
-static mb_status append_all(const mb_export *e, mb_safetensors_writer *w, mb_tensor_file *base,
-                            void *work)
-{
-    const mb_model *m = e->model;
-    struct piece p = {w, e, work};
-
-    for (int i = 0; i < m->n_weights; i++) {
-        const mb_weight *v = &m->weight[i];
-        if (in_file(e, v))
-            MB_TRY(mb_model_read_file(m, v, base, e->base, e->ex, append_numbers, &p));
-        else if (written(v) && mb_weight_is_here(m, v))
-            MB_TRY(append_numbers(&p, 0, mb_tensor_count(&v->value), mb_f32(&v->value)));
-        else if (written(v))
-            MB_TRY(append_read(&p, v));
     }
     return MB_OK;
 }
@@ -95,10 +59,11 @@ static mb_status write_all(const mb_export *e, mb_safetensors_writer *w, void *w
             MB_TRY(mb_safetensors_declare(w, m->weight[i].name, e->dtype, m->weight[i].value.ndim,
                                           m->weight[i].value.dim));
     mb_tensor_file *base = NULL;
-    for (int i = 0; i < m->n_weights && base == NULL; i++)
-        if (in_file(e, &m->weight[i]))
-            MB_TRY(mb_tensor_file_open(e->base, &base));
-    const mb_status st = append_all(e, w, base, work);
+    struct piece p = {w, e, work};
+    mb_status st = mb_export_open_base(e, &base);
+    for (int i = 0; i < m->n_weights && st == MB_OK; i++)
+        if (written(&m->weight[i]))
+            st = mb_export_weight(e, &m->weight[i], base, append_numbers, &p);
     mb_tensor_file_close(base);
     return st == MB_OK ? mb_safetensors_finish(w) : st;
 }
@@ -109,7 +74,7 @@ static mb_status write_weights(const mb_export *e, const char *dir)
     void *work = NULL;
     mb_status st = MB_OK;
 
-    MB_TRY(mb_alloc(2 * CHUNK * sizeof(float), "the export", &work));
+    MB_TRY(mb_alloc(CHUNK * sizeof(float), "the export", &work));
     MB_TRY_GOTO(mb_safetensors_writer_new(dir, "model", e->max_shard_bytes, &w), st, done);
     st = write_all(e, w, work);
 done:
@@ -137,6 +102,42 @@ static mb_status name_language(const mb_export *e, const char *dir)
     return st;
 }
 
+/* generate() of transformers then stops where mbuyu does: its list has every token that ends an answer. */
+static mb_status name_ends(const mb_export *e, const char *dir)
+{
+    char path[MB_PATH_MAX];
+    mb_json_doc *doc;
+    mb_json list;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_path_join(path, sizeof path, dir, "generation_config.json"));
+    if (e->ends == NULL || e->ends->n < 2 || !mb_path_is_file(path))
+        return MB_OK;
+    MB_TRY(mb_json_read(path, MB_EMODEL, 1 << 24, &doc));
+    const mb_json old = mb_json_get(mb_json_root(doc), "eos_token_id");
+    if (mb_json_is(old, MB_JSON_ARRAY) && mb_json_count(old) == e->ends->n)
+        goto done; /* the same: they were taken from there first */
+    MB_TRY_GOTO(mb_json_set_array(mb_json_root(doc), "eos_token_id", &list), st, done);
+    for (size_t i = 0; i < e->ends->n; i++)
+        MB_TRY_GOTO(mb_json_set_int(list, NULL, e->ends->id[i]), st, done);
+    st = mb_json_write(mb_json_root(doc), 2, path);
+done:
+    mb_json_free(doc);
+    return st;
+}
+
+/* The template a model was trained with, where it is not the tokenizer's. Readers prefer this file. */
+static mb_status write_template(const mb_export *e, const char *dir)
+{
+    const char *own = mb_tokenizer_chat_template(e->tokenizer);
+    char path[MB_PATH_MAX];
+
+    if (e->chat_template == NULL || (own != NULL && strcmp(own, e->chat_template) == 0))
+        return MB_OK;
+    MB_TRY(mb_path_join(path, sizeof path, dir, "chat_template.jinja"));
+    return mb_file_write_atomic(path, e->chat_template, strlen(e->chat_template));
+}
+
 /* What turns the users' texts, pictures or sounds into what the model reads. */
 static mb_status write_inputs(void *ctx, const char *dir)
 {
@@ -147,13 +148,15 @@ static mb_status write_inputs(void *ctx, const char *dir)
     if (c->mel_bins > 0)
         MB_TRY(mb_mel_config_write(mb_path_is_dir(e->base) ? e->base : NULL, c->mel_bins,
                                    c->source_positions / 50, dir));
-    if (!c->family->sees_images)
-        return mb_tokenizer_save(e->tokenizer, dir);
+    if (!c->family->sees_images) {
+        MB_TRY(mb_tokenizer_save(e->tokenizer, dir));
+        return write_template(e, dir);
+    }
     MB_TRY(mb_image_processor_read(e->base, c->image_height, c->image_width, c->channels, &p));
     return mb_image_processor_write(&p, "ViTImageProcessor", e->base, dir);
 }
 
-static mb_status not_the_base(const mb_export *e, const char *dir)
+mb_status mb_export_not_the_base(const mb_export *e, const char *dir)
 {
     char a[MB_PATH_MAX], b[MB_PATH_MAX];
 
@@ -200,7 +203,7 @@ mb_status mb_export_hf(const mb_export *e, const char *dir)
                             .tokenizer_ctx = (void *)(uintptr_t)e,
                             .card = e->card};
 
-    MB_TRY(not_the_base(e, dir));
+    MB_TRY(mb_export_not_the_base(e, dir));
     MB_TRY(mb_path_mkdirs(dir));
     MB_TRY(mb_hf_write_folder(dir, &f));
     if (e->model->config.head == MB_HEAD_EMBED)
@@ -208,12 +211,13 @@ mb_status mb_export_hf(const mb_export *e, const char *dir)
                                        e->model->config.positions));
     if (e->model->config.mel_bins > 0 && e->language != NULL)
         MB_TRY(name_language(e, dir));
+    MB_TRY(name_ends(e, dir));
     return write_weights(e, dir);
 }
 
 mb_status mb_export_peft(const mb_export *e, const mb_peft *p, const char *dir)
 {
-    MB_TRY(not_the_base(e, dir));
+    MB_TRY(mb_export_not_the_base(e, dir));
     MB_TRY(mb_path_mkdirs(dir));
     MB_TRY(mb_adapter_write_tensors(e->model, dir));
     MB_TRY(mb_peft_write(dir, p));

@@ -18,8 +18,13 @@ typedef struct mb_export {
     const char *const
         *label; /* names of a classifier's classes; NULL: the base's, or LABEL_0 ... */
     const char *language, *speech_task; /* that a speech model was tuned for; NULL: the base's */
-    const mb_card *card;                /* optional */
+    const mb_ids *ends;                 /* optional: tokens that end an answer */
+    const char *chat_template; /* optional: Jinja text it was trained with; NULL: the tokenizer's */
+    const mb_card *card;       /* optional */
 } mb_export;
+
+/* MB_EARG when `dir` is the base model's own folder. */
+mb_status mb_export_not_the_base(const mb_export *e, const char *dir) MB_MUST_USE;
 
 /* Weights, config.json, tokenizer, generation settings, card. Adapters are not written: merge them
  * before, or write the base alone. `dir` must not be the base itself (MB_EARG). */

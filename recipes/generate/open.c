@@ -9,10 +9,9 @@
 #include "core/cpu/cpu.h"
 #include "core/path.h"
 #include "recipes/config/model_path.h"
+#include "recipes/generate/ends.h"
 #include "recipes/train/device.h"
 #include "recipes/train/session.h"
-
-enum { MOST_CONFIG_BYTES = 1 << 24 };
 
 static mb_status read_positions(mb_writer *w)
 {
@@ -26,58 +25,6 @@ static mb_status read_positions(mb_writer *w)
     if (st == MB_OK)
         w->positions = c.positions;
     return st;
-}
-
-/* ---- what ends an answer ------------------------------------------------------------------ */
-
-static mb_status add_end(mb_writer *w, int64_t id)
-{
-    for (size_t i = 0; i < w->end.n; i++)
-        if (w->end.id[i] == id)
-            return MB_OK;
-    return id >= 0 && id <= INT32_MAX ? mb_ids_push(&w->end, (int32_t)id) : MB_OK;
-}
-
-/* "eos_token_id": an id, a list of ids, or nothing. */
-static mb_status add_ends_of(mb_writer *w, const char *file)
-{
-    mb_json_doc *doc = NULL;
-    char path[MB_PATH_MAX];
-    int64_t id;
-    mb_status st = MB_OK;
-
-    MB_TRY(mb_path_join(path, sizeof path, w->model, file));
-    if (!mb_path_is_file(path))
-        return MB_OK;
-    MB_TRY(mb_json_read(path, MB_EMODEL, MOST_CONFIG_BYTES, &doc));
-    const mb_json ends = mb_json_get(mb_json_root(doc), "eos_token_id");
-    if (mb_json_is(ends, MB_JSON_ARRAY)) {
-        for (mb_json_it it = mb_json_first(ends); mb_json_more(&it); mb_json_next(&it)) {
-            MB_TRY_GOTO(mb_json_int(it.value, &id), st, done);
-            MB_TRY_GOTO(add_end(w, id), st, done);
-        }
-    } else if (mb_json_is_set(ends)) {
-        MB_TRY_GOTO(mb_json_int(ends, &id), st, done);
-        st = add_end(w, id);
-    }
-done:
-    mb_json_free(doc);
-    return st;
-}
-
-static mb_status find_ends(mb_writer *w)
-{
-    int32_t turn[2];
-    int n = 0;
-
-    MB_TRY(add_ends_of(w, "generation_config.json"));
-    MB_TRY(add_ends_of(w, "config.json"));
-    MB_TRY(add_end(w, mb_tokenizer_role(w->tokenizer, MB_TOKEN_EOS)));
-    if (mb_renderer_chat(w->renderer) != NULL)
-        n = mb_chat_stops(mb_renderer_chat(w->renderer), turn);
-    for (int i = 0; i < n; i++)
-        MB_TRY(add_end(w, turn[i]));
-    return MB_OK;
 }
 
 /* ---- open, load, close -------------------------------------------------------------------- */
@@ -101,7 +48,7 @@ mb_status mb_writer_open(mb_recipe *r, mb_writer *w)
                                  .add_bos = (int)r->add_bos,
                                  .add_eos = 0};
     MB_TRY(mb_renderer_new(&o, &w->renderer));
-    return find_ends(w);
+    return mb_answer_ends(w->model, w->tokenizer, mb_renderer_chat(w->renderer), &w->end);
 }
 
 mb_status mb_writer_load_engine(mb_writer *w, int64_t capacity)

@@ -45,10 +45,7 @@ enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE 
         "\\\\s+(?!\\\\S)") "," SPLIT("\\\\p{N}+") "," SPLIT("[0-9][0-9][0-9]") "," BYTES("false"))
 #define NFC "{\"type\":\"NFC\"}"
 
-static const struct way {
-    const char *name, *normalizer, *pre_tokenizer;
-    bool ignore_merges, add_bos;
-} ways[] = {
+const tok_way tok_ways[] = {
     {"default", "null", DEFAULT, false, false},
     {"gpt-2", "null", GPT2, false, false},
     {"phi-2", "null", GPT2, false, false},
@@ -60,7 +57,10 @@ static const struct way {
     {"llama-v3", "null", LLAMA3("{1,3}"), true, true},
     {"qwen2", NFC, LLAMA3(""), false, false},
     {"deepseek-r1-qwen", NFC, LLAMA3(""), false, false},
+    {"dbrx", "null", LLAMA3("{1,3}"), false, false},
+    {"smaug-bpe", "null", LLAMA3("{1,3}"), false, false},
 };
+const size_t tok_n_ways = sizeof tok_ways / sizeof *tok_ways;
 
 static const char byte_decoder[] =
     "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true}";
@@ -242,16 +242,16 @@ static mb_status put_template(struct source *s, int64_t before, int64_t after, i
 static mb_status write_bpe(struct source *s)
 {
     const char *name;
-    const struct way *way = NULL;
+    const tok_way *way = NULL;
 
     if (!mb_gguf_has(s->g, "tokenizer.ggml.pre"))
         mb_log_warn("%s: no tokenizer.ggml.pre; text is cut in the \"default\" way, which can "
                     "differ from the model's own",
                     s->path);
     MB_TRY(mb_gguf_opt_string(s->g, "tokenizer.ggml.pre", "default", &name));
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
-        if (strcmp(name, ways[i].name) == 0)
-            way = &ways[i];
+    for (size_t i = 0; i < tok_n_ways; i++)
+        if (strcmp(name, tok_ways[i].name) == 0)
+            way = &tok_ways[i];
     MB_REQUIRE(way != NULL, MB_ENOTSUP, "%s: the pre-tokenizer \"%.60s\" is not supported", s->path,
                name);
     MB_TRY(mb_gguf_strings(s->g, "tokenizer.ggml.merges", &s->merge));

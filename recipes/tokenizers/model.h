@@ -156,5 +156,13 @@ mb_status tok_each_word(const mb_tokenizer *t, const char *text, size_t n,
 
 /* gguf.c - the tokenizer of a GGUF file as texts of tokenizer.json and tokenizer_config.json. */
 mb_status tok_from_gguf(const char *path, mb_bytes *tokenizer, mb_bytes *config) MB_MUST_USE;
+/* What a name for the way text is cut (tokenizer.ggml.pre) stands for, in tokenizer.json's words; the
+ * first of several that are the same is the one written. */
+typedef struct tok_way {
+    const char *name, *normalizer, *pre_tokenizer;
+    bool ignore_merges, add_bos;
+} tok_way;
+extern const tok_way tok_ways[];
+extern const size_t tok_n_ways;
 
 #endif

@@ -26,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/formats/gguf_write.h"
 #include "core/status.h"
 
 typedef struct mb_tokenizer mb_tokenizer;
@@ -141,5 +142,10 @@ const char *mb_tokenizer_chat_template(const mb_tokenizer *t);
 /* Writes tokenizer.json, tokenizer_config.json and what came with them into a folder, which is
  * made if need be. Files of a Hugging Face folder are written back byte for byte. MB_EIO. */
 mb_status mb_tokenizer_save(const mb_tokenizer *t, const char *dir) MB_MUST_USE;
+/* Puts it into a GGUF file as llama.cpp knows it, with its chat template: `rows` tokens, as many as the
+ * embedding has; `ends` are the tokens that end an answer; chat_template NULL: the tokenizer's own.
+ * MB_ENOTSUP says what llama.cpp has no name for. */
+mb_status mb_tokenizer_put_gguf(const mb_tokenizer *t, int64_t rows, const mb_ids *ends,
+                                const char *chat_template, mb_gguf_writer *w) MB_MUST_USE;
 
 #endif

@@ -91,9 +91,18 @@ static void gather(const mb_job *j, struct facts *f)
 
 mb_dtype mb_job_export_dtype(const mb_recipe *r)
 {
-    return r->export_dtype == MB_EXPORT_BF16  ? MB_DTYPE_BF16
-           : r->export_dtype == MB_EXPORT_F16 ? MB_DTYPE_F16
-                                              : MB_DTYPE_F32;
+    static const struct {
+        mb_choice word;
+        mb_dtype dtype;
+    } types[] = {{MB_EXPORT_F32, MB_DTYPE_F32},   {MB_EXPORT_BF16, MB_DTYPE_BF16},
+                 {MB_EXPORT_F16, MB_DTYPE_F16},   {MB_EXPORT_Q8_0, MB_DTYPE_Q8_0},
+                 {MB_EXPORT_Q4_0, MB_DTYPE_Q4_0}, {MB_EXPORT_Q4_1, MB_DTYPE_Q4_1},
+                 {MB_EXPORT_Q4_K, MB_DTYPE_Q4_K}};
+
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (types[i].word == r->export_dtype)
+            return types[i].dtype;
+    return MB_DTYPE_F32;
 }
 
 /* Where PEFT finds the base: its folder, its name on a hub, or the folder written here for a GGUF. */
