@@ -48,6 +48,11 @@ static bool must_fail(void)
     return atomic_load(&fail_at) == n;
 }
 
+void mb_alloc_fail_at(int64_t n)
+{
+    atomic_store(&fail_at, n > 0 ? atomic_load(&n_requests) + n : 0);
+}
+
 static void *map(size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,

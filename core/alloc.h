@@ -40,7 +40,9 @@ mb_status mb_strndup(const char *s, size_t n, char **out) MB_MUST_USE;
 mb_status mb_asprintf(char **out, const char *fmt, ...) MB_PRINTF(2, 3) MB_MUST_USE;
 
 int64_t mb_alloc_count(void); /* requests so far of this thread */
-int64_t mb_alloc_live(void);  /* bytes now live */
+/* For tests: the n-th request from now on fails, of whatever thread; 0: none. */
+void mb_alloc_fail_at(int64_t n);
+int64_t mb_alloc_live(void); /* bytes now live */
 
 /* Typed forms: MB_NEW(p), MB_NEW_ARRAY(p, n). They yield a status. */
 #define MB_NEW(p)          mb_alloc(sizeof **(p), #p, (void **)(p))

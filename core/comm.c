@@ -181,10 +181,14 @@ mb_status mb_comm_broadcast_string(mb_comm *c, char **text, int root)
 
     c = mb_comm_host(c);
     MB_TRY(c->ops->broadcast(c, &n, sizeof n, root));
-    if (c->rank != root) {
-        void *p;
-        MB_TRY(mb_alloc((size_t)n + 1, "a string", &p));
-        *text = p;
-    }
-    return c->ops->broadcast(c, *text, n, root);
+    char *copy = NULL;
+    mb_status st = c->rank != root ? mb_alloc((size_t)n + 1, "a string", (void **)&copy) : MB_OK;
+    MB_TRY_GOTO(mb_comm_agree(c, st), st, failed);
+    MB_TRY_GOTO(c->ops->broadcast(c, copy != NULL ? copy : *text, n, root), st, failed);
+    if (copy != NULL)
+        *text = copy;
+    return MB_OK;
+failed:
+    mb_free(copy);
+    return st;
 }

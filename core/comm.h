@@ -114,7 +114,7 @@ size_t mb_comm_work_bytes(const mb_comm *c, int64_t bytes);
 mb_status mb_comm_agree(mb_comm *c, mb_status st);
 
 /* Sends a host string from root to all, over mb_comm_host(c); *text is owned by the caller on the
- * other ranks. */
+ * other ranks. All of them have it, or none. Collective. */
 mb_status mb_comm_broadcast_string(mb_comm *c, char **text, int root) MB_MUST_USE;
 
 #endif

@@ -279,6 +279,8 @@ static mb_status tokenise(struct mb_store_builder *b)
 
 static void builder_release(struct mb_store_builder *b)
 {
+    if (b == NULL)
+        return;
     mb_renderer_free(b->renderer);
     mb_free(b->chunk.text);
     for (int i = 0; b->result != NULL && i < MB_CHUNK_ROWS; i++) {
@@ -315,10 +317,12 @@ mb_status mb_store_build(const mb_store_options *o, mb_comm *comm, mb_store **ou
     bool hit = false;
     mb_status st;
 
-    MB_TRY(MB_NEW(&b));
-    b->o = o;
-    b->comm = comm;
-    st = MB_NEW(&b->store);
+    st = MB_NEW(&b);
+    if (st == MB_OK) {
+        b->o = o;
+        b->comm = comm;
+        st = MB_NEW(&b->store);
+    }
     if (st == MB_OK) {
         b->store->rows = o->rows;
         st = prepare(b);
@@ -332,7 +336,8 @@ mb_status mb_store_build(const mb_store_options *o, mb_comm *comm, mb_store **ou
     builder_release(b);
     return MB_OK;
 fail:
-    mb_store_free(b->store);
+    if (b != NULL)
+        mb_store_free(b->store);
     builder_release(b);
     return st;
 }

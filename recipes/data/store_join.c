@@ -3,6 +3,9 @@
  * First labels are made one table. Then the descriptions of all rows are exchanged, so that every
  * rank knows the place of each row (chunk after chunk is the order of the files), and the tokens are
  * broadcast part by part.
+ *
+ * What a rank does alone (memory, tables) may fail on it alone: the ranks agree on it before the next
+ * broadcast, so that all of them end, with that rank's sentence.
  */
 #include <string.h>
 
@@ -156,30 +159,40 @@ static void classes_release(struct classes *c, int size)
     mb_free(c->class_of);
 }
 
+/* Rank r's labels go into the table of all. */
+static mb_status take_labels(struct mb_store_builder *b, int r, struct mb_names *all, int32_t **map)
+{
+    char *text = NULL;
+    mb_status st = r == b->comm->rank ? labels_text(&b->labels, &text) : MB_OK;
+
+    MB_TRY_GOTO(mb_comm_agree(b->comm, st), st, done);
+    MB_TRY_GOTO(mb_comm_broadcast_string(b->comm, &text, r), st, done);
+    MB_TRY_GOTO(mb_comm_agree(b->comm, labels_add(all, text, map)), st, done);
+done:
+    mb_free(text);
+    return st;
+}
+
+static mb_status number_classes(struct mb_store_builder *b, const struct mb_names *all,
+                                struct classes *out)
+{
+    MB_TRY(MB_NEW_ARRAY(&out->class_of, all->n + 1));
+    MB_TRY(number_names(b, all, out->class_of));
+    return name_store_labels(b, all);
+}
+
 /* Makes the ranks' labels one table. */
 static mb_status merge_labels(struct mb_store_builder *b, struct classes *out)
 {
     struct mb_names all = {0};
     mb_status st = MB_OK;
 
-    MB_REQUIRE(!b->word_labels || !b->integer_labels, MB_EDATA,
+    MB_REQUIRE(!b->word_labels || !b->integer_labels, MB_EDATA, /* known to all alike */
                "%s: some labels are numbers and some are words", b->o->source[0].path);
-    MB_TRY(MB_NEW_ARRAY(&out->of_rank, b->comm->size));
-    for (int r = 0; r < b->comm->size && b->word_labels; r++) {
-        char *text = NULL;
-
-        if (r == b->comm->rank)
-            MB_TRY_GOTO(labels_text(&b->labels, &text), st, done);
-        st = mb_comm_broadcast_string(b->comm, &text, r);
-        if (st == MB_OK)
-            st = labels_add(&all, text, &out->of_rank[r]);
-        mb_free(text);
-        if (st != MB_OK)
-            goto done;
-    }
-    MB_TRY_GOTO(MB_NEW_ARRAY(&out->class_of, all.n + 1), st, done);
-    MB_TRY_GOTO(number_names(b, &all, out->class_of), st, done);
-    st = name_store_labels(b, &all);
+    MB_TRY(mb_comm_agree(b->comm, MB_NEW_ARRAY(&out->of_rank, b->comm->size)));
+    for (int r = 0; r < b->comm->size && b->word_labels; r++)
+        MB_TRY_GOTO(take_labels(b, r, &all, &out->of_rank[r]), st, done);
+    MB_TRY_GOTO(mb_comm_agree(b->comm, number_classes(b, &all, out)), st, done);
 done:
     mb_names_release(&all);
     return st;
@@ -205,7 +218,7 @@ static mb_status exchange_about(struct mb_store_builder *b, struct layout *l)
     const int size = b->comm->size;
     int64_t at = 0;
 
-    MB_TRY(MB_NEW_ARRAY(&l->rows, 4 * size));
+    MB_TRY(mb_comm_agree(b->comm, MB_NEW_ARRAY(&l->rows, 4 * size)));
     l->tokens = l->rows + size;
     l->extras = l->tokens + size;
     l->extras[b->comm->rank] = (int64_t)b->n_extra;
@@ -219,8 +232,10 @@ static mb_status exchange_about(struct mb_store_builder *b, struct layout *l)
         l->n_tokens += l->tokens[r];
         l->n_media += l->media[r];
     }
-    MB_TRY(MB_NEW_ARRAY(&l->about, l->n_rows + 1));
-    MB_TRY(MB_NEW_ARRAY(&l->to, l->n_rows + 1));
+    mb_status st = MB_NEW_ARRAY(&l->about, l->n_rows + 1);
+    if (st == MB_OK)
+        st = MB_NEW_ARRAY(&l->to, l->n_rows + 1);
+    MB_TRY(mb_comm_agree(b->comm, st));
     for (int r = 0; r < size; r++) {
         if (r == b->comm->rank && b->n_rows > 0)
             memcpy(l->about + at, b->about, b->n_rows * sizeof *b->about);
@@ -332,7 +347,7 @@ static mb_status exchange_media(struct mb_store_builder *b, const struct layout 
 
     if (s->n_media == 0)
         return MB_OK;
-    MB_TRY(MB_NEW_ARRAY(&part, s->n_media));
+    MB_TRY_GOTO(mb_comm_agree(b->comm, MB_NEW_ARRAY(&part, s->n_media)), st, done);
     for (int r = 0; r < b->comm->size; r++) {
         const char *from = part;
 
@@ -364,10 +379,14 @@ static mb_status exchange_tokens(struct mb_store_builder *b, const struct layout
     }
     for (int r = 0; r < b->comm->size; r++)
         most = l->tokens[r] > most ? l->tokens[r] : most;
-    MB_TRY(MB_NEW_ARRAY(&s->ids, s->n_tokens));
-    MB_TRY(MB_NEW_ARRAY(&s->flags, s->n_tokens));
-    MB_TRY_GOTO(MB_NEW_ARRAY(&ids, most), st, done);
-    MB_TRY_GOTO(MB_NEW_ARRAY(&flags, most), st, done);
+    st = MB_NEW_ARRAY(&s->ids, s->n_tokens);
+    if (st == MB_OK)
+        st = MB_NEW_ARRAY(&s->flags, s->n_tokens);
+    if (st == MB_OK)
+        st = MB_NEW_ARRAY(&ids, most);
+    if (st == MB_OK)
+        st = MB_NEW_ARRAY(&flags, most);
+    MB_TRY_GOTO(mb_comm_agree(b->comm, st), st, done);
     for (int r = 0; r < b->comm->size; r++) {
         if (r == b->comm->rank && b->n_tokens > 0) {
             memcpy(ids, b->ids, b->n_tokens * sizeof *ids);
@@ -411,8 +430,10 @@ static mb_status exchange_extras(struct mb_store_builder *b, const struct layout
 
     for (int r = 0; r < b->comm->size; r++)
         most = l->extras[r] > most ? l->extras[r] : most;
-    MB_TRY(MB_NEW_ARRAY(&s->extra, s->extra_offset[s->n_rows]));
-    MB_TRY(MB_NEW_ARRAY(&extra, most));
+    st = MB_NEW_ARRAY(&s->extra, s->extra_offset[s->n_rows]);
+    if (st == MB_OK)
+        st = MB_NEW_ARRAY(&extra, most);
+    st = mb_comm_agree(b->comm, st);
     for (int r = 0; r < b->comm->size && st == MB_OK; r++) {
         if (r == b->comm->rank && b->n_extra > 0)
             memcpy(extra, b->extra, b->n_extra * sizeof *extra);
@@ -435,8 +456,10 @@ mb_status mb_store_join(struct mb_store_builder *b)
     if (b->o->rows == MB_WANT_CLASS || b->o->rows == MB_WANT_CLASSES || b->o->rows == MB_WANT_WORDS)
         MB_TRY_GOTO(merge_labels(b, &classes), st, done);
     MB_TRY_GOTO(exchange_about(b, &layout), st, done);
-    MB_TRY_GOTO(place_rows(b, &layout), st, done);
-    MB_TRY_GOTO(make_arrays(b, &layout, &classes), st, done);
+    st = place_rows(b, &layout);
+    if (st == MB_OK)
+        st = make_arrays(b, &layout, &classes);
+    MB_TRY_GOTO(mb_comm_agree(b->comm, st), st, done);
     MB_TRY_GOTO(exchange_media(b, &layout), st, done);
     MB_TRY_GOTO(exchange_tokens(b, &layout), st, done);
     st = exchange_extras(b, &layout, &classes);

@@ -203,7 +203,8 @@ static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const 
     mb_source *source = NULL;
     mb_status st = MB_OK;
 
-    MB_TRY_GOTO(mb_data_store_options(r, sets, task, d->tokenizer, &o, &source), st, done);
+    st = mb_data_store_options(r, sets, task, d->tokenizer, &o, &source);
+    MB_TRY_GOTO(mb_comm_agree(comm, st), st, done);
     o.vocab_size = model->vocab;
     o.unlabelled = d->unlabelled;
     o.render.now = d->now;
@@ -326,10 +327,10 @@ static mb_status open_all(const mb_recipe *r, const mb_task *task, const mb_mode
         MB_TRY(mb_comm_agree(comm, mb_tokenizer_load(r->model_name_or_path, &d->tokenizer)));
     if (task->target == MB_TARGET_SECOND)
         MB_TRY(mb_comm_agree(comm, open_second_side(r, model, d)));
-    MB_TRY(frames_of(r, task, model, &d->frames));
+    MB_TRY(mb_comm_agree(comm, frames_of(r, task, model, &d->frames)));
     if (r->datasets.n > 0) {
         MB_TRY(build_store(r, &r->datasets, task, model, d, comm, NULL, "train", &d->store));
-        MB_TRY(split(r, d));
+        MB_TRY(mb_comm_agree(comm, split(r, d)));
     }
     if (r->eval_datasets.n > 0)
         MB_TRY(build_store(r, &r->eval_datasets, task, model, d, comm, d->store, "eval",
@@ -359,10 +360,11 @@ mb_status mb_data_open(const mb_recipe *r, const mb_task *task, const mb_model_c
     mb_data *d = NULL;
     mb_status st;
 
-    MB_TRY(MB_NEW(&d));
+    MB_TRY_GOTO(mb_comm_agree(comm, MB_NEW(&d)), st, done);
     d->unlabelled = unlabelled;
     d->now = now;
     st = mb_comm_agree(comm, open_all(r, task, model, comm, d));
+done:
     if (st == MB_OK)
         *out = d;
     else

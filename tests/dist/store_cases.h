@@ -2,6 +2,8 @@
  *
  * Each rank builds it with all and compares with what it builds alone. Run on 1 to 4 ranks.
  */
+#include <unistd.h>
+
 #include "../unit/data_test.h"
 #include "dist/launch.h"
 #include "recipes/data/store.h"
@@ -157,6 +159,74 @@ static void a_bad_row_fails_on_all_ranks_with_its_place(void **state)
     mb_tokenizer_free(t);
 }
 
+/* Builds with all, the last rank's n-th request for memory failing; all must agree on what came of it.
+ * False when there were fewer requests. */
+static bool build_with_a_fault(const mb_store_options *o, int64_t n, const mb_store *alone)
+{
+    const int last = launch.size - 1;
+    int64_t seen[3] = {0}; /* ranks that failed, that ran out of memory, that named the last one */
+    char name[32];
+    mb_store *s = NULL;
+
+    alarm(60); /* who hangs is found */
+    if (launch.rank == last)
+        mb_alloc_fail_at(n);
+    const mb_status st = mb_store_build(o, launch.world, &s);
+    mb_alloc_fail_at(0);
+    snprintf(name, sizeof name, "rank %d: ", last);
+    seen[0] = st != MB_OK;
+    seen[1] = st == MB_ENOMEM;
+    seen[2] = strncmp(mb_status_sentence(), name, strlen(name)) == 0;
+    OK(launch.world->ops->all_reduce(launch.world, seen, 3, MB_DTYPE_I64, MB_SUM));
+    alarm(0);
+    if (st == MB_OK) {
+        assert_int_equal(seen[0], 0);
+        assert_same(alone, s);
+        mb_store_free(s);
+        return false;
+    }
+    assert_int_equal(seen[0], launch.size);
+    assert_int_equal(seen[1], launch.size);
+    assert_int_equal(seen[2], launch.size - 1);
+    mb_status_clear();
+    return true;
+}
+
+/* Wherever one rank alone runs out of memory, every rank ends with its sentence, and none hangs. */
+static void no_rank_waits_for_one_that_failed(void **state)
+{
+    static const mb_want kinds[] = {MB_WANT_TEXT, MB_WANT_CLASS, MB_WANT_SOUND};
+    const int64_t stride = getenv("MB_LONG") != NULL ? 1 : 97;
+    mb_tokenizer *t = make_tokenizer(NULL, "</s>", NULL);
+    size_t at = (size_t)snprintf(text, sizeof text, "file_name,text,label\n");
+
+    for (int i = 0; i < 520; i++) {
+        char name[32];
+
+        snprintf(name, sizeof name, "%d.wav", i % 7);
+        if (i < 7)
+            shared_file(name, "", 0);
+        at +=
+            (size_t)snprintf(text + at, sizeof text - at, "%s,said %d,label %d\n", name, i, i % 9);
+    }
+    const mb_source source = {.path = shared_file("faults.csv", text, at)};
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        mb_store_options o = options(t, &source);
+        int64_t n = 1, faults = 0, end;
+        mb_store *alone;
+
+        o.rows = kinds[k];
+        OK(mb_store_build(&o, mb_comm_self(), &alone));
+        while (build_with_a_fault(&o, n, alone)) /* to the end in strides, then from there back */
+            n += stride, faults++;
+        for (end = n; n > 0 && n > end - 160 && stride > 1; n--)
+            faults += build_with_a_fault(&o, n, alone);
+        assert_true(faults > 40);
+        mb_store_free(alone);
+    }
+    mb_tokenizer_free(t);
+}
+
 static void the_cache_of_some_ranks_serves_others(void **state)
 {
     mb_tokenizer *t = make_tokenizer(NULL, "</s>", NULL);
@@ -189,6 +259,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(labels_agree_whoever_met_them),
         cmocka_unit_test(paths_of_sounds_agree_whoever_read_them),
         cmocka_unit_test(a_bad_row_fails_on_all_ranks_with_its_place),
+        cmocka_unit_test(no_rank_waits_for_one_that_failed),
         cmocka_unit_test(the_cache_of_some_ranks_serves_others),
     };
     int failed;
