@@ -7,7 +7,7 @@
  *     mb_shelf_tree_unref(tree);
  *     mb_shelf_close(shelf);
  *
- * What is found below `dir`:
+ * What is found below `dir` (below its data/, where it is an unpacked bag):
  *
  *     models/org/name/...               a plain folder, as `mbuyu bundle` and people make them; so for
  *                                       datasets and spaces; "name" without "org" when it holds files

@@ -13,6 +13,8 @@
 #include "core/path.h"
 #include "recipes/hub/shelf_inside.h"
 
+enum { WORTH_SAYING = 256 << 20 };
+
 mb_status mb_shelf_publish(mb_shelf *s, mb_repo *r, const char *branch, mb_shelf_tree *t,
                            const mb_shelf_tree *parent)
 {
@@ -171,6 +173,23 @@ static mb_status copy_seen(mb_shelf *s, mb_repo *r, mb_seen *out, uint64_t *chan
     return st;
 }
 
+/* Reading much takes its time, and once only. */
+static void announce(const mb_repo *r, const mb_seen *before, const mb_seen *now)
+{
+    int64_t bytes = 0;
+
+    for (size_t i = 0; i < now->n; i++) {
+        const mb_seen_file *f = &now->files[i];
+        const mb_seen_file *old = mb_seen_find(before, f->file.path);
+        if (old == NULL || old->file.size != f->file.size || old->mtime != f->mtime ||
+            old->inode != f->inode)
+            bytes += f->file.size;
+    }
+    if (bytes >= WORTH_SAYING)
+        mb_log_info("%s: reading %lld MB once, for their digests", r->id,
+                    (long long)(bytes / 1000000));
+}
+
 mb_status mb_shelf_look_folder(mb_shelf *s, mb_repo *r, bool patient)
 {
     mb_seen before = {0}, now = {0};
@@ -186,6 +205,7 @@ mb_status mb_shelf_look_folder(mb_shelf *s, mb_repo *r, bool patient)
     /* files of one that was here a moment ago: an unplugged stick is no wish to remove them */
     if (now.n == 0 && !mb_path_is_dir(r->folder))
         goto done;
+    announce(r, &before, &now);
     MB_TRY_GOTO(mb_seen_digest(r->folder, &before, &now, patient, &busy, &fresh), st, done);
     if (busy)
         goto done;

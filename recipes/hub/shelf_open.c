@@ -54,6 +54,18 @@ static mb_status lasting_hex(const char *dir, const char *name, int digits, char
     return st;
 }
 
+/* An archive as `mbuyu unbundle` and BagIt leave it has them below data/. */
+static mb_status choose_dir(mb_shelf *s, const char *dir)
+{
+    char path[MB_PATH_MAX];
+
+    MB_TRY(mb_path_join(path, sizeof path, dir, "bagit.txt"));
+    if (!mb_path_is_file(path))
+        return mb_strdup(dir, &s->dir);
+    MB_TRY(mb_path_join(path, sizeof path, dir, "data"));
+    return mb_strdup(mb_path_is_dir(path) ? path : dir, &s->dir);
+}
+
 /* Beside the repositories, or below the user's cache when they shall not be changed. */
 static mb_status choose_store(mb_shelf *s, const mb_shelf_options *o)
 {
@@ -310,7 +322,7 @@ mb_status mb_shelf_open(const mb_shelf_options *o, mb_shelf **out)
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->writing, NULL);
     pthread_cond_init(&s->wake, NULL);
-    MB_TRY_GOTO(mb_strdup(o->dir, &s->dir), st, done);
+    MB_TRY_GOTO(choose_dir(s, o->dir), st, done);
     MB_TRY_GOTO(choose_store(s, o), st, done);
     MB_TRY_GOTO(mb_path_mkdirs(s->store), st, done);
     MB_TRY_GOTO(lock_store(s), st, done);
