@@ -172,6 +172,8 @@ static mb_status doc_from_json(const char *folder, const char *file, mb_json_doc
     st = mb_json_get_string(mb_json_root(d), "model_type", "", &type);
     fam = st == MB_OK ? family_of_type(type) : NULL;
     if (fam != NULL)
+        st = mb_config_defaults(type, mb_json_root(d));
+    if (fam != NULL && st == MB_OK)
         st = mb_config_untie(fam, folder, mb_json_root(d));
     if (st == MB_OK)
         *doc = d;

@@ -40,6 +40,8 @@ size_t mb_model_load_bytes(const mb_model *m);
 
 /* Finds `name` as files may spell it: as it is, without the family's prefix, with an old ending; -1. */
 int64_t mb_find_spelling(const mb_model_family *fam, const mb_tensor_file *f, const char *name);
+/* Sets what transformers takes for keys that are absent. */
+mb_status mb_config_defaults(const char *model_type, mb_json config) MB_MUST_USE;
 /* Sets tie_word_embeddings to false where the folder's weights have an output head that differs from the
  * embedding. Without weights nothing is said. */
 mb_status mb_config_untie(const mb_model_family *fam, const char *folder,

@@ -108,6 +108,7 @@ peer_arguments() {
     local helper=$MB_BUILD/tests
     case $1 in
     dequantise) printf '%s\n' "$helper/dequantise_blocks" ;;
+    config_defaults) printf '%s\n' "$helper/config_defaults" "$MB_TEST_DATA" ;;
     export) printf '%s\n' "$helper/export_files" ;;
     formats) printf '%s\n' "$helper/tensor_files" ;;
     metrics | hub_0_36 | hub_1 | hub_olah) printf '%s\n' "$MBUYU" ;;

@@ -108,12 +108,15 @@ static mb_status long_rope(mb_json p, int64_t positions, mb_rope_config *out)
     return mb_json_get_real(p, "attention_factor", stretch, &out->attention_factor);
 }
 
-/* Type and factors out of p, which may be absent; *out has theta, rotated and original_positions. */
-static mb_status rope_of(mb_json p, int64_t positions, mb_rope_config *out)
+/* Type and factors out of p, which may be absent; *out has theta and rotated. `original` is what
+ * config.json itself says of positions before they were stretched (it wins, as in transformers); 0:
+ * nothing, and p or `positions` are what counts. */
+static mb_status rope_of(mb_json p, int64_t positions, double original, mb_rope_config *out)
 {
     const char *type = NULL;
 
     out->type = MB_ROPE_DEFAULT;
+    out->original_positions = original > 0.0 ? original : (double)positions;
     MB_REQUIRE(out->rotated % 2 == 0 && out->rotated > 0, MB_EMODEL,
                "rotary embedding needs an even head size, not %lld", (long long)out->rotated);
     if (mb_json_is_set(p)) {
@@ -124,8 +127,9 @@ static mb_status rope_of(mb_json p, int64_t positions, mb_rope_config *out)
         MB_TRY(mb_json_get_real(p, "factor", 1.0, &out->factor));
         MB_TRY(mb_json_get_real(p, "low_freq_factor", 1.0, &out->low_freq_factor));
         MB_TRY(mb_json_get_real(p, "high_freq_factor", 4.0, &out->high_freq_factor));
-        MB_TRY(mb_json_get_real(p, "original_max_position_embeddings", out->original_positions,
-                                &out->original_positions));
+        if (!(original > 0.0))
+            MB_TRY(mb_json_get_real(p, "original_max_position_embeddings", out->original_positions,
+                                    &out->original_positions));
     }
     MB_REQUIRE(out->theta > 0.0, MB_EMODEL, "rope_theta must be positive, not %g", out->theta);
     MB_REQUIRE(out->type == MB_ROPE_DEFAULT || out->factor > 0.0, MB_EMODEL,
@@ -144,18 +148,17 @@ mb_status mb_config_rope_part(mb_json json, mb_model_config *c)
 {
     const mb_json p = rope_settings(json);
     mb_rope_config *r = &c->rope;
-    double part;
+    double part, original;
 
     *r = (mb_rope_config){0};
     MB_TRY(mb_json_get_real(json, "rope_theta", 10000.0, &r->theta));
     MB_TRY(mb_json_get_real(json, "partial_rotary_factor", 1.0, &part));
     MB_TRY(mb_json_get_real(p, "partial_rotary_factor", part, &part));
-    MB_TRY(
-        mb_json_get_real(json, "original_max_position_embeddings", 8192.0, &r->original_positions));
+    MB_TRY(mb_json_get_real(json, "original_max_position_embeddings", 0.0, &original));
     MB_REQUIRE(part > 0.0 && part <= 1.0, MB_EMODEL,
                "partial_rotary_factor must be above 0 and at most 1, not %g", part);
     r->rotated = (int64_t)((double)c->head_dim * part);
-    MB_TRY(rope_of(p, c->positions, r));
+    MB_TRY(rope_of(p, c->positions, original, r));
     if (r->type == MB_ROPE_LONG && (double)c->positions > r->original_positions)
         c->positions = (int64_t)r->original_positions;
     return MB_OK;
@@ -178,12 +181,11 @@ mb_status mb_config_rope_by_layer(mb_json json, double theta, double theta_windo
                   window = mb_json_get(v5, "sliding_attention");
     const bool nested = mb_json_is_set(full) || mb_json_is_set(window);
 
-    c->rope = c->rope_window =
-        (mb_rope_config){.rotated = c->head_dim, .original_positions = 8192.0};
+    c->rope = c->rope_window = (mb_rope_config){.rotated = c->head_dim};
     MB_TRY(mb_json_get_real(json, "rope_theta", theta, &c->rope.theta));
     MB_TRY(mb_json_get_real(json, "rope_local_base_freq", theta_window, &c->rope_window.theta));
-    MB_TRY(rope_of(nested ? full : mb_json_get(json, "rope_scaling"), c->positions, &c->rope));
-    return rope_of(window, c->positions, &c->rope_window);
+    MB_TRY(rope_of(nested ? full : mb_json_get(json, "rope_scaling"), c->positions, 0.0, &c->rope));
+    return rope_of(window, c->positions, 0.0, &c->rope_window);
 }
 
 mb_status mb_config_decoder(mb_json json, mb_model_config *c)

@@ -58,12 +58,11 @@ static mb_status config(mb_json json, mb_model_config *c)
     MB_TRY(mb_json_get_bool(json, "attention_bias", false, &c->qkv_bias));
     MB_TRY(mb_json_get_bool(json, "mlp_bias", false, &c->mlp_bias));
     MB_TRY(mb_json_get_bool(json, "use_sliding_window", false, &use));
-    if (use)
-        MB_TRY(mb_json_get_int(json, "sliding_window", 0, &c->window));
+    MB_TRY(mb_json_get_int(json, "sliding_window", 0, &c->window));
     c->out_bias = c->qkv_bias;
     MB_TRY(unrotated(json, c));
     for (int64_t l = 0; l < c->layers; l++)
-        if (!mb_layer_set_has(&c->unrotated, l))
+        if (!use || !mb_layer_set_has(&c->unrotated, l)) /* where layer_types does not say */
             mb_layer_set_add(&full, l);
     MB_TRY(mb_config_layer_types(json, &full, c));
     return mb_config_rope(json, c);
