@@ -142,6 +142,21 @@ done:
     return st;
 }
 
+/* What loads it in Python. */
+static mb_status in_python(mb_html *h, const mb_shelf_brief *b)
+{
+    const bool adapter =
+        b->main != NULL && mb_shelf_tree_find(b->main, "adapter_config.json") != NULL;
+    const bool model = b->main != NULL && mb_shelf_tree_find(b->main, "config.json") != NULL;
+    const char *call = b->kind == MB_SHELF_DATASET ? "load_dataset(&quot;"
+                       : adapter                   ? "PeftModel.from_pretrained(base, &quot;"
+                       : model                     ? "AutoModel.from_pretrained(&quot;"
+                                                   : "snapshot_download(&quot;";
+
+    return mb_html_add(h, "<p>In Python, with HF_ENDPOINT set: <code>%s%s&quot;)</code></p>\n",
+                       call, b->id);
+}
+
 static mb_status how_to(mb_html *h, const mb_http_request *q, const mb_shelf_brief *b)
 {
     char line[600];
@@ -155,10 +170,8 @@ static mb_status how_to(mb_html *h, const mb_http_request *q, const mb_shelf_bri
     MB_TRY(mb_html_text(h, line));
     snprintf(line, sizeof line, "hf download %s%s\n", id, data ? " --repo-type dataset" : "");
     MB_TRY(mb_html_text(h, line));
-    return mb_html_add(h,
-                       "</code></pre>\n<p>In Python, with HF_ENDPOINT set: "
-                       "<code>%s</code></p>\n",
-                       data ? "load_dataset(...)" : "AutoModel.from_pretrained(...)");
+    MB_TRY(mb_html_add(h, "</code></pre>\n"));
+    return b != NULL ? in_python(h, b) : MB_OK;
 }
 
 MB_DEPOT_HANDLER(home)
