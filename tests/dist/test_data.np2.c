@@ -22,7 +22,7 @@ static void read_all(void)
     static const char text[] = "model_name_or_path: " MB_TEST_DATA "/reference/llama\n"
                                "datasets:\n"
                                "  - {path: " MB_TEST_DATA "/rows/unequal.jsonl, weight: 1.5}\n"
-                               "val_set_size: 0.2\n"
+                               "eval_datasets: [" MB_TEST_DATA "/rows/unequal.jsonl]\n"
                                "max_length: 64\n";
     mb_json_doc *doc;
 
@@ -80,12 +80,12 @@ static void both_have_the_same_rows(void **state)
 
     read_all();
     OK(open_data(&d));
-    sum[0] = d->n_train, sum[1] = d->n_val, sum[2] = d->store->n_tokens;
+    sum[0] = d->n_train, sum[1] = d->eval_store->n_rows, sum[2] = d->store->n_tokens;
     OK(launch.world->ops->all_reduce(launch.world, sum, 4, MB_DTYPE_I64, MB_SUM));
     assert_int_equal(sum[0], 2 * d->n_train);
-    assert_int_equal(sum[1], 2 * d->n_val);
+    assert_int_equal(sum[1], 2 * d->eval_store->n_rows);
     assert_int_equal(sum[2], 2 * d->store->n_tokens);
-    assert_true(d->n_val > 0 && d->n_train + d->n_val > d->store->n_rows);
+    assert_true(d->n_train > d->store->n_rows); /* the weight is 1.5 */
     mb_data_free(d);
     mb_recipe_free(recipe);
 }
