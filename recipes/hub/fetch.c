@@ -655,8 +655,8 @@ mb_status mb_fetch_origin(const char *url, char *text, size_t size)
         curl_url_get(u, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
         curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) != CURLUE_OK ||
         (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0))
-        st = MB_RAISE(MB_EARG, "%.200s is no address that begins with https:// or http://",
-                      url != NULL ? url : "nothing");
+        st = MB_RAISE(MB_EARG, "%.*s is no address that begins with https:// or http://",
+                      url != NULL ? (int)strcspn(url, "?#@") : 7, url != NULL ? url : "nothing");
     else if (curl_url_get(u, CURLUPART_USER, &user, 0) == CURLUE_OK)
         st = MB_RAISE(MB_EARG, "an address at %.100s has a user name in it; use a token", host);
     else if (snprintf(text, size, "%s://%s:%s", scheme, host, port) >= (int)size)

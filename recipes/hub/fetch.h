@@ -14,8 +14,8 @@
  * answer redirects to; over plain http only when that is this machine or a private address (looked
  * at when connecting, so that a name cannot lie), and then not through a proxy. Redirects are followed
  * at most 10 times, in no circle, never from https to http; a body is sent again to the same origin
- * only. Other requests use the proxies of the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY,
- * NO_PROXY); certificates are checked against the system's or SSL_CERT_FILE, REQUESTS_CA_BUNDLE or
+ * only. Other requests use the proxies of the environment (HTTPS_PROXY, http_proxy, ALL_PROXY,
+ * NO_PROXY; and these in small letters); certificates are checked against the system's or SSL_CERT_FILE, REQUESTS_CA_BUNDLE or
  * CURL_CA_BUNDLE. No token appears in any sentence or log line, nor does a URL's query, which may
  * hold a signature.
  *

@@ -74,8 +74,10 @@ static void make_owner(char *text, size_t size)
     snprintf(text, size, "%s %ld %llu", place, (long)getpid(), started((long)getpid()));
 }
 
-/* Is the owner a process of this machine that is there no more? */
-static bool is_gone(const char *owner)
+enum life { UNKNOWN, ALIVE, GONE };
+
+/* Of the owner's process, where it can be seen from here. */
+static enum life life_of(const char *owner)
 {
     char place[300], theirs[300];
     unsigned long long ticks;
@@ -84,8 +86,8 @@ static bool is_gone(const char *owner)
     here(place, sizeof place);
     if (sscanf(owner, "%299s %ld %llu", theirs, &pid, &ticks) != 3 || strcmp(place, theirs) != 0 ||
         pid <= 0)
-        return false;
-    return (kill((pid_t)pid, 0) != 0 && errno == ESRCH) || started(pid) != ticks;
+        return UNKNOWN;
+    return (kill((pid_t)pid, 0) != 0 && errno == ESRCH) || started(pid) != ticks ? GONE : ALIVE;
 }
 
 /* Renaming takes a lock from others for sure; one that was not the dead one goes back. */
@@ -144,6 +146,7 @@ mb_status mb_lock_take(const char *path, const char *what, mb_lock *out)
     snprintf(lock.path, sizeof lock.path, "%s", path);
     make_owner(lock.owner, sizeof lock.owner);
     for (;;) {
+        enum life life;
         struct stat s;
 
         MB_TRY(try_take(&lock, &taken));
@@ -157,7 +160,9 @@ mb_status mb_lock_take(const char *path, const char *what, mb_lock *out)
             touched = s.st_mtim;
             snprintf(before, sizeof before, "%s", owner);
         }
-        if (is_gone(owner) || mb_clock() - since > (owner[0] == '\0' ? empty : untouched)) {
+        life = life_of(owner);
+        if (life == GONE ||
+            (life == UNKNOWN && mb_clock() - since > (owner[0] == '\0' ? empty : untouched))) {
             remove_stale(path, owner);
             continue;
         }

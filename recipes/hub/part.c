@@ -298,6 +298,18 @@ int64_t mb_part_kept(const char *base, int64_t size)
     return s.st_size < size ? s.st_size : size;
 }
 
+void mb_part_forget(const char *base)
+{
+    char path[MB_PATH_MAX], state[MB_PATH_MAX];
+
+    if (names(base, path, state) != MB_OK) {
+        mb_status_clear();
+        return;
+    }
+    unlink(path);
+    unlink(state);
+}
+
 int64_t mb_part_have(const mb_part *p)
 {
     return p->have;

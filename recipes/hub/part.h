@@ -42,6 +42,8 @@ mb_status mb_part_restart(mb_part *p) MB_MUST_USE;
 mb_status mb_part_check(mb_part *p, bool *right, char *found) MB_MUST_USE;
 /* To disk, renamed to `path`, the state removed; nothing is left to do but close. */
 mb_status mb_part_publish(mb_part *p, const char *path) MB_MUST_USE;
+/* Removes what is left of a part whose file is there. */
+void mb_part_forget(const char *base);
 /* Saves (as well as it can) what is not published. NULL is allowed. */
 void mb_part_close(mb_part *p);
 

@@ -227,9 +227,15 @@ static mb_status fetch(mb_pull_run *r, const mb_lock *lock)
 /* Names for what was here before, and for files with the bytes of another. */
 static mb_status name_the_rest(const mb_pull_run *r)
 {
+    char base[MB_PATH_MAX];
+
     for (size_t i = 0; i < r->n_jobs; i++) {
         const mb_pull_job *j = &r->job[i];
 
+        if (j->has) {
+            MB_TRY(mb_place_part(&r->place, j->file, base));
+            mb_part_forget(base);
+        }
         if (j->has)
             MB_TRY(mb_place_name(&r->place, j->file, r->listing.commit));
         else if (j->twin != NULL)

@@ -79,7 +79,9 @@ static mb_status begin(void *arg, const mb_fetch_answer *a)
     if (a->status == 206)
         return begin_range(g, a);
     MB_REQUIRE(
-        !mb_fetch_is_page(a, "", 0) || (is_named_page(g->f->path) && !other_size), MB_EDATA,
+        !mb_fetch_is_page(a, "", 0) || a->length == g->f->size ||
+            (is_named_page(g->f->path) && !other_size),
+        MB_EDATA,
         "%s: %s answered with a page for people, not with the file: probably the login page of "
         "this network, not the hub",
         g->what, a->url);

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -71,6 +72,8 @@ class Handler(BaseHTTPRequestHandler):
         with hub.lock:
             hub.requests.append((origin, self.command, self.path, dict(self.headers)))
         path, _, query = self.path.partition("?")
+        if path.startswith("http://"):  # asked as a proxy
+            path = "/" + path[7:].partition("/")[2]
         if hub.f("page_all"):
             return self.body(200, PAGE, {"Content-Type": "text/html"})
         if origin == "other":
@@ -183,6 +186,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.redirect(f"{path}?{n + 1}")
         if where == "other":
             return self.redirect(hub.origins["other"] + "/x")
+        if where == "plain":
+            return self.redirect(hub.origins["other"].replace("https:", "http:") + "/x")
         if where == "scheme":
             return self.redirect("ftp://127.0.0.1/x")
         if where == "nowhere":
@@ -293,7 +298,7 @@ class Server(ThreadingHTTPServer):
 
 
 class FakeHub:
-    def __init__(self, files, wants_token=None, evil=None, **faults):
+    def __init__(self, files, wants_token=None, evil=None, tls=None, **faults):
         self.lock = threading.Lock()
         self.faults, self.turns = faults, {}
         self.requests, self.sent = [], 0
@@ -307,7 +312,12 @@ class FakeHub:
         for origin in ("hub", "cdn", "other"):
             server = Server(("127.0.0.1", 0), Handler)
             server.hub, server.origin = self, origin
-            self.origins[origin] = f"http://127.0.0.1:{server.server_port}"
+            if tls:  # (certificate, key)
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(*tls)
+                server.socket = context.wrap_socket(server.socket, server_side=True,
+                                                    do_handshake_on_connect=False)
+            self.origins[origin] = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
             self.servers.append(server)
         self.url = self.origins["hub"]

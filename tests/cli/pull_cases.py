@@ -41,8 +41,9 @@ FILES = {
 }
 SIZE = sum(len(d) for d in FILES.values())
 SMALL = {"config.json": FILES["config.json"], "model.safetensors": noise(300_000)}
+TWINS = {"a.safetensors": noise(300_000), "b/c.safetensors": noise(300_000)}
 LARGE = {"model.safetensors": noise(3 * RANGE + 1000)}
-QUICK = ["--pause", "0.05", "--timeout", "2", "--retries", "4"]
+QUICK = ["--pause", "0.05", "--timeout", "20", "--retries", "4"]  # the machine may be busy
 
 OK = 0
 BAD, NET, DENIED, WRONG_NAME, USAGE, DISK = 3, 69, 77, 2, 2, 7
@@ -66,8 +67,8 @@ CASES = [
     ("no hub at all", dict(gone=True), NET, "tried 5 times: .*cannot be reached", {}),
     ("no such host", dict(endpoint="https://hub.invalid"), NET, "is not known here", {}),
     ("listing dropped", dict(api_drop=True), NET, "tried 5 times", {}),
-    ("stall once", dict(stall_once=[MB]), OK, "", dict(most=1.03 * SIZE)),
-    ("stall every 2 MB", dict(stall_every=2 * MB), OK, "", dict(most=1.03 * SIZE)),
+    ("stall once", dict(stall_once=[MB]), OK, "", dict(most=1.03 * SIZE, args=["--timeout", "2"])),
+    ("stall every 2 MB", dict(stall_every=2 * MB), OK, "", dict(most=1.03 * SIZE, args=["--timeout", "2"])),
     ("stall at once, always", dict(stall_every=1), OK, "",
      dict(files={"model.safetensors": noise(3)}, args=["--timeout", "1"])),
     ("chunked", dict(chunked=True), OK, "", dict(most=SIZE)),
@@ -120,7 +121,7 @@ CASES = [
      dict(files=SMALL)),
     ("main moves after the listing", dict(newcommit=True), OK, "", {}),
     ("main moves, and a cut", dict(newcommit=True, cut_every=2 * MB), OK, "", {}),
-    ("gzip", dict(gzip=True, chunked=True), OK, "", {}),
+    ("gzip", dict(gzip=True, chunked=True), OK, "", dict(files=SMALL)),
     ("gzip of the listing", dict(json_gzip=True), OK, "", {}),
     ("gzip and cuts", dict(gzip=True, chunked=True, cut_once=[100_000]), OK, "", dict(files=SMALL)),
     ("ranges ignored", dict(cut_once=[MB], norange=True), OK, "", dict(most=7.1 * MB)),
@@ -163,6 +164,10 @@ CASES = [
      dict(files=SMALL, warns="fetched once more")),
     ("a mirror for the listing", dict(mirror={}, api_drop=True), OK, "", dict(files=SMALL, warns="that of the mirror")),
     ("to a folder", dict(cut_every=MB), OK, "", dict(args=["--to", "DIR"])),
+    ("the same bytes twice", {}, OK, "", dict(files=TWINS, most=300_000, requests=3)),
+    ("the same bytes twice, to a folder", {}, OK, "", dict(files=TWINS, most=300_000, args=["--to", "DIR"])),
+    ("odd names", {}, OK, "", dict(files={"a b/é#?%41&+;=.safetensors": noise(1000), "-x": b"y"})),
+    ("a page that is a file", {}, OK, "", dict(files={"index.html": b"<!DOCTYPE html><html></html>"})),
     ("some files", {}, OK, "", dict(args=["--include", "*.json", "--include", "sub/", "--exclude", "e*"],
                                    only=["config.json", "sub/dir/notes one.txt"], requests=4)),
     ("one file", {}, OK, "", dict(name="org/name/config.json", only=["config.json"], requests=3)),
@@ -183,7 +188,7 @@ CASES = [
 def environment(work, hub, **more):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))
            and not k.lower().endswith("_proxy")}
-    env.update(HF_ENDPOINT=hub, HF_HOME=str(work / "home"), HF_TOKEN=CANARY, MBUYU_LOG="info",
+    env.update(HF_ENDPOINT=hub, HF_HOME=str(work / "home"), HF_TOKEN=CANARY, MBUYU_LOG="debug",
                ASAN_OPTIONS="detect_leaks=1", **more)
     return env
 
@@ -259,7 +264,7 @@ def judge(work, case, hubs, done, seconds):
     if done.returncode != code:
         return f"exit code {done.returncode} instead of {code}"
     said = [line for line in done.stderr.splitlines() if line.startswith("mbuyu: ")
-            and not line.startswith("mbuyu: warn")]
+            and not line.startswith(("mbuyu: warn", "mbuyu: debug"))]
     if len(said) != (code != 0):
         return f"{len(said)} sentences"
     if code and (not re.search(sentence, said[0]) or len(said[0]) > 1200):
@@ -455,6 +460,80 @@ def again():
     return "again, --check, offline", problem, "", hub.sent, len(hub.requests)
 
 
+def through_a_proxy():
+    """Names that only the proxy knows; a token is not given to it."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
+    hub = FakeHub(SMALL)
+    try:
+        done = pull(work, "http://hub.invalid", env={"http_proxy": hub.url, "HF_TOKEN": ""})
+        problem = (done.stderr if done.returncode else None) or \
+            wrong_bytes(work, pathlib.Path(done.stdout.strip()), SMALL, False)
+        n = len(hub.requests)
+        done = pull(work, "http://hub.invalid", env={"http_proxy": hub.url})
+        if done.returncode != NET or len(hub.requests) != n:
+            problem = problem or "a token in plain words through a proxy"
+    finally:
+        hub.close()
+        shutil.rmtree(work, ignore_errors=True)
+    return "through a proxy", problem, "", hub.sent, len(hub.requests)
+
+
+def encrypted():
+    """https: certificates are checked, nothing leads from it to http."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
+    tls, problem = (str(work / "cert"), str(work / "key")), None
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                    "-nodes", "-days", "2", "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-keyout", tls[1], "-out", tls[0]], check=True, capture_output=True)
+    good, plain = FakeHub(SMALL, tls=tls, redirect="cdn", cut_once=[100_000]), \
+        FakeHub(SMALL, tls=tls, redirect="plain")
+    trust = {"SSL_CERT_FILE": tls[0]}
+    try:
+        done = pull(work, good.url)
+        if done.returncode != NET or "is not one to trust" not in done.stderr or good.requests:
+            problem = f"a certificate nobody knows: {done.stderr}"
+        done = pull(work, good.url, env=trust)
+        problem = problem or (done.stderr if done.returncode else None) or \
+            wrong_bytes(work / "home", pathlib.Path(done.stdout.strip()), SMALL, False) or \
+            leaks(work, done.stdout + done.stderr, [good])
+        done = pull(work, plain.url, args=["--to", str(work / "to")], env=trust)
+        if done.returncode != NET or "to what is not encrypted" not in done.stderr:
+            problem = problem or f"from https to http: {done.stderr}"
+        problem = problem or leaks(work, done.stdout + done.stderr, [plain])
+    finally:
+        good.close()
+        plain.close()
+        shutil.rmtree(work, ignore_errors=True)
+    return "https", problem, "", good.sent, len(good.requests)
+
+
+def without_links():
+    """File systems that know no links get files; another machine's lock is waited for."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
+    hub = FakeHub(FILES)
+    try:
+        done = pull(work, hub.url, env={"HF_HUB_DISABLE_SYMLINKS": "1"})
+        problem, folder = done.stderr if done.returncode else None, pathlib.Path(done.stdout.strip())
+        there = {p: f.read_bytes() for p, f in files_below(folder).items() if not f.is_symlink()}
+        if there != FILES:
+            problem = problem or f"{sorted(there)}"
+        lock = work / "home" / "hub" / ".locks" / "models--org--name" / "mbuyu.lock"
+        lock.write_text("elsewhere/x/y 1 1")
+        late = subprocess.Popen([MBUYU, "pull", "org/name", *QUICK], env=environment(work, hub.url),
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        time.sleep(1.5)
+        if late.poll() is not None:
+            problem = problem or "a lock of another machine was taken at once"
+        lock.unlink()
+        told = late.communicate(timeout=60)[1]
+        if late.returncode or "waiting for process 1 on elsewhere" not in told:
+            problem = problem or f"after the lock was given back: {told}"
+    finally:
+        hub.close()
+        shutil.rmtree(work, ignore_errors=True)
+    return "without links; another's lock", problem, "", hub.sent, len(hub.requests)
+
+
 def hours():
     """Outside its hours nothing is asked for; inside they do not matter."""
     work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
@@ -490,7 +569,9 @@ def main():
     jobs = [lambda c=c: run_case(c) for c in CASES if not only or c[0] in only]
     if not only:
         jobs += [lambda i=i, m=m: killed(m, i) for i, m in enumerate(moments)]
-        jobs += [interrupted_by_power, damaged_range, two_at_once, again, hours]
+        jobs += [interrupted_by_power, damaged_range, two_at_once, again, hours, through_a_proxy, without_links]
+        if shutil.which("openssl"):
+            jobs.append(encrypted)
     failures = 0
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         for name, problem, told, sent, requests in pool.map(lambda job: job(), jobs):
