@@ -184,7 +184,7 @@ static mb_status watch(mb_pull_run *r, const mb_lock *lock)
 
     while (atomic_load(&r->running) > 0) {
         mb_fetch_sleep(0.02);
-        mb_pull_show(r, false);
+        mb_pull_show(r);
         if (st == MB_OK && mb_clock() - beat > beat_seconds) {
             st = mb_lock_beat(lock);
             beat = mb_clock();
@@ -192,7 +192,6 @@ static mb_status watch(mb_pull_run *r, const mb_lock *lock)
                 atomic_store(&r->stop, true);
         }
     }
-    mb_pull_show(r, true);
     return st;
 }
 
@@ -204,14 +203,15 @@ static mb_status fetch(mb_pull_run *r, const mb_lock *lock)
     int n = 0;
     mb_status st;
 
+    mb_pull_show_begin();
     atomic_store(&r->running, most);
     while (n < most && pthread_create(&thread[n], NULL, work, r) == 0)
         n++;
     atomic_fetch_sub(&r->running, most - n);
-    MB_REQUIRE(n > 0, MB_ENOMEM, "no thread can be started");
-    st = watch(r, lock);
+    st = n > 0 ? watch(r, lock) : MB_RAISE(MB_ENOMEM, "no thread can be started");
     for (int i = 0; i < n; i++)
         pthread_join(thread[i], NULL);
+    mb_pull_show_end();
     MB_TRY(st);
     if (r->st == MB_OK)
         return MB_OK;

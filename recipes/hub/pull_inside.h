@@ -70,8 +70,10 @@ typedef struct mb_pull_run {
 /* Fetches and publishes one file; pull_file.c. */
 mb_status mb_pull_file(mb_pull_run *r, const mb_pull_job *j) MB_MUST_USE;
 
-/* Draws how far it is, now and then; called often by one thread. `end`: for the last time.
- * pull_show.c. */
-void mb_pull_show(const mb_pull_run *r, bool end);
+/* Draws how far it is, now and then: called often by one thread, between the other two, which are
+ * called while there is only one. pull_show.c. */
+void mb_pull_show_begin(void);
+void mb_pull_show(const mb_pull_run *r);
+void mb_pull_show_end(void);
 
 #endif

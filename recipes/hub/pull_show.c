@@ -11,17 +11,35 @@
 static const double redraw = 0.5, repeat = 30.0, memory = 8.0; /* seconds */
 
 static struct {
-    double drawn_at, begun_at;
+    pthread_mutex_t mutex; /* of the terminal's line: other threads' messages erase it */
+    double drawn_at;
     double at, rate; /* bytes a second, of the last seconds */
     int64_t wire;
     bool line; /* something is on the terminal's line */
-} shown;
+} shown = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static void erase(void)
 {
+    pthread_mutex_lock(&shown.mutex);
     if (shown.line)
         fputs("\r\033[K", stderr);
     shown.line = false;
+    pthread_mutex_unlock(&shown.mutex);
+}
+
+void mb_pull_show_begin(void)
+{
+    shown.at = shown.drawn_at = mb_clock();
+    shown.rate = 0.0;
+    shown.wire = 0;
+    mb_log_debug("fetching begins"); /* which also asks the environment, once for all threads */
+    mb_log_before_line(erase);
+}
+
+void mb_pull_show_end(void)
+{
+    erase();
+    mb_log_before_line(NULL);
 }
 
 static void measure(const mb_pull_run *r, double now)
@@ -60,22 +78,13 @@ static void write_line(const mb_pull_run *r, char *line, size_t size)
              mb_hub_size((int64_t)shown.rate, c, sizeof c), left);
 }
 
-void mb_pull_show(const mb_pull_run *r, bool end)
+void mb_pull_show(const mb_pull_run *r)
 {
     const double now = mb_clock();
     const bool terminal = isatty(STDERR_FILENO);
     struct winsize w;
     char line[512];
 
-    if (shown.begun_at == 0.0) {
-        shown.begun_at = shown.at = shown.drawn_at = now;
-        mb_log_before_line(erase);
-    }
-    if (end) {
-        erase();
-        mb_log_before_line(NULL);
-        return;
-    }
     if (now - shown.drawn_at < (terminal ? redraw : repeat))
         return;
     measure(r, now);
@@ -87,7 +96,9 @@ void mb_pull_show(const mb_pull_run *r, bool end)
     }
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 && strlen(line) >= w.ws_col)
         line[w.ws_col - 1] = '\0';
+    pthread_mutex_lock(&shown.mutex);
     fprintf(stderr, "\r\033[K%s", line);
     fflush(stderr);
     shown.line = true;
+    pthread_mutex_unlock(&shown.mutex);
 }

@@ -346,7 +346,7 @@ def killed(moment, seed):
             problem = done.stderr
         problem = problem or wrong_bytes(work, pathlib.Path(done.stdout.strip()),
                                          hub.commits[hub.sha], False)
-        if hub.sent > size + 0.4 * MB:
+        if hub.sent > size + 2 * MB:  # what was in the sockets of a busy machine is lost
             problem = problem or f"{hub.sent} bytes sent for {size}"
     finally:
         hub.close()
