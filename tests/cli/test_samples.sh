@@ -9,7 +9,7 @@ for i in $(seq 40); do
     printf '{"messages": [{"role": "user", "content": "mti %d"}, {"role": "assistant", "content": "tree %d"}]}\n' "$i" "$i"
 done >chat.jsonl
 options=("model_name_or_path=$MB_TEST_DATA/reference/llama" 'datasets=["chat.jsonl"]' learning_rate=3e-3
-    max_steps=30 per_device_train_batch_size=4 gradient_accumulation_steps=1 save_steps=10 logging_steps=1
+    max_steps=30 per_device_train_batch_size=4 global_batch_size=8 save_steps=10 logging_steps=1
     max_length=64 chat_template=chatml val_set_size=4 eval_strategy=steps eval_steps=10
     reduction=exact)
 samples=(eval_samples=2 max_new_tokens=12)
