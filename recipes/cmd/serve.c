@@ -2,6 +2,10 @@
  *
  *     mbuyu serve MODEL|RUN ... [NAME=MODEL ...] [--host ADDRESS] [--port N] [--key-file FILE]
  *                 [--name HOSTNAME ...] [--ctx N] [--slots N] [--queue N] [--cache TOKENS] [key=value ...]
+ *                 [--runs DIR ...] [--data DIR ...] [--upload-max BYTES]
+ *
+ * --runs: folders of runs; the page shows them, and new ones go into the first. --data: where models
+ * and data may lie that runs are started with.
  *
  * Prints the address on standard output once it listens; SIGINT or SIGTERM ends it. The key may also
  * be in MBUYU_API_KEY.
@@ -18,7 +22,7 @@
 #include "recipes/commands.h"
 #include "recipes/serve/api.h"
 
-enum { PORT = 8080, NAMES = 16, KEY_BYTES = 512 };
+enum { PORT = 8080, NAMES = 16, FOLDERS = 64, KEY_BYTES = 512 };
 
 struct job {
     mb_api_options o;
@@ -26,6 +30,8 @@ struct job {
     const char *key_file;
     const char *names[NAMES + 1];
     int n_names;
+    const char *runs[FOLDERS + 1], *folders[FOLDERS + 1];
+    int n_runs, n_folders;
     char **model, **word; /* borrowed from argv */
     int n_models, n_words;
     char key[KEY_BYTES];
@@ -72,13 +78,24 @@ static mb_status option(struct job *j, const char *name, const char *value, bool
     } numbers[] = {{"--ctx", 16, 1 << 20, &j->o.context},
                    {"--slots", 1, 256, &j->o.n_seq},
                    {"--queue", 1, 65536, &j->o.queue},
-                   {"--cache", 64, (int64_t)1 << 32, &j->o.cache_tokens}};
+                   {"--cache", 64, (int64_t)1 << 32, &j->o.cache_tokens},
+                   {"--upload-max", 1, (int64_t)1 << 40, &j->o.upload_max}};
+    const struct {
+        const char *name, **to;
+        int *n;
+    } lists[] = {{"--runs", j->runs, &j->n_runs}, {"--data", j->folders, &j->n_folders}};
     int64_t port = 0;
 
     *known = true;
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (strcmp(name, numbers[i].name) == 0)
             return number(name, value, numbers[i].least, numbers[i].most, numbers[i].to);
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+        if (strcmp(name, lists[i].name) == 0) {
+            MB_REQUIRE(*lists[i].n < FOLDERS, MB_EARG, "more than %d times %s", FOLDERS, name);
+            lists[i].to[(*lists[i].n)++] = value;
+            return MB_OK;
+        }
     if (strcmp(name, "--host") == 0) {
         j->http.address = value;
     } else if (strcmp(name, "--port") == 0) {
@@ -117,8 +134,9 @@ static mb_status read_words(struct job *j, int argc, char **argv)
             j->word[j->n_words++] = argv[i];
     }
     MB_REQUIRE(
-        j->n_models > 0, MB_EARG,
-        "nothing to serve: mbuyu serve MODEL|RUN ... wants model folders, .gguf files or runs");
+        j->n_models + j->n_runs > 0, MB_EARG,
+        "nothing to serve: mbuyu serve MODEL|RUN ... wants model folders, .gguf files or runs, or "
+        "--runs DIR");
     return MB_OK;
 }
 
@@ -209,6 +227,10 @@ mb_status mb_cmd_serve(int argc, char **argv)
     watch_signals();
     MB_TRY_GOTO(read_words(&j, argc, argv), st, done);
     MB_TRY_GOTO(read_key(&j), st, done);
+    j.o.runs = j.runs;
+    j.o.folders = j.folders;
+    j.o.n_words = j.n_words;
+    j.o.word = j.word;
     MB_TRY_GOTO(mb_api_new(&j.o, &a), st, done);
     st = serve(&j, a);
 done:

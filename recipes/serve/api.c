@@ -243,7 +243,12 @@ mb_status mb_api_new(const mb_api_options *o, mb_api **out)
     a->o.queue = o->queue > 0 ? o->queue : QUEUE;
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->changed, NULL);
-    s = (mb_scheduler_options){.n_seq = a->o.n_seq, .queue = a->o.queue};
+    pthread_mutex_init(&a->adding, NULL);
+    s = (mb_scheduler_options){.n_seq = a->o.n_seq,
+                               .queue = a->o.queue,
+                               .context = o->runs == NULL || o->runs[0] == NULL ? 0
+                                          : o->context > 0                      ? o->context
+                                                                                : MB_API_CONTEXT};
     MB_TRY_GOTO(MB_NEW_ARRAY(&a->offer, OFFERS), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&a->waiting, a->o.queue), st, done);
     MB_TRY_GOTO(mb_scheduler_new(&s, &a->scheduler), st, done);
@@ -260,15 +265,29 @@ mb_status mb_api_offer(mb_api *a, const char *model, int n_words, char **word)
 
     MB_REQUIRE(a->n_offers < OFFERS, MB_EARG, "more than %d models", OFFERS);
     MB_TRY(mb_offer_open(a, model, n_words, word, &o));
-    if (mb_api_find(a, o->id) != NULL) {
-        const mb_status st = MB_RAISE(
-            MB_EARG, "two models are called %s: give one a name of its own, NAME=PATH", o->id);
-
-        mb_offer_close(o);
-        return st;
-    }
-    a->offer[a->n_offers++] = o;
+    a->offer[a->n_offers] = o;
+    a->n_offers++; /* seen only with what it counts */
     return MB_OK;
+}
+
+struct adding {
+    mb_api *a;
+    const mb_served *served;
+    int *number;
+};
+
+static mb_status add_now(void *arg)
+{
+    const struct adding *x = arg;
+
+    return mb_scheduler_add(x->a->scheduler, x->served, x->number);
+}
+
+mb_status mb_api_schedule(mb_api *a, const mb_served *served, int *number)
+{
+    struct adding x = {a, served, number};
+
+    return a->running ? mb_scheduler_call(a->scheduler, add_now, &x) : add_now(&x);
 }
 
 static mb_status join_routes(mb_api *a)
@@ -292,7 +311,9 @@ mb_status mb_api_start(mb_api *a, const mb_http_options *given)
 
     MB_TRY(join_routes(a));
     MB_TRY(mb_scheduler_start(a->scheduler));
+    a->running = true;
     MB_TRY(mb_api_work_start(a));
+    MB_TRY(mb_api_jobs_start(a));
     o.routes = a->route;
     o.arg = a;
     o.headers = headers;
@@ -313,12 +334,14 @@ void mb_api_free(mb_api *a)
         return;
     if (a->http != NULL)
         mb_http_quiesce(a->http);
+    mb_jobs_close(a->jobs);
     mb_api_work_stop(a);
     mb_scheduler_free(a->scheduler); /* ends what is open */
     mb_http_stop(a->http);
     for (int i = 0; i < a->n_offers; i++)
         mb_offer_close(a->offer[i]);
     pthread_mutex_destroy(&a->lock);
+    pthread_mutex_destroy(&a->adding);
     pthread_cond_destroy(&a->changed);
     mb_free(a->route);
     mb_free(a->offer);

@@ -22,6 +22,8 @@
 #include "recipes/serve/scheduler.h"
 #include "recipes/tokenizers/bytes.h"
 
+enum { MB_API_CONTEXT = 4096 }; /* most tokens of a text unless it is said otherwise */
+
 typedef struct mb_api mb_api;
 typedef struct mb_offer mb_offer;
 
@@ -59,6 +61,11 @@ typedef struct mb_api_options {
     int64_t context;      /* 0: the model's positions, at most 4096 */
     int64_t cache_tokens; /* of all sequences together; 0: half of n_seq contexts, at least one */
     const char *key;      /* NULL: none is asked for */
+    /* jobs.h: folders of runs, folders with models and data; NULL-terminated lists, or NULL */
+    const char *const *runs, *const *folders;
+    int64_t upload_max; /* bytes; 0: as jobs.h says */
+    int n_words;        /* recipe keys of models that runs make */
+    char **word;        /* borrowed */
 } mb_api_options;
 
 /* The caller owns *out. */
@@ -66,6 +73,8 @@ mb_status mb_api_new(const mb_api_options *o, mb_api **out) MB_MUST_USE;
 /* Opens "PATH" or "NAME=PATH": a model's folder, a .gguf, an adapter, or a run's folder (its final model);
  * `word` are recipe keys for it. */
 mb_status mb_api_offer(mb_api *a, const char *model, int n_words, char **word) MB_MUST_USE;
+/* Adds a model to the scheduler, whether it has started or not. Not from its thread. */
+mb_status mb_api_schedule(mb_api *a, const mb_served *served, int *number) MB_MUST_USE;
 /* Starts everything. address, port and hosts are taken from `o`. */
 mb_status mb_api_start(mb_api *a, const mb_http_options *o) MB_MUST_USE;
 int mb_api_port(const mb_api *a);

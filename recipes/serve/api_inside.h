@@ -3,8 +3,10 @@
 #define MB_RECIPES_SERVE_API_INSIDE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "recipes/serve/api.h"
+#include "recipes/serve/jobs.h"
 
 enum { MB_API_COUNTED = 16 };
 
@@ -14,12 +16,15 @@ struct waiting {
 };
 
 struct mb_api {
+    mb_jobs *jobs; /* first: where its routes look for it */
     mb_api_options o;
     mb_scheduler *scheduler;
     mb_http *http;
     mb_http_route *route;
     mb_offer **offer;
-    int n_offers;
+    atomic_int n_offers;    /* only grows; whoever sees it may use those before */
+    pthread_mutex_t adding; /* one model at a time */
+    atomic_bool running;
     double since; /* mb_clock at the start */
     pthread_mutex_t lock;
     /* work.c: a ring of o.queue places */
@@ -37,6 +42,9 @@ struct mb_api {
 mb_status mb_api_work_start(mb_api *a) MB_MUST_USE;
 /* Waits for what is at work; drops what waits. */
 void mb_api_work_stop(mb_api *a);
+
+/* api_jobs.c: uploads, runs and the page, which may offer what a run has made. */
+mb_status mb_api_jobs_start(mb_api *a) MB_MUST_USE;
 
 /* offers.c */
 mb_status mb_offer_open(mb_api *a, const char *model, int n_words, char **word,

@@ -13,12 +13,12 @@ static void release(mb_chore *c)
     if (c->file != NULL)
         unlink(c->file);
     mb_free(c->file);
+    mb_free(c->folder);
     mb_jobs_argv_free(c->words);
 }
 
-mb_status mb_jobs_ask(mb_jobs *j, mb_http_request *q, char **words, const char *type, char *file)
+mb_status mb_jobs_ask(mb_jobs *j, mb_http_request *q, mb_chore c)
 {
-    mb_chore c = {.words = words, .type = type, .file = file};
     bool full;
     mb_status st;
 
@@ -38,10 +38,29 @@ mb_status mb_jobs_ask(mb_jobs *j, mb_http_request *q, char **words, const char *
     return mb_http_refuse(q, 429, "busy", "other questions wait for an answer; try again soon");
 }
 
+/* The model of a run is served from now on, if it was not; its id. */
+static mb_status serve(const mb_jobs *j, const char *folder, char **text, size_t *n)
+{
+    char path[MB_PATH_MAX], id[256];
+    mb_json_doc *doc;
+    mb_status st;
+
+    MB_REQUIRE(mb_run_model(folder, path), MB_EARG, "%s holds no model yet", folder);
+    MB_TRY(j->o.offer(j->o.arg, path, mb_path_base(folder), id, sizeof id));
+    MB_TRY(mb_json_doc_new("model", &doc));
+    st = mb_json_set_string(mb_json_root(doc), "id", id);
+    if (st == MB_OK)
+        st = mb_json_text(mb_json_root(doc), 0, text, n);
+    mb_json_free(doc);
+    return st;
+}
+
 static mb_status read_answer(const mb_jobs *j, const mb_chore *c, char **text, size_t *n)
 {
     char *printed;
 
+    if (c->folder != NULL)
+        return serve(j, c->folder, text, n);
     MB_TRY(
         mb_child_ask((const char *const *)c->words, SECONDS, ANSWER_MAX, &j->ending, &printed, n));
     if (c->file == NULL) {
@@ -54,7 +73,7 @@ static mb_status read_answer(const mb_jobs *j, const mb_chore *c, char **text, s
 
 static void fail(mb_http_reply *r, mb_status st)
 {
-    const int status = st == MB_EARG ? 400 : 500;
+    const int status = st == MB_EIO || st == MB_EBUG || st == MB_ENOMEM ? 500 : 400;
     mb_json_doc *doc = NULL;
     mb_json error;
     char *text = NULL;

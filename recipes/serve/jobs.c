@@ -204,10 +204,14 @@ mb_status mb_jobs_inside(const mb_jobs *j, const char *path, char out[MB_PATH_MA
     return MB_OK;
 }
 
-mb_status mb_jobs_model(const mb_jobs *j, const char *what, char out[MB_PATH_MAX])
+mb_status mb_jobs_model(const mb_jobs *j, const char *what, char out[MB_PATH_MAX],
+                        char adapter[MB_PATH_MAX])
 {
-    if (j->o.path_of != NULL && what[0] != '\0' && j->o.path_of(j->o.arg, what, out, MB_PATH_MAX))
+    adapter[0] = '\0';
+    if (j->o.path_of != NULL && what[0] != '\0' &&
+        j->o.path_of(j->o.arg, what, out, adapter, MB_PATH_MAX))
         return MB_OK;
+    adapter[0] = '\0';
     return mb_jobs_inside(j, what, out);
 }
 

@@ -30,12 +30,12 @@ typedef struct mb_jobs_options {
         *folders;       /* where models and data may lie besides; NULL-terminated, or NULL */
     int64_t upload_max; /* bytes of an uploaded file; 0: 512 MiB */
     void *arg;
-    /* The folder or file of the model that is served under this id; false: there is none. */
-    bool (*path_of)(void *arg, const char *id, char *out,
-                    size_t size); /* optional: none is served */
-    /* A model that was made: to be served, perhaps under the name of its run; the id it got. */
-    mb_status (*offer)(void *arg, const char *path, const char *name, char *id,
-                       size_t size); /* optional: none is */
+    /* The folder or file of the model that is served under this id, and of its adapter ("": none);
+     * false: there is no such id. Optional: none is served. */
+    bool (*path_of)(void *arg, const char *id, char *model, char *adapter, size_t size);
+    /* A model that was made: to be served, perhaps under the name of its run; the id it got. Called by
+     * threads that may wait. Optional: none is. */
+    mb_status (*offer)(void *arg, const char *path, const char *name, char *id, size_t size);
 } mb_jobs_options;
 
 /* Strings are copied. The caller owns *out. MB_EARG: a folder that is not there. */

@@ -23,12 +23,13 @@ typedef struct mb_tuning {
     int signals;  /* sent since */
 } mb_tuning;
 
-/* A question that a child process answers, and who waits for it. */
+/* What takes time, mostly a question that a child process answers, and who waits for it. */
 typedef struct mb_chore {
     mb_http_reply *reply;
     char **words; /* owned, NULL-terminated */
     const char *type;
-    char *file; /* what to answer with instead of what is printed; removed after; NULL */
+    char *file;   /* what to answer with instead of what is printed; removed after; NULL */
+    char *folder; /* no question: a run whose model is to be served; NULL */
 } mb_chore;
 
 struct mb_jobs {
@@ -59,7 +60,8 @@ mb_status mb_jobs_path(const mb_jobs *j, const char *what, const char *id, const
 /* The real path of something below the folders given. MB_EARG: it is not, or not there. */
 mb_status mb_jobs_inside(const mb_jobs *j, const char *path, char out[MB_PATH_MAX]) MB_MUST_USE;
 /* A model: an id that is served, or a path. Data: an uploaded file's id, or a path. */
-mb_status mb_jobs_model(const mb_jobs *j, const char *what, char out[MB_PATH_MAX]) MB_MUST_USE;
+mb_status mb_jobs_model(const mb_jobs *j, const char *what, char out[MB_PATH_MAX],
+                        char adapter[MB_PATH_MAX]) MB_MUST_USE;
 mb_status mb_jobs_data(const mb_jobs *j, const char *what, char out[MB_PATH_MAX]) MB_MUST_USE;
 /* MB_EARG unless runs can be started. */
 mb_status mb_jobs_can_train(const mb_jobs *j) MB_MUST_USE;
@@ -89,8 +91,8 @@ mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t) MB_MUST_USE;
 mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id);          /* NULL */
 mb_tuning *mb_tuning_of_folder(const mb_jobs *j, const char *folder); /* the latest; NULL */
 
-/* ---- chores.c: takes words and file in any case. */
-mb_status mb_jobs_ask(mb_jobs *j, mb_http_request *q, char **words, const char *type, char *file);
+/* ---- chores.c: takes the chore's words, file and folder in any case. */
+mb_status mb_jobs_ask(mb_jobs *j, mb_http_request *q, mb_chore c);
 void *mb_jobs_ask_keep(void *jobs);
 void mb_jobs_chores_drop(mb_jobs *j);
 

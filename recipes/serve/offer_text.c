@@ -1,10 +1,23 @@
 /* recipes/serve/offer_text.c - a model that writes text, known to the scheduler. */
+#include <string.h>
+
 #include "core/alloc.h"
 #include "core/log.h"
 #include "recipes/serve/api.h"
 #include "recipes/serve/vocab_bytes.h"
 
-enum { CONTEXT = 4096 };
+/* The base of an adapter, or another adapter of it: their sequences may lie in the same blocks. */
+static int like(const mb_api *a, const mb_offer *o)
+{
+    for (int i = 0; i < mb_api_offers(a); i++) {
+        const mb_offer *p = mb_api_offer_at(a, i);
+
+        if (p->kind == MB_OFFER_TEXT && p->context == o->context &&
+            strcmp(p->recipe->model_name_or_path, o->recipe->model_name_or_path) == 0)
+            return p->number;
+    }
+    return -1;
+}
 
 static mb_status open_text(mb_api *a, mb_offer *o)
 {
@@ -14,7 +27,7 @@ static mb_status open_text(mb_api *a, mb_offer *o)
     int64_t half;
 
     MB_TRY(mb_writer_open(o->recipe, &o->writer));
-    o->context = mb_writer_context(&o->writer, CONTEXT);
+    o->context = mb_writer_context(&o->writer, MB_API_CONTEXT);
     if (has->context > 0)
         o->context = has->context < o->writer.positions ? has->context : o->writer.positions;
     MB_TRY(mb_writer_load_engine(&o->writer, o->context));
@@ -24,8 +37,8 @@ static mb_status open_text(mb_api *a, mb_offer *o)
                          .tokenizer = o->writer.tokenizer,
                          .context = o->context,
                          .cache_tokens = has->cache_tokens > o->context ? has->cache_tokens : half,
-                         .share = -1};
-    MB_TRY(mb_scheduler_add(mb_api_scheduler(a), &served, &o->number));
+                         .share = like(a, o)};
+    MB_TRY(mb_api_schedule(a, &served, &o->number));
     mb_scheduler_describe(mb_api_scheduler(a), o->number, text, sizeof text);
     mb_log_info("%s: %s", o->id, text);
     return MB_OK;

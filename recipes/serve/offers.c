@@ -186,6 +186,8 @@ static mb_status open_offer(mb_api *a, mb_offer *o, const char *name, const char
     MB_TRY(model_of(given, path, sizeof path));
     MB_TRY(read_recipe(o, path, n_words, word));
     MB_TRY(name_offer(o, name, path));
+    MB_REQUIRE(mb_api_find(a, o->id) == NULL, MB_EARG,
+               "two models are called %s: give one a name of its own, NAME=PATH", o->id);
     MB_TRY(mb_model_config_doc(o->recipe->model_name_or_path, &o->config));
     MB_TRY(find_kind(o));
     date(o);

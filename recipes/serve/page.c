@@ -1,4 +1,5 @@
-/* recipes/serve/page.c - the page's files, and what its stall of beginnings asks: models, data and
+/* recipes/serve/page.c - the page's files (their content security policy is that of all answers, in
+ * api.c), and what its stall of beginnings asks: models, data and
  * recipes to choose from, a look at what a run would do. */
 #include <stdio.h>
 #include <string.h>
@@ -11,12 +12,6 @@
 enum { DEPTH = 4, CHOICES_MAX = 300, NAMES_MAX = 2000 };
 
 /* ---- files -------------------------------------------------------------------------------- */
-
-/* Scripts and styles of this server only; nothing may frame it; text is never markup. */
-static const char policy[] =
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' "
-    "blob: data:; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors "
-    "'none'";
 
 static const struct {
     const char *suffix, *type;
@@ -44,9 +39,6 @@ static mb_status file(void *arg, mb_http_request *q)
     for (const mb_page_file *f = mb_page_files; f->name != NULL; f++) {
         if (strcmp(f->name, name) != 0 || type_of(name) == NULL)
             continue;
-        MB_TRY(mb_http_add(q, "Content-Security-Policy", policy));
-        MB_TRY(mb_http_add(q, "Referrer-Policy", "no-referrer"));
-        MB_TRY(mb_http_add(q, "Permissions-Policy", "camera=(self), microphone=(self)"));
         MB_TRY(mb_http_add(q, "Cache-Control", "no-cache"));
         MB_TRY(mb_http_add(q, "Vary", "Accept-Encoding"));
         if (packed)
@@ -269,7 +261,7 @@ done:
     mb_json_free(request);
     mb_json_free(words);
     MB_TRY(st);
-    return mb_jobs_ask(j, q, argv, "application/json", NULL);
+    return mb_jobs_ask(j, q, (mb_chore){.words = argv, .type = "application/json"});
 }
 
 static mb_status inspect(void *arg, mb_http_request *q)

@@ -518,7 +518,7 @@ static mb_status confusion(void *arg, mb_http_request *q)
     MB_TRY_GOTO(mb_json_set_string(mb_json_root(doc), NULL, rows), st, done);
     MB_TRY_GOTO(mb_json_set_string(mb_json_root(doc), NULL, word), st, done);
     MB_TRY_GOTO(mb_jobs_argv("score", mb_json_root(doc), "format=json", &argv), st, done);
-    st = mb_jobs_ask(j, q, argv, "image/png", file);
+    st = mb_jobs_ask(j, q, (mb_chore){.words = argv, .type = "image/png", .file = file});
     file = NULL;
 done:
     mb_free(file);
@@ -542,24 +542,19 @@ static mb_status run_inspect(void *arg, mb_http_request *q)
         st = mb_jobs_argv("inspect", mb_json_root(doc), "--json", &argv);
     mb_json_free(doc);
     MB_TRY(st);
-    return mb_jobs_ask(j, q, argv, "application/json", NULL);
+    return mb_jobs_ask(j, q, (mb_chore){.words = argv, .type = "application/json"});
 }
 
-/* The run's model is served from now on, if it was not; its id. */
 static mb_status run_serve(void *arg, mb_http_request *q)
 {
     mb_jobs *j = mb_jobs_of(arg);
-    char folder[MB_PATH_MAX], path[MB_PATH_MAX], id[256];
-    mb_json_doc *doc;
-    mb_status st;
+    char folder[MB_PATH_MAX], path[MB_PATH_MAX], *own;
 
     if (!folder_of(j, mb_http_query(q, "id"), folder) || !mb_run_model(folder, path))
         return no_run(q);
     MB_REQUIRE(j->o.offer != NULL, MB_EARG, "this server serves no models");
-    MB_TRY(j->o.offer(j->o.arg, path, mb_path_base(folder), id, sizeof id));
-    MB_TRY(mb_json_doc_new("model", &doc));
-    st = mb_json_set_string(mb_json_root(doc), "id", id);
-    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
+    MB_TRY(mb_strdup(folder, &own));
+    return mb_jobs_ask(j, q, (mb_chore){.folder = own, .type = "application/json"});
 }
 
 const mb_http_route mb_routes_runs[] = {

@@ -427,8 +427,7 @@ static void *run(void *arg)
 
 mb_status mb_scheduler_start(mb_scheduler *s)
 {
-    MB_REQUIRE(s->n_models > 0 && !s->started, MB_EBUG, "a scheduler of %d models is started",
-               s->n_models);
+    MB_REQUIRE(!s->started, MB_EBUG, "a scheduler is started twice");
     MB_TRY(mb_scheduler_take_places(s));
     s->started = true;
     if (pthread_create(&s->thread, NULL, run, s) != 0) {

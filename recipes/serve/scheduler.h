@@ -40,9 +40,11 @@ enum { MB_TOP_LOGPROBS = 20, MB_SCHEDULER_CHUNK = 256 };
 typedef struct mb_scheduler mb_scheduler;
 
 typedef struct mb_scheduler_options {
-    int64_t n_seq;     /* sequences at work at a time; >= 1 */
-    int64_t queue;     /* asks that may wait beside them; >= 1 */
-    int64_t chunk;     /* most rows of a forward; 0: MB_SCHEDULER_CHUNK, at least n_seq */
+    int64_t n_seq; /* sequences at work at a time; >= 1 */
+    int64_t queue; /* asks that may wait beside them; >= 1 */
+    int64_t chunk; /* most rows of a forward; 0: MB_SCHEDULER_CHUNK, at least n_seq */
+    int64_t
+        context; /* most tokens of a sequence of a model that is added after the start; 0: none is */
     bool compute_anew; /* known prefixes are not looked for */
 } mb_scheduler_options;
 
@@ -62,7 +64,7 @@ typedef struct mb_served {
                 * layers and heads; nothing is found in the other's); -1: its own */
 } mb_served;
 
-/* Before mb_scheduler_start. Numbers models from 0. MB_EARG, MB_ENOTSUP for models and devices that
+/* Before mb_scheduler_start, or after it by mb_scheduler_call. Numbers models from 0. MB_EARG, MB_ENOTSUP for models and devices that
  * cannot be served so, MB_ENOMEM. */
 mb_status mb_scheduler_add(mb_scheduler *s, const mb_served *m, int *number) MB_MUST_USE;
 /* Starts the thread. */

@@ -82,8 +82,11 @@ static mb_status check(const mb_scheduler *s, const mb_served *m)
 {
     const mb_model *model = m->engine->model;
 
-    MB_REQUIRE(!s->started && s->n_models < MB_SCHEDULER_MODELS, MB_EBUG,
-               "a model is added to a scheduler that has started or has %d", s->n_models);
+    MB_REQUIRE(s->n_models < MB_SCHEDULER_MODELS, MB_EARG, "there are %d models already",
+               s->n_models);
+    MB_REQUIRE(!s->started || m->context <= s->o.context, MB_EBUG,
+               "a model of %lld tokens is added to a scheduler that has started with room for %lld",
+               (long long)m->context, (long long)s->o.context);
     MB_REQUIRE(model->config.head == MB_HEAD_CAUSAL_LM && model->config.dec_layers == 0, MB_ENOTSUP,
                "%s does not continue texts: it cannot answer asks", model->family->name);
     MB_REQUIRE(mb_device_is_host(m->engine->device), MB_ENOTSUP,
@@ -120,9 +123,44 @@ static mb_status build(mb_scheduler *s, mb_served_model *m)
     return mb_engine_plan_logits(m->m.engine, m->batch, s->o.chunk, rows);
 }
 
+static mb_status make_detokenizers(mb_scheduler *s, int m)
+{
+    for (int64_t i = 0; i < s->o.n_seq; i++)
+        MB_TRY(mb_detokenizer_new(s->model[m].m.tokenizer, true, &s->place[i].detokenizer[m]));
+    return MB_OK;
+}
+
+static void drop_pool(mb_pool *p)
+{
+    mb_blocks_free(p->blocks);
+    mb_arena_free(p->memory);
+    mb_free(p->pages);
+    *p = (mb_pool){0};
+}
+
+static void drop_model(mb_scheduler *s, int number)
+{
+    mb_served_model *m = &s->model[number];
+
+    for (int64_t i = 0; s->place != NULL && i < s->o.n_seq; i++) {
+        mb_detokenizer_free(s->place[i].detokenizer[number]);
+        s->place[i].detokenizer[number] = NULL;
+    }
+    m->m.engine->ex.rows_alike = false;
+    mb_free(m->table);
+    mb_free(m->pages);
+    mb_free(m->score);
+    mb_free(m->row);
+    mb_free(m->in);
+    mb_picker_free(m->picker);
+    mb_batch_free(m->batch);
+    *m = (mb_served_model){0};
+}
+
 mb_status mb_scheduler_add(mb_scheduler *s, const mb_served *served, int *number)
 {
     mb_served_model *m = &s->model[s->n_models];
+    const int pools = s->n_pools;
     mb_status st;
 
     MB_TRY(check(s, served));
@@ -133,8 +171,18 @@ mb_status mb_scheduler_add(mb_scheduler *s, const mb_served *served, int *number
                            .vocab = known < vocab ? known : vocab,
                            .columns = columns_of(served->context)};
     st = build(s, m);
-    *number = s->n_models++; /* also a half made one is released in the end */
-    return st;
+    if (st == MB_OK && s->started)
+        st = make_detokenizers(s, s->n_models);
+    if (st != MB_OK) { /* leaves nothing behind */
+        drop_model(s, s->n_models);
+        while (s->n_pools > pools)
+            drop_pool(&s->pool[--s->n_pools]);
+        return st;
+    }
+    pthread_mutex_lock(&s->lock); /* others ask how many there are */
+    *number = s->n_models++;
+    pthread_mutex_unlock(&s->lock);
+    return MB_OK;
 }
 
 static double gib(size_t bytes)
@@ -165,7 +213,7 @@ int64_t mb_scheduler_vocab(const mb_scheduler *s, int model)
 
 mb_status mb_scheduler_take_places(mb_scheduler *s)
 {
-    int64_t context = 0, columns;
+    int64_t context = s->o.context, columns;
 
     for (int m = 0; m < s->n_models; m++)
         context = s->model[m].m.context > context ? s->model[m].m.context : context;
@@ -177,38 +225,22 @@ mb_status mb_scheduler_take_places(mb_scheduler *s)
     for (int64_t i = 0; i < s->o.n_seq; i++) {
         s->place[i].id = s->ids + i * context;
         s->place[i].block = s->columns + i * columns;
-        for (int m = 0; m < s->n_models; m++)
-            MB_TRY(mb_detokenizer_new(s->model[m].m.tokenizer, true, &s->place[i].detokenizer[m]));
     }
+    for (int m = 0; m < s->n_models; m++)
+        MB_TRY(make_detokenizers(s, m));
     return MB_OK;
 }
 
 void mb_scheduler_release(mb_scheduler *s)
 {
-    for (int64_t i = 0; s->place != NULL && i < s->o.n_seq; i++) {
-        for (int m = 0; m < s->n_models; m++)
-            mb_detokenizer_free(s->place[i].detokenizer[m]);
+    for (int i = 0; i < s->n_models; i++)
+        drop_model(s, i);
+    for (int64_t i = 0; s->place != NULL && i < s->o.n_seq; i++)
         mb_free(s->place[i].text);
-    }
     mb_free(s->place);
     mb_free(s->order);
     mb_free(s->ids);
     mb_free(s->columns);
-    for (int i = 0; i < s->n_models; i++) {
-        mb_served_model *m = &s->model[i];
-
-        m->m.engine->ex.rows_alike = false;
-        mb_free(m->table);
-        mb_free(m->pages);
-        mb_free(m->score);
-        mb_free(m->row);
-        mb_free(m->in);
-        mb_picker_free(m->picker);
-        mb_batch_free(m->batch);
-    }
-    for (int i = 0; i < s->n_pools; i++) {
-        mb_blocks_free(s->pool[i].blocks);
-        mb_arena_free(s->pool[i].memory);
-        mb_free(s->pool[i].pages);
-    }
+    for (int i = 0; i < s->n_pools; i++)
+        drop_pool(&s->pool[i]);
 }

@@ -169,7 +169,7 @@ static mb_status add_word(mb_json words, const char *key, const char *folder, co
 static mb_status describe(const mb_jobs *j, mb_json request, mb_json job)
 {
     const mb_json method = mb_json_get(request, "method");
-    char id[MB_JOBS_ID], recipe[MB_PATH_MAX], model[MB_PATH_MAX];
+    char id[MB_JOBS_ID], recipe[MB_PATH_MAX], model[MB_PATH_MAX], adapter[MB_PATH_MAX];
     const char *folder;
     mb_json words;
 
@@ -184,7 +184,7 @@ static mb_status describe(const mb_jobs *j, mb_json request, mb_json job)
     MB_TRY(mb_jobs_path(j, "jobs", id, ".yaml", recipe));
     MB_TRY(mb_json_set_array(job, "words", &words));
     MB_TRY(mb_jobs_words(j, job, recipe, words));
-    MB_TRY(mb_jobs_model(j, mb_jobs_text(job, "model"), model));
+    MB_TRY(mb_jobs_model(j, mb_jobs_text(job, "model"), model, adapter));
     MB_TRY(choose_folder(j, request, model, job));
     folder = mb_jobs_text(job, "folder");
     MB_TRY(add_word(words, "output_dir", folder, ""));

@@ -236,7 +236,7 @@ mb_status mb_jobs_words(const mb_jobs *j, mb_json request, const char *recipe_pa
 {
     const char *data = mb_jobs_text(request, "data"),
                *eval = mb_jobs_text(request, "validation_file");
-    char path[MB_PATH_MAX];
+    char path[MB_PATH_MAX], adapter[MB_PATH_MAX];
     int64_t seed;
     double rate;
 
@@ -244,9 +244,11 @@ mb_status mb_jobs_words(const mb_jobs *j, mb_json request, const char *recipe_pa
         data = mb_jobs_text(request, "training_file");
     MB_REQUIRE(mb_jobs_text(request, "model")[0] != '\0', MB_EARG, "model: which one to train");
     MB_REQUIRE(data[0] != '\0', MB_EARG, "training_file: what to train on");
-    MB_TRY(mb_jobs_model(j, mb_jobs_text(request, "model"), path));
+    MB_TRY(mb_jobs_model(j, mb_jobs_text(request, "model"), path, adapter));
     MB_TRY(begin(request, path, recipe_path, words, &rate));
     MB_TRY(add_path(words, "model_name_or_path", path, false));
+    if (adapter[0] != '\0') /* goes on with it */
+        MB_TRY(add_path(words, "adapter_path", adapter, false));
     MB_TRY(mb_jobs_data(j, data, path));
     MB_TRY(add_path(words, "datasets", path, true));
     if (eval[0] != '\0') {
