@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -208,6 +209,20 @@ static bool offer(const mb_jobs *j, const char *folder, char *id, size_t size)
     return true;
 }
 
+/* How a run ended that another server has started: by what it left since then. */
+static int code_of(const char *folder, mb_json job, bool stopped)
+{
+    char model[MB_PATH_MAX];
+    int64_t started = 0;
+    struct stat s;
+
+    if (mb_json_get_int(job, "started_at", 0, &started) != MB_OK)
+        mb_status_clear();
+    if (mb_run_model(folder, model) && stat(model, &s) == 0 && s.st_mtime >= started)
+        return 0;
+    return stopped ? 75 : 1;
+}
+
 /* The run has ended: status, model, error. Called with the lock, which it gives back meanwhile. */
 static mb_status finish(mb_jobs *j, mb_tuning *t, int code)
 {
@@ -217,6 +232,9 @@ static mb_status finish(mb_jobs *j, mb_tuning *t, int code)
     mb_status st;
 
     snprintf(folder, sizeof folder, "%s", mb_jobs_text(root, "folder"));
+    if (code == -1)
+        code = code_of(folder, root, stopped);
+    stopped = stopped && code != 0;
     pthread_mutex_unlock(&j->lock);
     if (stopped)
         export_stopped(j, folder);
@@ -225,9 +243,6 @@ static mb_status finish(mb_jobs *j, mb_tuning *t, int code)
         return MB_OK;
     }
     made = mb_run_model(folder, model);
-    if (code == -1) /* of a server before this one: what it left says how it ended */
-        code = made ? 0 : 1;
-    stopped = stopped && code != 0;
     if (code != 0 && !stopped)
         why = last_words(j, t);
     made = made && (code == 0 || stopped) && offer(j, folder, id, sizeof id);

@@ -4,9 +4,8 @@ import { words, languages } from './words.js';
 
 export const $ = (id) => document.getElementById(id);
 
-const kept = (name) => { try { return localStorage.getItem('mbuyu.' + name); } catch { return null; } };
+export const kept = (name) => { try { return localStorage.getItem('mbuyu.' + name); } catch { return null; } };
 export const keep = (name, value) => { try { localStorage.setItem('mbuyu.' + name, value); } catch { /* private window */ } };
-export { kept };
 
 let language = 0;
 export function setLanguage(code) {

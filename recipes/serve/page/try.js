@@ -10,9 +10,9 @@ let busy = null;      /* AbortController of the answers being written */
 const stalls = {
   text: { box: 'task-chat', lead: 'lead_chat' },
   translation: { box: 'task-text', lead: 'lead_translate', go: translate },
-  'classes of texts': { box: 'task-text', lead: 'lead_labels', go: classify },
+  'text-classification': { box: 'task-text', lead: 'lead_labels', go: classify },
   embeddings: { box: 'task-text', lead: 'lead_similar', go: compareTexts, two: true },
-  'classes of pictures': { box: 'task-picture', lead: 'lead_picture' },
+  'image-classification': { box: 'task-picture', lead: 'lead_picture' },
   transcription: { box: 'task-sound', lead: 'lead_sound' },
 };
 
