@@ -129,6 +129,7 @@ peer_arguments() {
             --minilm "$MB_MATERIALS/minilm" --gpt2 "$MB_MATERIALS/gpt2-tokenizer/gpt2.tiktoken"
         ;;
     token_pieces) printf '%s\n' "$helper/peer_tokenize" "$MBUYU" ;;
+    page) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" "$MB_MATERIALS" "$(peers_python)" ;;
     *) if [ -x "$helper/$1" ]; then printf '%s\n' "$helper/$1"; fi ;;
     esac
 }
@@ -159,7 +160,7 @@ twin() {
 
 stage packages
 packages=("${build_packages[@]}" g++ libcmocka-dev clang-format shellcheck git hdf5-tools
-    python3 python3-pip python3-venv zstd)
+    python3 python3-pip python3-venv zstd chromium chromium-driver fonts-dejavu-core)
 need_packages "${packages[@]}"
 
 stage style
