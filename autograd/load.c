@@ -114,21 +114,22 @@ mb_status mb_load_f32(mb_tensor_file *f, int64_t i, mb_exec *ex, mb_arena *scrat
 }
 
 /* llama.cpp stores q and k with the two halves of each head interleaved: its row 2i + j of a head is
- * Hugging Face's row i + j * head_dim/2. `rows` rows of `row` elements, whole heads. */
-static mb_status unpermute(const mb_model *m, float *x, int64_t rows, int64_t row,
+ * Hugging Face's row i + j * head_dim/2. `rows` rows of row_bytes, whole heads. */
+static mb_status unpermute(const mb_model *m, void *x, int64_t rows, size_t row_bytes,
                            mb_arena *scratch)
 {
     const int64_t hd = m->config.head_dim;
-    const size_t row_bytes = (size_t)row * sizeof(float), mark = mb_arena_used(scratch);
+    const size_t mark = mb_arena_used(scratch);
     void *p;
 
     MB_TRY(mb_arena_take(scratch, (size_t)hd * row_bytes, &p));
     for (int64_t head = 0; head < rows / hd; head++) {
-        float *at = x + head * hd * row;
+        char *at = (char *)x + (size_t)(head * hd) * row_bytes;
         memcpy(p, at, (size_t)hd * row_bytes);
         for (int64_t i = 0; i < hd / 2; i++)
             for (int64_t j = 0; j < 2; j++)
-                memcpy(at + (i + j * hd / 2) * row, (float *)p + (2 * i + j) * row, row_bytes);
+                memcpy(at + (size_t)(i + j * hd / 2) * row_bytes,
+                       (const char *)p + (size_t)(2 * i + j) * row_bytes, row_bytes);
     }
     mb_arena_rewind(scratch, mark);
     return MB_OK;
@@ -264,7 +265,7 @@ static mb_status read_pieces(const mb_model *m, mb_tensor_file *f, int64_t at, c
             MB_TRY(mb_arena_take(scratch, (size_t)(n * row) * sizeof(float), &to));
         MB_TRY(load_range(f, at, r * row, n * row, ex, scratch, to));
         if (permuted)
-            MB_TRY(unpermute(m, to, n, row, scratch));
+            MB_TRY(unpermute(m, to, n, (size_t)row * sizeof(float), scratch));
         for (int64_t i = 0; plus_1 && i < n * row; i++)
             ((float *)to)[i] -= 1.0f;
         if (fn != NULL)
@@ -287,6 +288,49 @@ static mb_status store(void *ctx, int64_t from, int64_t n, float *numbers)
     return mb_weight_write(t->m, t->w, from, n, numbers);
 }
 
+/* ---- blocks that stay --------------------------------------------------------------------- */
+
+static bool stays(const mb_model *m, const mb_tensor_file *f, int64_t at, const mb_weight *w)
+{
+    const mb_tensor_info *info = mb_tensor_file_info(f, at);
+    const unsigned never = MB_W_CONV1D | MB_W_GGUF_PLUS_1 | MB_W_FIXED;
+
+    return w->row != NULL && !w->trained && w->value.ndim == 2 && w->lora_m == NULL &&
+           (w->row->flags & never) == 0 && (w->row->flags & (MB_W_LINEAR | MB_W_EMBED)) != 0 &&
+           !is_turned(f, w) && rows_ahead(m, f, w) == 0 && strcmp(w->row->shape, "P D") != 0 &&
+           mb_dtype_is_quantised(info->dtype) &&
+           mb_cols(&w->value) % mb_dtype_block(info->dtype) == 0;
+}
+
+int mb_model_keep_blocks(mb_model *m, const mb_tensor_file *f)
+{
+    int n = 0;
+
+    for (int i = 0; i < m->n_weights && mb_tensor_file_gguf(f) != NULL; i++) {
+        mb_weight *w = &m->weight[i];
+        const int64_t at = w->row != NULL ? find_weight(m, f, w) : -1;
+
+        if (at < 0 || !stays(m, f, at, w))
+            continue;
+        w->value.dtype = mb_tensor_file_info(f, at)->dtype;
+        w->blocks = true;
+        n++;
+    }
+    return n;
+}
+
+/* As the file has it, but for the order of rows. */
+static mb_status load_blocks(const mb_model *m, mb_tensor_file *f, int64_t at, mb_weight *w,
+                             mb_arena *scratch)
+{
+    const int64_t rows = mb_rows(&w->value), bytes = mb_tensor_bytes(&w->value);
+
+    MB_TRY(mb_tensor_file_read(f, at, w->value.data, 0, bytes));
+    if ((w->row->flags & (MB_W_ROPE_Q | MB_W_ROPE_K)) == 0)
+        return MB_OK;
+    return unpermute(m, w->value.data, rows, (size_t)(bytes / rows), scratch);
+}
+
 static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int64_t at,
                           mb_weight *w, mb_exec *ex, mb_arena *scratch)
 {
@@ -294,6 +338,8 @@ static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int6
     struct target t = {m, w};
 
     MB_TRY(check_found(m, f, at, w, path));
+    if (w->blocks)
+        return load_blocks(m, f, at, w, scratch);
     return read_pieces(m, f, at, w, ex, scratch, here ? mb_f32(&w->value) : NULL,
                        here ? NULL : store, &t);
 }

@@ -46,5 +46,9 @@ mb_status mb_config_defaults(const char *model_type, mb_json config) MB_MUST_USE
  * embedding. Without weights nothing is said. */
 mb_status mb_config_untie(const mb_model_family *fam, const char *folder,
                           mb_json config) MB_MUST_USE;
+/* Frozen matrices that the file has in blocks stay so in memory: a fraction of it, and of the time it
+ * takes to read them; numbers and products are the same, made of blocks where they are used (CPU, in
+ * F32). For models that are neither trained nor saved; before the model is bound. Returns how many. */
+int mb_model_keep_blocks(mb_model *m, const mb_tensor_file *f);
 
 #endif

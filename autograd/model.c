@@ -417,6 +417,7 @@ mb_status mb_weight_write(const mb_model *m, const mb_weight *w, int64_t from, i
     const mb_dtype d = w->value.dtype;
     int64_t at;
 
+    MB_REQUIRE(!w->blocks, MB_EBUG, "%s stays in blocks, which are not written", w->name);
     if (in_halves(m, w))
         return mb_flat_write_halves(m->device, m->flat, w->offset + from, n, numbers);
     const mb_tensor t = kept(m, w, &at);
@@ -465,6 +466,8 @@ mb_status mb_weight_read(const mb_model *m, const mb_weight *w, int64_t from, in
     const mb_dtype d = w->value.dtype;
     const mb_tensor t = mb_tensor_1d(mb_element(w->value.data, d, from), d, n);
 
+    MB_REQUIRE(!w->blocks, MB_EBUG, "%s stays in blocks, which are read by products alone",
+               w->name);
     if (!w->trained || !mb_flat_master_apart(f))
         return mb_device_read_f32(m->device, to, &t);
     if (f->own_from <= w->offset + from && w->offset + from + n <= f->own_to)
@@ -533,7 +536,8 @@ static void bind_trained(mb_weight *w, const mb_flat *f)
 void mb_model_compute_in(mb_model *m, mb_dtype dtype)
 {
     for (int i = 0; i < m->n_weights; i++)
-        m->weight[i].value.dtype = dtype;
+        if (!m->weight[i].blocks)
+            m->weight[i].value.dtype = dtype;
     m->dtype = dtype;
 }
 

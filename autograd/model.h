@@ -180,6 +180,8 @@ struct mb_weight {
     mb_tensor value;            /* data NULL until bound */
     mb_tensor grad;             /* f32; data NULL when frozen */
     bool trained, decay, fresh; /* fresh: initialised here, not read from a file */
+    bool
+        blocks; /* value is of the file's block type (mb_model_keep_blocks): frozen, products only */
     int64_t offset;             /* in the flat order, -1 when frozen */
     mb_weight *lora_a, *lora_b; /* adapter on this matrix, NULL: none */
     mb_weight *lora_m;          /* its magnitudes (DoRA), one per output; NULL: none */

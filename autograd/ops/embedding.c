@@ -32,7 +32,9 @@ mb_status mb_embedding(mb_tape *t, const mb_tensor *ids, mb_var *w, int64_t skip
     MB_REQUIRE(w->value.ndim == 2, MB_ESHAPE, "embedding: the table has %d dimensions, not 2",
                w->value.ndim);
     MB_TRY(mb_tape_attr(t, &a, sizeof a, &c.attr));
-    MB_TRY(mb_tape_value(t, w->value.dtype, 2, dim, &c.out[0]));
+    const mb_dtype d =
+        mb_dtype_is_quantised(w->value.dtype) ? MB_DTYPE_F32 : w->value.dtype; /* blocks: frozen */
+    MB_TRY(mb_tape_value(t, d, 2, dim, &c.out[0]));
     MB_TRY(mb_tape_apply(t, &c));
     *y = c.out[0];
     return MB_OK;

@@ -5,15 +5,29 @@
  * are little-endian f16. The 32-element types keep element i in the low and i+16 in the high nibble
  * of byte i; the K types cut 256 elements into groups with small integer scales of their own.
  */
+#include "core/cpu/dequantise.h"
+
+#include <string.h>
+
 #include "core/cpu/rows.h"
 
 enum { QK = 32, QK_K = 256 };
 
 typedef void (*blocks_fn)(float *restrict y, const uint8_t *restrict x, int64_t blocks);
 
+/* As mb_f16_to_f32, in the caller's vectors: a power of two is exact, also of subnormal numbers. */
 static inline float half_at(const uint8_t *x)
 {
-    return mb_f16_to_f32((uint16_t)(x[0] | x[1] << 8));
+    const uint32_t h = (uint32_t)(x[0] | x[1] << 8), size = h & 0x7fffu;
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = size << 13};
+
+    v.f *= 0x1p112f;
+    v.u |= size >= 0x7c00u ? 0x7f800000u : 0; /* infinite or not a number */
+    v.u |= (h & 0x8000u) << 16;
+    return v.f;
 }
 
 static inline uint32_t word_at(const uint8_t *x)
@@ -21,33 +35,72 @@ static inline uint32_t word_at(const uint8_t *x)
     return (uint32_t)x[0] | (uint32_t)x[1] << 8 | (uint32_t)x[2] << 16 | (uint32_t)x[3] << 24;
 }
 
+/* Of the types met most, eight numbers are made at a time. */
+enum { GROUP = 8 /* blocks whose scales are made at once */ };
+
+typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
+typedef int8_t chars16 __attribute__((vector_size(16), aligned(1), may_alias));
+typedef int16_t shorts16 __attribute__((vector_size(32), may_alias));
+typedef int16_t shorts8 __attribute__((vector_size(16), aligned(2), may_alias));
+typedef uint16_t halves8 __attribute__((vector_size(16), aligned(2), may_alias));
+typedef int32_t ints8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float floats8 __attribute__((vector_size(32), aligned(4), may_alias));
+
+/* Sixteen bytes as shorts, and eight of those as numbers: gcc takes bytes to ints one by one. */
+#define SHORTS(from) __builtin_convertvector(from, shorts16)
+#define NUMBERS(from, eight)                                                                   \
+    __builtin_convertvector(__builtin_convertvector(((const shorts8 *)&(from))[eight], ints8), \
+                            floats8)
+
+/* f[i] = the half at x + i * stride, of n <= GROUP; as half_at */
+static inline void halves(float *restrict f, const uint8_t *restrict x, int64_t stride, int64_t n)
+{
+    uint16_t at[GROUP] = {0};
+
+    for (int64_t i = 0; i < n; i++)
+        memcpy(&at[i], x + i * stride, 2);
+    const ints8 h = __builtin_convertvector(*(const halves8 *)at, ints8), size = h & 0x7fff;
+    const ints8 special = (size >= 0x7c00) & 0x7f800000;
+    const floats8 sized = (floats8)(size << 13) * 0x1p112f;
+
+    *(ints8 *)f = (ints8)sized | special | (h & 0x8000) << 16;
+}
+
 /* d, 16 bytes: d (q - 8) */
 MB_CPU_CLONES static void q4_0(float *restrict y, const uint8_t *restrict x, int64_t blocks)
 {
-    for (int64_t b = 0; b < blocks; b++, x += 18, y += QK) {
-        const float d = half_at(x);
+    float d[GROUP];
 
-#pragma omp simd
-        for (int i = 0; i < 16; i++)
-            y[i] = d * (float)((x[2 + i] & 15) - 8);
-#pragma omp simd
-        for (int i = 0; i < 16; i++)
-            y[i + 16] = d * (float)((x[2 + i] >> 4) - 8);
+    for (int64_t b = 0; b < blocks; b++, x += 18, y += QK) {
+        if (b % GROUP == 0)
+            halves(d, x, 18, blocks - b < GROUP ? blocks - b : GROUP);
+        const bytes16 q = *(const bytes16 *)(x + 2);
+        const shorts16 low = SHORTS(q & 15) - 8, high = SHORTS(q >> 4) - 8;
+
+        for (int i = 0; i < 2; i++) {
+            *(floats8 *)(y + 8 * i) = d[b % GROUP] * NUMBERS(low, i);
+            *(floats8 *)(y + 16 + 8 * i) = d[b % GROUP] * NUMBERS(high, i);
+        }
     }
 }
 
 /* d, m, 16 bytes: d q + m */
 MB_CPU_CLONES static void q4_1(float *restrict y, const uint8_t *restrict x, int64_t blocks)
 {
-    for (int64_t b = 0; b < blocks; b++, x += 20, y += QK) {
-        const float d = half_at(x), m = half_at(x + 2);
+    float d[GROUP], m[GROUP];
 
-#pragma omp simd
-        for (int i = 0; i < 16; i++)
-            y[i] = d * (float)(x[4 + i] & 15) + m;
-#pragma omp simd
-        for (int i = 0; i < 16; i++)
-            y[i + 16] = d * (float)(x[4 + i] >> 4) + m;
+    for (int64_t b = 0; b < blocks; b++, x += 20, y += QK) {
+        if (b % GROUP == 0) {
+            halves(d, x, 20, blocks - b < GROUP ? blocks - b : GROUP);
+            halves(m, x + 2, 20, blocks - b < GROUP ? blocks - b : GROUP);
+        }
+        const bytes16 q = *(const bytes16 *)(x + 4);
+        const shorts16 low = SHORTS(q & 15), high = SHORTS(q >> 4);
+
+        for (int i = 0; i < 2; i++) {
+            *(floats8 *)(y + 8 * i) = d[b % GROUP] * NUMBERS(low, i) + m[b % GROUP];
+            *(floats8 *)(y + 16 + 8 * i) = d[b % GROUP] * NUMBERS(high, i) + m[b % GROUP];
+        }
     }
 }
 
@@ -86,12 +139,17 @@ MB_CPU_CLONES static void q5_1(float *restrict y, const uint8_t *restrict x, int
 /* d, 32 signed bytes: q d */
 MB_CPU_CLONES static void q8_0(float *restrict y, const uint8_t *restrict x, int64_t blocks)
 {
-    for (int64_t b = 0; b < blocks; b++, x += 34, y += QK) {
-        const float d = half_at(x);
+    float d[GROUP];
 
-#pragma omp simd
-        for (int i = 0; i < QK; i++)
-            y[i] = (float)(int8_t)x[2 + i] * d;
+    for (int64_t b = 0; b < blocks; b++, x += 34, y += QK) {
+        if (b % GROUP == 0)
+            halves(d, x, 34, blocks - b < GROUP ? blocks - b : GROUP);
+        for (int h = 0; h < QK; h += 16) {
+            const shorts16 q = SHORTS(*(const chars16 *)(x + 2 + h));
+
+            for (int i = 0; i < 2; i++)
+                *(floats8 *)(y + h + 8 * i) = NUMBERS(q, i) * d[b % GROUP];
+        }
     }
 }
 
@@ -221,6 +279,16 @@ static const blocks_fn dequantiser[MB_DTYPE_COUNT] = {
     [MB_DTYPE_Q8_0] = q8_0, [MB_DTYPE_Q2_K] = q2_k, [MB_DTYPE_Q3_K] = q3_k, [MB_DTYPE_Q4_K] = q4_k,
     [MB_DTYPE_Q5_K] = q5_k, [MB_DTYPE_Q6_K] = q6_k,
 };
+
+void mb_cpu_dequantise_blocks(mb_dtype type, float *y, const void *x, int64_t n)
+{
+    dequantiser[type](y, x, n / mb_dtype_block(type));
+}
+
+bool mb_cpu_dequantises(mb_dtype type)
+{
+    return dequantiser[type] != NULL;
+}
 
 mb_status mb_cpu_dequantise(mb_exec *ex, mb_tensor *y, const mb_tensor *x)
 {

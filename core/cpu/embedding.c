@@ -3,6 +3,7 @@
  * The gradient of a table touches only the rows that occur. Threads share the columns, so each adds
  * its part of every row in order of r: no atomics, and one fixed order of additions per element.
  */
+#include "core/cpu/dequantise.h"
 #include "core/cpu/rows.h"
 #include "core/cpu/strip.h"
 
@@ -47,9 +48,32 @@ static void pick_rows(const mb_exec *ex, mb_tensor *y, const mb_tensor *x, const
     }
 }
 
+/* The same of a table of blocks. */
+static void make_rows(const mb_exec *ex, mb_tensor *y, const mb_tensor *x, const int32_t *index)
+{
+    const int64_t rows = mb_rows(y), n = mb_cols(y);
+
+    MB_ASSERT(mb_cols(x) == n && y->dtype == MB_DTYPE_F32 && mb_cpu_dequantises(x->dtype));
+    const int team = mb_team(ex, rows * n);
+
+#pragma omp parallel for num_threads(team) schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        if (index[r] < 0)
+            memset(mb_row(y, r), 0, (size_t)n * sizeof(float));
+        else
+            mb_cpu_dequantise_blocks(x->dtype, mb_row(y, r),
+                                     (const char *)x->data + mb_dtype_bytes(x->dtype, index[r] * n),
+                                     n);
+    }
+}
+
 mb_status mb_cpu_embedding_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *ids, const mb_tensor *w)
 {
     MB_ASSERT(mb_tensor_count(ids) == mb_rows(y));
+    if (mb_dtype_is_quantised(w->dtype)) {
+        make_rows(ex, y, w, mb_i32(ids));
+        return MB_OK;
+    }
     pick_rows(ex, y, w, mb_i32(ids));
     return MB_OK;
 }

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "core/cpu/cpu.h"
+#include "core/cpu/dequantise.h"
 #include "core/cpu/gemm_bf16.h"
 #include "core/cpu/gemm_rows.h"
 #include "core/cpu/gemm_tiles.h"
@@ -38,6 +39,7 @@ typedef struct product {
     int64_t lda, ldb, ldc;
     bool ta, tb;
     float alpha, beta;
+    mb_dtype type; /* of B: F32, or blocks */
     /* the cut */
     int64_t tile_m, tile_n, tiles_m, tiles_n;
     int64_t block_k;         /* of one provider call */
@@ -105,7 +107,8 @@ static product product_of(const mb_tensor *c, const mb_tensor *a, bool ta, const
                  .ta = ta,
                  .tb = tb,
                  .alpha = alpha,
-                 .beta = beta};
+                 .beta = beta,
+                 .type = b->dtype};
 
     cut(&p);
     return p;
@@ -113,7 +116,26 @@ static product product_of(const mb_tensor *c, const mb_tensor *a, bool ta, const
 
 static bool goes_by_rows(const mb_exec *ex, const product *p)
 {
-    return !p->ta && (p->m < FEW_ROWS || ex->rows_alike);
+    return !p->ta && (p->m < FEW_ROWS || ex->rows_alike || p->type != MB_DTYPE_F32);
+}
+
+static mb_gemm_rows by_rows(const product *p, void *workspace)
+{
+    return (mb_gemm_rows){.m = p->m,
+                          .n = p->n,
+                          .k = p->k,
+                          .x = p->a,
+                          .w = p->b,
+                          .bias = p->bias,
+                          .c = p->c,
+                          .ldx = p->lda,
+                          .ldw = p->ldb,
+                          .ldc = p->ldc,
+                          .tw = p->tb,
+                          .alpha = p->alpha,
+                          .beta = p->beta,
+                          .type = p->type,
+                          .workspace = workspace};
 }
 
 size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta,
@@ -125,30 +147,12 @@ size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool
 
     if (a->dtype == MB_DTYPE_BF16)
         return mb_cpu_gemm_bf16_workspace(ex, c, a, ta, NULL);
-    if (goes_by_rows(ex, &p))
-        return 0;
+    if (goes_by_rows(ex, &p)) {
+        const mb_gemm_rows r = by_rows(&p, NULL);
+
+        return mb_cpu_gemm_rows_workspace(&r, ex->threads);
+    }
     return (size_t)(partial + ex->threads * p.edge_floats) * sizeof(float);
-}
-
-/* Few rows ---------------------------------------------------------------------------------- */
-
-static void row_by_row(const product *p, int threads)
-{
-    const mb_gemm_rows r = {.m = p->m,
-                            .n = p->n,
-                            .k = p->k,
-                            .x = p->a,
-                            .w = p->b,
-                            .bias = p->bias,
-                            .c = p->c,
-                            .ldx = p->lda,
-                            .ldw = p->ldb,
-                            .ldc = p->ldc,
-                            .tw = p->tb,
-                            .alpha = p->alpha,
-                            .beta = p->beta};
-
-    mb_cpu_gemm_rows(&r, threads);
 }
 
 /* Tiles ------------------------------------------------------------------------------------- */
@@ -288,9 +292,15 @@ static mb_status check(const product *p, const mb_tensor *c, const mb_tensor *a,
     const int64_t am = p->ta ? mb_cols(a) : mb_rows(a);
     const int64_t bk = p->tb ? mb_cols(b) : mb_rows(b), bn = p->tb ? mb_rows(b) : mb_cols(b);
 
-    MB_REQUIRE(a->dtype == b->dtype && (a->dtype == MB_DTYPE_F32 || a->dtype == MB_DTYPE_BF16) &&
+    const bool blocks = a->dtype == MB_DTYPE_F32 && !p->ta && p->tb &&
+                        mb_cpu_dequantises(b->dtype) && mb_tensor_is_contiguous(b);
+
+    MB_REQUIRE((blocks || a->dtype == b->dtype) &&
+                   (a->dtype == MB_DTYPE_F32 || a->dtype == MB_DTYPE_BF16) &&
                    (c->dtype == MB_DTYPE_F32 || c->dtype == a->dtype),
-               MB_ENOTSUP, "gemm: types %s = %s x %s; the CPU multiplies F32 and BF16",
+               MB_ENOTSUP,
+               "gemm: types %s = %s x %s; the CPU multiplies F32, BF16, and F32 with a transposed "
+               "matrix of blocks",
                mb_dtype_name(c->dtype), mb_dtype_name(a->dtype), mb_dtype_name(b->dtype));
     MB_REQUIRE(am == p->m && bk == p->k && bn == p->n, MB_ESHAPE,
                "gemm: (%lld x %lld) = (%lld x %lld) times (%lld x %lld) does not fit",
@@ -321,7 +331,9 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
     if (p.k == 0) {
         no_products(&p);
     } else if (goes_by_rows(ex, &p)) {
-        row_by_row(&p, ex->threads);
+        const mb_gemm_rows r = by_rows(&p, ex->workspace);
+
+        mb_cpu_gemm_rows(&r, ex->threads);
     } else {
         p.partial = ex->workspace;
         p.edge = (float *)ex->workspace + (p.pieces > 1 ? p.pieces * p.m * p.n : 0);

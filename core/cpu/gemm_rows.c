@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/cpu/cpu.h"
+#include "core/cpu/dequantise.h"
 #include "core/cpu/vec16.h"
 #include "core/cpu/vecmath.h"
 
@@ -118,11 +119,12 @@ MB_INLINE void odd_dots(float *sum, const mb_gemm_rows *p, const float *x, const
             sum[i * MOST_COLS + j] = mb_dotf(x + i * p->ldx, w + j * p->ldw, p->k);
 }
 
-/* Columns [j0, j0 + n) of rows [i0, i0 + m). */
+/* Columns [j0, j0 + n) of rows [i0, i0 + m); w: row j0 of W. */
 MB_CPU_CLONES
-static void panel_of_dots(const mb_gemm_rows *p, int64_t i0, int64_t m, int64_t j0, int64_t n)
+static void panel_of_dots(const mb_gemm_rows *p, const float *w, int64_t i0, int64_t m, int64_t j0,
+                          int64_t n)
 {
-    const float *x = p->x + i0 * p->ldx, *w = p->w + j0 * p->ldw;
+    const float *x = p->x + i0 * p->ldx;
     float sum[MOST_ROWS * MOST_COLS];
 
     if (p->k % MB_LANES != 0)
@@ -138,6 +140,8 @@ static void panel_of_dots(const mb_gemm_rows *p, int64_t i0, int64_t m, int64_t 
 MB_CPU_CLONES
 static void panel_of_sums(const mb_gemm_rows *p, int64_t i0, int64_t m, int64_t j0, int64_t n)
 {
+    const float *w = p->w;
+
     for (int64_t i = i0; i < i0 + m; i++) {
         const float *x = p->x + i * p->ldx;
         float sum[MOST_COLS] = {0};
@@ -148,13 +152,13 @@ static void panel_of_sums(const mb_gemm_rows *p, int64_t i0, int64_t m, int64_t 
 
             for (int64_t l = 0; l < p->k; l++)
                 for (int v = 0; v < STRIP; v++)
-                    acc[v] += x[l] * MB_LOAD8(p->w + l * p->ldw + j0 + j + 8 * v);
+                    acc[v] += x[l] * MB_LOAD8(w + l * p->ldw + j0 + j + 8 * v);
             for (int v = 0; v < STRIP; v++)
                 MB_STORE8(sum + j + 8 * v, acc[v]);
         }
         for (int64_t l = 0; l < p->k && j < n; l++)
             for (int64_t c = j; c < n; c++)
-                sum[c] += x[l] * p->w[l * p->ldw + j0 + c];
+                sum[c] += x[l] * w[l * p->ldw + j0 + c];
         finish_row(p, p->c + i * p->ldc + j0, sum, j0, n);
     }
 }
@@ -169,24 +173,60 @@ static int64_t fitting(int64_t floats, int64_t k, int64_t step, int64_t lo, int6
     return n < lo ? lo : n > hi ? hi : n;
 }
 
+/* How C is cut: columns of a unit, those of them whose W is made of blocks at a time, rows of X. */
+typedef struct cut {
+    int64_t cols, at_once, rows;
+} cut;
+
+static cut cut_of(const mb_gemm_rows *p)
+{
+    cut c = {.cols = MOST_COLS, .rows = fitting(NEAR_FLOATS, p->k, DOT_ROWS, DOT_ROWS, MOST_ROWS)};
+
+    if (p->tw)
+        c.cols = fitting(PANEL_FLOATS, p->k, LEAST_COLS, LEAST_COLS, MOST_COLS);
+    c.at_once = p->m <= c.rows ? LEAST_COLS : c.cols;
+    return c;
+}
+
+size_t mb_cpu_gemm_rows_workspace(const mb_gemm_rows *p, int threads)
+{
+    return p->type == MB_DTYPE_F32 ? 0 : (size_t)(threads * cut_of(p).cols * p->k) * sizeof(float);
+}
+
+static void rows_of(const mb_gemm_rows *p, const cut *c, const float *w, int64_t j0, int64_t n)
+{
+    for (int64_t i = 0; i < p->m; i += c->rows) {
+        const int64_t m = least(c->rows, p->m - i);
+
+        if (p->tw)
+            panel_of_dots(p, w, i, m, j0, n);
+        else
+            panel_of_sums(p, i, m, j0, n);
+    }
+}
+
+static void run_unit(const mb_gemm_rows *p, const cut *c, float *room, int64_t j0, int64_t n)
+{
+    if (p->type == MB_DTYPE_F32) {
+        rows_of(p, c, (const float *)p->w + j0 * p->ldw, j0, n);
+        return;
+    }
+    for (int64_t j = j0; j < j0 + n; j += c->at_once) {
+        const int64_t cols = least(c->at_once, j0 + n - j);
+
+        mb_cpu_dequantise_blocks(
+            p->type, room, (const char *)p->w + mb_dtype_bytes(p->type, j * p->k), cols * p->k);
+        rows_of(p, c, room, j, cols);
+    }
+}
+
 void mb_cpu_gemm_rows(const mb_gemm_rows *p, int threads)
 {
-    const int64_t cols =
-        p->tw ? fitting(PANEL_FLOATS, p->k, LEAST_COLS, LEAST_COLS, MOST_COLS) : MOST_COLS;
-    const int64_t rows = fitting(NEAR_FLOATS, p->k, DOT_ROWS, DOT_ROWS, MOST_ROWS);
-    const int64_t units = (p->n + cols - 1) / cols;
+    const cut c = cut_of(p);
+    const int64_t units = (p->n + c.cols - 1) / c.cols;
 
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
-    for (int64_t u = 0; u < units; u++) {
-        const int64_t j0 = u * cols, n = least(cols, p->n - j0);
-
-        for (int64_t i = 0; i < p->m; i += rows) {
-            const int64_t m = least(rows, p->m - i);
-
-            if (p->tw)
-                panel_of_dots(p, i, m, j0, n);
-            else
-                panel_of_sums(p, i, m, j0, n);
-        }
-    }
+    for (int64_t u = 0; u < units; u++)
+        run_unit(p, &c, p->workspace + omp_get_thread_num() * c.cols * p->k, u * c.cols,
+                 least(c.cols, p->n - u * c.cols));
 }

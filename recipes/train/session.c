@@ -86,6 +86,21 @@ mb_status mb_session_load(mb_engine *e, const mb_session_options *o)
     return MB_OK;
 }
 
+static mb_status keep_blocks(const mb_session_options *o, mb_model *m)
+{
+    mb_tensor_file *f = NULL;
+
+    if (!o->keep_blocks || o->trained != MB_TRAINED_NOTHING || o->engine.dtype != MB_DTYPE_F32 ||
+        !mb_device_is_host(o->engine.device))
+        return MB_OK;
+    MB_TRY(mb_tensor_file_open(o->path, &f));
+    const int n = mb_model_keep_blocks(m, f);
+    mb_tensor_file_close(f);
+    if (n > 0 && !o->quiet)
+        mb_log_info("%s: %d matrices stay in blocks", o->path, n);
+    return MB_OK;
+}
+
 static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine **out)
 {
     mb_model_config c;
@@ -109,6 +124,8 @@ static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine 
     }
     MB_TRY(mb_model_new(&c, &m));
     st = choose_trained(m, o);
+    if (st == MB_OK)
+        st = keep_blocks(o, m);
     if (st != MB_OK) {
         mb_model_free(m);
         return st;

@@ -30,9 +30,10 @@ typedef struct mb_session_options {
     mb_loss loss;
     float temperature; /* of contrast */
     uint64_t seed;
-    bool random;    /* training starts from scratch: no weights are read */
-    bool quiet;     /* no log lines */
-    bool no_values; /* shapes only, nothing is read: for plans */
+    bool random;      /* training starts from scratch: no weights are read */
+    bool quiet;       /* no log lines */
+    bool keep_blocks; /* of a GGUF that is only asked, on a CPU in F32 (mb_model_keep_blocks) */
+    bool no_values;   /* shapes only, nothing is read: for plans */
     mb_engine_options engine;
 } mb_session_options;
 

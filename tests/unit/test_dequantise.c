@@ -91,6 +91,52 @@ static void rows_spans_and_threads_give_the_same_bits(void **state)
     }
 }
 
+/* Products and tables of blocks have the bits of those of their numbers. */
+static void products_and_tables_read_blocks(void **state)
+{
+    enum { ROWS = 21, MOST = 70 };
+    static const int64_t tokens[] = {1, 7, MOST};
+    FILE *f = fopen(MB_TEST_DATA "/dequantise.bin", "rb");
+    mb_exec ex = mb_cpu_exec(scratch, 2);
+
+    if (mb_test_on_device())
+        skip();
+    assert_non_null(f);
+    ok(mb_cpu_init());
+    ex.rows_alike = true;
+    for (int i = 0; i < COUNT(types); i++) {
+        const struct sample s = sample_of(f, types[i]);
+        const int64_t n = mb_tensor_count(&s.raw), block = mb_dtype_block(types[i]);
+        const int64_t cols = 5 * block, bytes = mb_dtype_bytes(types[i], block);
+        mb_tensor w = mb_tensor_2d(take(ROWS * 5 * bytes), types[i], ROWS, cols);
+        mb_tensor numbers = matrix(ROWS, cols, 0), x = matrix(MOST, cols, 3);
+        const mb_tensor ids = mb_tensor_1d((int32_t[]){20, 0, -1, 3, 3}, MB_DTYPE_I32, 5);
+
+        for (int64_t k = 0; k < ROWS * 5; k++)
+            memcpy((char *)w.data + k * bytes,
+                   (const char *)s.raw.data + k * 7 % (n / block) * bytes, (size_t)bytes);
+        RUN(&ex, dequantise, &numbers, &w);
+        for (int k = 0; k < COUNT(tokens); k++) {
+            const mb_tensor some = mb_tensor_rows(&x, 0, tokens[k]);
+            mb_tensor a = matrix(tokens[k], ROWS, 2), b = matrix(tokens[k], ROWS, 0);
+
+            RUN(&ex, gemm, &a, &some, false, &numbers, true, 1.0f, 0.0f, NULL);
+            RUN(&ex, gemm, &b, &some, false, &w, true, 1.0f, 0.0f, NULL);
+            check_gaps(&a);
+            for (int64_t r = 0; r < tokens[k]; r++)
+                assert_memory_equal(mb_row(&a, r), mb_row(&b, r), ROWS * sizeof(float));
+        }
+        mb_tensor a = matrix(5, cols, 0), b = matrix(5, cols, 0);
+        RUN(&ex, embedding_fwd, &a, &ids, &numbers);
+        RUN(&ex, embedding_fwd, &b, &ids, &w);
+        assert_memory_equal(a.data, b.data, (size_t)(5 * cols) * sizeof(float));
+        assert_int_equal(MB_RUN(&ex, gemm, &a, &w, false, &numbers, true, 1.0f, 0.0f, NULL),
+                         MB_ENOTSUP);
+        mb_status_clear();
+    }
+    fclose(f);
+}
+
 static void values_for_16_bits_are_rounded_once(void **state)
 {
     const mb_dtype to[] = {MB_DTYPE_BF16, MB_DTYPE_F16};
@@ -143,6 +189,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         KERNEL_TEST(every_type_gives_the_bits_of_the_gguf_package),
         KERNEL_TEST(rows_spans_and_threads_give_the_same_bits),
+        KERNEL_TEST(products_and_tables_read_blocks),
         KERNEL_TEST(values_for_16_bits_are_rounded_once),
         KERNEL_TEST(ordinary_types_are_cast),
     };
