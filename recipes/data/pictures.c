@@ -15,8 +15,9 @@ struct thread {
 
 struct mb_pictures {
     mb_pictures_options o;
-    struct thread *thread; /* (o.threads) of the team; the same and one more of those ahead */
+    struct thread *thread; /* (team) of the team; of those ahead o.threads and one more */
     struct thread *thread_ahead;
+    int team;
     mb_ahead *ahead; /* NULL: none */
     const mb_store *store[2];
     int64_t most_pixels;
@@ -28,7 +29,10 @@ static mb_status reserve_for(mb_pictures *p, const mb_store *s, mb_image_work *w
     for (int64_t r = 0; s != NULL && r < s->n_rows; r++) {
         const mb_picture *x = &s->picture[r];
         const int64_t pixels = x->width * x->height;
-        MB_TRY(mb_image_work_reserve(&p->o.processor, w, x->bytes, x->width, x->height));
+        const mb_status st =
+            mb_image_work_reserve(&p->o.processor, w, x->bytes, x->width, x->height);
+        if (st != MB_OK)
+            return mb_status_prefix(st, "%s: ", mb_store_media(s, r));
         p->most_pixels = pixels > p->most_pixels ? pixels : p->most_pixels;
     }
     return MB_OK;
@@ -67,6 +71,7 @@ mb_status mb_pictures_new(const mb_pictures_options *o, const mb_store *a, const
     p->o = *o;
     p->store[0] = a;
     p->store[1] = b;
+    p->team = o->threads;
     st = reserve(p, o->threads, &p->thread);
     if (st == MB_OK)
         *out = p;
@@ -80,7 +85,7 @@ void mb_pictures_free(mb_pictures *p)
     if (p == NULL)
         return;
     mb_ahead_free(p->ahead);
-    release(p->thread, p->o.threads);
+    release(p->thread, p->team);
     release(p->thread_ahead, p->o.threads + 1);
     mb_free(p);
 }

@@ -219,12 +219,23 @@ void mb_image_work_release(mb_image_work *w)
 static void resized(const mb_image_processor *p, int64_t height, int64_t width, int64_t *to_height,
                     int64_t *to_width);
 
+/* A long and thin picture whose shortest edge is stretched may become larger than any may be. */
+static mb_status resized_within(const mb_image_processor *p, int64_t height, int64_t width,
+                                int64_t *to_height, int64_t *to_width)
+{
+    resized(p, height, width, to_height, to_width);
+    MB_REQUIRE(*to_height > 0 && *to_width > 0 && *to_height <= MB_IMAGE_MAX_PIXELS / *to_width,
+               MB_EDATA, "a picture of %lld by %lld pixels cannot be resized to %lld by %lld",
+               (long long)height, (long long)width, (long long)*to_height, (long long)*to_width);
+    return MB_OK;
+}
+
 mb_status mb_image_work_reserve(const mb_image_processor *p, mb_image_work *w, int64_t bytes,
                                 int64_t width, int64_t height)
 {
     int64_t h, wide, out_h, out_w;
 
-    resized(p, height, width, &h, &wide);
+    MB_TRY(resized_within(p, height, width, &h, &wide));
     mb_image_processor_size(p, height, width, &out_h, &out_w);
     const int64_t most = h * wide > out_h * out_w ? h * wide : out_h * out_w;
     MB_TRY(mb_image_reserve(&w->image, bytes, width, height, p->alpha));
@@ -312,10 +323,7 @@ static mb_status fit(const mb_image_processor *p, mb_image_work *w, const mb_aug
                          im->pixels + (r.top * im->width + r.left) * 3, r.height, r.width,
                          im->width, w->fitted, height, width);
     }
-    resized(p, im->height, im->width, &h, &wide);
-    MB_REQUIRE(h > 0 && wide > 0 && h <= MB_IMAGE_MAX_PIXELS / wide, MB_EDATA,
-               "a picture of %lld by %lld pixels cannot be resized to %lld by %lld",
-               (long long)im->height, (long long)im->width, (long long)h, (long long)wide);
+    MB_TRY(resized_within(p, im->height, im->width, &h, &wide));
     if (!p->do_center_crop)
         return mb_resize(&w->resizer, p->resample, p->way, im->pixels, im->height, im->width,
                          im->width, w->fitted, h, wide);

@@ -32,7 +32,7 @@ typedef struct mb_image_work {
     size_t fitted_capacity, spare_capacity;
 } mb_image_work;
 void mb_image_work_release(mb_image_work *w);
-/* Room for a file of `bytes` whose picture has this size. */
+/* Room for a file of `bytes` whose picture has this size. MB_EDATA: it would become too large. */
 mb_status mb_image_work_reserve(const struct mb_image_processor *p, mb_image_work *w, int64_t bytes,
                                 int64_t width, int64_t height) MB_MUST_USE;
 

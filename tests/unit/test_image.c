@@ -6,7 +6,9 @@
 #include "core/alloc.h"
 #include "core/path.h"
 #include "data_test.h"
+#include "recipes/data/ahead.h"
 #include "recipes/data/patches.h"
+#include "recipes/data/pictures.h"
 #include "recipes/media/image_processor.h"
 
 enum { W = 7, H = 5, MOST = 1 << 16 };
@@ -181,6 +183,44 @@ static void patches_lie_as_a_convolutions_kernel(void **state)
                             (y < 4 && x < 6 ? planes[c * 35 + y * 7 + x] : 0.0f));
 }
 
+/* A hair of a picture, where its shortest edge is stretched: 60 GB are not asked for. */
+static void a_picture_too_thin_to_be_resized_is_refused(void **state)
+{
+    mb_image_processor p = plain;
+    mb_image_work w = {0};
+    const int64_t live = mb_alloc_live();
+
+    p.shortest_edge = 224;
+    p.do_center_crop = true;
+    p.crop_height = p.crop_width = 224;
+    assert_int_equal(mb_image_work_reserve(&p, &w, 1000, 400000, 1), MB_EDATA);
+    assert_non_null(strstr(mb_status_sentence(), "1 by 400000 pixels cannot be resized to 224 by"));
+    mb_status_clear();
+    mb_image_work_release(&w);
+    assert_int_equal(mb_alloc_live(), live);
+    assert_int_equal(mb_image_work_reserve(&p, &w, 1000, 400, 1), MB_OK);
+    mb_image_work_release(&w);
+}
+
+static void pictures_of_many_threads_are_all_released(void **state)
+{
+    mb_picture picture = {W, H, 200};
+    char path[] = "leaf.png";
+    int64_t at[] = {0, sizeof path};
+    const mb_store s = {.n_rows = 1, .picture = &picture, .media = path, .media_at = at};
+    const mb_pictures_options o = {.processor = plain,
+                                   .patches = {.channels = 3, .height = 8, .width = 6, .patch = 2},
+                                   .threads = MB_AHEAD_MOST_THREADS + 4};
+    const int64_t live = mb_alloc_live();
+    mb_pictures *p;
+
+    assert_int_equal(mb_pictures_new(&o, &s, NULL, &p), MB_OK);
+    assert_int_equal(mb_pictures_read_ahead(p, 4), MB_OK);
+    assert_int_equal(mb_pictures_are(p)->threads, MB_AHEAD_MOST_THREADS);
+    mb_pictures_free(p);
+    assert_int_equal(mb_alloc_live(), live);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +230,8 @@ int main(void)
         cmocka_unit_test(a_bomb_is_refused_by_its_header),
         cmocka_unit_test(draws_depend_on_seed_step_and_row_alone),
         cmocka_unit_test(every_augmentation_alone_stays_in_range),
+        cmocka_unit_test(a_picture_too_thin_to_be_resized_is_refused),
+        cmocka_unit_test(pictures_of_many_threads_are_all_released),
         cmocka_unit_test(patches_lie_as_a_convolutions_kernel),
     };
     const int failed = cmocka_run_group_tests_name("image", tests, make_png, NULL);
