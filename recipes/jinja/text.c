@@ -1,9 +1,11 @@
 /* recipes/jinja/text.c - what filters and methods do to strings. Every byte keeps its origin. */
 #include <ctype.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/alloc.h"
 #include "recipes/jinja/inside.h"
 #include "recipes/tokenizers/unicode.h"
 
@@ -229,11 +231,32 @@ mb_status jx_recase(jx_run *r, const jx_str *s, jx_case how, jx_value *out)
 
 /* ---- the % operator ------------------------------------------------------------------------- */
 
+/* A width may make a text of any length: as in Python nothing is cut. */
+static mb_status put_formatted(jx_run *r, jx_out *o, const char *format, ...)
+{
+    va_list args, again;
+    void *text = NULL;
+    mb_status st;
+
+    va_start(args, format);
+    va_copy(again, args);
+    const int n = vsnprintf(NULL, 0, format, args);
+    st = mb_alloc((size_t)n + 1, "a number in a format", &text);
+    if (st == MB_OK) {
+        vsnprintf(text, (size_t)n + 1, format, again);
+        st = jx_puts(r, o, text);
+    }
+    mb_free(text);
+    va_end(again);
+    va_end(args);
+    return st;
+}
+
 static mb_status format_one(jx_run *r, jx_out *o, const char *spec, char kind, jx_value v)
 {
-    char text[512], full[40];
+    char full[40];
     const jx_str *s;
-    int64_t i;
+    int64_t i = 0;
 
     if (kind == 's' || kind == 'r') {
         MB_TRY(jx_to_str(r, v, &s));
@@ -250,15 +273,11 @@ static mb_status format_one(jx_run *r, jx_out *o, const char *spec, char kind, j
             i = (int64_t)v.as.r;
         }
         snprintf(full, sizeof full, "%%%sll%c", spec, kind == 'i' ? 'd' : kind);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        snprintf(text, sizeof text, full, (long long)i);
     } else {
         snprintf(full, sizeof full, "%%%s%c", spec, kind);
-        snprintf(text, sizeof text, full, jx_as_real(v));
-#pragma GCC diagnostic pop
     }
-    return jx_puts(r, o, text);
+    return strchr("dixX", kind) != NULL ? put_formatted(r, o, full, (long long)i)
+                                        : put_formatted(r, o, full, jx_as_real(v));
 }
 
 mb_status jx_format(jx_run *r, const jx_str *s, const jx_list *args, jx_value *out)

@@ -65,6 +65,8 @@ static void templates_write_what_jinja2_writes(void **state)
          "0134"},
         {"{{ 's'.join(['a', 'b']) }}{{ s[::-1] }}{{ '%d' % n }}{{ 7 // 2 }}{{ 1e16 }}",
          "asbcba331e+16"},
+        {"{{ ('%9999d' % 7) | length }}{{ ('%.600f' % 1) | length }}{{ '%3d|' % 7 }}",
+         "9999602  7|"},
         {"{{ strftime_now('%Y') }}", "1970"},
         {"{% raw %}{{ x }}{% endraw %}{# no #}", "{{ x }}"},
         {"", ""},
