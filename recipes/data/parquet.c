@@ -898,6 +898,8 @@ static mb_status puts_number(mb_bytes *out, const struct node *n, const uint8_t 
     } else {
         memcpy(&d, v, 8);
     }
+    if (n->type == INT64 && n->unsigned_ && i < 0) /* more than JSON's integers hold here */
+        return mb_bytes_printf(out, "%.17g", (double)(uint64_t)i);
     if (n->type == INT32 || n->type == INT64)
         return mb_bytes_printf(out, "%lld", (long long)i);
     return isfinite(d) ? mb_bytes_printf(out, "%.17g", d) : mb_bytes_puts(out, "null");

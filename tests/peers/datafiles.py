@@ -73,6 +73,11 @@ def check_bytes_columns(helper, tmp):
     path = tmp / "bytes.parquet"
     pq.write_table(pa.table({"image": pa.array([b"\xff\xd8", b"ab"], pa.binary()), "text": ["a", "b"]}), path)
     assert [json.loads(r) for r in rows_of(helper, path)] == [{"image": None, "text": "a"}, {"image": None, "text": "b"}]
+    path = tmp / "unsigned.parquet"
+    big = [0, 2**63 - 1, 2**63, 2**64 - 1]
+    pq.write_table(pa.table({"n": pa.array(big, pa.uint64())}), path)
+    got = [json.loads(r)["n"] for r in rows_of(helper, path)]
+    assert got == [0, 2**63 - 1, float(2**63), float(2**64 - 1)] and isinstance(got[1], int), got
     path = tmp / "delta.parquet"
     pq.write_table(pa.table({"n": list(range(100))}), path, use_dictionary=False,
                    column_encoding={"n": "DELTA_BINARY_PACKED"})
