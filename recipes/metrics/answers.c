@@ -210,6 +210,9 @@ static mb_status read_row(struct mb_answers_store *s, mb_json object, mb_answer_
     if (!mb_json_is(answer, MB_JSON_ABSENT))
         MB_TRY(read_value(s, answer, &row->said));
     MB_TRY(read_value(s, truth, &row->right));
+    row->per_token = mb_json_is(mb_json_get(object, "tokens"), MB_JSON_ARRAY) &&
+                     (int64_t)mb_json_count(mb_json_get(object, "tokens")) == row->said.n &&
+                     row->said.n == row->right.n;
     row->ranked = mb_json_is_set(scores);
     if (row->ranked || mb_json_is_set(p))
         MB_TRY(read_shares(s, row->ranked ? scores : p, row));

@@ -7,7 +7,7 @@
  *     {"row": 3, "prediction": 2, "label": 2, "probabilities": [0.1, 0.2, 0.7]}
  *     {"row": 3, "prediction": ["news", "sport"], "label": ["news"]}         several classes at once
  *     {"row": 3, "prediction": 0.71, "label": 0.65}
- *     {"row": 3, "prediction": ["B-PER", "O"], "label": ["B-PER", "I-PER"]}  a tag per token
+ *     {"row": 3, "prediction": ["B-PER", "O"], "label": ["B-PER", "I-PER"]}  a tag per token, of "tokens"
  *     {"row": 3, "prediction": "good day", "reference": "good morning", "group": "sw-en"}
  *     {"row": 3, "prediction": "good day", "reference": ["good morning", "hello"]}
  *     {"row": 3, "scores": [0.2, 0.9, 0.4], "label": 1}                      ranked candidates
@@ -49,6 +49,7 @@ typedef struct mb_answer_row {
     mb_value said, right;
     int64_t first, n; /* probabilities or scores, in mb_answers.share */
     bool ranked;      /* they are scores of candidates */
+    bool per_token;   /* it has as many "tokens" as prediction and label have entries */
     int32_t group;    /* id of its name; -1: none */
 } mb_answer_row;
 

@@ -100,13 +100,31 @@ static bool same_type(const mb_value *a, const mb_value *b)
     return a->kind == b->kind || (lists && (a->n == 0 || b->n == 0));
 }
 
-static bool row_fits(const mb_answer_row *r, mb_metric_reads reads)
+static bool has_twice(const mb_answers *rows, const mb_value *v)
+{
+    for (int64_t i = 1; v->kind == MB_VALUE_TEXTS && i < v->n; i++)
+        for (int64_t k = 0; k < i; k++)
+            if (rows->id[v->first + i] == rows->id[v->first + k])
+                return true;
+    return false;
+}
+
+/* Lists that cannot be sets: a class twice, or a tag for each of the row's tokens. */
+static bool is_sequence(const mb_answers *rows, const mb_answer_row *r)
+{
+    return r->per_token || has_twice(rows, &r->right) || has_twice(rows, &r->said);
+}
+
+static bool row_fits(const mb_answers *rows, const mb_answer_row *r, mb_metric_reads reads)
 {
     if (!allowed(&r->said, kinds[reads].said) || !allowed(&r->right, kinds[reads].right))
         return false;
     switch (reads) {
-    case MB_READS_CLASS:
     case MB_READS_SETS:
+        if (is_sequence(rows, r))
+            return false;
+        return same_type(&r->said, &r->right) && whole(&r->said) && whole(&r->right);
+    case MB_READS_CLASS:
         return same_type(&r->said, &r->right) && whole(&r->said) && whole(&r->right);
     case MB_READS_TAGS:
         return r->said.n == r->right.n;
@@ -123,20 +141,31 @@ static bool row_fits(const mb_answer_row *r, mb_metric_reads reads)
 mb_status mb_metric_fits(const mb_answers *rows, mb_metric_reads reads)
 {
     for (int64_t i = 0; i < rows->n; i++)
-        MB_REQUIRE(row_fits(&rows->row[i], reads), MB_EDATA,
+        MB_REQUIRE(row_fits(rows, &rows->row[i], reads), MB_EDATA,
                    "predictions: row %lld does not hold %s", (long long)rows->row[i].row,
                    kinds[reads].name);
     return MB_OK;
 }
 
-/* `sure`: tags of another form, such as parts of speech, might as well be sets of classes. */
-static bool fits(const mb_answers *rows, mb_metric_reads reads, bool sure)
+static bool all_fit(const mb_answers *rows, mb_metric_reads reads)
 {
     for (int64_t i = 0; i < rows->n; i++)
-        if (!row_fits(&rows->row[i], reads) ||
-            (sure && reads == MB_READS_TAGS && !tags_entities(rows, &rows->row[i])))
+        if (!row_fits(rows, &rows->row[i], reads))
             return false;
     return true;
+}
+
+/* `sure`: tags that are of no entities, such as parts of speech, might as well be sets of classes, if
+ * they can be such. */
+static bool fits(const mb_answers *rows, mb_metric_reads reads, bool sure)
+{
+    bool entities = true;
+
+    if (!all_fit(rows, reads))
+        return false;
+    for (int64_t i = 0; sure && reads == MB_READS_TAGS && entities && i < rows->n; i++)
+        entities = tags_entities(rows, &rows->row[i]);
+    return entities || !all_fit(rows, MB_READS_SETS);
 }
 
 /* Does an earlier line have this name, among those asked for? */

@@ -71,6 +71,9 @@ printf '{"prediction": 1, "label": 1}\n' >class.jsonl
 refused 3 'row 0 does not hold a text and its references' score class.jsonl metric=bleu,wer
 refused 2 'there is no metric "blue"; there are accuracy' score said-1.jsonl metric=blue
 refused 2 'no tokenizer "14a"; there are 13a' score said-1.jsonl tokenize=14a
+got=0
+"$MBUYU" score said-1.jsonl >/dev/full 2>log || got=$?
+[ $got -eq 7 ] || fail "a full disk: exit code $got"
 refused 2 'unknown key "metrics"' score said-1.jsonl metrics=bleu
 refused 3 'no-such' score no-such.jsonl
 refused 2 "metrics has 'bleu'; of this task there are accuracy" eval model_name_or_path=cls/final \

@@ -292,7 +292,8 @@ static mb_status kind_of(const char *lines, const char *metric, mb_metric_reads 
     return st;
 }
 
-/* Parts of speech: an evaluation knows that they are tags, a file of rows may be of sets. */
+/* Parts of speech: an evaluation knows that they are tags; of a file's rows they are when a class is there
+ * twice, or when there are as many tokens. */
 static void tags_need_not_be_of_entities(void **state)
 {
     static const char *const lines =
@@ -302,6 +303,18 @@ static void tags_need_not_be_of_entities(void **state)
     NEAR(value(lines, "accuracy", MB_READS_TAGS), 2.0 / 3.0);
     NEAR(value(lines, "f1", MB_READS_TAGS), 2.0 * 2 / 6);
     OK(kind_of(lines, "f1", &reads));
+    assert_int_equal(reads, MB_READS_TAGS);
+    OK(kind_of("{\"prediction\": [\"NOUN\", \"VERB\"], \"label\": [\"NOUN\", \"DET\"]}\n", "f1",
+               &reads));
+    assert_int_equal(reads, MB_READS_SETS);
+    OK(kind_of(
+        "{\"tokens\": [\"a\", \"b\"], \"prediction\": [\"NOUN\", \"VERB\"], \"label\": [\"NOUN\", "
+        "\"DET\"]}\n",
+        "f1", &reads));
+    assert_int_equal(reads, MB_READS_TAGS);
+    OK(kind_of(
+        "{\"tokens\": [\"a\"], \"prediction\": [\"NOUN\", \"VERB\"], \"label\": [\"NOUN\", \"DET\"]}\n",
+        "f1", &reads));
     assert_int_equal(reads, MB_READS_SETS);
     OK(kind_of(lines, "eval_f1_macro", &reads));
     assert_int_equal(reads, MB_READS_TAGS);
