@@ -38,7 +38,8 @@ static float half(float x)
 
 /* ---- a scale and a minimum ------------------------------------------------------------------ */
 
-/* How roundings are tried: with (first + i * step + most) / (max - min) for i = 0 .. steps. */
+/* How roundings are tried: with (first + i * step + most) / (max - min) for i = 0 .. steps, where min is
+ * the best that was found before. */
 struct search {
     int most; /* the largest q */
     float first, step;
@@ -117,7 +118,8 @@ static struct fit fit_group(const float *x, const struct search *s)
     float least = error_of(x, w, q, best);
     for (int k = 0; k <= s->steps; k++) {
         struct fit f;
-        round_all(x, low, (s->first + s->step * (float)k + (float)s->most) / range, s->most, q);
+        round_all(x, best.low, (s->first + s->step * (float)k + (float)s->most) / (high - best.low),
+                  s->most, q);
         if (!solve(x, w, q, sum_w, sum_x, &f))
             continue;
         const float e = error_of(x, w, q, f);
