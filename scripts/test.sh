@@ -122,6 +122,10 @@ peer_arguments() {
         printf '%s\n' "$MBUYU" "$helper/forward" "$MB_TEST_DATA" \
             "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
         ;;
+    gguf_export)
+        printf '%s\n' "$MBUYU" "$helper/forward" "$helper/quantise_blocks" "$MB_TEST_DATA" "$MB_MATERIALS"
+        ;;
+    quantise) printf '%s\n' "$helper/quantise_blocks" ;;
     gguf_families) printf '%s\n' "$helper/forward" ;;
     token_ids)
         printf '%s\n' "$helper/peer_tokenize" \

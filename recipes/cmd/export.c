@@ -226,6 +226,15 @@ static mb_status export_checkpoint(const char *path, int argc, char **argv)
     args[n++] = resume;
     alone.threads = mb_default_threads();
     MB_TRY_GOTO(mb_recipe_load(n, args, &r), st, done);
+    if (r->export_format != MB_EXPORT_HF || mb_dtype_is_quantised(mb_job_export_dtype(r))) {
+        st = MB_RAISE(
+            MB_EARG,
+            "%s: a checkpoint becomes a Hugging Face folder or a PEFT adapter first, which "
+            "mbuyu export then writes as GGUF",
+            mb_recipe_where(r,
+                            r->export_format != MB_EXPORT_HF ? "export_format" : "export_dtype"));
+        goto done;
+    }
     MB_TRY_GOTO(check_final(r), st, done);
     MB_TRY_GOTO(mb_job_open(r, &alone, MB_JOB_EXPORT, &j), st, done);
     st = mb_job_export(j);

@@ -68,9 +68,12 @@ class Server:
         return self.ask("/tokenize", {"content": text, "add_special": special, "parse_special": False})["tokens"]
 
     def log_probs(self, ids, vocab):
-        """Of the token after `ids`: log-probabilities, NaN where the server leaves one out."""
+        """Of the token after `ids`: log-probabilities, NaN where the server leaves one out. It leaves all out
+        when what it draws is no whole character, so it is made to draw a letter; what it gives is from before."""
+        letter = self.tokenize("a", special=False)[-1]
         reply = self.ask("/completion", {"prompt": ids, "n_predict": 1, "n_probs": vocab, "temperature": 0.0,
-                                         "cache_prompt": False, "post_sampling_probs": False, "ignore_eos": True})
+                                         "cache_prompt": False, "post_sampling_probs": False,
+                                         "logit_bias": [[letter, 1000.0]]})
         out = np.full(vocab, np.nan)
         for item in reply["completion_probabilities"][0]["top_logprobs"]:
             out[item["id"]] = item["logprob"]
