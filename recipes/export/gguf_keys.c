@@ -195,9 +195,9 @@ static mb_status check_built_in(const mb_model *m, const char *arch)
     const double size =
         c->layers == GEMMA3_27B ? (double)c->width / (double)c->heads : (double)c->head_dim;
 
-    MB_REQUIRE(
-        !(c->qkv_bias || c->out_bias) || strcmp(arch, "llama") == 0 || strcmp(arch, "qwen2") == 0,
-        MB_ENOTSUP, "llama.cpp's \"%s\" has no biases in its attention, this model has", arch);
+    MB_REQUIRE(!(c->qkv_bias || c->out_bias) || strcmp(arch, "llama") == 0 ||
+                   strcmp(arch, "qwen2") == 0,
+               MB_ENOTSUP, "llama.cpp's \"%s\" has no biases, this model has", arch);
     for (int64_t l = 0; l < c->layers; l++) {
         MB_REQUIRE(
             !smol || mb_layer_set_has(&c->unrotated, l) == ((l + 1) % SMOLLM3_STEP == 0),

@@ -31,7 +31,7 @@ FULL = {"rope_type": "default", "rope_theta": 1e6}
 FAMILIES = {  # of tests/data/reference, and what their configuration has that llama.cpp cannot say
     "llama": {}, "llama3-rope": {}, "mistral-sliding": {}, "qwen2": {}, "olmo2": {}, "gpt2": {},
     "qwen3": {"attention_bias": False},
-    "smollm3": {"attention_bias": False, "no_rope_layers": [1, 1], "use_sliding_window": False, "sliding_window": None,
+    "smollm3": {"attention_bias": False, "mlp_bias": False, "no_rope_layers": [1, 1], "use_sliding_window": False, "sliding_window": None,
                 "layer_types": ["full_attention"] * 2},
     "gemma3": {"query_pre_attn_scalar": 8, "layer_types": ["sliding_attention"] * 2,
                "rope_parameters": {"full_attention": FULL, "sliding_attention": FULL | {"rope_theta": 1e4}}},
