@@ -54,11 +54,14 @@ mb_status mb_digest_new_git_blob(int64_t size, mb_digest **out)
 {
     char words[32];
     const int n = snprintf(words, sizeof words, "blob %lld", (long long)size);
+    mb_digest *d = NULL;
 
-    MB_TRY(make(true, out));
-    const mb_status st = mb_digest_add(*out, words, (size_t)n + 1);
-    if (st != MB_OK)
-        mb_digest_free(*out);
+    MB_TRY(make(true, &d));
+    const mb_status st = mb_digest_add(d, words, (size_t)n + 1);
+    if (st == MB_OK)
+        *out = d;
+    else
+        mb_digest_free(d);
     return st;
 }
 

@@ -307,12 +307,15 @@ mb_status mb_depot_body(const mb_http_request *q, mb_json_doc **out)
 {
     size_t n;
     const char *body = mb_http_whole(q, &n);
+    mb_json_doc *doc;
 
-    MB_TRY(mb_json_parse(body, n, "the request", 0, MB_EARG, out));
-    if (mb_json_is(mb_json_root(*out), MB_JSON_OBJECT))
-        return MB_OK;
-    mb_json_free(*out);
-    return MB_RAISE(MB_EARG, "the request's body is not a JSON object");
+    MB_TRY(mb_json_parse(body, n, "the request", 0, MB_EARG, &doc));
+    if (!mb_json_is(mb_json_root(doc), MB_JSON_OBJECT)) {
+        mb_json_free(doc);
+        return MB_RAISE(MB_EARG, "the request's body is not a JSON object");
+    }
+    *out = doc;
+    return MB_OK;
 }
 
 mb_status mb_depot_text(mb_json o, const char *key, const char **out)
