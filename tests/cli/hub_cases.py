@@ -326,7 +326,11 @@ def kill_during_commits(hub):
         threads = [threading.Thread(target=write, args=(w,)) for w in range(4)]
         for t in threads:
             t.start()
-        time.sleep(0.3 + rng.random())
+        for _ in range(400):  # slow disks: it is killed once something is done
+            time.sleep(0.05)
+            if done:
+                break
+        time.sleep(rng.random())
         hub.stop(signal.SIGKILL)
         stop.set()
         for t in threads:
@@ -370,6 +374,15 @@ def main():
     kill_during_commits(hub)
     fails(7, WORK / "share", "--read-write", "--port", 0, env={"MBUYU_HUB_TOKEN": TOKEN}.items())
     check("ends well", hub.stop() == 0)
+
+    bag = WORK / "bag"
+    (bag / "data/models/acme/bagged").mkdir(parents=True)
+    (bag / "bagit.txt").write_text("BagIt-Version: 1.0\n")
+    (bag / "data/models/acme/bagged/config.json").write_text("{}")
+    hub = Hub(bag, token=None)
+    check("an unpacked bag is served from its data", hub.get("/acme/bagged/resolve/main/config.json")[2] == b"{}")
+    hub.stop()
+    check("and not written to", sorted(os.listdir(bag / "data")) == ["models"])
 
     hub = Hub(WORK / "share", "--closed")
     check("closed", hub.get("/api/models")[0] == 401 and hub.get("/")[0] == 401
