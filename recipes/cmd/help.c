@@ -32,6 +32,13 @@ static const struct {
     {"MBUYU_CUDA_LIBRARY", "the file of the GPU back end; without it the one beside the program"},
     {"MBUYU_NCCL_LIBRARY", "the file of NCCL; without it libnccl.so.2 of the system"},
     {"MBUYU_ALLOC_FAIL_AT", "n: the n-th request for memory fails, for tests"},
+    {"MBUYU_HUB_TOKEN", "mbuyu hub: who has it may write"},
+    {"MBUYU_API_KEY", "mbuyu serve: who has it may ask"},
+    {"HF_ENDPOINT", "the hub's address; without it https://huggingface.co"},
+    {"HF_TOKEN", "the token for that address; without it the file HF_TOKEN_PATH, $HF_HOME/token"},
+    {"HF_HOME", "with the cache in hub/ (HF_HUB_CACHE); without it ~/.cache/huggingface"},
+    {"HF_HUB_OFFLINE", "1: pull, push and search ask no network"},
+    {"HTTPS_PROXY", "the proxy for them; http_proxy, ALL_PROXY and NO_PROXY count too"},
     {"OMP_NUM_THREADS", "threads of a rank; without it its share of the cores"},
 };
 
@@ -88,6 +95,28 @@ static const struct {
      "\n"
      "  --verbose   tokens per second, on standard error\n"
      "  A model that was trained on prompts and completions is asked with `mbuyu generate`.\n"},
+    {"pull", "",
+     "  mbuyu pull HuggingFaceTB/SmolLM2-135M-Instruct       into the cache that Python shares\n"
+     "  mbuyu pull org/name@v1.0 --to models/name            one revision, into a folder\n"
+     "  mbuyu pull dataset:org/name --include 'data/*'       data, a part of it\n"
+     "  mbuyu pull org/large --at 22:00-06:00 --limit-rate 200kB\n"
+     "\n"
+     "  The same command goes on where a pull was cut, stopped or killed.\n"
+     "\n"
+     "  --include PATTERN   only files like this, e.g. '*.safetensors' or 'onnx/'; may be repeated\n"
+     "  --exclude PATTERN   no files like this; may be repeated\n"
+     "  --to DIR            into a folder, not the cache\n"
+     "  --jobs N            files fetched at once; 4\n"
+     "  --mirror URL        asked where HF_ENDPOINT fails, without the token; may be repeated\n"
+     "  --limit-rate BYTES  a second, all files together, e.g. 200kB\n"
+     "  --at HH:MM-HH:MM    only in these hours; waits outside them\n"
+     "  --dry-run           say what would be fetched, with sizes\n"
+     "  --check             hash what is here, and fetch what is wrong again\n"
+     "  --offline           only say where the cache has it\n"
+     "  --token TOKEN       instead of HF_TOKEN\n"
+     "  --timeout SECONDS   without a byte until a connection counts as dead; 30\n"
+     "  --retries N         in a row without a byte; 4\n"
+     "  --pause SECONDS     before the first of them, doubled each time; 1\n"},
     {"verify", "",
      "  mbuyu verify tests/data/reference/llama tests/data/reference/llama/golden.safetensors\n"
      "\n"

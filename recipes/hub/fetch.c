@@ -16,7 +16,7 @@
 #include "core/log.h"
 #include "recipes/hub/fetch_inside.h"
 
-enum { MOST_IDLE = 32, MOST_HEADS = 64 << 10, MOST_ERROR = 64 << 10, MOST_REDIRECTS = 10 };
+enum { MOST_HEADS = 64 << 10, MOST_ERROR = 64 << 10, MOST_REDIRECTS = 10 };
 
 struct line { /* a curl handle with the connections it keeps */
     CURL *curl;

@@ -58,7 +58,7 @@ CASES = [
     ("reset at once", dict(cut_once=[MB], reset=True), OK, "", dict(most=1.5 * SIZE)),
     ("cut once at the CDN", dict(cut_once=[MB], redirect="cdn"), OK, "", dict(most=1.03 * SIZE)),
     ("cut every 200 kB", dict(cut_every=200_000), OK, "", dict(most=6.5 * MB)),
-    ("reset every 200 kB", dict(cut_every=200_000, reset=True, settle=0.03), OK, "", dict(most=6.5 * MB)),
+    ("reset every 200 kB", dict(cut_every=200_000, reset=True, settle=0.03), OK, "", dict(most=9 * MB)),
     ("cut every 200 kB, large", dict(cut_every=200_000), OK, "", dict(files=LARGE, most=26 * MB)),
     ("cut every 200 kB, no length", dict(cut_every=200_000, nolength=True), OK, "", dict(most=6.5 * MB)),
     ("cut every 200 kB, chunked", dict(cut_every=200_000, chunked=True), OK, "", dict(most=6.5 * MB)),
@@ -556,6 +556,23 @@ def hours():
         done = pull(work, hub.url, args=["--at", f"{clock(at - 60)}-{clock(at + 60)}"])
         problem = problem or (done.stderr if done.returncode else None) or \
             wrong_bytes(work, pathlib.Path(done.stdout.strip()), SMALL, False)
+        if LONG:  # the hours end while bytes come: what is here stays, and no more comes
+            slow, more = FakeHub(LARGE, pace=100_000), work / "more"
+            now = time.localtime()
+            at = now.tm_hour * 60 + now.tm_min
+            process = subprocess.Popen([MBUYU, "pull", "org/name", "--to", str(more), "--at",
+                                        f"{clock(at)}-{clock(at + 1)}"], stderr=subprocess.DEVNULL,
+                                       env=environment(work, slow.url), stdout=subprocess.DEVNULL)
+            time.sleep(65 - now.tm_sec)
+            sent = slow.sent
+            time.sleep(5)
+            problem = problem or (f"{slow.sent - sent} bytes after the hours" if slow.sent != sent else None) \
+                or ("it ended with the hours" if process.poll() is not None else None)
+            process.kill()
+            process.wait()
+            if not any(more.rglob("*.part")):
+                problem = problem or "nothing was kept"
+            slow.close()
     finally:
         hub.close()
         shutil.rmtree(work, ignore_errors=True)
