@@ -10,6 +10,19 @@
 
 /* --- the repository and its branch */
 
+/* Who asks for a private repository must not publish into one that is there already. */
+static mb_status still_private(const mb_push_run *p, mb_json info)
+{
+    bool is_private;
+
+    MB_TRY(mb_json_get_bool(info, "private", true, &is_private));
+    MB_REQUIRE(is_private || !p->o->is_private, MB_EARG,
+               "%s is there already and public: --private makes a new one private, and nothing was "
+               "sent",
+               p->o->to.id);
+    return MB_OK;
+}
+
 mb_status mb_push_look(mb_push_run *p, bool *there)
 {
     char url[MB_HUB_URL_MAX], code[64] = "";
@@ -32,6 +45,7 @@ mb_status mb_push_look(mb_push_run *p, bool *there)
         MB_TRY_GOTO(mb_json_get_string(mb_json_root(doc), "sha", "", &sha), st, done);
         if (mb_hub_commit_is(sha))
             memcpy(p->parent, sha, MB_PUSH_COMMIT);
+        st = still_private(p, mb_json_root(doc));
     } else if (!*there && a.status != 404 && strcmp(code, "RepoNotFound") != 0) {
         st = mb_fetch_judge(&q, &a);
     }

@@ -36,7 +36,7 @@ typedef struct mb_push_options {
     mb_hub_name to;      /* its revision is a branch, made when it is missing; "": main */
     const char *message; /* NULL: one that says what was done */
     const char *license; /* for the card; NULL: the base's */
-    bool is_private;     /* of a repository that is made */
+    bool is_private;     /* of a repository that is made; one that is there and public is refused */
     bool dry_run;
     mb_push_upload upload;
     mb_push_patterns include, exclude; /* include.n = 0: everything */

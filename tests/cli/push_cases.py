@@ -9,11 +9,13 @@ import hashlib
 import http.server
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.parse
 
 TOKEN = "hf_" + "canary" + "0123456789" * 3
@@ -144,7 +146,7 @@ class HubHandler(Handler):
         branch = hub.repos[repo].get(urllib.parse.unquote(rev))
         if branch is None:
             return self.answer(404, {"error": "no"}, X_Error_Code="RevisionNotFound")
-        self.answer(200, {"id": f"{org}/{name}", "sha": branch[-1]["sha"], "siblings": []})
+        self.answer(200, {"id": f"{org}/{name}", "sha": branch[-1]["sha"], "private": hub.private[repo], "siblings": []})
 
     def do_POST(self):
         hub = self.server.hub
@@ -280,9 +282,13 @@ class Case:
         self.write("again.safetensors", bytes(range(256)) * 1800)  # the same content
         self.write("small.safetensors", b"12345")
 
-    def push(self, *args, name="org/name", code=0, says=()):
+    def environment(self):
         env = dict(os.environ, HF_ENDPOINT=self.hub.url(self.hub.hub), HF_TOKEN=TOKEN, HF_HOME=self.home, MBUYU_LOG="debug")
         env.pop("HF_HUB_OFFLINE", None)
+        return env
+
+    def push(self, *args, name="org/name", code=0, says=()):
+        env = self.environment()
         run = subprocess.run([self.program, "push", self.dir, name, "--pause", "0.01", *args], env=env, capture_output=True, text=True, timeout=120)
         self.said = run.stdout + run.stderr
         assert run.returncode == code, f"exit code {run.returncode}, not {code}: {self.said}"
@@ -345,6 +351,18 @@ def case_dataset_private_branch(c):
     assert len(c.hub.commits("datasets/org/name", "main")) == 1
 
 
+def case_private_is_not_public(c):
+    c.model()
+    c.push("--private").equal()
+    c.push("--private", says=["nothing to do"])
+    c.hub.private["models/org/name"] = False
+    c.write("config.json", "{}")
+    c.push("--private", code=2, says=["already and public", "nothing was sent"])
+    c.push("--private", "--revision", "new", code=2, says=["already and public"])
+    assert len(c.hub.commits()) == 2
+    c.push().equal()
+
+
 def case_many_files(c):
     for i in range(600):
         c.write(f"data/{i:04d}.txt", f"{i}\n")
@@ -388,6 +406,25 @@ def case_resumed(c):
     c.hub.faults.clear()
     c.push(says=["3 of them were there"]).equal()
     assert len(c.hub.asked("", "PUT")) == sent
+
+
+def case_killed(c):
+    """At any moment, and run again: whole in the end, and no content twice."""
+    c.model()
+    for i in range(300):
+        c.write(f"data/{i:03d}.bin", random.Random(i).randbytes(11_000))
+    times, moments = (50 if os.environ.get("MB_LONG") == "1" else 8), random.Random(5)
+    for _ in range(times):
+        asked = len(c.hub.log)
+        run = subprocess.Popen([c.program, "push", c.dir, "org/name"], env=c.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stop = asked + moments.randrange(1, 700 // times + 2)  # after so many requests
+        while run.poll() is None and len(c.hub.log) < stop:
+            time.sleep(0.0005)
+        run.kill()
+        run.wait()
+    time.sleep(0.2)
+    c.push().equal()
+    assert len(c.hub.asked("/object/", "PUT")) + len(c.hub.asked("/part/", "PUT")) <= 306 + 5 * times
 
 
 def case_moved(c):
