@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "core/path.h"
+#include "recipes/data/nested.h"
 #include "recipes/data/parquet.h"
 #include "recipes/data/unpack.h"
 
@@ -20,6 +21,8 @@ struct mb_rowfile {
     mb_text_unit unit;
     mb_unpack *file;
     mb_parquet *parquet;
+    mb_nested *nested; /* the rows inside the element read last; NULL: it is a row itself */
+    int64_t nested_line;
     bool eof;
     char *buf;
     size_t cap, at, len; /* buf[at..len) has not been given out */
@@ -149,6 +152,7 @@ void mb_rowfile_close(mb_rowfile *r)
         return;
     mb_unpack_close(r->file);
     mb_parquet_close(r->parquet);
+    mb_nested_close(r->nested);
     mb_free(r->buf);
     mb_free(r->path);
     mb_free(r);
@@ -444,7 +448,7 @@ static mb_status end_json(mb_rowfile *r)
     return MB_OK;
 }
 
-static mb_status next_json(mb_rowfile *r, mb_row_text *row, bool *more)
+static mb_status next_element(mb_rowfile *r, mb_row_text *row, bool *more)
 {
     size_t n = 0;
     int c = -1;
@@ -475,6 +479,28 @@ static mb_status next_json(mb_rowfile *r, mb_row_text *row, bool *more)
     advance(r, n);
     *more = true;
     return MB_OK;
+}
+
+/* Elements, or what is in them. */
+static mb_status next_json(mb_rowfile *r, mb_row_text *row, bool *more)
+{
+    for (;;) {
+        if (r->nested != NULL) {
+            MB_TRY(mb_nested_next(r->nested, &row->text, &row->n, more));
+            row->line = r->nested_line;
+            if (*more)
+                return MB_OK;
+            mb_nested_close(r->nested);
+            r->nested = NULL;
+        }
+        MB_TRY(next_element(r, row, more));
+        if (!*more)
+            return MB_OK;
+        r->nested_line = row->line;
+        MB_TRY(mb_nested_open(row->text, row->n, r->path, row->line, &r->nested));
+        if (r->nested == NULL)
+            return MB_OK;
+    }
 }
 
 mb_status mb_rowfile_next(mb_rowfile *r, mb_row_text *row, bool *more)

@@ -1,7 +1,8 @@
 /* recipes/data/rowfile.h - where the rows of a data file begin and end, without looking into them.
  *
  *     .jsonl           one JSON object per line
- *     .json            a list of objects, {"data": [...]}, or objects one after the other
+ *     .json            a list of objects, {"data": [...]}, or objects one after the other; of
+ *                      SQuAD's articles every question is a row (recipes/data/nested.h)
  *     .csv .tsv        RFC 4180: a header row, then rows; a quoted field may hold newlines
  *     .txt             pieces of at most 1 MiB cut at line ends (MB_TEXT_FILE), or one row per line
  *                      or per block of lines

@@ -169,6 +169,54 @@ static void an_answer_is_found_in_each_window_that_has_it(void **state)
     mb_status_clear();
 }
 
+/* SQuAD's own file, of articles, and the flat one that Hugging Face makes of it. */
+static void nested_questions_are_rows(void **state)
+{
+    static const char nested[] =
+        "{\"version\": \"v2.0\", \"data\": [\n"
+        " {\"title\": \"A\", \"paragraphs\": [\n"
+        "  {\"context\": \"maji ni uhai\", \"qas\": [\n"
+        "   {\"id\": \"1\", \"question\": \"nini\", \"answers\": [{\"text\": \"maji\", \"answer_start\": 0}],"
+        " \"is_impossible\": false},\n"
+        "   {\"id\": \"2\", \"question\": \"nani\", \"answers\": [], \"is_impossible\": true,"
+        " \"plausible_answers\": [{\"text\": \"uhai\", \"answer_start\": 8}]}]},\n"
+        "  {\"context\": \"tupu\", \"qas\": []}]},\n"
+        " {\"title\": \"B\", \"paragraphs\": []},\n"
+        " {\"title\": \"C\", \"paragraphs\": [{\"context\": \"mti mrefu\", \"qas\": [\n"
+        "   {\"question\": \"vipi\", \"answers\": [{\"answer_start\": 4, \"text\": \"mrefu\"}]}]}]}]}\n";
+    static const char flat[] =
+        "{\"context\": \"maji ni uhai\", \"question\": \"nini\", \"answers\": {\"text\": [\"maji\"], "
+        "\"answer_start\": [0]}}\n"
+        "{\"context\": \"maji ni uhai\", \"question\": \"nani\", \"answers\": {\"text\": [], "
+        "\"answer_start\": []}}\n"
+        "{\"context\": \"mti mrefu\", \"question\": \"vipi\", \"answers\": {\"text\": [\"mrefu\"], "
+        "\"answer_start\": [4]}}\n";
+
+    (void)state;
+    const mb_source source[] = {{.path = text_file("squad.json", nested)},
+                                {.path = text_file("flat.jsonl", flat)}};
+    mb_store *s[2];
+
+    for (int i = 0; i < 2; i++) {
+        const mb_store_options o = options(&source[i], MB_WANT_QUESTIONS);
+        s[i] = build(&o);
+        assert_int_equal(s[i]->n_rows, 3);
+    }
+    assert_int_equal(s[0]->n_tokens, s[1]->n_tokens);
+    assert_memory_equal(s[0]->ids, s[1]->ids, (size_t)s[0]->n_tokens * sizeof *s[0]->ids);
+    assert_memory_equal(s[0]->extra, s[1]->extra,
+                        (size_t)s[0]->extra_offset[3] * sizeof *s[0]->extra);
+    assert_true(s[0]->line[0] == 2 && s[0]->line[1] == 2 && s[0]->line[2] == 8);
+    mb_store_free(s[0]);
+    mb_store_free(s[1]);
+    refused(MB_WANT_QUESTIONS, "squad.json",
+            "{\"data\": [{\"paragraphs\": [{\"context\": \"a\", \"qas\": [1]}]}]}",
+            "must be an object");
+    refused(MB_WANT_QUESTIONS, "squad.json",
+            "{\"data\": [{\"paragraphs\": [{\"context\": \"a\", \"qas\": [{\"answers\": []}]}]}]}",
+            "question");
+}
+
 static void words_one_by_one_are_the_ids_of_the_text(void **state)
 {
     static const char text[] =
@@ -264,6 +312,7 @@ int main(void)
         cmocka_unit_test(a_word_is_labelled_at_its_first_token),
         cmocka_unit_test(several_classes_and_numbers_are_values),
         cmocka_unit_test(an_answer_is_found_in_each_window_that_has_it),
+        cmocka_unit_test(nested_questions_are_rows),
         cmocka_unit_test(words_one_by_one_are_the_ids_of_the_text),
         cmocka_unit_test(anchors_come_first_and_know_their_own),
         cmocka_unit_test(a_cached_store_is_the_same),
