@@ -1,6 +1,7 @@
 /* recipes/serve/api_jobs.c - where models that are served and runs that make models meet. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/path.h"
 #include "recipes/serve/api_inside.h"
@@ -15,11 +16,17 @@ static bool path_of(void *arg, const char *id, char *model, char *adapter, size_
            snprintf(adapter, size, "%s", of != NULL ? of : "") < (int)size;
 }
 
+/* The model as it is now: one that was written again is another. */
 static const mb_offer *offer_of(const mb_api *a, const char *path)
 {
-    for (int i = 0; i < mb_api_offers(a); i++)
-        if (strcmp(mb_api_offer_at(a, i)->path, path) == 0)
-            return mb_api_offer_at(a, i);
+    struct stat s;
+
+    for (int i = mb_api_offers(a); i-- > 0 && stat(path, &s) == 0;) {
+        const mb_offer *o = mb_api_offer_at(a, i);
+
+        if (strcmp(o->path, path) == 0 && o->changed == s.st_mtime)
+            return o;
+    }
     return NULL;
 }
 
@@ -32,7 +39,9 @@ static mb_status add(mb_api *a, const char *path, const char *name)
     MB_TRY(mb_path_real(path, real, sizeof real));
     MB_REQUIRE(strchr(real, '=') == NULL, MB_EARG, "%s: a path with '=' cannot be served", real);
     st = mb_api_offer(a, real, a->o.n_words, a->o.word);
-    for (int i = 2; st == MB_EARG && i < 100 && mb_api_find(a, name) != NULL; i++) {
+    for (int i = 2; st == MB_EARG && i < 100; i++) {
+        if (strstr(mb_status_sentence(), "two models are called") == NULL)
+            break;
         snprintf(text, sizeof text, "%s-%d=%s", name, i, real);
         mb_status_clear();
         st = mb_api_offer(a, text, a->o.n_words, a->o.word);

@@ -15,7 +15,6 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
-#include "core/path.h"
 #include "recipes/tokenizers/bytes.h"
 
 enum { LESS_URGENT = 5, WORDS_MAX = 256, SAID_MAX = 64 << 10 };
@@ -73,17 +72,38 @@ static mb_status attributes(posix_spawnattr_t *a)
     return MB_OK;
 }
 
+/* Ours without what a child has no use for: whoever reads its environment finds no key. The caller
+ * frees the list alone. */
+static mb_status environment(char ***out)
+{
+    static const char *const secret[] = {"MBUYU_API_KEY=", "HF_TOKEN=", "HUGGING_FACE_HUB_TOKEN="};
+    size_t n = 0, kept = 0;
+
+    while (environ[n] != NULL)
+        n++;
+    MB_TRY(MB_NEW_ARRAY(out, n + 1));
+    for (size_t i = 0; i < n; i++) {
+        bool is_secret = false;
+
+        for (size_t k = 0; k < sizeof secret / sizeof secret[0]; k++)
+            is_secret = is_secret || strncmp(environ[i], secret[k], strlen(secret[k])) == 0;
+        if (!is_secret)
+            (*out)[kept++] = environ[i];
+    }
+    return MB_OK;
+}
+
 static mb_status spawn(const char *const *words, const char *log, const int pipes[2][2],
                        mb_child *out)
 {
-    char program[MB_PATH_MAX], *argv[WORDS_MAX + 2];
+    static const char program[] = "/proc/self/exe"; /* this one, also when its file was replaced */
+    char name[] = "mbuyu", *argv[WORDS_MAX + 2], **env = NULL;
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
     int n = 0, bad = 0;
     mb_status st;
 
-    MB_TRY(mb_path_real("/proc/self/exe", program, sizeof program));
-    argv[n++] = program;
+    argv[n++] = name;
     for (; *words != NULL && n <= WORDS_MAX; words++)
         argv[n++] = (char *)(uintptr_t)*words;
     MB_REQUIRE(*words == NULL, MB_EARG, "more than %d words for a child process", WORDS_MAX);
@@ -95,15 +115,17 @@ static mb_status spawn(const char *const *words, const char *log, const int pipe
     }
     MB_TRY_GOTO(actions(log, pipes, &files), st, done);
     MB_TRY_GOTO(attributes(&attr), st, done);
-    bad = posix_spawn(&out->pid, program, &files, &attr, argv, environ);
+    MB_TRY_GOTO(environment(&env), st, done);
+    bad = posix_spawn(&out->pid, program, &files, &attr, argv, env);
     if (bad != 0) {
         out->pid = 0;
-        st = MB_RAISE(MB_EIO, "%s cannot be started: %s", program, strerror(bad));
+        st = MB_RAISE(MB_EIO, "a child process cannot be started: %s", strerror(bad));
         goto done;
     }
     out->begun = begun(out->pid);
     setpriority(PRIO_PGRP, (id_t)out->pid, LESS_URGENT); /* a wish; nothing depends on it */
 done:
+    mb_free(env);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&files);
     return st;

@@ -181,7 +181,7 @@ static char *last_words(const mb_jobs *j, const mb_tuning *t)
 static void export_stopped(const mb_jobs *j, const char *folder)
 {
     char checkpoint[MB_PATH_MAX], *text = NULL;
-    const char *words[] = {"export", checkpoint, NULL};
+    const char *words[] = {"export", checkpoint, "overwrite_output_dir=true", NULL};
     size_t n;
 
     if (!mb_run_checkpoint(folder, checkpoint))

@@ -174,6 +174,7 @@ static void date(mb_offer *o)
     struct stat s;
 
     o->created = stat(o->recipe->model_name_or_path, &s) == 0 ? s.st_mtime : time(NULL);
+    o->changed = stat(o->path, &s) == 0 ? s.st_mtime : 0;
 }
 
 static mb_status open_offer(mb_api *a, mb_offer *o, const char *name, const char *given,

@@ -9,7 +9,7 @@
 #include "recipes/serve/jobs_inside.h"
 #include "recipes/serve/page_files.h"
 
-enum { DEPTH = 4, CHOICES_MAX = 300, NAMES_MAX = 2000 };
+enum { DEPTH = 4, CHOICES_MAX = 300, NAMES_MAX = 2000, LOOKS_MAX = 20000 };
 
 /* ---- files -------------------------------------------------------------------------------- */
 
@@ -69,6 +69,7 @@ static mb_status info(void *arg, mb_http_request *q)
 struct choices {
     mb_json models, data;
     const char *root; /* names are shown from here */
+    int *looks;       /* that are left: a handler must not take long */
 };
 
 static mb_status add_choice(const struct choices *c, mb_json to, const char *path, int64_t bytes)
@@ -106,8 +107,8 @@ static mb_status scan_name(const struct choices *c, const char *dir, const char 
     struct stat s;
     bool inside = false;
 
-    if (name[0] == '.' || snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path ||
-        lstat(path, &s) != 0)
+    if (name[0] == '.' || --*c->looks < 0 ||
+        snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path || lstat(path, &s) != 0)
         return MB_OK;
     if (S_ISDIR(s.st_mode) && depth > 0 && strncmp(name, "checkpoint-", 11) != 0 &&
         strcmp(name, "cache") != 0) {
@@ -214,7 +215,8 @@ static mb_status add_recipes(mb_json to)
 
 static mb_status fill(const mb_jobs *j, mb_json root)
 {
-    struct choices c;
+    int looks = LOOKS_MAX;
+    struct choices c = {.looks = &looks};
     mb_json recipes;
 
     MB_TRY(mb_json_set_bool(root, "can_train", j->state != NULL));

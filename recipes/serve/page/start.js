@@ -17,7 +17,7 @@ function showRecipe() {
   $('recipe-about').textContent = r?.about ?? '';
   $('recipe-text').textContent = r?.text ?? '';
   const fields = { epochs: 'num_train_epochs', batch: 'per_device_train_batch_size', rate: 'learning_rate', 'start-seed': 'seed' };
-  for (const [id, key] of Object.entries(fields)) $(id).placeholder = (r && valueOf(r.text, key)) || t('as_recipe');
+  for (const [id, key] of Object.entries(fields)) $(id).placeholder = (r && valueOf(r.text, key)) || (key === 'seed' ? '42' : '–');
 }
 
 function groups(select, list, none) {

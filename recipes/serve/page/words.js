@@ -109,7 +109,6 @@ export const words = {
   run_name: ['Name of the run', 'Nom de la séance', 'Jina la mafunzo'],
   more: ['More settings, one “key: value” a line', 'Autres réglages, un « clé: valeur » par ligne', 'Mipangilio zaidi, “ufunguo: thamani” kwa kila mstari'],
   show_recipe: ['The recipe’s text', 'Le texte de la recette', 'Maandishi ya mapishi'],
-  as_recipe: ['as in the recipe', 'comme dans la recette', 'kama kwenye mapishi'],
   look: ['Look at the data', 'Regarder les données', 'Tazama data'],
   plan: ['Memory and time', 'Mémoire et temps', 'Kumbukumbu na muda'],
   plan_title: ['What the run will take', 'Ce que la séance demandera', 'Mahitaji ya mafunzo'],
