@@ -475,9 +475,11 @@ static mb_status open_data(mb_job *j, const mb_model_config *c, int64_t micro_un
     if (j->at.begun == 0) /* not resumed */
         j->at.begun = mb_chat_today();
     MB_TRY(j->comm->ops->broadcast(j->comm, &j->at.begun, sizeof j->at.begun, 0));
-    MB_TRY(j->like != NULL ? mb_data_borrow(j->like->data, &j->data)
-                           : mb_data_open(j->recipe, j->task, c, j->use == MB_JOB_PREDICT,
-                                          j->at.begun, j->comm, &j->data));
+    if (j->like != NULL)
+        MB_TRY(mb_comm_agree(j->comm, mb_data_borrow(j->like->data, &j->data)));
+    else
+        MB_TRY(mb_data_open(j->recipe, j->task, c, j->use == MB_JOB_PREDICT, j->at.begun, j->comm,
+                            &j->data));
     j->data->reads_ahead = j->device != NULL && !mb_device_is_host(j->device);
     MB_TRY(mb_comm_agree(j->comm, mb_data_order(j->data, j->recipe, micro_units, step_units)));
     mb_alloc_trim();
@@ -672,7 +674,7 @@ static mb_status same_recipe_everywhere(mb_comm *comm, const mb_recipe *r)
 {
     char mine[65], first[65];
 
-    MB_TRY(mb_recipe_digest(r, mine));
+    MB_TRY(mb_comm_agree(comm, mb_recipe_digest(r, mine)));
     memcpy(first, mine, sizeof first);
     MB_TRY(comm->ops->broadcast(comm, first, sizeof first, 0));
     return mb_comm_agree(comm, strcmp(mine, first) == 0
@@ -750,7 +752,11 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
     mb_job *j = NULL;
     mb_status st;
 
-    MB_TRY(new_job(r, launch, use, &j));
+    st = mb_comm_agree(launch->world, new_job(r, launch, use, &j));
+    if (st != MB_OK) {
+        mb_free(j);
+        return st;
+    }
     st = same_recipe_everywhere(j->comm, r);
     if (st == MB_OK)
         st = mb_comm_agree(j->comm, mb_cpu_init());
