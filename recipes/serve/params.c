@@ -37,8 +37,8 @@ void mb_params_default(mb_param_route route, mb_params *out)
 static mb_status out_of_range(const mb_param *row, double x, mb_fault *f)
 {
     mb_fault_set(f, 400, NULL, row->name);
-    return MB_RAISE(MB_EARG, "%s is %g; it must be from %g to %g", row->name, x, row->least,
-                    row->most);
+    return MB_RAISE(MB_EARG, "%s is %.15g; it must be from %.15g to %.15g", row->name, x,
+                    row->least, row->most);
 }
 
 static mb_status take_real(const mb_param *row, double x, mb_params *p, mb_fault *f)
@@ -145,7 +145,8 @@ mb_status mb_params_describe(mb_bytes *out)
         }
         MB_TRY(mb_bytes_puts(out, "]"));
         if (row->kind != MB_PARAM_BOOL && row->most < (double)INT64_MAX)
-            MB_TRY(mb_bytes_printf(out, ",\"minimum\":%g,\"maximum\":%g", row->least, row->most));
+            MB_TRY(mb_bytes_printf(out, ",\"minimum\":%.15g,\"maximum\":%.15g", row->least,
+                                   row->most));
         MB_TRY(mb_bytes_puts(out, ",\"help\":"));
         MB_TRY(mb_bytes_json(out, row->help, strlen(row->help)));
         MB_TRY(mb_bytes_puts(out, "}"));

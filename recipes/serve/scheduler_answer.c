@@ -30,7 +30,7 @@ static void find_top(const float *logits, int64_t n, double sum, mb_token_prob *
 {
     int64_t have = 0;
 
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n && k > 0; i++) {
         int64_t at = have;
 
         if (have == k && !(logits[i] > top[k - 1].logprob))
