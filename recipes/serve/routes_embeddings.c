@@ -67,7 +67,7 @@ static mb_status write_vector(const struct asked *k, float *v, int64_t n, int64_
         return mb_bytes_puts(out, "\"}");
     }
     for (int64_t i = 0; i < n; i++)
-        MB_TRY(mb_bytes_printf(out, "%c%.9g", i == 0 ? '[' : ',', (double)v[i]));
+        MB_TRY(mb_bytes_printf(out, "%c%.17g", i == 0 ? '[' : ',', (double)v[i]));
     return mb_bytes_puts(out, "]}");
 }
 
