@@ -72,11 +72,9 @@ static mb_status info(mb_depot *d, mb_http_request *q, mb_shelf_brief *b, const 
 {
     mb_shelf_tree *t = NULL;
     mb_json_doc *doc = NULL;
-    mb_shelf_miss miss = MB_SHELF_NO_MISS;
-    mb_status st = MB_OK;
+    mb_shelf_miss miss;
+    mb_status st = mb_shelf_tree_get(d->shelf, b->kind, b->id, rev, &t, &miss);
 
-    if (b->main != NULL || strcmp(rev, "main") != 0)
-        st = mb_shelf_tree_get(d->shelf, b->kind, b->id, rev, &t, &miss);
     if (st != MB_OK)
         return mb_depot_missed(q, st, miss);
     MB_TRY_GOTO(mb_json_doc_new("a repository", &doc), st, done);

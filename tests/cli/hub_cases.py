@@ -8,6 +8,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -98,6 +99,7 @@ def make_folder():
     (folder / "sub/a b%c.txt").write_text("habari")
     (folder / "README.md").write_text("---\ntags: ['\"><script>alert(2)</script>']\n---\n"
                                       "<script>alert(3)</script> [x](javascript:alert(4))\n")
+    (WORK / "share/models/acme-2/empty").mkdir(parents=True)
     for i in range(5):
         other = WORK / f"share/models/acme/m{i}"
         other.mkdir()
@@ -148,6 +150,7 @@ def errors(hub):
     for path, code in [("/api/models/acme/none", "RepoNotFound"), ("/acme/none/resolve/main/x", "RepoNotFound"),
                        ("/api/models/acme/plain/revision/none", "RevisionNotFound"),
                        ("/acme/plain/resolve/none/x", "RevisionNotFound"),
+                       ("/api/models/acme-2/empty", "RevisionNotFound"),
                        ("/acme/plain/resolve/" + "0" * 40 + "/x", "RevisionNotFound"),
                        ("/acme/plain/resolve/main/none", "EntryNotFound"),
                        ("/api/models/acme/plain/tree/main/none", "EntryNotFound")]:
@@ -383,6 +386,14 @@ def main():
     check("an unpacked bag is served from its data", hub.get("/acme/bagged/resolve/main/config.json")[2] == b"{}")
     hub.stop()
     check("and not written to", sorted(os.listdir(bag / "data")) == ["models"])
+
+    hub = Hub(WORK / "share", "--host", "0.0.0.0", "--also-called", "hub.example,vitabu.local", token=None)
+    for name, status in [("hub.example", 200), (f"vitabu.local:{hub.port}", 200), ("10.1.2.3", 200),
+                         (socket.gethostname(), 200), ("evil.example", 403), ("hub.example.evil", 403)]:
+        check(f"a hub for a network, called {name}", hub.ask("GET", "/api/models", headers={"Host": name})[0] == status)
+    got = hub.ask("GET", "/api/models?limit=1", headers={"Host": f"vitabu.local:{hub.port}"})
+    check("pages go on under the name it was called", f"<http://vitabu.local:{hub.port}/" in got[1]["link"], got)
+    hub.stop()
 
     hub = Hub(WORK / "share", "--closed")
     check("closed", hub.get("/api/models")[0] == 401 and hub.get("/")[0] == 401
