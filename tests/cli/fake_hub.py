@@ -11,6 +11,7 @@ acted out. Requests are kept as (origin, method, path, headers); `sent` counts b
 import gzip
 import hashlib
 import json
+import random
 import socket
 import ssl
 import struct
@@ -86,7 +87,30 @@ class Handler(BaseHTTPRequestHandler):
         return self.file(hub, origin, path, query)
 
     # --- answers
+    def spoil(self, data):
+        """A few bytes of an answer become others."""
+        data, chance = bytearray(data), self.server.hub.chance
+        with self.server.hub.lock:
+            for _ in range(chance.choice((0, 0, 1, 1, 2, 8)) if data else 0):
+                at = chance.randrange(len(data))
+                way = chance.randrange(4)
+                if way == 0:
+                    data[at] = chance.randrange(256)
+                elif way == 1:
+                    data[at] = ord(chance.choice('{}[]",:0-9./\\e '))
+                elif way == 2:
+                    del data[at:at + chance.randrange(1, 9)]
+                else:
+                    data[at:at] = data[at:at + chance.randrange(1, 40)] * chance.randrange(1, 4)
+                if not data:
+                    break
+        return bytes(data)
+
     def body(self, status, data, heads):
+        if self.server.hub.f("spoil"):
+            data = self.spoil(data)
+            heads = {k: "".join(c for c in self.spoil(v.encode()).decode("latin-1") if c >= " ")
+                     for k, v in heads.items()}
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **heads}.items():
             self.send_header(name, value)
@@ -308,6 +332,7 @@ class FakeHub:
         if faults.get("newcommit"):
             self.commits["f" * 40] = {p: d[::-1] for p, d in files.items()}
         self.sha, self.evil = sha, evil
+        self.chance = random.Random(faults.get("spoil"))
         self.servers, self.origins = [], {}
         for origin in ("hub", "cdn", "other"):
             server = Server(("127.0.0.1", 0), Handler)

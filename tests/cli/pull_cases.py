@@ -534,6 +534,32 @@ def without_links():
     return "without links; another's lock", problem, "", hub.sent, len(hub.requests)
 
 
+def spoilt(seed):
+    """Answers with bytes that became others: a documented end, and nothing wrong is published."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
+    hub = FakeHub({**SMALL, "model.safetensors": noise(3000), "a/b.json": b"{}"}, spoil=seed, page=2,
+                  redirect=[None, "cdn", "relative"][seed % 3])
+    problem = None
+    try:
+        done = pull(work, hub.url, args=["--retries", "1", "--jobs", "1"], env={"MBUYU_LOG": "error"})
+        if done.returncode not in (OK, USAGE, BAD, NET, DENIED, DISK) or "Sanitizer" in done.stderr or \
+                len(done.stderr.splitlines()) != (done.returncode != OK):
+            problem = f"exit code {done.returncode}: {done.stderr}"
+        for blobs in work.rglob("blobs"):
+            for blob in blobs.iterdir():
+                data = blob.read_bytes()
+                if len(blob.name) in (40, 64) and \
+                        blob.name not in (git_sha1(data), hashlib.sha256(data).hexdigest()):
+                    problem = problem or f"published: {blob.name}"
+        outside = [p for p in files_below(work) if not p.startswith("home/hub/")]
+        if outside:
+            problem = problem or f"outside the cache: {outside}"
+    finally:
+        hub.close()
+        shutil.rmtree(work, ignore_errors=True)
+    return f"spoilt answers, {seed}", problem, "", hub.sent, len(hub.requests)
+
+
 def hours():
     """Outside its hours nothing is asked for; inside they do not matter."""
     work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
@@ -586,6 +612,7 @@ def main():
     jobs = [lambda c=c: run_case(c) for c in CASES if not only or c[0] in only]
     if not only:
         jobs += [lambda i=i, m=m: killed(m, i) for i, m in enumerate(moments)]
+        jobs += [lambda i=i: spoilt(i) for i in range(400 if LONG else 20)]
         jobs += [interrupted_by_power, damaged_range, two_at_once, again, hours, through_a_proxy, without_links]
         if shutil.which("openssl"):
             jobs.append(encrypted)
