@@ -11,6 +11,7 @@
 
 #include "core/path.h"
 #include "recipes/data/records.h"
+#include "recipes/data/unpack.h"
 
 /* Names of one split, the first as users say it. */
 static const char *const same[][4] = {
@@ -102,4 +103,25 @@ mb_status mb_source_file(const mb_source *source, char *out, size_t size)
             return MB_OK;
     }
     return split_file(source, out, size);
+}
+
+static bool side(const char *file, size_t stem, const char *lang, const char *other, char *out)
+{
+    const size_t n = strlen(lang);
+
+    return stem > n + 1 && file[stem - n - 1] == '.' && memcmp(file + stem - n, lang, n) == 0 &&
+           snprintf(out, MB_PATH_MAX, "%.*s%s%s", (int)(stem - n), file, other, file + stem) <
+               MB_PATH_MAX;
+}
+
+bool mb_source_sides(const mb_source *source, const char *file, char *from, char *to)
+{
+    const char *a = source->source_lang, *b = source->target_lang;
+    const size_t stem = mb_unpack_stem(file);
+
+    if (source->rows != MB_WANT_PAIRS || a == NULL || b == NULL || strcmp(a, b) == 0)
+        return false;
+    if (side(file, stem, a, b, to))
+        return side(file, stem, a, a, from);
+    return side(file, stem, b, a, from) && side(file, stem, b, b, to);
 }

@@ -33,11 +33,12 @@ struct mb_records {
     mb_rowfile *rows;
     mb_rowfile_kind kind;
     const struct format *format;
-    char path[MB_PATH_MAX]; /* of the file; of a folder's metadata */
-    int64_t at, from, to;   /* row number; the split, or the part of it that is read */
-    int64_t n_rows;         /* of the file, when the split is sliced; else -1 */
-    int part, n_parts;      /* of a split with + in it */
-    char *header;           /* a table's column names, one after the other */
+    char path[MB_PATH_MAX];  /* of the file; of a folder's metadata; of the source's side */
+    char other[MB_PATH_MAX]; /* of the target's side */
+    int64_t at, from, to;    /* row number; the split, or the part of it that is read */
+    int64_t n_rows;          /* of the file, when the split is sliced; else -1 */
+    int part, n_parts;       /* of a split with + in it */
+    char *header;            /* a table's column names, one after the other */
     const char *column[MAX_COLUMNS];
     int n_columns;
 };
@@ -747,7 +748,7 @@ static mb_status open_row(const mb_records *r, const mb_row_text *text, mb_recor
 {
     *row = (struct mb_row){.r = r};
     if (r->kind == MB_ROWFILE_JSONL || r->kind == MB_ROWFILE_JSON ||
-        r->kind == MB_ROWFILE_PARQUET) {
+        r->kind == MB_ROWFILE_PARQUET || r->kind == MB_ROWFILE_SIDES) {
         mb_json_doc *doc;
 
         /* The parser puts file:line:column in front itself. */
@@ -898,7 +899,8 @@ static mb_status rewind_rows(mb_records *r)
         unit = MB_TEXT_LINE;
     else if (type != NULL && strcmp(type, "paragraphs") == 0)
         unit = MB_TEXT_PARAGRAPH;
-    MB_TRY(mb_rowfile_open(r->path, r->kind, unit, &r->rows));
+    MB_TRY(r->kind == MB_ROWFILE_SIDES ? mb_rowfile_open_sides(r->path, r->other, &r->rows)
+                                       : mb_rowfile_open(r->path, r->kind, unit, &r->rows));
     if (r->kind != MB_ROWFILE_CSV && r->kind != MB_ROWFILE_TSV)
         return MB_OK;
     MB_TRY(mb_rowfile_next(r->rows, &row, &more));
@@ -987,6 +989,7 @@ static mb_status choose_part(mb_records *r, int i)
 
 mb_status mb_records_open(const mb_source *source, mb_records **out)
 {
+    char file[MB_PATH_MAX];
     mb_records *r;
     mb_status st;
 
@@ -995,7 +998,11 @@ mb_status mb_records_open(const mb_source *source, mb_records **out)
     r->to = INT64_MAX;
     MB_TRY_GOTO(mb_source_file(source, r->path, sizeof r->path), st, fail);
     r->source.path = r->path; /* what messages name */
-    MB_TRY_GOTO(mb_rowfile_kind_of(r->path, &r->kind), st, fail);
+    snprintf(file, sizeof file, "%s", r->path);
+    if (mb_source_sides(source, file, r->path, r->other))
+        r->kind = MB_ROWFILE_SIDES;
+    else
+        MB_TRY_GOTO(mb_rowfile_kind_of(r->path, &r->kind), st, fail);
     if (r->kind != MB_ROWFILE_TXT && !is_auto(source->type))
         MB_TRY_GOTO(format_named(r), st, fail);
     MB_TRY_GOTO(rewind_rows(r), st, fail);

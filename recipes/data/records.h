@@ -33,7 +33,8 @@
  *                        taken, or columns of these names
  *     summarization      text or document, and summary
  *     prompt_completion  prompt, completion
- *     pair               source, target
+ *     pair               source, target; or two text files of as many lines, train.sw and train.en, of
+ *                        which one is named and source_lang and target_lang are sw and en
  *
  * and for tasks about sounds, whose rows name a file:
  *
@@ -157,6 +158,9 @@ typedef struct mb_records mb_records;
 /* The file that has the rows of a source: its path, or of a folder the metadata in it, or the file of
  * the split (recipes/data/folder.c). */
 mb_status mb_source_file(const mb_source *source, char *out, size_t size) MB_MUST_USE;
+/* Is `file` one side of a pair as Moses has them, train.sw beside train.en (perhaps with .gz or .zst
+ * behind), by the names of source_lang and target_lang? Then both sides, of MB_PATH_MAX bytes. */
+bool mb_source_sides(const mb_source *source, const char *file, char *from, char *to);
 /* Opens the file and decides its format. MB_EDATA: missing, not a regular file, empty, no known
  * format; MB_EARG: a type, split or field that does not exist. The caller owns *out. */
 mb_status mb_records_open(const mb_source *source, mb_records **out) MB_MUST_USE;

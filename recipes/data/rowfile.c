@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "core/path.h"
 #include "recipes/data/nested.h"
 #include "recipes/data/parquet.h"
@@ -23,6 +24,8 @@ struct mb_rowfile {
     mb_parquet *parquet;
     mb_nested *nested; /* the rows inside the element read last; NULL: it is a row itself */
     int64_t nested_line;
+    mb_rowfile *other; /* of sides: the target's */
+    char *sides;       /* the row given last */
     bool eof;
     char *buf;
     size_t cap, at, len; /* buf[at..len) has not been given out */
@@ -146,6 +149,22 @@ fail:
     return st;
 }
 
+mb_status mb_rowfile_open_sides(const char *from, const char *to, mb_rowfile **out)
+{
+    mb_rowfile *r;
+    mb_status st;
+
+    MB_TRY(mb_rowfile_open(from, MB_ROWFILE_TXT, MB_TEXT_LINE, &r));
+    st = mb_rowfile_open(to, MB_ROWFILE_TXT, MB_TEXT_LINE, &r->other);
+    if (st != MB_OK) {
+        mb_rowfile_close(r);
+        return st;
+    }
+    r->kind = MB_ROWFILE_SIDES;
+    *out = r;
+    return MB_OK;
+}
+
 void mb_rowfile_close(mb_rowfile *r)
 {
     if (r == NULL)
@@ -153,6 +172,8 @@ void mb_rowfile_close(mb_rowfile *r)
     mb_unpack_close(r->file);
     mb_parquet_close(r->parquet);
     mb_nested_close(r->nested);
+    mb_rowfile_close(r->other);
+    mb_free(r->sides);
     mb_free(r->buf);
     mb_free(r->path);
     mb_free(r);
@@ -214,6 +235,61 @@ static mb_status next_line(mb_rowfile *r, mb_row_text *row, bool *more)
         }
         advance(r, n);
     }
+}
+
+/* A line of each side, blank ones too: they belong together by their numbers. */
+static mb_status read_sides(mb_rowfile *r, mb_row_text text[2], bool *more)
+{
+    mb_rowfile *const file[2] = {r, r->other};
+    size_t n[2];
+
+    for (int i = 0; i < 2; i++)
+        MB_TRY(line_bytes(file[i], 0, &n[i]));
+    *more = n[0] > 0;
+    MB_REQUIRE((n[0] > 0) == (n[1] > 0), MB_EDATA, "%s has %lld lines and %s more",
+               file[n[0] > 0]->path, (long long)file[n[0] > 0]->line - 1, file[n[0] == 0]->path);
+    for (int i = 0; *more && i < 2; i++)
+        give(file[i], n[i], &text[i]);
+    return MB_OK;
+}
+
+static mb_status set_side(mb_rowfile *r, mb_json row, const char *key, const mb_row_text *t)
+{
+    char *text;
+    mb_status st;
+
+    const int64_t bad = mb_utf8_fault(t->text, t->n);
+    MB_REQUIRE(bad < 0, MB_EDATA, "%s:%lld: byte %lld of the line is not UTF-8, or zero", r->path,
+               (long long)t->line, (long long)bad + 1);
+    MB_TRY(mb_strndup(t->text, t->n, &text));
+    st = mb_json_set_string(row, key, text);
+    mb_free(text);
+    return st;
+}
+
+static mb_status next_sides(mb_rowfile *r, mb_row_text *row, bool *more)
+{
+    mb_row_text text[2] = {{0}};
+    mb_json_doc *doc;
+    mb_status st;
+
+    do
+        MB_TRY(read_sides(r, text, more));
+    while (*more && is_blank(text[0].text, text[0].n) && is_blank(text[1].text, text[1].n));
+    if (!*more)
+        return MB_OK;
+    mb_free(r->sides);
+    r->sides = NULL;
+    row->line = text[0].line;
+    MB_TRY(mb_json_doc_new("a pair", &doc));
+    st = set_side(r, mb_json_root(doc), "source", &text[0]);
+    if (st == MB_OK)
+        st = set_side(r->other, mb_json_root(doc), "target", &text[1]);
+    if (st == MB_OK)
+        st = mb_json_text(mb_json_root(doc), 0, &r->sides, &row->n);
+    row->text = r->sides;
+    mb_json_free(doc);
+    return st;
 }
 
 /* Lines up to a blank one, or up to TEXT_PIECE bytes. */
@@ -517,6 +593,8 @@ mb_status mb_rowfile_next(mb_rowfile *r, mb_row_text *row, bool *more)
         r->line++;
         row->line = r->line;
         return mb_parquet_next(r->parquet, &row->text, &row->n, more);
+    case MB_ROWFILE_SIDES:
+        return next_sides(r, row, more);
     case MB_ROWFILE_TXT:
         break;
     }

@@ -27,6 +27,7 @@ typedef enum mb_rowfile_kind {
     MB_ROWFILE_TSV,
     MB_ROWFILE_TXT,
     MB_ROWFILE_PARQUET, /* its rows are given as JSON objects; lines are their numbers */
+    MB_ROWFILE_SIDES,   /* two text files: {"source": a line, "target": the other's} */
 } mb_rowfile_kind;
 
 typedef enum mb_text_unit { MB_TEXT_FILE, MB_TEXT_LINE, MB_TEXT_PARAGRAPH } mb_text_unit;
@@ -44,6 +45,8 @@ mb_status mb_rowfile_kind_of(const char *path, mb_rowfile_kind *out) MB_MUST_USE
 /* Opens a regular file and skips a byte order mark. The caller owns *out. */
 mb_status mb_rowfile_open(const char *path, mb_rowfile_kind kind, mb_text_unit unit,
                           mb_rowfile **out) MB_MUST_USE;
+/* Two text files whose lines belong together; both blank: left out. MB_EDATA: one has more lines. */
+mb_status mb_rowfile_open_sides(const char *from, const char *to, mb_rowfile **out) MB_MUST_USE;
 void mb_rowfile_close(mb_rowfile *r); /* NULL is allowed */
 /* *more is false, and *row untouched, after the last row. The header of a table is a row here. */
 mb_status mb_rowfile_next(mb_rowfile *r, mb_row_text *row, bool *more) MB_MUST_USE;

@@ -177,7 +177,7 @@ static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
         MB_TRY(add_text(d, o->label_names[i]));
     for (int i = 0; i < o->n_sources; i++) {
         const mb_source *s = &o->source[i];
-        char path[MB_PATH_MAX];
+        char path[MB_PATH_MAX], side[2][MB_PATH_MAX];
         uint8_t bytes[MB_DIGEST_BYTES];
         int64_t size;
         int fd;
@@ -187,6 +187,12 @@ static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
         close(fd);
         MB_TRY(mb_digest_file(path, bytes));
         MB_TRY(mb_digest_add(d, bytes, sizeof bytes));
+        if (mb_source_sides(s, path, side[0], side[1]))
+            for (int k = 0; k < 2; k++) {
+                MB_TRY(add_text(d, side[k]));
+                MB_TRY(mb_digest_file(side[k], bytes));
+                MB_TRY(mb_digest_add(d, bytes, sizeof bytes));
+            }
         MB_TRY(add_text(d, s->path));
         MB_TRY(add_text(d, s->type));
         MB_TRY(add_text(d, s->split));

@@ -610,9 +610,72 @@ static void messages_of_a_command_are_parsed(void **state)
     mb_status_clear();
 }
 
+/* train.sw beside train.en: lines belong together by their numbers, also of packed files. */
+static void two_files_are_sides_of_pairs(void **state)
+{
+    static const char sw[] = "maji\n\n \"mti\"\tmrefu\r\nmoto",
+                      en[] = "water\n\na tall tree\nfire\n";
+    static const char *const want[][2] = {
+        {"maji", "water"}, {" \"mti\"\tmrefu", "a tall tree"}, {"moto", "fire"}};
+    mb_source source = {.rows = MB_WANT_PAIRS, .source_lang = "sw", .target_lang = "en"};
+
+    file_of("t.en", en, sizeof en - 1);
+    for (int named = 0; named < 2; named++) { /* either of them may be */
+        mb_records *r;
+        mb_row_text row;
+        bool more;
+        int n = 0;
+
+        source.path =
+            named == 0 ? file_of("t.sw", sw, sizeof sw - 1) : file_of("t.en", en, sizeof en - 1);
+        assert_int_equal(mb_records_open(&source, &r), MB_OK);
+        for (;; n++) {
+            assert_int_equal(mb_records_next(r, &row, &more), MB_OK);
+            if (!more)
+                break;
+            mb_record rec = {0};
+            assert_int_equal(mb_records_parse(r, &row, &rec), MB_OK);
+            assert_int_equal(rec.kind, MB_RECORD_PAIR);
+            assert_string_equal(rec.text, want[n][0]);
+            assert_string_equal(rec.text2, want[n][1]);
+            assert_int_equal(row.line, n + 1 + (n > 0));
+            mb_record_release(&rec);
+        }
+        assert_int_equal(n, 3);
+        mb_records_close(r);
+    }
+}
+
+static void sides_of_other_lengths_are_refused(void **state)
+{
+    mb_source source = {.rows = MB_WANT_PAIRS, .source_lang = "sw", .target_lang = "en"};
+    mb_records *r;
+    mb_row_text row;
+    bool more;
+
+    file_of("u.en", "c\n", 2);
+    source.path = file_of("u.sw", "a\nb\n", 4);
+    assert_int_equal(mb_records_open(&source, &r), MB_OK);
+    assert_int_equal(mb_records_next(r, &row, &more), MB_OK);
+    assert_int_equal(mb_records_next(r, &row, &more), MB_EDATA);
+    assert_non_null(strstr(mb_status_sentence(), "u.en has 1 lines and "));
+    mb_status_clear();
+    mb_records_close(r);
+    source.path = file_of("v.sw", "a\n", 2);
+    assert_int_equal(mb_records_open(&source, &r), MB_EDATA);
+    assert_non_null(strstr(mb_status_sentence(), "v.en"));
+    mb_status_clear();
+    source.target_lang = NULL; /* then it is a file whose name says nothing */
+    assert_int_equal(mb_records_open(&source, &r), MB_EDATA);
+    assert_non_null(strstr(mb_status_sentence(), "the name must end in"));
+    mb_status_clear();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_files_are_sides_of_pairs),
+        cmocka_unit_test(sides_of_other_lengths_are_refused),
         cmocka_unit_test(odd_files_give_their_rows_or_one_sentence),
         cmocka_unit_test(formats_become_the_same_conversation),
         cmocka_unit_test(field_map_names_the_columns),
