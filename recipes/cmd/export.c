@@ -207,6 +207,39 @@ static mb_status check_final(const mb_recipe *r)
     return MB_OK;
 }
 
+/* Of a model that can be read: what it says of texts, while it is in memory. */
+static mb_status take_proof(mb_job *j, mb_tokenizer **tok, mb_proof **proof)
+{
+    const mb_recipe *r = j->recipe;
+
+    if (!r->export_check || j->engine->model->family->sees_images ||
+        j->engine->model->config.mel_bins > 0)
+        return MB_OK;
+    MB_TRY(mb_tokenizer_load(r->model_name_or_path, tok));
+    return mb_proof_take(j->engine, *tok, r->export_check_file, NULL, 0, 0, proof);
+}
+
+/* Holds output_dir/final against it; what is not the model does not stay. */
+static mb_status hold_final(const mb_recipe *r, const mb_proof *proof)
+{
+    char final[MB_PATH_MAX], adapter[MB_PATH_MAX];
+    mb_session_options o;
+    mb_status st;
+
+    if (proof == NULL)
+        return MB_OK;
+    MB_TRY(mb_path_join(final, sizeof final, r->output_dir, "final"));
+    MB_TRY(mb_path_join(adapter, sizeof adapter, final, "adapter_config.json"));
+    mb_job_session_options(r, mb_task_of(r), mb_default_threads(), &o);
+    o.random = false;
+    o.adapter_path = mb_path_exists(adapter) ? final : NULL;
+    o.path = o.adapter_path != NULL ? r->model_name_or_path : final;
+    st = mb_proof_hold(proof, &o, final, NULL, mb_job_export_dtype(r));
+    if (st != MB_OK)
+        mb_stage_drop(final);
+    return st;
+}
+
 static mb_status export_checkpoint(const char *path, int argc, char **argv)
 {
     mb_launch alone = {.world = mb_comm_self(), .size = 1, .local_size = 1};
@@ -214,6 +247,8 @@ static mb_status export_checkpoint(const char *path, int argc, char **argv)
     char *args[64] = {"export"};
     mb_recipe *r = NULL;
     mb_job *j = NULL;
+    mb_tokenizer *tok = NULL;
+    mb_proof *proof = NULL;
     int n = 1;
     mb_status st = MB_OK;
 
@@ -237,8 +272,14 @@ static mb_status export_checkpoint(const char *path, int argc, char **argv)
     }
     MB_TRY_GOTO(check_final(r), st, done);
     MB_TRY_GOTO(mb_job_open(r, &alone, MB_JOB_EXPORT, &j), st, done);
-    st = mb_job_export(j);
+    MB_TRY_GOTO(mb_job_export(j), st, done);
+    MB_TRY_GOTO(take_proof(j, &tok, &proof), st, done);
+    mb_job_close(j);
+    j = NULL;
+    st = hold_final(r, proof);
 done:
+    mb_proof_free(proof);
+    mb_tokenizer_free(tok);
     mb_job_close(j);
     mb_recipe_free(r);
     return st;

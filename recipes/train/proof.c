@@ -27,7 +27,8 @@ static const char *const texts[] = {
 struct mb_proof {
     const mb_tokenizer *tokenizer;
     mb_head head;
-    char *own; /* the lines of a file, zeros between */
+    mb_dtype computed_in; /* what the logits were computed in */
+    char *own;            /* the lines of a file, zeros between */
     const char *text[MB_PROOF_TEXTS];
     mb_ids row[MB_PROOF_TEXTS];
     int n_texts, n_rows;
@@ -176,10 +177,15 @@ mb_status mb_proof_take(mb_engine *e, const mb_tokenizer *t, const char *file, c
     *out = NULL;
     if (c->family->sees_images || c->mel_bins > 0 || t == NULL)
         return MB_OK;
+    if (most == 0 || most > c->positions)
+        most = c->positions;
+    if (e->model->max_positions > 0 && most > e->model->max_positions)
+        most = e->model->max_positions;
     MB_TRY(MB_NEW(&p));
     p->tokenizer = t;
     p->head = c->head;
-    st = make_rows(p, file, ids, n, most > 0 && most < c->positions ? most : c->positions);
+    p->computed_in = e->model->dtype;
+    st = make_rows(p, file, ids, n, most);
     if (st == MB_OK)
         st = run(e, p, &p->logits, &p->lines, &p->width);
     if (st == MB_OK)
@@ -202,7 +208,7 @@ void mb_proof_free(mb_proof *p)
 
 /* ---- comparison --------------------------------------------------------------------------- */
 
-/* How far apart the two may be, by the type that was written. */
+/* How far apart the two may be, by the type that was written or computed in: the rougher of them. */
 static const struct allowed {
     mb_dtype dtype;
     double divergence; /* mean, in nats */
@@ -318,8 +324,8 @@ static mb_status judge(const mb_proof *p, const struct distance *d, mb_dtype dty
     const double scale = d->largest > 1.0 ? d->largest : 1.0;
 
     for (size_t i = 0; i < sizeof allowances / sizeof allowances[0]; i++)
-        if (allowances[i].dtype == dtype)
-            a = &allowances[i];
+        if (allowances[i].dtype == dtype || allowances[i].dtype == p->computed_in)
+            a = &allowances[i]; /* the last that fits */
     MB_REQUIRE(
         a->logit == 0.0 || d->logit <= a->logit * scale, MB_ENUM,
         "what was exported is not the model: a logit differs by %.3g, %.3g is allowed (check=false "

@@ -21,7 +21,7 @@ static const struct {
 } types[] = {
     {MB_DTYPE_F32, 0.0},       {MB_DTYPE_F16, 1.0 / 2048},  {MB_DTYPE_BF16, 1.0 / 256},
     {MB_DTYPE_Q4_0, 1.0 / 7},  {MB_DTYPE_Q4_1, 2.0 / 15},   {MB_DTYPE_Q5_0, 1.0 / 15},
-    {MB_DTYPE_Q5_1, 2.0 / 31}, {MB_DTYPE_Q8_0, 0.51 / 127}, {MB_DTYPE_Q4_K, 1.0 / 7},
+    {MB_DTYPE_Q5_1, 2.0 / 31}, {MB_DTYPE_Q8_0, 0.75 / 127}, {MB_DTYPE_Q4_K, 1.0 / 7},
     {MB_DTYPE_Q5_K, 1.0 / 15}, {MB_DTYPE_Q6_K, 1.0 / 16},
 };
 

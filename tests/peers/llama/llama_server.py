@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 
@@ -42,11 +43,15 @@ class Server:
             adapter = xllamacpp.CommonAdapterLoraInfo()
             adapter.path, adapter.scale = str(lora), 1.0
             p.lora_adapters = [adapter]
-        with Quiet() as said:
-            try:
-                self.server = xllamacpp.Server(p)
-            except Exception as e:
-                raise Refused(f"{e}; {said.text()[-300:]}") from e
+        for again in (True, True, False):  # it fails by chance on a busy machine
+            with Quiet():
+                try:
+                    self.server = xllamacpp.Server(p)
+                    return
+                except Exception as e:
+                    if not again:
+                        raise Refused(str(e)) from e
+            time.sleep(2)
 
     def __enter__(self):
         return self
@@ -96,7 +101,3 @@ class Quiet:
         for kept, to in zip(self.kept, (1, 2)):
             os.dup2(kept, to)
             os.close(kept)
-
-    def text(self):
-        self.file.seek(0)
-        return self.file.read().decode(errors="replace")

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# tests/cli/test_export.sh - what is exported is read again and compared, or is not there.
+set -u
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failures=0
+m=$MBUYU ref=$MB_TEST_DATA/reference
+export OMP_NUM_THREADS=1 LC_ALL=C.UTF-8 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+
+fail() {
+    echo "FAILED: $*" >&2
+    failures=$((failures + 1))
+}
+
+# expect CODE PATTERN -- COMMAND...
+expect() {
+    local code=$1 pattern=$2 got
+    shift 3
+    "$@" >"$work/said" 2>&1
+    got=$?
+    [ $got -eq "$code" ] || fail "exit code $got, not $code, of: $* ($(tail -n 3 "$work/said"))"
+    grep -qE -e "$pattern" "$work/said" || fail "no '$pattern' in what '$*' says ($(tail -n 2 "$work/said"))"
+}
+
+# every type, and the file is a model like others; two exports are the same file
+for type in f32 f16 bf16 q8_0 q4_0 q4_1 q4_K; do
+    expect 0 'read again and compared.*perplexity' -- \
+        "$m" export "$ref/gpt2" output_dir="gpt2-$type" format=gguf outtype="$type"
+done
+expect 0 'the|is|a|.' -- "$m" generate gpt2-q8_0 prompt=Habari max_new_tokens=4
+cp gpt2-q4_K/gpt2-q4_K-Q4_K_M.gguf first.gguf
+OMP_NUM_THREADS=2 expect 0 'compared' -- \
+    "$m" export "$ref/gpt2" output_dir=gpt2-q4_K format=gguf outtype=q4_K overwrite_output_dir=true
+cmp -s first.gguf gpt2-q4_K/gpt2-q4_K-Q4_K_M.gguf || fail 'two exports differ'
+
+# families with something of their own: halves interleaved, divisors of a rotation, two sides, a window
+expect 0 'largest difference 0 ' -- "$m" export "$ref/llama" output_dir=llama format=gguf
+expect 0 'compared' -- "$m" export "$ref/llama3-rope" output_dir=rope format=gguf
+expect 0 'largest difference 0 ' -- "$m" export "$ref/t5" output_dir=t5 format=gguf
+expect 0 'no attention window' -- "$m" export "$ref/mistral-sliding" output_dir=window format=gguf
+
+# an adapter alone, merged, and as a folder
+lora=("$ref/lora-llama" "adapter_path=$ref/lora-llama/adapter-after-10-steps")
+expect 0 'largest difference 0 ' -- "$m" export "${lora[@]}" output_dir=lora format=gguf_lora
+expect 0 'compared' -- "$m" export "${lora[@]}" output_dir=merged format=gguf
+expect 0 'compared' -- "$m" merge "${lora[@]}" output_dir=merged-hf export_dtype=bf16
+expect 0 . -- "$m" generate "$ref/lora-llama" adapter_path=lora/lora-F32.gguf prompt=Habari max_new_tokens=4
+expect 4 'lora-F32.gguf is an adapter of architecture "llama", the model is gpt2' -- \
+    "$m" generate "$ref/gpt2" adapter_path=lora/lora-F32.gguf prompt=Habari
+
+# what has no place is refused by name
+expect 4 'no DoRA' -- "$m" export "$ref/dora-qwen2" \
+    adapter_path="$ref/dora-qwen2/adapter-after-10-steps" output_dir=none format=gguf_lora
+expect 4 'no place in GGUF' -- "$m" export "$ref/bert-cls" output_dir=none format=gguf
+expect 4 'has no biases' -- "$m" export "$ref/qwen3" output_dir=none format=gguf
+expect 2 'q4_k is a type of GGUF' -- "$m" export "$ref/gpt2" output_dir=none outtype=q4_K
+expect 2 'none is given' -- "$m" export "$ref/gpt2" output_dir=none format=gguf_lora
+[ ! -e none ] && [ ! -e none.part ] || fail 'a refused export left something'
+
+# what differs from the model is not kept: this tokenizer's normalizer has no place in the file
+cp -r "$ref/t5" lower
+python3 - <<'PY'
+import json
+t = json.load(open("lower/tokenizer.json"))
+t["normalizer"] = {"type": "Lowercase"}
+json.dump(t, open("lower/tokenizer.json", "w"))
+PY
+expect 8 'what was exported is not the model: its tokenizer' -- "$m" export lower output_dir=wrong format=gguf
+[ ! -e wrong ] && [ ! -e wrong.part ] || fail 'an export that failed its check is there'
+expect 0 'is in wrong' -- "$m" export lower output_dir=wrong format=gguf check=false
+[ -e wrong/wrong-F32.gguf ] || fail 'check=false keeps no file'
+
+# texts of one's own
+printf 'Habari ya asubuhi\nKaribu sana\n' >texts.txt
+expect 0 'compared on 2 texts' -- "$m" export "$ref/gpt2" output_dir=own check_file=texts.txt
+
+# a run's checkpoint
+for i in 1 2 3 4; do
+    printf '{"text": "habari ya asubuhi %d, karibu sana"}\n' $i
+done >rows.jsonl
+expect 0 . -- "$m" train model_name_or_path="$ref/llama" "datasets=[rows.jsonl]" max_length=64 max_steps=2 \
+    finetuning_type=lora save_steps=1 report_to=jsonl output_dir=run
+expect 0 'compared' -- "$m" export run/checkpoint-000001 output_dir=at-1
+[ -e at-1/final/adapter_model.safetensors ] || fail 'no adapter of a checkpoint'
+expect 2 'a Hugging Face folder or a PEFT adapter first' -- \
+    "$m" export run/checkpoint-000001 output_dir=at-2 format=gguf
+
+[ $failures -eq 0 ]
