@@ -259,7 +259,6 @@ mb_status mb_gguf_keys(const mb_export *e, mb_gguf_writer *w)
     if (card != NULL && card->license != NULL)
         MB_TRY(mb_gguf_put_string(w, "general.license", card->license));
     MB_TRY(mb_gguf_put_u32(w, "general.file_type", mb_gguf_file_type(e->dtype)));
-    if (mb_dtype_is_quantised(e->dtype))
-        MB_TRY(mb_gguf_put_u32(w, "general.quantization_version", QUANTISED));
+    MB_TRY(mb_gguf_put_u32(w, "general.quantization_version", QUANTISED));
     return architecture(&t, a);
 }
