@@ -103,6 +103,15 @@ def cache(hub, work, mbuyu):
         run(hf, "cache", "verify", "writer/tuned", env=home)
 
 
+def pushed_by_mbuyu(hub, work, mbuyu, folder):
+    import huggingface_hub as h
+    for way in ["lfs", "multipart"]:
+        with step(f"mbuyu push --upload {way}, fetched by huggingface_hub"):
+            run(mbuyu, "push", folder, f"writer/mbuyu-{way}", "--upload", way)
+            got = h.snapshot_download(f"writer/mbuyu-{way}")
+            clients.same_folder(folder, got, ["README.md", "config.json", "model.safetensors"])
+
+
 def changed_folder(hub, folder):
     """People change files in the folder while it is served."""
     import time
@@ -144,6 +153,10 @@ def main():
         clients.push(hub, work, "by-xet")
         models(hub, work)
         cache(hub, work, mbuyu)
+        source = work / "to-push"
+        shutil.copytree(hub.folder / "models/acme/llama", source)
+        (source / "README.md").write_text("# Llama\n")
+        pushed_by_mbuyu(hub, work, mbuyu, source)
         changed_folder(hub, folder)
         code = subprocess.run([sys.executable, "-P", __file__, mbuyu, data, str(work)]).returncode
         clients.check("the same by LFS (HF_HUB_DISABLE_XET=1)", code == 0)
