@@ -17,7 +17,7 @@ from page import MATERIALS, PEFT_PYTHON, By, Page, Server, answers, until  # noq
 
 FOLDER = pathlib.Path(sys.argv[5])
 SHRINK = ("import sys; from PIL import Image\n"
-          "i = Image.open(sys.argv[1]).convert('RGB').quantize(48, dither=Image.Dither.NONE); i.save(sys.argv[1], optimize=True)")
+          "i = Image.open(sys.argv[1]).convert('RGB').quantize(96, dither=Image.Dither.NONE); i.save(sys.argv[1], optimize=True)")
 
 
 def shot(p, name):

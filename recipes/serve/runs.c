@@ -192,7 +192,7 @@ static const char *guess_state(const char *folder, const struct run *r)
     return r->step > 0 && time(NULL) - r->modified < LATELY ? "running" : "cancelled";
 }
 
-/* What is said of evaluation rows: classes beside labels, or texts. */
+/* Is a class said of each evaluation row, beside its label? */
 static bool has_classes(const char *folder)
 {
     char path[MB_PATH_MAX], line[4096];
@@ -209,7 +209,8 @@ static bool has_classes(const char *folder)
     close(fd);
     line[n > 0 ? n : 0] = '\0';
     line[strcspn(line, "\n")] = '\0';
-    return strstr(line, "\"label\":\"") != NULL && strstr(line, "\"prediction\":\"") != NULL;
+    return strstr(line, "\"probabilities\":") != NULL && strstr(line, "\"label\":") != NULL &&
+           strstr(line, "\"label\":[") == NULL; /* not sets of classes */
 }
 
 static mb_status add_files(const char *folder, bool console, mb_json run)

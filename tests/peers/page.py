@@ -371,6 +371,26 @@ def load_with_peft(work, models):
     check("PEFT loads the adapter", got.stdout.strip() == "True", got.stderr[-500:])
 
 
+def confusion(server, data):
+    """A classifier's run shows the matrix of what it took for what."""
+    pictures = data / "kinds"
+    for kind in "ab":
+        (pictures / kind).mkdir(parents=True)
+        for i in range(8):
+            shutil.copy(data / "picture.png", pictures / kind / f"{i}.png")
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none")
+    job = client.fine_tuning.jobs.create(model="vit-cls", training_file=str(pictures), suffix="kinds", extra_body={"mbuyu": {"settings": {
+        "task": "image-classification", "finetuning_type": "full", "val_set_size": 4, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 4}}})
+    until(lambda: client.fine_tuning.jobs.retrieve(job.id).status not in ("queued", "running"), 120, 0.3)
+    job = client.fine_tuning.jobs.retrieve(job.id)
+    check("a classifier is trained", job.status == "succeeded", job.error)
+    p = Page(server.url)
+    p.open("runs/" + job.id)
+    wide = until(lambda: p.d.execute_script("return document.getElementById('confusion').naturalWidth"), 60)
+    check("its confusion matrix is shown", wide and p.shows("confusion"), (wide, p.text("notice")))
+    p.quit("a classifier's run")
+
+
 # ---- the page itself
 
 def small_and_soon_there(server):
@@ -538,6 +558,7 @@ def main():
         before_and_after(p)
         p.quit("the stalls")
         load_with_peft(work, models)
+        confusion(server, data)
         on_a_phone(server)
         in_the_dark(server)
         llama_page(server)

@@ -123,7 +123,7 @@ function drawSamples(text) {
   $('samples-card').hidden = rows.length === 0;
   fill($('samples'), ...rows.slice(-12).reverse().map((s) => make('div', { className: 'sample' },
     make('p', { className: 'note' }, (s.step === undefined ? '' : t('step') + ' ' + s.step + ' · ') + (s.prompt ?? s.source ?? s.audio ?? s.image ?? s.text_a ?? '')),
-    s.text ?? s.prediction ?? '',
+    String(s.text ?? s.prediction ?? ''),
     (s.reference ?? s.label) === undefined ? null : make('p', { className: 'note' }, t('expected') + (s.reference ?? s.label)))));
 }
 
@@ -145,9 +145,11 @@ async function readRest() {
   $('console-card').hidden = !$('run-console').textContent;
   const matrix = open.files?.includes('confusion');
   $('confusion-card').hidden = !matrix;
-  if (matrix) {
+  if (matrix && $('confusion').dataset.of !== open.id + evaluations) {
+    $('confusion').dataset.of = open.id + evaluations;
     $('confusion').alt = t('confusion_alt');
-    $('confusion').src = '/mbuyu/run/confusion?id=' + id + '&step=' + (lastOf('step') ?? 0);
+    URL.revokeObjectURL($('confusion').src);
+    $('confusion').src = URL.createObjectURL(await (await ask('/mbuyu/run/confusion?id=' + id)).blob());
   }
 }
 
