@@ -22,7 +22,7 @@ refused() { # refused CODE PATTERN ARG...
 mkdir -p in/models/acme/tiny 'in/rows/maneno ya kiswahili' runs/one/logs
 cp "$models"/llama/* in/models/acme/tiny
 cp "$rows" in/train.jsonl
-openssl enc -aes-128-ctr -nosalt -pass pass:1 -in /dev/zero 2>/dev/null | head -c 9000000 >in/rows/noise.bin || true
+head -c 9000000 /dev/urandom >in/rows/noise.bin
 yes 'mti ni mrefu' | head -c 9000000 >in/rows/words.txt || true
 : >in/rows/empty
 long_name=$(printf 'n%.0s' $(seq 1 120))
