@@ -15,33 +15,38 @@ struct mb_depot_job {
     mb_depot_job *next;
 };
 
-mb_status mb_depot_later(mb_depot *d, mb_http_request *q,
-                         void (*run)(mb_depot *d, mb_http_reply *r, void *state),
-                         void (*drop)(void *state), void *state)
+/* With the lock held: after work_stop nothing may come in, for nobody would end its reply. */
+static mb_status enqueue(mb_depot *d, mb_http_request *q, mb_depot_job *job)
 {
-    mb_depot_job *job;
-    mb_status st;
-
-    st = MB_NEW(&job);
-    if (st == MB_OK) {
-        *job = (mb_depot_job){.run = run, .drop = drop, .state = state};
-        st = mb_http_later(q, &job->reply);
-        if (st != MB_OK)
-            mb_free(job);
-    }
-    if (st != MB_OK) {
-        drop(state);
-        return st;
-    }
-    pthread_mutex_lock(&d->lock);
+    MB_REQUIRE(!d->stop, MB_EIO, "the hub is stopping");
+    MB_TRY(mb_http_later(q, &job->reply));
     if (d->last != NULL)
         d->last->next = job;
     else
         d->first = job;
     d->last = job;
     pthread_cond_signal(&d->wake);
-    pthread_mutex_unlock(&d->lock);
     return MB_OK;
+}
+
+mb_status mb_depot_later(mb_depot *d, mb_http_request *q,
+                         void (*run)(mb_depot *d, mb_http_reply *r, void *state),
+                         void (*drop)(void *state), void *state)
+{
+    mb_depot_job *job = NULL;
+    mb_status st;
+
+    MB_TRY_GOTO(MB_NEW(&job), st, done);
+    *job = (mb_depot_job){.run = run, .drop = drop, .state = state};
+    pthread_mutex_lock(&d->lock);
+    st = enqueue(d, q, job);
+    pthread_mutex_unlock(&d->lock);
+done:
+    if (st != MB_OK) {
+        mb_free(job);
+        drop(state);
+    }
+    return st;
 }
 
 static mb_depot_job *next_job(mb_depot *d)
