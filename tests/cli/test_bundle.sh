@@ -181,12 +181,14 @@ done
 [ "$kills" -gt 0 ] || fail 'nothing was killed'
 
 # what was written is not trusted: a file changed behind its back is written again
-cp -r a l && rm l/*.005
+cp -r a l && rm l/*.001
 refused 3 '1 are missing' unbundle l/sw.sha256 --to m
-dd if=/dev/zero of=m.unbundling/bag/data/models/acme/tiny/model.safetensors bs=1 seek=999 count=9 conv=notrunc status=none
-sed -i 's/^.*$/x/' m.unbundling/bag/data/datasets/local/train/train.jsonl
+mapfile -t written < <(find m.unbundling/bag -type f -size +2k | sort)
+[ ${#written[@]} -ge 2 ] || fail "only these were written: ${written[*]}"
+dd if=/dev/zero of="${written[0]}" bs=1 seek=999 count=1000 conv=notrunc status=none
+echo x >"${written[-1]}"
 printf 'torn' >>m.unbundling/journal
-cp a/*.005 l
+cp a/*.001 l
 "$MBUYU" unbundle l/sw.sha256 --to m >said 2>log || fail "changed files: $(cat log)"
 diff -r bag m || fail 'changed files: another bag'
 rm -rf m
