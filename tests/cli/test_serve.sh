@@ -265,4 +265,32 @@ kill -INT "$server"
 wait "$server"
 code=$?
 [ $code -eq 0 ] || fail "SIGINT in the middle: exit code $code: $(tail -n 5 "$work/log")"
+
+# a run's adapter beside its base: two models, two answers
+mkdir "$work/run"
+touch "$work/run/recipe.resolved.yaml"
+cp -r "$reference/lora-llama" "$work/run/base"
+cp -r "$reference/lora-llama/adapter-after-10-steps" "$work/run/final"
+begin base="$work/run/base" "$work/run"
+said=$(python3 - "$url" <<'PYTHON'
+import json
+import sys
+import urllib.request
+
+
+def ask(path, body=None):
+    r = urllib.request.Request(sys.argv[1] + path, data=json.dumps(body).encode() if body else None)
+    with urllib.request.urlopen(r, timeout=60) as answer:
+        return json.load(answer)
+
+
+ids = [m["id"] for m in ask("/v1/models")["data"]]
+lp = [ask("/v1/completions", {"model": m, "prompt": [1, 2, 3], "max_tokens": 2, "temperature": 0, "logprobs": 0})
+      ["choices"][0]["logprobs"]["token_logprobs"] for m in ids]
+print(*ids, "differ" if lp[0] != lp[1] else "alike")
+PYTHON
+)
+[ "$said" = "base base:run differ" ] || fail "a run beside its base: $said"
+kill -TERM "$server"
+wait "$server" || fail "SIGTERM beside an adapter"
 [ $failures -eq 0 ]
