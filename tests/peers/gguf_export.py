@@ -169,8 +169,9 @@ def edited(name, changes, folder):
 
 
 def family(work, name, changes):
-    model = edited(name, changes, work / f"{name}-edited")
-    path = export(model, work / name, "format=gguf")
+    model = edited(name, changes, work / f"edited-{name}")
+    # a file whose name says phi3 must have that model's special tokens, which this one has not
+    path = export(model, work / name.replace("phi3", "phi"), "format=gguf")
     with Server(path, context=64) as s:
         rng = np.random.default_rng(3)
         vocab = json.loads((model / "config.json").read_text())["vocab_size"]
@@ -181,7 +182,7 @@ def family(work, name, changes):
 
 
 def apart(what, *arguments):
-    """In a process of its own: llama.cpp's server does not start a tenth time in one."""
+    """In a process of its own, so that nothing of one server is left for the next."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:

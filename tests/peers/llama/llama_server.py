@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 
@@ -43,15 +42,11 @@ class Server:
             adapter = xllamacpp.CommonAdapterLoraInfo()
             adapter.path, adapter.scale = str(lora), 1.0
             p.lora_adapters = [adapter]
-        for again in (True, True, False):  # it fails by chance on a busy machine
-            with Quiet():
-                try:
-                    self.server = xllamacpp.Server(p)
-                    return
-                except Exception as e:
-                    if not again:
-                        raise Refused(str(e)) from e
-            time.sleep(2)
+        with Quiet():
+            try:
+                self.server = xllamacpp.Server(p)
+            except Exception as e:
+                raise Refused(str(e)) from e
 
     def __enter__(self):
         return self
