@@ -12,7 +12,9 @@
 #include "core/log.h"
 #include "core/path.h"
 #include "recipes/config/hub_path.h"
+#include "recipes/data/template.h"
 #include "recipes/export/model.h"
+#include "recipes/generate/ends.h"
 #include "recipes/train/job.h"
 
 enum { ROWS = 16, TEXT = 64, TARGETS_MAX = 64 };
@@ -221,10 +223,32 @@ static mb_status export_adapter(const mb_job *j, mb_export *e, mb_card *card, co
     return st;
 }
 
+/* How conversations are written and where answers end, for whoever asks the model later: the template
+ * that the recipe names, or else the model's own. */
+static mb_status find_talk(const mb_job *j, mb_export *e, mb_chat **chat, mb_ids *ends)
+{
+    const char *choice = j->recipe->chat_template;
+    const bool named = choice != NULL && choice[0] != '\0' && strcmp(choice, "auto") != 0 &&
+                       strcmp(choice, "none") != 0;
+    const mb_chat_options o = {.tokenizer = e->tokenizer, .choice = named ? choice : NULL};
+
+    if (j->task->head != MB_HEAD_CAUSAL_LM)
+        return MB_OK;
+    if (named || mb_tokenizer_chat_template(e->tokenizer) != NULL)
+        MB_TRY(mb_chat_open(&o, chat));
+    MB_TRY(mb_answer_ends(j->recipe->model_name_or_path, e->tokenizer, *chat, ends));
+    e->ends = ends;
+    e->chat_template = named ? mb_chat_source(*chat) : NULL;
+    return MB_OK;
+}
+
 static mb_status write_final(mb_job *j)
 {
     const mb_recipe *r = j->recipe;
     struct facts f = {0};
+    mb_chat *chat = NULL;
+    mb_ids ends = {0};
+    mb_status st;
     mb_hub_name hub;
     char dir[4096];
     mb_card card = {.title = r->run_name != NULL ? r->run_name : mb_path_base(r->output_dir),
@@ -252,12 +276,15 @@ static mb_status write_final(mb_job *j)
 
     gather(j, &f);
     MB_TRY(mb_path_join(dir, sizeof dir, r->output_dir, "final"));
-    if (mb_model_has_lora(j->engine->model))
-        MB_TRY(export_adapter(j, &e, &card, dir));
-    else
-        MB_TRY(mb_export_hf(&e, dir));
-    mb_log_info("the model is in %s", dir);
-    return MB_OK;
+    st = find_talk(j, &e, &chat, &ends);
+    if (st == MB_OK)
+        st = mb_model_has_lora(j->engine->model) ? export_adapter(j, &e, &card, dir)
+                                                 : mb_export_hf(&e, dir);
+    mb_chat_free(chat);
+    mb_ids_release(&ends);
+    if (st == MB_OK)
+        mb_log_info("the model is in %s", dir);
+    return st;
 }
 
 /* A best that could not be saved, or lies in another folder, is not there: then the last one. */

@@ -86,4 +86,14 @@ expect 0 'compared' -- "$m" export run/checkpoint-000001 output_dir=at-1
 expect 2 'a Hugging Face folder or a PEFT adapter first' -- \
     "$m" export run/checkpoint-000001 output_dir=at-2 format=gguf
 
+# the template it was trained with goes along, also where the model has another or none
+echo '{"messages": [{"role": "user", "content": "Habari?"}, {"role": "assistant", "content": "Nzuri."}]}' >talk.jsonl
+for how in full lora; do
+    expect 0 . -- "$m" train model_name_or_path="$ref/llama" "datasets=[talk.jsonl]" max_length=128 max_steps=1 \
+        finetuning_type=$how chat_template=chatml save_strategy=no report_to=jsonl output_dir=talk-$how
+    "$m" tokenize talk-$how/final --messages talk.jsonl --ids >carried 2>said
+    "$m" tokenize "$ref/llama" --messages talk.jsonl --chat-template chatml --ids >named 2>said
+    [ -s carried ] && cmp -s carried named || fail "the template of a $how run is not in its model: $(cat carried said)"
+done
+
 [ $failures -eq 0 ]
