@@ -191,7 +191,7 @@ def data_types(peer):
     save_file(values, base / "model.safetensors", metadata={"format": "pt"})
     for word, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16), ("f32", torch.float32)):
         out = peer.new(word)
-        peer.mbuyu("export", base, output_dir=out, export_dtype=word)
+        peer.mbuyu("export", base, output_dir=out, export_dtype=word, export_check="false")  # infinite logits
         got, numbers = tensors(out), 0
         assert got.keys() == values.keys()
         for name, value in values.items():
