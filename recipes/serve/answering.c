@@ -339,7 +339,11 @@ static void send_failure(mb_answering *g)
         mb_http_reply_send(g->reply, status, "application/json", text.p, st == MB_OK ? text.n : 0);
     } else {
         if (st == MB_OK)
-            st = mb_bytes_printf(&event, "data: %.*s\n\n", (int)text.n, text.p);
+            st = mb_bytes_puts(&event, "data: ");
+        if (st == MB_OK)
+            st = mb_bytes_add(&event, text.p, text.n);
+        if (st == MB_OK)
+            st = mb_bytes_puts(&event, "\n\n");
         if (st == MB_OK)
             mb_http_reply_write(g->reply, event.p, event.n);
         mb_http_reply_end(g->reply);

@@ -812,7 +812,7 @@ void mb_http_reply_drop(mb_http_reply *r)
 
 static void *on_line(void *arg, const char *raw, struct MHD_Connection *c)
 {
-    mb_http_request *q;
+    mb_http_request *q = NULL;
 
     if (MB_NEW(&q) != MB_OK || mb_strdup(raw, &q->raw) != MB_OK) {
         mb_status_clear();

@@ -8,7 +8,7 @@
 #include "core/alloc.h"
 #include "recipes/tokenizers/bytes.h"
 
-enum { BOUNDARY_MAX = 70 }; /* RFC 2046 */
+enum { BOUNDARY_MAX = 70 /* RFC 2046 */, LINE_SPACES = 256 };
 
 enum state {
     BEFORE, /* what stands before the first boundary: nothing, or to be left out */
@@ -187,6 +187,8 @@ static mb_status take_line(mb_parts *m, bool *more)
                        (end == NULL && n == 1 && m->held.p[0] == '-') ||
                        (end == NULL && i + 1 == n && m->held.p[i] == '\r'),
                    MB_EARG, "a boundary of the form is not at the end of a line");
+    MB_REQUIRE(n <= LINE_SPACES, MB_EARG,
+               "a boundary of the form is followed by more than %d spaces", LINE_SPACES);
     if (end == NULL)
         return MB_OK;
     drop(m, (size_t)(end - m->held.p)); /* its end may be that of an empty header, too */

@@ -175,7 +175,9 @@ static mb_status write_subtitles(const struct asked *k, mb_bytes *out)
         MB_TRY(add_time(seconds(k, i), point, out));
         MB_TRY(mb_bytes_puts(out, " --> "));
         MB_TRY(add_time(seconds(k, i + 1), point, out));
-        MB_TRY(mb_bytes_printf(out, "\n%s\n\n", k->piece[i].text));
+        MB_TRY(mb_bytes_puts(out, "\n"));
+        MB_TRY(mb_bytes_puts(out, k->piece[i].text));
+        MB_TRY(mb_bytes_puts(out, "\n\n"));
     }
     return MB_OK;
 }

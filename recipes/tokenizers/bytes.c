@@ -42,9 +42,16 @@ mb_status mb_bytes_printf(mb_bytes *t, const char *fmt, ...)
     va_start(args, fmt);
     int n = vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
-    if (n < 0 || (size_t)n >= sizeof line)
-        MB_BUG("a formatted piece of %d bytes", n);
-    return mb_bytes_add(t, line, (size_t)n);
+    if (n < 0)
+        MB_BUG("a piece of text cannot be formatted");
+    if ((size_t)n < sizeof line)
+        return mb_bytes_add(t, line, (size_t)n);
+    MB_TRY(mb_bytes_reserve(t, (size_t)n + 1)); /* with the NUL that is written behind it */
+    va_start(args, fmt);
+    vsnprintf(t->p + t->n, (size_t)n + 1, fmt, args);
+    va_end(args);
+    t->n += (size_t)n;
+    return MB_OK;
 }
 
 mb_status mb_bytes_json(mb_bytes *t, const char *s, size_t n)

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "recipes/serve/parts.h"
+#include "recipes/tokenizers/bytes.h"
 
 struct seen {
     char text[2048];
@@ -133,9 +134,30 @@ static void bad_forms_are_refused(void **state)
     memcpy(many, "--b\r\n", 5);
     many[sizeof many - 1] = '\0';
     refused(b, many, "header of more than");
+    memset(many + 3, ' ', sizeof many - 4);
+    refused(b, many, "more than 256 spaces");
     refused("multipart/form-data; boundary="
             "12345678901234567890123456789012345678901234567890123456789012345678901",
             "", "1 to 70 bytes");
+}
+
+static void a_formatted_piece_has_any_length(void **state)
+{
+    char word[2000];
+    mb_bytes t = {0};
+
+    (void)state;
+    memset(word, 'w', sizeof word - 1);
+    for (size_t n = 500; n < sizeof word; n += n < 520 ? 1 : 1479) { /* around the line of 512 */
+        word[n] = '\0';
+        t.n = 0;
+        assert_int_equal(mb_bytes_printf(&t, "%d:%s", 7, word), MB_OK);
+        assert_int_equal(t.n, n + 2);
+        assert_memory_equal(t.p, "7:w", 3);
+        assert_memory_equal(t.p + 2, word, n);
+        word[n] = 'w';
+    }
+    mb_bytes_release(&t);
 }
 
 int main(void)
@@ -144,6 +166,7 @@ int main(void)
         cmocka_unit_test(any_cut_gives_the_same),
         cmocka_unit_test(empty_parts_are_parts),
         cmocka_unit_test(bad_forms_are_refused),
+        cmocka_unit_test(a_formatted_piece_has_any_length),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
