@@ -41,7 +41,9 @@ enum {
     BODY_LEAST_RATE = 256,    /* bytes per second */
     DRAIN_MAX = 8 << 20,      /* of a refused body, so that the client reads why */
     STREAM_WAITING = 1 << 20, /* bytes */
-    ADDED = 16,               /* headers of one answer */
+    STREAM_LARGE = 256 << 10, /* of one write */
+    STREAM_MOST = 128 << 20,
+    ADDED = 16, /* headers of one answer */
     OTHER_DESCRIPTORS = 256,
 };
 static const int64_t BODIES_MAX = (int64_t)512 << 20;
@@ -117,6 +119,7 @@ struct mb_http_reply {
     int status;
     char *data;
     size_t at, n, capacity;
+    size_t large; /* until here data is of large writes, and what stood before them */
 };
 
 /* ---- answers ------------------------------------------------------------------------------ */
@@ -737,7 +740,7 @@ static ssize_t read_stream(void *arg, uint64_t at, char *to, size_t room)
         memcpy(to, r->data + r->at, (size_t)n);
         r->at += (size_t)n;
         if (r->at == r->n)
-            r->at = r->n = 0;
+            r->at = r->n = r->large = 0;
     } else if (r->ended) {
         n = MHD_CONTENT_READER_END_OF_STREAM;
     } else if (atomic_load(&r->s->stopping)) {
@@ -759,20 +762,37 @@ void mb_http_reply_begin(mb_http_reply *r, int status, const char *type)
     pthread_mutex_unlock(&r->lock);
 }
 
+/* A client cannot have read what was written at once, however fast it is: only what came in small
+ * pieces since then tells that it does not read. With the lock held. */
+static bool takes_nothing(const mb_http_reply *r, size_t n)
+{
+    const size_t from = r->large > r->at ? r->large : r->at;
+    const size_t more = n >= STREAM_LARGE ? 0 : n;
+
+    return r->n - from + more > STREAM_WAITING || r->n - r->at + n > STREAM_MOST;
+}
+
+static void forget_read(mb_http_reply *r)
+{
+    memmove(r->data, r->data + r->at, r->n - r->at);
+    r->n -= r->at;
+    r->large -= r->large < r->at ? r->large : r->at;
+    r->at = 0;
+}
+
 void mb_http_reply_write(mb_http_reply *r, const void *data, size_t n)
 {
     pthread_mutex_lock(&r->lock);
-    if (r->n - r->at + n > STREAM_WAITING)
+    if (takes_nothing(r, n))
         atomic_store(&r->gone, true);
     if (!atomic_load(&r->gone)) {
-        if (r->at > 0 && r->n + n > r->capacity) {
-            memmove(r->data, r->data + r->at, r->n - r->at);
-            r->n -= r->at;
-            r->at = 0;
-        }
+        if (r->at > 0 && r->n + n > r->capacity)
+            forget_read(r);
         if (mb_grow((void **)&r->data, &r->capacity, r->n + n, 1, "a stream") == MB_OK) {
             memcpy(r->data + r->n, data, n);
             r->n += n;
+            if (n >= STREAM_LARGE)
+                r->large = r->n;
         } else {
             mb_status_clear();
             atomic_store(&r->gone, true);

@@ -137,7 +137,8 @@ mb_status mb_http_later(mb_http_request *q, mb_http_reply **out) MB_MUST_USE;
 void mb_http_reply_add(mb_http_reply *r, const char *name, const char *value);
 void mb_http_reply_send(mb_http_reply *r, int status, const char *type, const void *body, size_t n);
 /* A stream: head now, bytes as they come, ended by mb_http_reply_end. Bytes wait in memory until the
- * client takes them; more than 1 MiB waiting counts as gone. */
+ * client takes them; more than 1 MiB waiting counts as gone. What is written by 256 KiB or more at once
+ * is not counted, up to 128 MiB in all. */
 void mb_http_reply_begin(mb_http_reply *r, int status, const char *type);
 void mb_http_reply_write(mb_http_reply *r, const void *data, size_t n);
 void mb_http_reply_end(mb_http_reply *r);

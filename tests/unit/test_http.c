@@ -505,6 +505,35 @@ static void who_does_not_read_a_stream_is_gone(void **state)
     close(fd);
 }
 
+/* Several pieces that nobody can have read before the next is there. */
+static void a_large_piece_is_no_sign_of_a_client_that_is_gone(void **state)
+{
+    enum { LARGE = 3 << 20, SMALL = 1000 };
+    char *block = malloc(LARGE);
+    const int fd = reach();
+    size_t n;
+
+    memset(block, 'x', LARGE);
+    shared.held = NULL;
+    send_all(fd, "GET /hold HTTP/1.0\r\nHost: localhost\r\n\r\n", 41);
+    while (shared.held == NULL)
+        wait_a_little();
+    mb_http_reply_begin(shared.held, 200, "text/event-stream");
+    for (int i = 0; i < 4; i++) {
+        mb_http_reply_write(shared.held, block, LARGE);
+        mb_http_reply_write(shared.held, block, SMALL);
+        assert_false(mb_http_reply_gone(shared.held));
+    }
+    mb_http_reply_end(shared.held);
+    char *text = receive_all(fd, &n), *body = strstr(text, "\r\n\r\n");
+
+    assert_non_null(body);
+    assert_int_equal(n - (size_t)(body + 4 - text), 4 * (LARGE + SMALL));
+    mb_free(text);
+    close(fd);
+    free(block);
+}
+
 static void what_is_not_http_is_4xx(void **state)
 {
     static const char *const rows[] = {
@@ -641,6 +670,7 @@ int main(void)
         cmocka_unit_test(a_client_that_hangs_up_is_noticed),
         cmocka_unit_test(a_stream_arrives_whole_and_in_order),
         cmocka_unit_test(who_does_not_read_a_stream_is_gone),
+        cmocka_unit_test(a_large_piece_is_no_sign_of_a_client_that_is_gone),
         cmocka_unit_test(what_is_not_http_is_4xx),
         cmocka_unit_test(slow_clients_do_not_slow_others_and_are_dropped),
         cmocka_unit_test(stopping_ends_what_is_open),
