@@ -104,6 +104,12 @@ bool mb_recipe_is_set(const mb_recipe *r, const char *key);
 /* "my.yaml:3:1", "command line: lora_r=8", "default"; borrowed from the recipe. */
 const char *mb_recipe_where(const mb_recipe *r, const char *key);
 
+/* May somebody who must not see this machine's files set `name` to `value`, both as on a command
+ * line? MB_EARG: the key, under whatever alias and with whatever place inside it, names files or
+ * folders, or the value refers to a key or to the environment. Of a key that takes a path or a text
+ * *text is what the value says, owned by the caller, who refuses what is no text; else NULL. */
+mb_status mb_recipe_check_stranger(const char *name, const char *value, char **text) MB_MUST_USE;
+
 /* A size as recipes have it, "8GiB" or "500 MB"; false when it is none. */
 bool mb_recipe_size(const char *text, int64_t *bytes);
 

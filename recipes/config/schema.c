@@ -99,6 +99,25 @@ mb_name mb_name_find(const char *name)
     return found;
 }
 
+mb_name mb_name_find_beginning(const char *path, size_t *n)
+{
+    char head[256];
+    mb_name found = {.kind = MB_NAME_UNKNOWN, .values = "", .note = ""};
+
+    for (*n = strlen(path); *n > 0;) {
+        if (*n < sizeof head) {
+            memcpy(head, path, *n);
+            head[*n] = '\0';
+            found = mb_name_find(head);
+        }
+        if (found.kind != MB_NAME_UNKNOWN)
+            return found;
+        while (*n > 0 && path[--*n] != '.')
+            ;
+    }
+    return found;
+}
+
 mb_name mb_dataset_name_find(const char *name)
 {
     return find_name(mb_dataset_keys, MB_N_DATASET_KEYS, dataset_aliases, COUNT(dataset_aliases),
@@ -239,6 +258,16 @@ const char *mb_key_type_name(mb_key_type t)
     return types[t].name;
 }
 
+bool mb_key_is_path(const mb_key *k)
+{
+    return strcmp(k->check, "path") == 0;
+}
+
+bool mb_key_is_path_or_text(const mb_key *k)
+{
+    return strcmp(k->check, "path|text") == 0;
+}
+
 static void add(char *buf, size_t size, const char *s, size_t n)
 {
     const size_t used = strlen(buf);
@@ -304,7 +333,7 @@ void mb_key_expected(const mb_key *k, char *buf, size_t size)
     } else if (k->type == MB_TYPE_LIST && k->check[0] != '\0') {
         snprintf(buf, size, "a list of ");
         add_words(k->check, buf, size);
-    } else if (k->check[0] != '\0' && k->type != MB_TYPE_STR) {
+    } else if (k->check[0] != '\0' && k->type != MB_TYPE_STR && !mb_key_is_path(k)) {
         add(buf, size, " ", 1);
         add_range(k->check, buf, size);
     }

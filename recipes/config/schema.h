@@ -77,6 +77,8 @@ typedef struct mb_name {
 } mb_name;
 
 mb_name mb_name_find(const char *name);
+/* The longest known beginning of a path such as "train_file.0.path", of *n bytes; unknown: *n is 0. */
+mb_name mb_name_find_beginning(const char *path, size_t *n);
 mb_name mb_dataset_name_find(const char *name);
 /* Is it a block ("lr_scheduler_kwargs"), with keys or aliases inside? */
 bool mb_name_is_block(const char *name);
@@ -103,5 +105,8 @@ extern const int mb_n_choice_rows;
 /* "full, lora or freeze": what a key accepts, for messages and help. */
 void mb_key_expected(const mb_key *k, char *buf, size_t size);
 const char *mb_key_type_name(mb_key_type t);
+/* Does a value of it name files or folders; may it be the text instead? */
+bool mb_key_is_path(const mb_key *k);
+bool mb_key_is_path_or_text(const mb_key *k);
 
 #endif

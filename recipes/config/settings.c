@@ -168,8 +168,7 @@ mb_status mb_settings_add_file(mb_settings *s, const mb_yaml *root)
     return root != NULL ? add_map(s, root, "") : MB_OK;
 }
 
-/* The value of an argument: flow YAML, but for texts only quotes are special. */
-static mb_status parse_arg(mb_arena *a, const mb_key *key, const char *value, mb_yaml **out)
+mb_status mb_arg_value(mb_arena *a, const mb_key *key, const char *value, mb_yaml **out)
 {
     const mb_yaml place = {.source = "command line"};
     const bool text = key != NULL && key->type == MB_TYPE_STR;
@@ -277,19 +276,12 @@ static mb_status set_inside(mb_arena *a, mb_yaml *node, const char *path, const 
 static mb_status put_path(mb_settings *s, const mb_arg *arg)
 {
     const mb_yaml here = {.source = "command line"};
-    char head[PATH_BYTES];
-    mb_name name = {.kind = MB_NAME_UNKNOWN};
+    size_t n;
+    const mb_name name = mb_name_find_beginning(arg->name, &n);
     mb_setting *at;
-    size_t n = strlen(arg->name);
 
-    MB_REQUIRE(n < sizeof head, MB_EARG, "command line: '%.100s' is not a key", arg->name);
-    while (n > 0 && name.kind == MB_NAME_UNKNOWN) {
-        while (n > 0 && arg->name[--n] != '.')
-            ;
-        memcpy(head, arg->name, n);
-        head[n] = '\0';
-        name = mb_name_find(head);
-    }
+    MB_REQUIRE(strlen(arg->name) < PATH_BYTES, MB_EARG, "command line: '%.100s' is not a key",
+               arg->name);
     if (name.kind != MB_NAME_KEY ||
         (name.key->type != MB_TYPE_LIST && name.key->type != MB_TYPE_MAP &&
          name.key->type != MB_TYPE_DATASETS))
@@ -313,7 +305,7 @@ mb_status mb_settings_add_args(mb_settings *s, const mb_args *args)
         if (name.kind == MB_NAME_UNKNOWN) {
             MB_TRY(put_path(s, arg));
         } else if (arg->value != NULL) {
-            MB_TRY(parse_arg(s->arena, name.key, arg->value, &y));
+            MB_TRY(mb_arg_value(s->arena, name.key, arg->value, &y));
             MB_TRY(put_known(s, &name, arg->name, y, true));
         } else if (name.kind == MB_NAME_KEY) {
             s->at[name.key - mb_recipe_keys] = (mb_setting){.node = NULL};

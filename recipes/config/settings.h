@@ -38,6 +38,10 @@ mb_status mb_args_read(mb_arena *a, int argc, char **argv, mb_args *out) MB_MUST
 
 mb_status mb_settings_add_file(mb_settings *s, const mb_yaml *root) MB_MUST_USE;
 mb_status mb_settings_add_args(mb_settings *s, const mb_args *args) MB_MUST_USE;
+/* The value of an argument for `key` (NULL: for a place inside one): flow YAML, but for texts only
+ * quotes are special. `value` is borrowed. */
+mb_status mb_arg_value(mb_arena *a, const mb_key *key, const char *value,
+                       mb_yaml **out) MB_MUST_USE;
 /* ${key}, ${env:VAR}, ${env:VAR,otherwise}; $${ is a plain ${. */
 mb_status mb_settings_resolve(mb_settings *s) MB_MUST_USE;
 

@@ -226,7 +226,7 @@ static mb_status read_str(const struct context *c, const mb_yaml *y, void *field
         return wrong(c, y);
     if (!y->quoted && !y->verbatim && (mb_yaml_to_num(y->text, &v) || mb_yaml_to_bool(y->text, &b)))
         return wrong(c, y);
-    if (strcmp(c->key->check, "nonempty") == 0 && y->text[0] == '\0')
+    if (c->key->check[0] != '\0' && y->text[0] == '\0')
         return wrong(c, y);
     *(const char **)field = y->text;
     return MB_OK;

@@ -72,24 +72,81 @@ static mb_status attributes(posix_spawnattr_t *a)
     return MB_OK;
 }
 
-/* Ours without what a child has no use for: whoever reads its environment finds no key. The caller
- * frees the list alone. */
+/* What a child is told of our environment: what finds programs, places and hardware. Whoever makes one
+ * print its environment finds no key there that we were started with. */
+static const char *const told[] = {"PATH",
+                                   "HOME",
+                                   "TMPDIR",
+                                   "USER",
+                                   "LOGNAME",
+                                   "TZ",
+                                   "LANG",
+                                   "LANGUAGE",
+                                   "LC_*",
+                                   "XDG_*",
+                                   "TERM",
+                                   "COLUMNS",
+                                   "NO_COLOR",
+                                   "SOURCE_DATE_EPOCH",
+                                   "LD_LIBRARY_PATH",
+                                   "LD_PRELOAD",
+                                   "MALLOC_*",
+                                   "MBUYU_*",
+                                   "HF_HOME",
+                                   "HF_HUB_CACHE",
+                                   "HUGGINGFACE_HUB_CACHE",
+                                   "HF_HUB_OFFLINE",
+                                   "TRANSFORMERS_OFFLINE",
+                                   "OMP_*",
+                                   "GOMP_*",
+                                   "OPENBLAS_*",
+                                   "MKL_*",
+                                   "ONEDNN_*",
+                                   "DNNL_*",
+                                   "CUDA_*",
+                                   "NVIDIA_*",
+                                   "NCCL_*",
+                                   "OMPI_*",
+                                   "PMIX_*",
+                                   "PRTE_*",
+                                   "UCX_*",
+                                   "HWLOC_*",
+                                   "SLURM_*",
+                                   "ASAN_OPTIONS",
+                                   "LSAN_OPTIONS",
+                                   "UBSAN_OPTIONS",
+                                   "TSAN_OPTIONS"};
+static const char *const secret[] = {"KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "JWT"};
+
+static bool is_told(const char *variable)
+{
+    const size_t n = strcspn(variable, "=");
+    bool known = false;
+
+    for (size_t i = 0; i < sizeof told / sizeof told[0] && !known; i++) {
+        const size_t most = strcspn(told[i], "*");
+
+        known = strncmp(variable, told[i], most) == 0 && (told[i][most] == '*' || most == n);
+    }
+    for (size_t i = 0; i < sizeof secret / sizeof secret[0] && known; i++) {
+        const char *at = strstr(variable, secret[i]);
+
+        known = at == NULL || at >= variable + n;
+    }
+    return known;
+}
+
+/* The caller frees the list alone. */
 static mb_status environment(char ***out)
 {
-    static const char *const secret[] = {"MBUYU_API_KEY=", "HF_TOKEN=", "HUGGING_FACE_HUB_TOKEN="};
     size_t n = 0, kept = 0;
 
     while (environ[n] != NULL)
         n++;
     MB_TRY(MB_NEW_ARRAY(out, n + 1));
-    for (size_t i = 0; i < n; i++) {
-        bool is_secret = false;
-
-        for (size_t k = 0; k < sizeof secret / sizeof secret[0]; k++)
-            is_secret = is_secret || strncmp(environ[i], secret[k], strlen(secret[k])) == 0;
-        if (!is_secret)
+    for (size_t i = 0; i < n; i++)
+        if (is_told(environ[i]))
             (*out)[kept++] = environ[i];
-    }
     return MB_OK;
 }
 

@@ -2,7 +2,8 @@
  * there and not in the server.
  *
  * A child has its own process group, /dev/null as standard input, no descriptor of ours but those
- * named, and default signals. It outlives the server.
+ * named, default signals, and of our environment what is on a list (child.c): no keys. It outlives
+ * the server.
  */
 #ifndef MB_RECIPES_SERVE_CHILD_H
 #define MB_RECIPES_SERVE_CHILD_H

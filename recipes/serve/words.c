@@ -2,7 +2,7 @@
  *
  * The recipe is one of the ready ones, or none: then the keys in `usual` stand for it. After it come the
  * model, the data, OpenAI's hyperparameters, and the client's settings, which are keys of recipes but
- * those that name files.
+ * those that name files (config/strangers.c).
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "recipes/config/recipe.h"
+#include "recipes/data/template.h"
 #include "recipes/serve/jobs_inside.h"
 #include "recipes/serve/page_files.h"
 
@@ -21,12 +23,6 @@ static const char *const usual[] = {
     "num_train_epochs=3",   "learning_rate=2.0e-4",          "lr_scheduler_type=cosine",
     "warmup_ratio=0.03"};
 static const double usual_rate = 2.0e-4;
-
-/* What the server decides: what names a file or a folder. */
-static const char *const ours[] = {"model_name_or_path", "adapter_path", "datasets",
-                                   "eval_datasets",      "output_dir",   "overwrite_output_dir",
-                                   "predictions_file",   "stop_file",    "resume_from_checkpoint",
-                                   "prompts_file"};
 
 static mb_status add(mb_json words, const char *fmt, ...) MB_PRINTF(2, 3);
 static mb_status add(mb_json words, const char *fmt, ...)
@@ -49,6 +45,7 @@ static mb_status add_path(mb_json words, const char *key, const char *path, bool
     char *text = NULL;
     mb_status st;
 
+    MB_REQUIRE(strstr(path, "${") == NULL, MB_EARG, "%.200s: a path with ${ cannot be used", path);
     MB_TRY(mb_json_doc_new_array("path", &doc));
     st = mb_json_set_string(mb_json_root(doc), NULL, path);
     if (st == MB_OK)
@@ -173,28 +170,39 @@ static mb_status hyperparameters(mb_json request, double rate, mb_json words)
 
 static mb_status check_key(const char *key)
 {
-    const size_t n = strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789_."),
-                 whole = strcspn(key, ".");
+    const size_t n = strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789_.");
 
     MB_REQUIRE(n > 0 && key[n] == '\0' && n < 80 && islower((unsigned char)key[0]), MB_EARG,
                "settings: \"%.60s\" is no key of a recipe", key);
-    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
-        MB_REQUIRE(strlen(ours[i]) != whole || strncmp(ours[i], key, whole) != 0, MB_EARG,
-                   "settings: %s names a file or folder, which the server chooses", ours[i]);
     return MB_OK;
+}
+
+/* A known name, or the template itself, as template.c tells them from files. */
+static bool is_template(const char *text)
+{
+    static const char *const others[] = {"", "auto", "none", "tokenizer_default"};
+
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcmp(text, others[i]) == 0)
+            return true;
+    return mb_chat_named(text) != NULL || strstr(text, "{{") != NULL || strstr(text, "{%") != NULL;
 }
 
 static mb_status check_value(const char *key, const char *value)
 {
+    char *text;
+    bool good;
+
     MB_REQUIRE(strlen(value) < VALUE_MAX, MB_EARG, "settings: %s is longer than %d bytes", key,
                VALUE_MAX);
     for (const char *p = value; *p != '\0'; p++)
         MB_REQUIRE((unsigned char)*p >= 32 && *p != 127, MB_EARG,
                    "settings: %s holds a control character", key);
-    /* a name, or the template itself: not a file of this machine */
-    if (strcmp(key, "chat_template") == 0)
-        MB_REQUIRE(strchr(value, '{') != NULL || (strchr(value, '/') == NULL && value[0] != '.'),
-                   MB_EARG, "settings: chat_template must be a name or a template's text");
+    MB_TRY(mb_recipe_check_stranger(key, value, &text));
+    good = text == NULL || is_template(text);
+    mb_free(text);
+    MB_REQUIRE(good, MB_EARG, "settings: %s must be a template's text or one of auto, none, %s",
+               key, mb_chat_names());
     return MB_OK;
 }
 

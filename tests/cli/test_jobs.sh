@@ -9,12 +9,13 @@ for i in $(seq 24); do
     printf '{"messages": [{"role": "user", "content": "mti %d"}, {"role": "assistant", "content": "tree %d"}]}\n' "$i" "$i"
 done | tee data/chat.jsonl >secret/chat.jsonl
 ln -s ../secret/chat.jsonl data/link.jsonl
-export MBUYU_API_KEY=canary-4711
+export MBUYU_API_KEY=canary-4711 SOME_VARIABLE=canary-4712 MBUYU_HUB_TOKEN=canary-4713 SLURM_JWT=canary-4714 LC_TIME=C
+printf 'canary-4715 {{ messages }}\n' >secret/template.jinja
 
 cat >jobs.py <<'EOF'
-import json, os, pathlib, signal, subprocess, sys, time, urllib.error, urllib.request
+import json, os, pathlib, re, signal, subprocess, sys, time, urllib.error, urllib.request
 
-mbuyu, llama = sys.argv[1], sys.argv[2]
+mbuyu, llama, tables = sys.argv[1:4]
 key = os.environ["MBUYU_API_KEY"]
 failures = 0
 
@@ -73,6 +74,9 @@ check("an upload has the last part of its name", status == 200 and file["filenam
 check("and is what was sent", ask(f"/v1/files/{file['id']}/content")[1] == rows)
 check("too large an upload is refused", form("large.jsonl", b"x" * 100001)[0] == 400)
 check("so is another purpose", form("a.jsonl", b"x", "evil")[0] == 400)
+end = time.time() + 10
+while len(list(pathlib.Path("runs/.serve/files").iterdir())) > 1 and time.time() < end:
+    time.sleep(0.05)  # it is removed after the answer
 check("nothing of them is left", sorted(p.name for p in pathlib.Path("runs/.serve/files").iterdir()) == [file["id"]])
 for id in ["file-none", "../jobs", "file-..%2f..", "%2e%2e"]:
     check(f"no file {id}", ask("/v1/files/" + id)[0] in (400, 404))
@@ -83,9 +87,38 @@ for bad in [{"training_file": foreign}, {"training_file": "data/../secret/chat.j
             {"training_file": "data/chat.jsonl", "suffix": ".serve"}, {"training_file": "data/chat.jsonl", "method": {"type": "dpo"}},
             *({"training_file": "data/chat.jsonl", "mbuyu": {"settings": s}} for s in
               [{"output_dir": "x"}, {"datasets": "x"}, {"predictions_file": "x"}, {"eval_datasets.path": "x"}, {"chat_template": "/etc/passwd"},
-               {"a=b": 1}, {"~x": 1}, {"--ranks": 4}, {"max_length": "1\n2"}])]:
+               {"a=b": 1}, {"~x": 1}, {"--ranks": 4}, {"max_length": "1\n2"},
+               *({k: v} for k in ("system_prompt", "completion_suffix", "metrics", "field_map.x", "chat_template_kwargs")
+                 for v in ("${env:SOME_VARIABLE}", "a $${HOME} b", '"$\\x7benv:SOME_VARIABLE}"', ["x", "${output_dir}"], {"a": ["${env:HOME}"]})),
+               *({k: '{a: "\\u0024{env:HOME}"}'} for k in ("field_map", "field_map.x", "chat_template_kwargs", "metrics")),
+               *({"chat_template": v} for v in
+                 (foreign, "data/chat.jsonl", "config.json", "'/etc/passwd'", '"/etc/passwd"', '"\\x2fetc\\x2fpasswd"', "/etc/{passwd",
+                  "[/etc/passwd]", ["/etc/passwd"], "{/etc/passwd}", "${env:HOME}/{{"))])]:
     status, body = ask("/v1/fine_tuning/jobs", {"model": "tiny", **bad})
     check(f"refused: {bad}", status == 400 and "root:" not in body.decode() and json.loads(body)["error"]["message"], (status, body))
+
+# Every key that names a file, by all its names and with places inside: none is forgotten.
+rows_of = lambda file, macro: [re.findall(r'"(?:[^"\\]|\\.)*"|[^,"\s][^,"]*', line[len(macro) + 1:-1])
+                               for line in (pathlib.Path(tables) / file).read_text().splitlines() if line.startswith(macro + "(")]
+keys = {row[1]: row[3].strip('"') for row in rows_of("recipe.def", "MB_KEY")}
+names = {a.strip('"'): b.strip('"') for a, b, *_ in rows_of("aliases.def", "MB_ALIAS")} | {k: k for k in keys}
+paths = {k for k, accepts in keys.items() if accepts.startswith("path")}
+check("the tables were read", len(keys) > 100 and len(names) > 200 and len(paths) > 11, (len(keys), len(names), len(paths)))
+check("what is called after a file is marked as one", {k for k in keys if re.search(r"(^|_)(path|files?|dirs?|folder|checkpoint|datasets?)$", k)} <= paths,
+      {k for k in keys if re.search(r"(^|_)(path|files?|dirs?|folder|checkpoint|datasets?)$", k)} - paths)
+n = 0
+for name, canonical in names.items():
+    for inside in ("", ".0", ".0.path", ".x.y") if canonical in paths else ():
+        for route in ("/v1/fine_tuning/jobs", "/mbuyu/inspect"):
+            settings = {name + inside: str(pathlib.Path("secret/template.jinja").resolve())}
+            status, body = ask(route, {"model": "tiny", "training_file": "data/chat.jsonl", "data": "data/chat.jsonl", "settings": settings, "mbuyu": {"settings": settings}})
+            check(f"{name + inside} is refused", status == 400 and b"canary" not in body and "settings" not in json.loads(body).get("mbuyu", {}), (status, body))
+            n += 1
+check("all were tried", n > 250, n)
+for template in ("chatml", "auto", "'chatml'", "{% for m in messages %}{{ m.content }}{% endfor %}"):
+    status, body = ask("/mbuyu/inspect", {"model": "tiny", "data": "data/chat.jsonl", "settings": {"template": template, "max_length": 64}})
+    check(f"a template may be {template}", status == 200 or (template == "auto" and b"has no chat template" in body), (status, body))
+settings = {"chat_template": "chatml", "max_length": 64}
 for path in ["/mbuyu/run/log?id=0/..", "/mbuyu/run/file?id=0/../x&name=recipe", "/mbuyu/run/file?id=0/.serve&name=recipe", "/mbuyu/run/file?id=9/x&name=recipe",
              "/mbuyu/run/inspect?id=0/none", "/mbuyu/run/confusion?id=0/none"]:
     status, body = ask(path)
@@ -101,7 +134,8 @@ second, third = new("short", hyperparameters={"n_epochs": 1}), new("never")
 wait(long["id"], "running")
 check("one runs, the others wait", [job(j["id"])["status"] for j in (long, second, third)] == ["running", "queued", "queued"])
 pid = json.loads(pathlib.Path(f"runs/.serve/jobs/{long['id']}.json").read_text())["pid"]
-check("a child knows no key", key.encode() not in pathlib.Path(f"/proc/{pid}/environ").read_bytes())
+environ = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+check("a child knows no key and nothing else of ours", b"canary" not in environ and b"PATH=" in environ and b"LC_TIME=C" in environ, environ)
 check("a job that waits is taken back", json.loads(ask(f"/v1/fine_tuning/jobs/{third['id']}/cancel", b"")[1])["status"] == "cancelled")
 time.sleep(1)
 server.send_signal(signal.SIGTERM)
@@ -135,7 +169,7 @@ server.send_signal(signal.SIGTERM)
 check("the server ends", server.wait(20) == 0)
 sys.exit(failures > 0)
 EOF
-timeout 280 python3 -P jobs.py "$MBUYU" "$MB_TEST_DATA/reference/llama" || fail 'jobs.py'
-grep -rl canary-4711 runs && fail 'the key is in a file'
+timeout 280 python3 -P jobs.py "$MBUYU" "$MB_TEST_DATA/reference/llama" "$MB_TEST_DATA/../../recipes/config" || fail 'jobs.py'
+grep -rl canary runs && fail 'the key is in a file'
 
 finish
