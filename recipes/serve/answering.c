@@ -48,6 +48,12 @@ mb_status mb_answering_new(mb_api *a, mb_offer *o, bool chat, const mb_params *p
     return MB_OK;
 }
 
+static void forget_logprobs(struct logprobs *lp)
+{
+    for (int i = 0; i < 4; i++)
+        mb_bytes_release(&lp->list[i]);
+}
+
 static void forget_choice(struct choice *c)
 {
     mb_bytes_release(&c->text);
@@ -55,8 +61,7 @@ static void forget_choice(struct choice *c)
         for (int k = 0; k < 3; k++)
             mb_bytes_release(&c->item[i].json[k]);
     mb_free(c->item);
-    for (int i = 0; i < 4; i++)
-        mb_bytes_release(&c->lp.list[i]);
+    forget_logprobs(&c->lp);
 }
 
 void mb_answering_free(mb_answering *g)
@@ -66,6 +71,7 @@ void mb_answering_free(mb_answering *g)
     for (int64_t i = 0; i < g->n_asked; i++) {
         mb_ids_release(&g->asked[i].ids);
         mb_free(g->asked[i].text);
+        forget_logprobs(&g->asked[i].lp);
     }
     for (int64_t i = 0; i < g->n_choices; i++)
         forget_choice(&g->choice[i]);
@@ -156,9 +162,10 @@ static mb_status send_chunk(mb_answering *g, int64_t i, const char *text, size_t
 
 static mb_status tell(mb_answering *g, int64_t i, const char *text, size_t n)
 {
-    if (!g->p.stream)
-        return mb_bytes_add(&g->choice[i].text, text, n);
-    return send_chunk(g, i, text, n, NULL);
+    if (g->p.stream)
+        return send_chunk(g, i, text, n, NULL);
+    MB_TRY(mb_answering_count(g, n, 1));
+    return mb_bytes_add(&g->choice[i].text, text, n);
 }
 
 /* ---- callbacks ---------------------------------------------------------------------------- */
@@ -176,8 +183,11 @@ static int64_t characters(const char *p, size_t n)
 static mb_status keep_first(mb_answering *g, struct choice *c)
 {
     struct item *it = &c->item[c->first];
+    const int64_t of = (c - g->choice) / g->p.n;
 
-    MB_TRY(mb_answering_keep(g, c, it));
+    if (!g->p.stream)
+        MB_TRY(mb_answering_count(g, it->json[0].n + it->json[1].n + it->json[2].n, 1));
+    MB_TRY(mb_answering_keep(g, &c->lp, g->asked[of].lp.characters, it));
     if (++c->first == c->n_items)
         c->first = c->n_items = 0;
     return MB_OK;
@@ -208,24 +218,21 @@ static mb_status push_item(mb_answering *g, struct choice *c, const mb_said *t, 
     return MB_OK;
 }
 
-/* A prompt's token belongs to each of its choices. */
+/* A prompt's token belongs to each of its choices, but is kept once. */
 static mb_status prompt_token(struct asked *a, const mb_said *t)
 {
     mb_answering *g = a->g;
     struct item it = {0};
     size_t n;
     const char *p = mb_vocab_bytes_of(g->offer->pieces, t->token.id, &n);
-    mb_status st = MB_OK;
+    mb_status st;
 
     it.characters = characters(p, n);
-
-    for (int64_t k = 0; k < g->p.n && st == MB_OK; k++) {
-        struct choice *c = &g->choice[a->first + k];
-
-        st = mb_answering_token_json(g, t, it.json);
-        if (st == MB_OK)
-            st = mb_answering_keep(g, c, &it);
-    }
+    st = mb_answering_token_json(g, t, it.json);
+    if (st == MB_OK)
+        st = mb_answering_count(g, it.json[0].n + it.json[1].n + it.json[2].n, g->p.n);
+    if (st == MB_OK)
+        st = mb_answering_keep(g, &a->lp, 0, &it);
     for (int k = 0; k < 3; k++)
         mb_bytes_release(&it.json[k]);
     return st;

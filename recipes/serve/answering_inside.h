@@ -9,7 +9,11 @@
 #include "recipes/serve/json_rule.h"
 #include "recipes/serve/vocab_bytes.h"
 
-enum { MB_ANSWERING_STOPS = 16, MB_ANSWERING_PROMPTS = 128 };
+enum {
+    MB_ANSWERING_STOPS = 16,
+    MB_ANSWERING_PROMPTS = 128,
+    MB_ANSWERING_BYTES = 64 << 20 /* most of one answer, all its choices together */
+};
 
 /* A token whose text has not been told yet; its JSON: chat one piece, else name, logprob, top. */
 struct item {
@@ -22,6 +26,7 @@ struct item {
 struct logprobs {
     mb_bytes list[4]; /* chat: content; else tokens, token_logprobs, top_logprobs, text_offset */
     int64_t n;
+    int64_t characters; /* of the tokens so far */
 };
 
 struct choice {
@@ -30,18 +35,19 @@ struct choice {
     struct item *item;
     size_t first, n_items, capacity;
     struct logprobs lp;
-    int64_t characters;
     mb_finish finish;
     mb_json_rule rule;
     bool begun, ended;
+    bool scored; /* the prompt's logprobs are written */
 };
 
 /* A prompt and its n choices. */
 struct asked {
     struct mb_answering *g;
     mb_ids ids;
-    char *text;    /* for echo */
-    int64_t first; /* choice */
+    char *text;         /* for echo */
+    struct logprobs lp; /* of the prompt, for echo: written with each of its choices */
+    int64_t first;      /* choice */
     atomic_ullong ticket;
     bool ended;
 };
@@ -76,14 +82,18 @@ struct mb_answering {
     char sentence[600];
     double first_token;
     int64_t tokens; /* of answers, so far */
+    size_t bytes;   /* of what is kept, or written more than once */
     mb_ask_usage usage;
 };
 
 /* answering_json.c: what is sent. All add to *out. */
 mb_status mb_answering_token_json(const struct mb_answering *g, const mb_said *t,
                                   mb_bytes json[3]) MB_MUST_USE;
-/* Moves an item's JSON to the choice's lists. */
-mb_status mb_answering_keep(struct mb_answering *g, struct choice *c, struct item *it) MB_MUST_USE;
+/* Counts bytes of the answer. MB_EARG: there are too many. */
+mb_status mb_answering_count(struct mb_answering *g, size_t n, int64_t times) MB_MUST_USE;
+/* Moves an item's JSON to the lists, whose first character has number `from` in the text. */
+mb_status mb_answering_keep(const struct mb_answering *g, struct logprobs *lp, int64_t from,
+                            struct item *it) MB_MUST_USE;
 mb_status mb_answering_chunk(struct mb_answering *g, int64_t index, const char *text, size_t n,
                              const char *finish, bool role, mb_bytes *out) MB_MUST_USE;
 mb_status mb_answering_usage_chunk(struct mb_answering *g, mb_bytes *out) MB_MUST_USE;

@@ -79,39 +79,66 @@ mb_status mb_answering_token_json(const struct mb_answering *g, const mb_said *t
     return mb_bytes_puts(&json[2], "}");
 }
 
-mb_status mb_answering_keep(struct mb_answering *g, struct choice *c, struct item *it)
+mb_status mb_answering_count(struct mb_answering *g, size_t n, int64_t times)
+{
+    g->bytes += n * (size_t)times;
+    MB_REQUIRE(g->bytes <= MB_ANSWERING_BYTES, MB_EARG,
+               "the answer has more than %d bytes: ask for fewer prompts, choices or logprobs",
+               MB_ANSWERING_BYTES);
+    return MB_OK;
+}
+
+mb_status mb_answering_keep(const struct mb_answering *g, struct logprobs *lp, int64_t from,
+                            struct item *it)
 {
     const int n = g->chat ? 1 : 3;
 
     for (int i = 0; i < n; i++) {
-        MB_TRY(mb_bytes_puts(&c->lp.list[i], c->lp.n > 0 ? "," : ""));
-        MB_TRY(mb_bytes_add(&c->lp.list[i], it->json[i].p, it->json[i].n));
+        MB_TRY(mb_bytes_puts(&lp->list[i], lp->n > 0 ? "," : ""));
+        MB_TRY(mb_bytes_add(&lp->list[i], it->json[i].p, it->json[i].n));
         it->json[i].n = 0;
     }
     if (!g->chat)
-        MB_TRY(mb_bytes_printf(&c->lp.list[3], "%s%lld", c->lp.n > 0 ? "," : "",
-                               (long long)c->characters));
-    c->lp.n++;
-    c->characters += it->characters;
+        MB_TRY(mb_bytes_printf(&lp->list[3], "%s%lld", lp->n > 0 ? "," : "",
+                               (long long)(from + lp->characters)));
+    lp->n++;
+    lp->characters += it->characters;
     return MB_OK;
+}
+
+/* The prompt's list, and the choice's so far. */
+static mb_status add_list(const struct logprobs *prompt, const struct logprobs *own, int i,
+                          mb_bytes *out)
+{
+    if (prompt != NULL)
+        MB_TRY(mb_bytes_add(out, prompt->list[i].p, prompt->list[i].n));
+    if (own->n == 0)
+        return MB_OK;
+    MB_TRY(mb_bytes_puts(out, prompt != NULL ? "," : ""));
+    return mb_bytes_add(out, own->list[i].p, own->list[i].n);
 }
 
 /* The lists so far, which are empty afterwards. */
 static mb_status logprobs(struct mb_answering *g, struct choice *c, mb_bytes *out)
 {
     static const char *const names[] = {"tokens", "token_logprobs", "top_logprobs", "text_offset"};
+    const struct logprobs *prompt = &g->asked[(c - g->choice) / g->p.n].lp;
 
-    if (g->top < 0 || (g->p.stream && c->lp.n == 0))
+    if (c->scored || prompt->n == 0)
+        prompt = NULL;
+    if (g->top < 0 || (g->p.stream && c->lp.n == 0 && prompt == NULL))
         return g->chat && g->p.stream ? MB_OK : mb_bytes_puts(out, ",\"logprobs\":null");
     MB_TRY(mb_bytes_puts(out, ",\"logprobs\":{"));
     for (int i = 0; i < (g->chat ? 1 : 4); i++) {
         MB_TRY(
             mb_bytes_printf(out, "%s\"%s\":[", i > 0 ? "," : "", g->chat ? "content" : names[i]));
-        MB_TRY(mb_bytes_add(out, c->lp.list[i].p, c->lp.list[i].n));
+        MB_TRY(add_list(prompt, &c->lp, i, out));
         MB_TRY(mb_bytes_puts(out, "]"));
-        c->lp.list[i].n = 0;
     }
+    for (int i = 0; i < 4; i++)
+        c->lp.list[i].n = 0;
     c->lp.n = 0;
+    c->scored = true;
     return mb_bytes_puts(out, g->chat ? ",\"refusal\":null}" : "}");
 }
 

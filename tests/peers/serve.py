@@ -540,6 +540,32 @@ def a_text_is_scored(s, c):
 
 
 @case
+def every_choice_has_the_scores_of_its_prompt(s, c):
+    text = ["The sun is a star", "A river"]
+    more = {"model": "text", "echo": True, "logprobs": 2, "max_tokens": 2, "temperature": 0}
+    alone = [c.completions.create(prompt=t, **more).choices[0] for t in text]
+    whole = c.completions.create(prompt=text, n=3, **more).choices
+    streamed = [{"text": "", "tokens": [], "token_logprobs": [], "text_offset": []} for _ in whole]
+    for chunk in c.completions.create(prompt=text, n=3, stream=True, **more):
+        k = chunk.choices[0]
+        streamed[k.index]["text"] += k.text
+        for name in ("tokens", "token_logprobs", "text_offset") if k.logprobs else ():
+            streamed[k.index][name] += getattr(k.logprobs, name)
+    for i, k in enumerate(whole):
+        expect(k.text == alone[i // 3].text and k.logprobs == alone[i // 3].logprobs, (i, k))
+        expect(streamed[i]["text"] == k.text, (i, streamed[i]))
+        for name in ("tokens", "token_logprobs", "text_offset"):
+            expect(streamed[i][name] == getattr(k.logprobs, name), (i, name, streamed[i]))
+
+
+@case
+def an_answer_of_more_than_64_mib_is_400(s, c):
+    refused(openai.BadRequestError, lambda: c.completions.create(
+        model="text", prompt=[ids_of(s, "The sun is ") * 40] * 24, n=32, echo=True, logprobs=20, max_tokens=0))
+    expect(s.metrics()["process_resident_memory_bytes"] < 2e9)
+
+
+@case
 def what_is_wrong_with_completions_is_400(s, c):
     def ask(prompt="x", **more):
         return lambda: c.completions.create(**{"model": "text", "prompt": prompt, "max_tokens": 1, **more})
