@@ -166,58 +166,95 @@ static mb_status remove_snapshot(const mb_cached *c, int snapshot)
     return MB_OK;
 }
 
-static mb_status remove_locked(const mb_hub_name *name, const char *locks,
-                               bool (*agreed)(const char *what), FILE *out)
-{
-    const bool all = name->revision[0] == '\0';
-    char who[MB_HUB_ID_MAX + 16], size[32], what[MB_PATH_MAX], commit[41] = "";
-    int at = -1;
+/* What a name means in the cache at a moment. */
+struct removal {
     mb_cached c;
-    mb_status st;
+    bool whole; /* all of it goes */
+    int at;     /* else: this snapshot */
+    char what[MB_PATH_MAX];
+};
 
-    MB_TRY_GOTO(mb_cached_read(name, &c), st, done);
+static mb_status find(const mb_hub_name *name, struct removal *x)
+{
+    char who[MB_HUB_ID_MAX + 16], size[32], commit[41] = "";
+    const bool all = name->revision[0] == '\0';
+
+    MB_TRY(mb_cached_read(name, &x->c));
     full_name(name, who, sizeof who);
     if (!all)
-        MB_TRY_GOTO(mb_hub_commit(name, commit), st, done);
-    for (size_t i = 0; i < c.n_commits; i++)
-        if (strcmp(c.commit[i], commit) == 0)
-            at = (int)i;
-    if (!all && at < 0)
-        MB_TRY_GOTO(MB_RAISE(MB_EARG, "the cache has no revision %s of %s", name->revision, who),
-                    st, done);
-    mb_hub_size(all || c.n_commits == 1 ? c.bytes : freed_by(&c, at), size, sizeof size);
-    snprintf(what, sizeof what, "%s%s%s, %s", who, all ? "" : "@", commit, size);
-    if (!agreed(what))
-        MB_TRY_GOTO(MB_RAISE(MB_EARG, "nothing was removed: %s is still there", who), st, done);
-    if (all || c.n_commits == 1) {
-        MB_TRY_GOTO(mb_path_remove_tree(c.folder), st, done);
-        MB_TRY_GOTO(mb_path_remove_tree(locks), st, done);
-    } else {
-        MB_TRY_GOTO(remove_snapshot(&c, at), st, done);
-    }
-    fprintf(out, "removed %s\n", what);
+        MB_TRY(mb_hub_commit(name, commit));
+    x->at = -1;
+    for (size_t i = 0; i < x->c.n_commits; i++)
+        if (strcmp(x->c.commit[i], commit) == 0)
+            x->at = (int)i;
+    MB_REQUIRE(all || x->at >= 0, MB_EARG, "the cache has no revision %s of %s", name->revision,
+               who);
+    x->whole = all || x->c.n_commits == 1;
+    mb_hub_size(x->whole ? x->c.bytes : freed_by(&x->c, x->at), size, sizeof size);
+    snprintf(x->what, sizeof x->what, "%s%s%s, %s", who, all ? "" : "@", commit, size);
+    return MB_OK;
+}
+
+static bool is_same(const struct removal *a, const struct removal *b)
+{
+    return a->whole == b->whole && strcmp(a->what, b->what) == 0 && a->c.bytes == b->c.bytes &&
+           a->c.n_commits == b->c.n_commits && a->c.n_files == b->c.n_files;
+}
+
+/* With the lock: of what is there now. *removed stays false when that is not what was agreed to. */
+static mb_status remove_locked(const mb_hub_name *name, const struct removal *agreed,
+                               const mb_lock *lock, bool *removed)
+{
+    struct removal now = {.at = -1};
+    mb_status st;
+
+    MB_TRY_GOTO(find(name, &now), st, done);
+    if (!is_same(agreed, &now))
+        goto done;
+    MB_TRY_GOTO(mb_lock_beat(lock), st, done);
+    st = now.whole ? mb_path_remove_tree(now.c.folder) : remove_snapshot(&now.c, now.at);
+    *removed = st == MB_OK;
 done:
-    mb_cached_release(&c);
+    mb_cached_release(&now.c);
+    return st;
+}
+
+/* The person thinks without the lock, so that nobody waits for that. */
+static mb_status ask_and_remove(const mb_hub_name *name, const char *locks,
+                                bool (*agreed)(const char *what), FILE *out, bool *removed)
+{
+    char path[MB_PATH_MAX], who[MB_HUB_ID_MAX + 16];
+    mb_lock lock = {.path = ""};
+    struct removal x = {.at = -1};
+    mb_status st;
+
+    full_name(name, who, sizeof who);
+    MB_TRY_GOTO(find(name, &x), st, done);
+    if (!agreed(x.what))
+        MB_TRY_GOTO(MB_RAISE(MB_EARG, "nothing was removed: %s is still there", who), st, done);
+    MB_TRY_GOTO(mb_path_join(path, sizeof path, locks, "mbuyu.lock"), st, done);
+    MB_TRY_GOTO(mb_lock_take(path, who, &lock), st, done);
+    st = remove_locked(name, &x, &lock, removed);
+    mb_lock_give(&lock);
+    if (*removed && x.whole)
+        rmdir(locks); /* unless others have locks in it: theirs to remove */
+    if (*removed)
+        fprintf(out, "removed %s\n", x.what);
+done:
+    mb_cached_release(&x.c);
     return st;
 }
 
 mb_status mb_cache_remove(const mb_hub_name *name, bool (*agreed)(const char *what), FILE *out)
 {
     char cache[MB_PATH_MAX], folder[MB_PATH_MAX], all[MB_PATH_MAX], locks[MB_PATH_MAX];
-    char path[MB_PATH_MAX], who[MB_HUB_ID_MAX + 16];
-    mb_lock lock = {.path = ""};
-    mb_status st;
+    bool removed = false;
 
     MB_TRY(mb_hub_cache(cache, sizeof cache));
     MB_TRY(mb_hub_folder(name, folder, sizeof folder));
-    MB_REQUIRE(mb_path_is_dir(folder), MB_EARG, "nothing of %s is in the cache (%s)",
-               full_name(name, who, sizeof who), folder);
     MB_TRY(mb_path_join(all, sizeof all, cache, ".locks"));
     MB_TRY(mb_path_join(locks, sizeof locks, all, mb_path_base(folder)));
-    MB_TRY(mb_path_mkdirs(locks));
-    MB_TRY(mb_path_join(path, sizeof path, locks, "mbuyu.lock"));
-    MB_TRY(mb_lock_take(path, full_name(name, who, sizeof who), &lock));
-    st = remove_locked(name, locks, agreed, out);
-    mb_lock_give(&lock);
-    return st;
+    while (!removed)
+        MB_TRY(ask_and_remove(name, locks, agreed, out, &removed));
+    return MB_OK;
 }

@@ -14,8 +14,9 @@
 mb_status mb_cache_print(FILE *out) MB_MUST_USE;
 /* The revisions of one, each with its files. MB_EARG: the cache has nothing of it. */
 mb_status mb_cache_print_one(const mb_hub_name *name, FILE *out) MB_MUST_USE;
-/* Removes the repository, or (with a revision) one commit of it. `agreed` is asked once with what will
- * be removed; MB_EARG when it says no, or when there is no such thing. */
+/* Removes the repository, or (with a revision) one commit of it. `agreed` is asked with what will be
+ * removed, and again when that became something else meanwhile (a pull ended); MB_EARG when it says no,
+ * or when there is no such thing. Waits for a pull of the repository. */
 mb_status mb_cache_remove(const mb_hub_name *name, bool (*agreed)(const char *what),
                           FILE *out) MB_MUST_USE;
 

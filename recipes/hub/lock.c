@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,24 @@
 #include "core/log.h"
 #include "recipes/hub/fetch.h"
 
-static const double untouched = 90.0, empty = 10.0, look = 0.3; /* seconds */
+static const double untouched = 90.0, empty = 10.0, look = 0.3, between_beats = 10.0; /* seconds */
+
+struct mb_lock_beats {
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    bool stop;
+    mb_lock lock; /* a copy, without beats */
+};
+
+/* How long a lock of a process that cannot be seen must lie untouched. */
+static double patience(void)
+{
+    const char *text = getenv("MBUYU_LOCK_SECONDS");
+    const double said = text != NULL ? strtod(text, NULL) : 0.0;
+
+    return said >= 1.0 ? said : untouched;
+}
 
 /* The first line of a file of the system; "" when there is none. */
 static void read_line(const char *path, char *text, size_t size)
@@ -66,7 +84,7 @@ static void here(char *text, size_t size)
             *c = '_';
 }
 
-static void make_owner(char *text, size_t size)
+void mb_owner_here(char *text, size_t size)
 {
     char place[300];
 
@@ -90,6 +108,21 @@ static enum life life_of(const char *owner)
     return (kill((pid_t)pid, 0) != 0 && errno == ESRCH) || started(pid) != ticks ? GONE : ALIVE;
 }
 
+bool mb_owner_may_write(const char *owner)
+{
+    char mine[512];
+    size_t host;
+
+    mb_owner_here(mine, sizeof mine);
+    if (owner[0] == '\0' || strcmp(owner, mine) == 0 || life_of(owner) == GONE)
+        return false;
+    /* what ran on this host before it was started anew is gone too */
+    host = strcspn(mine, "/");
+    if (host == 0 || strcspn(owner, "/") != host || strncmp(owner, mine, host) != 0)
+        return true;
+    return strncmp(owner + host + 1, mine + host + 1, strcspn(mine + host + 1, "/")) == 0;
+}
+
 /* Renaming takes a lock from others for sure; one that was not the dead one goes back. */
 static void remove_stale(const char *path, const char *owner)
 {
@@ -108,9 +141,14 @@ static mb_status try_take(mb_lock *lock, bool *taken)
 {
     const int fd = open(lock->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     const size_t n = strlen(lock->owner);
+    char dir[MB_PATH_MAX];
     mb_status st = MB_OK;
 
     *taken = fd >= 0;
+    if (fd < 0 && errno == ENOENT) { /* not there yet, or removed with all that was in it */
+        MB_TRY(mb_path_dir(dir, sizeof dir, lock->path));
+        return mb_path_mkdirs(dir);
+    }
     if (fd < 0) {
         MB_REQUIRE(errno == EEXIST, MB_EIO, "%s cannot be made: %s", lock->path, strerror(errno));
         return MB_OK;
@@ -134,8 +172,74 @@ static void say_waiting(const char *path, const char *owner, const char *what)
                 (int)strcspn(owner, "/"), owner, what, path);
 }
 
+/* ---- beats --------------------------------------------------------------------------------- */
+
+static void *beat_on(void *arg)
+{
+    struct mb_lock_beats *b = arg;
+    struct timespec until;
+    bool mine = true;
+
+    pthread_mutex_lock(&b->mutex);
+    while (!b->stop && mine) {
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += (time_t)between_beats;
+        if (pthread_cond_timedwait(&b->wake, &b->mutex, &until) != ETIMEDOUT)
+            continue;
+        mine = mb_lock_beat(&b->lock) == MB_OK; /* who asks next is told */
+        mb_status_clear();
+    }
+    pthread_mutex_unlock(&b->mutex);
+    return NULL;
+}
+
+static mb_status start_beats(mb_lock *lock)
+{
+    struct mb_lock_beats *b = NULL;
+    pthread_condattr_t clock;
+    int failed;
+
+    MB_TRY(MB_NEW(&b));
+    b->lock = *lock;
+    pthread_mutex_init(&b->mutex, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&b->wake, &clock);
+    pthread_condattr_destroy(&clock);
+    failed = pthread_create(&b->thread, NULL, beat_on, b);
+    if (failed == 0) {
+        lock->beats = b;
+        return MB_OK;
+    }
+    pthread_cond_destroy(&b->wake);
+    pthread_mutex_destroy(&b->mutex);
+    mb_free(b);
+    return MB_RAISE(MB_ENOMEM, "no thread can be started to keep %s: %s", lock->path,
+                    strerror(failed));
+}
+
+static void stop_beats(mb_lock *lock)
+{
+    struct mb_lock_beats *b = lock->beats;
+
+    if (b == NULL)
+        return;
+    pthread_mutex_lock(&b->mutex);
+    b->stop = true;
+    pthread_cond_signal(&b->wake);
+    pthread_mutex_unlock(&b->mutex);
+    pthread_join(b->thread, NULL);
+    pthread_cond_destroy(&b->wake);
+    pthread_mutex_destroy(&b->mutex);
+    mb_free(b);
+    lock->beats = NULL;
+}
+
+/* ---- taking and giving --------------------------------------------------------------------- */
+
 mb_status mb_lock_take(const char *path, const char *what, mb_lock *out)
 {
+    const double untouched_for = patience();
     mb_lock lock = {.path = ""};
     char owner[512], before[512] = "";
     struct timespec touched = {0};
@@ -144,7 +248,7 @@ mb_status mb_lock_take(const char *path, const char *what, mb_lock *out)
 
     MB_REQUIRE(strlen(path) < sizeof lock.path, MB_EARG, "the path of a lock is too long");
     snprintf(lock.path, sizeof lock.path, "%s", path);
-    make_owner(lock.owner, sizeof lock.owner);
+    mb_owner_here(lock.owner, sizeof lock.owner);
     for (;;) {
         enum life life;
         struct stat s;
@@ -162,7 +266,7 @@ mb_status mb_lock_take(const char *path, const char *what, mb_lock *out)
         }
         life = life_of(owner);
         if (life == GONE ||
-            (life == UNKNOWN && mb_clock() - since > (owner[0] == '\0' ? empty : untouched))) {
+            (life == UNKNOWN && mb_clock() - since > (owner[0] == '\0' ? empty : untouched_for))) {
             remove_stale(path, owner);
             continue;
         }
@@ -172,7 +276,10 @@ mb_status mb_lock_take(const char *path, const char *what, mb_lock *out)
         mb_fetch_sleep(look);
     }
     *out = lock;
-    return MB_OK;
+    if (start_beats(out) == MB_OK)
+        return MB_OK;
+    mb_lock_give(out);
+    return mb_status_recorded();
 }
 
 mb_status mb_lock_beat(const mb_lock *lock)
@@ -192,6 +299,7 @@ void mb_lock_give(mb_lock *lock)
 
     if (lock->path[0] == '\0')
         return;
+    stop_beats(lock);
     read_line(lock->path, owner, sizeof owner);
     if (strcmp(owner, lock->owner) == 0)
         unlink(lock->path);

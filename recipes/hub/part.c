@@ -35,17 +35,33 @@ struct mb_part {
     int64_t saved_have;
 };
 
+/* Is the file at `path` the one that is written here? */
+static bool is_ours(const mb_part *p, const char *path)
+{
+    struct stat mine, there;
+
+    return fstat(p->fd, &mine) == 0 && lstat(path, &there) == 0 && mine.st_dev == there.st_dev &&
+           mine.st_ino == there.st_ino;
+}
+
+static mb_status check_ours(const mb_part *p)
+{
+    MB_REQUIRE(is_ours(p, p->path), MB_EIO,
+               "%s is another process's now, or was removed: this one was thought dead", p->path);
+    return MB_OK;
+}
+
 /* ---- the state ----------------------------------------------------------------------------- */
 
-mb_status mb_part_save(mb_part *p)
+/* `owner`: who goes on writing; "": nobody. */
+static mb_status save_as(mb_part *p, const char *owner)
 {
     char boot[64], tail[MB_DIGEST_HEX];
     mb_json_doc *doc = NULL;
     mb_json root, list, last;
     mb_status st;
 
-    if (p->fd < 0 || p->saved_have == p->have)
-        return MB_OK;
+    MB_TRY(check_ours(p));
     MB_REQUIRE(fdatasync(p->fd) == 0, MB_EIO, "%s cannot be written to disk: %s", p->path,
                strerror(errno));
     mb_boot_id(boot, sizeof boot);
@@ -55,6 +71,7 @@ mb_status mb_part_save(mb_part *p)
     MB_TRY_GOTO(mb_json_set_int(root, "size", p->size), st, done);
     MB_TRY_GOTO(mb_json_set_string(root, "url", p->url), st, done);
     MB_TRY_GOTO(mb_json_set_string(root, "boot", boot), st, done);
+    MB_TRY_GOTO(mb_json_set_string(root, "owner", owner), st, done);
     MB_TRY_GOTO(mb_json_set_int(root, "range", MB_PART_RANGE), st, done);
     MB_TRY_GOTO(mb_json_set_array(root, "ranges", &list), st, done);
     for (int64_t i = 0; i < p->have / MB_PART_RANGE; i++)
@@ -69,6 +86,16 @@ mb_status mb_part_save(mb_part *p)
 done:
     mb_json_free(doc);
     return st;
+}
+
+mb_status mb_part_save(mb_part *p)
+{
+    char owner[512];
+
+    if (p->fd < 0 || p->saved_have == p->have)
+        return MB_OK;
+    mb_owner_here(owner, sizeof owner);
+    return save_as(p, owner);
 }
 
 /* ---- adding -------------------------------------------------------------------------------- */
@@ -120,6 +147,7 @@ static mb_status new_digests(mb_part *p)
 
 mb_status mb_part_restart(mb_part *p)
 {
+    MB_TRY(check_ours(p));
     MB_TRY(new_digests(p));
     p->have = 0;
     p->saved_have = -1;
@@ -135,7 +163,7 @@ struct vouched {
     mb_json_doc *doc; /* NULL: for nothing */
     mb_json ranges;
     int64_t tail;
-    const char *tail_hex;
+    const char *tail_hex, *owner;
     bool this_boot; /* what follows was written since the machine started */
 };
 
@@ -151,6 +179,7 @@ static mb_status read_fields(const mb_part *p, struct vouched *v)
     MB_TRY(mb_json_get_int(root, "size", -1, &size));
     MB_TRY(mb_json_get_int(root, "range", -1, &range));
     MB_TRY(mb_json_get_string(root, "boot", "", &boot));
+    MB_TRY(mb_json_get_string(root, "owner", "", &v->owner));
     MB_TRY(mb_json_need(root, "ranges", MB_JSON_ARRAY, &v->ranges));
     MB_TRY(mb_json_need(root, "tail", MB_JSON_OBJECT, &tail));
     MB_TRY(mb_json_need_int(tail, "bytes", 0, MB_PART_RANGE - 1, &v->tail));
@@ -232,6 +261,57 @@ static mb_status take_all(mb_part *p, const struct vouched *v, int64_t there, vo
     return MB_OK;
 }
 
+/* What is in another's file, at most `size` bytes; where there is none, nothing. */
+static mb_status copy_from(const char *path, int64_t size, int to)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    void *buffer = NULL;
+    ssize_t got = 1;
+    mb_status st = MB_OK;
+
+    if (fd < 0)
+        return MB_OK;
+    MB_TRY_GOTO(mb_alloc(BUFFER, "a read buffer", &buffer), st, done);
+    for (int64_t at = 0; at < size && got > 0; at += got) {
+        got = pread(fd, buffer, size - at < BUFFER ? (size_t)(size - at) : BUFFER, (off_t)at);
+        if (got > 0)
+            MB_TRY_GOTO(mb_pwrite_all(to, buffer, (size_t)got, at, path), st, done);
+    }
+done:
+    mb_free(buffer);
+    close(fd);
+    return st;
+}
+
+/* A file nobody else has open, in the place of one that somebody may. */
+static mb_status open_anew(mb_part *p, int64_t keep)
+{
+    char aside[MB_PATH_MAX + 32];
+    mb_status st;
+
+    snprintf(aside, sizeof aside, "%s.%ld.part", p->path, (long)getpid());
+    unlink(aside);
+    p->fd = open(aside, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    MB_REQUIRE(p->fd >= 0, MB_EIO, "%s cannot be made: %s", aside, strerror(errno));
+    st = copy_from(p->path, keep, p->fd);
+    if (st == MB_OK && rename(aside, p->path) != 0)
+        st = MB_RAISE(MB_EIO, "%s cannot be made: %s", p->path, strerror(errno));
+    if (st != MB_OK)
+        unlink(aside);
+    return st;
+}
+
+static mb_status open_file(mb_part *p, const struct vouched *v)
+{
+    if (v->doc == NULL)
+        return open_anew(p, 0);
+    if (mb_owner_may_write(v->owner))
+        return open_anew(p, p->size);
+    p->fd = open(p->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    MB_REQUIRE(p->fd >= 0, MB_EIO, "%s cannot be made: %s", p->path, strerror(errno));
+    return MB_OK;
+}
+
 static mb_status take_what_is_right(mb_part *p)
 {
     struct vouched v = {.doc = NULL};
@@ -239,8 +319,10 @@ static mb_status take_what_is_right(mb_part *p)
     void *buffer = NULL;
     mb_status st;
 
-    MB_REQUIRE(fstat(p->fd, &s) == 0, MB_EIO, "%s: %s", p->path, strerror(errno));
     read_state(p, &v);
+    MB_TRY_GOTO(open_file(p, &v), st, done);
+    if (fstat(p->fd, &s) != 0)
+        MB_TRY_GOTO(MB_RAISE(MB_EIO, "%s: %s", p->path, strerror(errno)), st, done);
     MB_TRY_GOTO(mb_alloc(BUFFER, "a read buffer", &buffer), st, done);
     if (v.doc != NULL)
         MB_TRY_GOTO(take_all(p, &v, s.st_size < p->size ? s.st_size : p->size, buffer), st, done);
@@ -275,9 +357,6 @@ mb_status mb_part_open(const char *base, int64_t size, const char *digest, const
     MB_TRY_GOTO(mb_strdup(url, &p->url), st, fail);
     MB_TRY_GOTO(names(base, p->path, p->state), st, fail);
     MB_TRY_GOTO(new_digests(p), st, fail);
-    p->fd = open(p->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (p->fd < 0)
-        MB_TRY_GOTO(MB_RAISE(MB_EIO, "%s cannot be made: %s", p->path, strerror(errno)), st, fail);
     MB_TRY_GOTO(take_what_is_right(p), st, fail);
     *out = p;
     return MB_OK;
@@ -331,8 +410,14 @@ mb_status mb_part_publish(mb_part *p, const char *path)
 
     MB_REQUIRE(fsync(fd) == 0, MB_EIO, "%s cannot be written to disk: %s", p->path,
                strerror(errno));
+    MB_TRY(check_ours(p));
     MB_REQUIRE(rename(p->path, path) == 0, MB_EIO, "%s cannot be renamed to %s: %s", p->path, path,
                strerror(errno));
+    if (!is_ours(p, path)) { /* it became another's at this very moment: back with it */
+        MB_REQUIRE(rename(path, p->path) == 0, MB_EIO, "%s cannot be renamed to %s: %s", path,
+                   p->path, strerror(errno));
+        return check_ours(p);
+    }
     p->fd = -1;
     close(fd);
     unlink(p->state);
@@ -347,7 +432,7 @@ void mb_part_close(mb_part *p)
     if (p->fd >= 0) {
         const mb_status before = mb_status_recorded();
 
-        if (mb_part_save(p) != MB_OK && before == MB_OK)
+        if (save_as(p, "") != MB_OK && before == MB_OK)
             mb_status_clear();
         close(p->fd);
     }

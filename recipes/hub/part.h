@@ -13,7 +13,10 @@
  * they were written since this machine started (the process was killed, the disk was not), and
  * dropped otherwise (after a power cut they may be anything).
  *
- * One process at a time (recipes/hub/lock.h); one thread per part.
+ * One process at a time (recipes/hub/lock.h); one thread per part. A process that was thought dead may
+ * wake up and write: base.json says who writes, and where that one may still live the bytes are
+ * copied to a file of one's own. The one that woke up finds another file under the name, and saving,
+ * restarting and publishing fail with MB_EIO. So nobody but its opener ever writes to a part.
  */
 #ifndef MB_RECIPES_HUB_PART_H
 #define MB_RECIPES_HUB_PART_H

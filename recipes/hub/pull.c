@@ -176,8 +176,8 @@ static void *work(void *arg)
     return NULL;
 }
 
-/* Watches the threads: draws, and tells other processes that this one lives. */
-static mb_status watch(mb_pull_run *r, const mb_lock *lock)
+/* Watches the threads: draws, and stops them when the place has become another process's. */
+static mb_status watch(mb_pull_run *r)
 {
     double beat = mb_clock();
     mb_status st = MB_OK;
@@ -186,7 +186,7 @@ static mb_status watch(mb_pull_run *r, const mb_lock *lock)
         mb_fetch_sleep(0.02);
         mb_pull_show(r);
         if (st == MB_OK && mb_clock() - beat > beat_seconds) {
-            st = mb_lock_beat(lock);
+            st = mb_lock_beat(&r->lock);
             beat = mb_clock();
             if (st != MB_OK)
                 atomic_store(&r->stop, true);
@@ -195,7 +195,7 @@ static mb_status watch(mb_pull_run *r, const mb_lock *lock)
     return st;
 }
 
-static mb_status fetch(mb_pull_run *r, const mb_lock *lock)
+static mb_status fetch(mb_pull_run *r)
 {
     const int most = r->o->jobs > 0 ? r->o->jobs : 4;
     pthread_t thread[MB_PULL_MAX_JOBS];
@@ -208,7 +208,7 @@ static mb_status fetch(mb_pull_run *r, const mb_lock *lock)
     while (n < most && pthread_create(&thread[n], NULL, work, r) == 0)
         n++;
     atomic_fetch_sub(&r->running, most - n);
-    st = n > 0 ? watch(r, lock) : MB_RAISE(MB_ENOMEM, "no thread can be started");
+    st = n > 0 ? watch(r) : MB_RAISE(MB_ENOMEM, "no thread can be started");
     for (int i = 0; i < n; i++)
         pthread_join(thread[i], NULL);
     mb_pull_show_end();
@@ -253,19 +253,18 @@ static mb_status lock_path(const mb_pull_run *r, char *path)
     MB_TRY(mb_path_dir(cache, sizeof cache, r->place.root));
     MB_TRY(mb_path_join(locks, sizeof locks, cache, ".locks"));
     MB_TRY(mb_path_join(dir, sizeof dir, locks, mb_path_base(r->place.root)));
-    MB_TRY(mb_path_mkdirs(dir));
     return mb_path_join(path, MB_PATH_MAX, dir, "mbuyu.lock");
 }
 
 static mb_status fetch_locked(mb_pull_run *r)
 {
     char path[MB_PATH_MAX];
-    mb_lock lock = {.path = ""};
     mb_status st;
 
-    MB_TRY(mb_place_make(&r->place));
     MB_TRY(lock_path(r, path));
-    MB_TRY(mb_lock_take(path, r->o->name.id, &lock));
+    MB_TRY(mb_lock_take(path, r->o->name.id, &r->lock));
+    MB_TRY_GOTO(mb_place_make(&r->place), st,
+                done);              /* now: who had the lock may have removed all */
     MB_TRY_GOTO(look(r), st, done); /* what is here now */
     MB_TRY_GOTO(check_space(r), st, done);
     for (size_t i = 0; i < r->n_jobs; i++)
@@ -274,11 +273,13 @@ static mb_status fetch_locked(mb_pull_run *r)
     for (size_t i = 0; i < r->n_jobs; i++)
         if (r->job[i].has || r->job[i].twin != NULL)
             atomic_fetch_add(&r->whole, 1);
-    MB_TRY_GOTO(fetch(r, &lock), st, done);
+    MB_TRY_GOTO(fetch(r), st, done);
+    MB_TRY_GOTO(mb_lock_beat(&r->lock), st, done);
     MB_TRY_GOTO(name_the_rest(r), st, done);
+    MB_TRY_GOTO(mb_lock_beat(&r->lock), st, done);
     st = mb_place_ref(&r->place, &r->o->name, r->listing.commit);
 done:
-    mb_lock_give(&lock);
+    mb_lock_give(&r->lock);
     return st;
 }
 

@@ -334,11 +334,13 @@ mb_status mb_pull_file(mb_pull_run *r, const mb_pull_job *j)
              r->o->name.id, r->listing.commit);
     MB_TRY(mb_place_part(&r->place, j->file, base));
     MB_TRY(mb_place_whole(&r->place, j->file, whole));
+    MB_TRY(mb_lock_beat(&r->lock));
     MB_TRY(mb_part_open(base, j->file->size, j->file->digest, url, &g.part));
     atomic_fetch_add(&r->here, mb_part_have(g.part));
     MB_TRY_GOTO(fetch_all(&g, &right), st, done);
     if (!right)
         goto done;
+    MB_TRY_GOTO(mb_lock_beat(&r->lock), st, done); /* still ours? else the part is all we leave */
     MB_TRY_GOTO(mb_part_publish(g.part, whole), st, done);
     MB_TRY_GOTO(mb_place_name(&r->place, j->file, r->listing.commit), st, done);
     atomic_store(&r->base_at, g.base);

@@ -50,6 +50,7 @@ typedef struct mb_pull_run {
     size_t n_bases;
     mb_hub_listing listing;
     mb_place place;
+    mb_lock lock;     /* of the place */
     mb_pull_job *job; /* one for each wanted file */
     size_t n_jobs;
     int64_t bytes; /* of all wanted files */

@@ -10,6 +10,7 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
+import pty
 import random
 import re
 import shutil
@@ -534,6 +535,114 @@ def without_links():
     return "without links; another's lock", problem, "", hub.sent, len(hub.requests)
 
 
+def taken_over():
+    """A process sleeps, another takes its lock over and goes on with what is here; then it wakes up."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
+    hub = FakeHub(LARGE, pace=6 * MB)
+    hub.commits[hub.sha] = {**LARGE, "config.json": FILES["config.json"]}
+    problem, both = None, []
+
+    def start(**env):
+        both.append(subprocess.Popen([MBUYU, "pull", "org/name", *QUICK], stdout=subprocess.PIPE, text=True,
+                                     env=environment(work, hub.url, **env), stderr=subprocess.PIPE))
+        return both[-1]
+
+    def wait_until(true, what):
+        end = time.monotonic() + 60
+        while not true():
+            if time.monotonic() > end:
+                raise AssertionError(what)
+            time.sleep(0.05)
+
+    try:
+        sleeper = start()
+        wait_until(lambda: any(p.stat().st_size > 3 * MB for p in work.rglob("*.part")), "no part")
+        sleeper.send_signal(signal.SIGSTOP)
+        part = next(work.rglob("*.part"))
+        kept, inode, lock = part.stat().st_size, part.stat().st_ino, next(work.rglob("mbuyu.lock"))
+        lock.write_text("elsewhere/x/y 1 1")  # as another machine's, which cannot be seen and beats no more
+        late = start(MBUYU_LOCK_SECONDS="1")
+        wait_until(lambda: part.exists() and part.stat().st_ino != inode and part.stat().st_size > kept,
+                   "it was not taken over")
+        sleeper.send_signal(signal.SIGCONT)
+        told = [p.communicate(timeout=100) for p in both]
+        if sleeper.returncode != DISK or "another process's now" not in told[0][1]:
+            problem = f"who slept: {sleeper.returncode} {told[0]}"
+        elif late.returncode:
+            problem = f"who took over: {late.returncode} {told[1]}"
+        else:
+            problem = wrong_bytes(work, pathlib.Path(told[1][0].strip()), hub.commits[hub.sha], False)
+    except AssertionError as e:
+        problem = str(e)
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+        hub.close()
+        shutil.rmtree(work, ignore_errors=True)
+    return "taken over from one who slept", problem, "", hub.sent, len(hub.requests)
+
+
+def asked_rm(env, answers, between=None):
+    """mbuyu rm of a person at a terminal: (exit code, what it said); `between` runs while it asks first."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([MBUYU, "rm", "org/name"], env=env, stdin=theirs, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    os.close(theirs)
+    time.sleep(0.7)
+    if between:
+        between()
+    os.write(ours, "".join(f"{a}\n" for a in answers).encode())
+    out, err = process.communicate(timeout=60)
+    os.close(ours)
+    return process.returncode, out + err
+
+
+def removed():
+    """rm asks without the lock, and again when what it asked about has changed; it waits for a pull, and
+    who waits for it finds all it needs."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
+    hub = FakeHub(FILES, pace=6 * MB)
+    locks, problem, told = work / "home" / "hub" / ".locks" / "models--org--name", None, []
+    env = environment(work, hub.url)
+    env["MBUYU_LOG"] = "info"
+    try:
+        pull(work, hub.url, args=["--include", "config.json"])
+        code, said = asked_rm(env, "yn", lambda: told.append(pull(work, hub.url)))
+        full = told[0]
+        if full.returncode or "waiting" in full.stderr:
+            problem = f"a pull while rm asks: {full}"
+        elif code != USAGE or said.count("remove org/name, ") != 2 or "nothing was removed" not in said:
+            problem = f"rm of what grew while it asked: {code} {said}"
+        problem = problem or wrong_bytes(work, pathlib.Path(full.stdout.strip()), FILES, False)
+        (locks / "other.lock").touch()
+        code, said = asked_rm(env, "y")
+        if code or said.count("remove org/name, ") != 1 or (work / "home/hub/models--org--name").exists():
+            problem = problem or f"rm: {code} {said}"
+        if [p.name for p in locks.iterdir()] != ["other.lock"]:
+            problem = problem or "a lock of others was removed"
+        (locks / "other.lock").unlink()
+        verbs = [["pull", "org/name", *QUICK], ["rm", "org/name", "--yes"], ["pull", "org/name", *QUICK],
+                 ["pull", "org/name", *QUICK]]
+        all_of_them = []
+        for verb in verbs:
+            all_of_them.append(subprocess.Popen([MBUYU, *verb], env=env, stdout=subprocess.PIPE,
+                                                stderr=subprocess.PIPE, text=True))
+            time.sleep(0.4)
+        told = [p.communicate(timeout=100) for p in all_of_them]
+        if any(p.returncode for p in all_of_them):
+            problem = problem or f"pull, rm and two more pulls: {told}"
+        done = pull(work, hub.url)
+        problem = problem or wrong_bytes(work, pathlib.Path(done.stdout.strip()), FILES, False)
+        last = subprocess.run([MBUYU, "rm", "org/name", "--yes"], env=env, capture_output=True, text=True)
+        if last.returncode or locks.exists() or list((work / "home" / "hub").glob("models*")):
+            problem = problem or f"rm left something: {last}"
+    finally:
+        hub.close()
+        shutil.rmtree(work, ignore_errors=True)
+    return "rm, asked and under pulls", problem, "", hub.sent, len(hub.requests)
+
+
 def spoilt(seed):
     """Answers with bytes that became others: a documented end, and nothing wrong is published."""
     work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
@@ -610,10 +719,11 @@ def main():
     chance = random.Random(7)
     moments = [chance.uniform(0.05, 1.3) for _ in range(50 if LONG else 6)]
     jobs = [lambda c=c: run_case(c) for c in CASES if not only or c[0] in only]
+    jobs += [c for c in (taken_over, removed) if c.__name__ in only]
     if not only:
         jobs += [lambda i=i, m=m: killed(m, i) for i, m in enumerate(moments)]
         jobs += [lambda i=i: spoilt(i) for i in range(400 if LONG else 20)]
-        jobs += [interrupted_by_power, damaged_range, two_at_once, again, hours, through_a_proxy, without_links]
+        jobs += [interrupted_by_power, damaged_range, two_at_once, taken_over, removed, again, hours, through_a_proxy, without_links]
         if shutil.which("openssl"):
             jobs.append(encrypted)
     failures = 0

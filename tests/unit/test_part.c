@@ -1,4 +1,5 @@
 /* tests/unit/test_part.c - files that are not whole yet, locks, hours of the day, what pauses are. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -161,6 +162,105 @@ static void forgets_what_is_of_another_file(void **state)
     unlink(part);
 }
 
+/* The state as one who may still be writing left it: a process of another host. */
+static void owned_by(const char *owner)
+{
+    char *text = NULL, now[1 << 16], *at;
+    size_t n;
+
+    assert_int_equal(mb_file_read(state_file, 1 << 20, &text, &n), MB_OK);
+    at = strstr(text, "\"owner\":\"\"");
+    assert_non_null(at); /* who closed it writes no more */
+    n = (size_t)snprintf(now, sizeof now, "%.*s\"owner\":\"%s\"%s", (int)(at - text), text, owner,
+                         at + strlen("\"owner\":\"\""));
+    assert_true(n < sizeof now);
+    assert_int_equal(mb_file_write_atomic(state_file, now, n), MB_OK);
+    mb_free(text);
+}
+
+static int64_t inode_of(const char *path)
+{
+    struct stat s;
+
+    return stat(path, &s) == 0 ? (int64_t)s.st_ino : -1;
+}
+
+/* One process slept, was thought dead, and wakes up while another goes on with its part. */
+static void takes_over_from_a_sleeper(void **state)
+{
+    char found[65];
+    int64_t inode;
+    bool right;
+    mb_part *sleeper = opened(0), *p;
+
+    unlink(whole);
+    add(sleeper, MB_PART_RANGE + 1000);
+    assert_int_equal(mb_part_save(sleeper), MB_OK);
+    after_a_power_cut(); /* to another host it is a boot like any */
+    {
+        char *text = NULL;
+        size_t n;
+
+        assert_int_equal(mb_file_read(state_file, 1 << 20, &text, &n), MB_OK);
+        assert_null(strstr(text, "\"owner\":\"\"")); /* it says who writes */
+        mb_free(text);
+    }
+    inode = inode_of(part);
+    p = opened(MB_PART_RANGE + 1000); /* here it is this very process: its own file */
+    assert_int_equal(inode_of(part), inode);
+    mb_part_close(p);
+    owned_by("elsewhere/x/y 1 1");
+    p = opened(MB_PART_RANGE + 1000); /* nothing is lost */
+    assert_int_not_equal(inode_of(part), inode);
+    /* the sleeper goes on: into a file without a name, and not for long */
+    assert_int_equal(mb_part_add(sleeper, "wrong bytes", 11), MB_OK);
+    expect(mb_part_save(sleeper), MB_EIO, "another process's now");
+    expect(mb_part_restart(sleeper), MB_EIO, "another process's now");
+    expect(mb_part_publish(sleeper, whole), MB_EIO, "another process's now");
+    mb_part_close(sleeper);
+    assert_false(mb_path_exists(whole));
+    add(p, SIZE);
+    assert_int_equal(mb_part_check(p, &right, found), MB_OK);
+    assert_true(right);
+    assert_int_equal(mb_part_publish(p, whole), MB_OK);
+    mb_part_close(p);
+    {
+        char *text = NULL;
+        size_t n;
+
+        assert_int_equal(mb_file_read(whole, SIZE, &text, &n), MB_OK);
+        assert_int_equal(n, SIZE);
+        assert_memory_equal(text, bytes, SIZE);
+        mb_free(text);
+    }
+    unlink(whole);
+}
+
+/* Whose bytes are copied, and whose are taken as they are. */
+static void knows_who_may_write(void **state)
+{
+    char mine[512], other[600];
+    size_t host;
+    pid_t child;
+
+    mb_owner_here(mine, sizeof mine);
+    assert_false(mb_owner_may_write(mine));
+    assert_false(mb_owner_may_write(""));
+    assert_true(mb_owner_may_write("elsewhere/x/y 1 1"));
+    assert_true(mb_owner_may_write("no name of a process"));
+    host = strcspn(mine, "/");
+    snprintf(other, sizeof other, "%.*s/another-boot/y 1 1", (int)host, mine);
+    assert_false(mb_owner_may_write(other)); /* this host was started anew since */
+    snprintf(other, sizeof other, "%.*sx/%s", (int)host, mine, mine + host + 1);
+    assert_true(mb_owner_may_write(other));
+    child = fork();
+    if (child == 0)
+        _exit(0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    snprintf(other, sizeof other, "%.*s %ld 1", (int)strcspn(mine, " "), mine, (long)child);
+    assert_false(mb_owner_may_write(other)); /* gone */
+}
+
 /* ---- locks --------------------------------------------------------------------------------- */
 
 static void locks_once(void **state)
@@ -192,6 +292,55 @@ static void locks_once(void **state)
     mb_lock_give(&lock);
     assert_true(mb_path_exists(path)); /* not ours to remove */
     unlink(path);
+}
+
+/* The lock of a process that cannot be seen from here: waited for, then taken. */
+static void takes_over_what_lies_untouched(void **state)
+{
+    char path[MB_PATH_MAX];
+    double since = mb_clock();
+    mb_lock lock;
+    pid_t child;
+
+    snprintf(path, sizeof path, "%s/not/there/yet/lock", root);
+    setenv("MBUYU_LOCK_SECONDS", "1", 1);
+    assert_int_equal(mb_lock_take(path, "x", &lock), MB_OK); /* makes the folder */
+    mb_lock_give(&lock);
+    assert_int_equal(mb_file_write_atomic(path, "elsewhere/x/y 1 1", 17), MB_OK);
+    child = fork();
+    if (child == 0) { /* it lives for a while: touches the file */
+        for (int i = 0; i < 8; i++) {
+            utimensat(AT_FDCWD, path, NULL, 0);
+            mb_fetch_sleep(0.25);
+        }
+        _exit(0);
+    }
+    since = mb_clock();
+    assert_int_equal(mb_lock_take(path, "x", &lock), MB_OK);
+    assert_true(mb_clock() - since > 2.0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(mb_lock_beat(&lock), MB_OK);
+    mb_lock_give(&lock);
+    assert_false(mb_path_exists(path));
+    unsetenv("MBUYU_LOCK_SECONDS");
+}
+
+/* While it is held it is touched, whatever its holder does: a thread does it every ten seconds. */
+static void is_touched_while_held(void **state)
+{
+    const struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    char path[MB_PATH_MAX];
+    struct stat s;
+    mb_lock lock;
+
+    snprintf(path, sizeof path, "%s/lock", root);
+    assert_int_equal(mb_lock_take(path, "x", &lock), MB_OK);
+    assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
+    mb_fetch_sleep(11.0); /* as a person who is asked something, or a large file that is read */
+    assert_int_equal(stat(path, &s), 0);
+    assert_true(s.st_mtim.tv_sec > 1000);
+    mb_lock_give(&lock);
+    assert_false(mb_path_exists(path));
 }
 
 /* ---- hours, pauses ------------------------------------------------------------------------- */
@@ -300,7 +449,11 @@ int main(void)
         cmocka_unit_test(keeps_what_is_vouched_for),
         cmocka_unit_test(trusts_its_own_boot_only),
         cmocka_unit_test(forgets_what_is_of_another_file),
+        cmocka_unit_test(takes_over_from_a_sleeper),
+        cmocka_unit_test(knows_who_may_write),
         cmocka_unit_test(locks_once),
+        cmocka_unit_test(takes_over_what_lies_untouched),
+        cmocka_unit_test(is_touched_while_held),
         cmocka_unit_test(knows_the_hours),
         cmocka_unit_test(knows_origins),
         cmocka_unit_test(waits_as_told),
