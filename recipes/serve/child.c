@@ -220,6 +220,16 @@ void mb_child_signal(const mb_child *c, int number, bool group)
         kill(group ? -c->pid : c->pid, number);
 }
 
+void mb_child_end(mb_child *c)
+{
+    if (c->pid > 1) {
+        kill(-c->pid, SIGKILL);
+        while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    }
+    *c = (mb_child){0};
+}
+
 /* ---- asking ------------------------------------------------------------------------------- */
 
 char *mb_child_sentence(char *text)

@@ -27,6 +27,8 @@ mb_status mb_child_start(const char *const *words, const char *log, mb_child *ou
 bool mb_child_runs(const mb_child *c, int *code);
 /* To the process itself, or to its whole group. */
 void mb_child_signal(const mb_child *c, int number, bool group);
+/* Kills one that this process started and has not yet seen the end of, with its group, and waits. */
+void mb_child_end(mb_child *c);
 
 /* Runs `mbuyu words...` to its end and returns what it prints, with a zero byte after it; the caller
  * frees *out. A child that fails gives its own sentence as MB_EARG; one that takes more than `seconds`

@@ -257,8 +257,10 @@ mb_status mb_jobs_list(mb_json_doc **doc, mb_json *data)
     st = mb_json_set_string(mb_json_root(*doc), "object", "list");
     if (st == MB_OK)
         st = mb_json_set_array(mb_json_root(*doc), "data", data);
-    if (st != MB_OK)
+    if (st != MB_OK) {
         mb_json_free(*doc);
+        *doc = NULL;
+    }
     return st;
 }
 

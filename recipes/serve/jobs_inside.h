@@ -12,6 +12,7 @@
 enum {
     MB_JOBS_ID = 40,
     MB_JOBS_JSON = 1 << 20, /* bytes of a request's or job's JSON */
+    MB_JOBS_QUEUED = 64,    /* jobs that wait */
     MB_CHORES_MAX = 8,      /* questions to child processes that wait */
 };
 
@@ -87,6 +88,7 @@ void mb_jobs_argv_free(char **argv);
 /* ---- keeper.c: the thread that starts jobs and sees them end. Both with the lock held. */
 void *mb_jobs_keep(void *jobs);
 mb_status mb_jobs_load(mb_jobs *j) MB_MUST_USE; /* what was there when the last server ended */
+/* MB_EARG: it is larger than what mb_jobs_load reads. */
 mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t) MB_MUST_USE;
 mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id);          /* NULL */
 mb_tuning *mb_tuning_of_folder(const mb_jobs *j, const char *folder); /* the latest; NULL */

@@ -21,10 +21,18 @@ static const int signals[] = {SIGUSR1, SIGTERM, SIGKILL};
 
 mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t)
 {
-    char path[MB_PATH_MAX];
+    char path[MB_PATH_MAX], *text = NULL;
+    mb_status st;
+    size_t n;
 
     MB_TRY(mb_jobs_path(j, "jobs", mb_jobs_text(mb_json_root(t->doc), "id"), ".json", path));
-    return mb_json_write(mb_json_root(t->doc), 1, path);
+    MB_TRY(mb_json_text(mb_json_root(t->doc), 1, &text, &n));
+    if (n <= MB_JOBS_JSON) /* what mb_jobs_load reads */
+        st = mb_file_write_atomic(path, text, n);
+    else
+        st = MB_RAISE(MB_EARG, "a job of more than %d bytes cannot be kept", MB_JOBS_JSON);
+    mb_free(text);
+    return st;
 }
 
 mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id)
@@ -50,6 +58,28 @@ static bool is(const mb_tuning *t, const char *status)
 
 /* ---- after a restart ---------------------------------------------------------------------- */
 
+/* What a job's file must say: the rest of this folder relies on it. */
+static mb_status read_job(const char *path, const char *name, mb_tuning *t)
+{
+    int64_t pid = 0;
+    const char *id;
+    mb_json root;
+
+    MB_TRY(mb_json_read(path, MB_EIO, MB_JOBS_JSON, &t->doc));
+    root = mb_json_root(t->doc);
+    id = mb_jobs_text(root, "id");
+    MB_REQUIRE(mb_jobs_is_id(id, "ftjob-") && strncmp(name, id, strlen(id)) == 0 &&
+                   strcmp(name + strlen(id), ".json") == 0,
+               MB_EIO, "%s is not the job that it is called after", path);
+    MB_TRY(mb_json_get_int(root, "pid", 0, &pid));
+    MB_TRY(mb_json_get_int(root, "begun", 0, &t->child.begun));
+    t->child.pid = (pid_t)pid;
+    if (mb_json_is_set(mb_json_get(root, "asked")))
+        t->asked = mb_clock();
+    return MB_OK;
+}
+
+/* A file that cannot be read is left alone: the others go on without it. */
 static mb_status take(mb_jobs *j, const char *dir, const char *name)
 {
     char path[MB_PATH_MAX];
@@ -59,24 +89,17 @@ static mb_status take(mb_jobs *j, const char *dir, const char *name)
     MB_TRY(mb_path_join(path, sizeof path, dir, name));
     MB_TRY(mb_grow((void **)&j->job, &j->jobs_capacity, j->n_jobs + 1, sizeof *j->job, "jobs"));
     MB_TRY(MB_NEW(&t));
-    st = mb_json_read(path, MB_EIO, MB_JOBS_JSON, &t->doc);
+    st = read_job(path, name, t);
     if (st == MB_OK) {
-        const mb_json root = mb_json_root(t->doc);
-        int64_t pid = 0;
-
-        st = mb_json_get_int(root, "pid", 0, &pid);
-        if (st == MB_OK)
-            st = mb_json_get_int(root, "begun", 0, &t->child.begun);
-        t->child.pid = (pid_t)pid;
-        if (mb_json_is_set(mb_json_get(root, "asked")))
-            t->asked = mb_clock();
+        j->job[j->n_jobs++] = t;
+        return MB_OK;
     }
-    if (st != MB_OK) {
-        mb_json_free(t->doc);
-        mb_free(t);
+    mb_json_free(t->doc);
+    mb_free(t);
+    if (st == MB_ENOMEM)
         return st;
-    }
-    j->job[j->n_jobs++] = t;
+    mb_log_warn("this job is left out: %s", mb_status_sentence());
+    mb_status_clear();
     return MB_OK;
 }
 
@@ -129,6 +152,15 @@ static mb_status set_status(mb_jobs *j, mb_tuning *t, const char *status, const 
     return mb_tuning_save(j, t);
 }
 
+static mb_status note_start(mb_jobs *j, mb_tuning *t)
+{
+    const mb_json root = mb_json_root(t->doc);
+
+    MB_TRY(mb_json_set_int(root, "pid", t->child.pid));
+    MB_TRY(mb_json_set_int(root, "begun", t->child.begun));
+    return set_status(j, t, "running", NULL);
+}
+
 static mb_status start(mb_jobs *j, mb_tuning *t)
 {
     const mb_json root = mb_json_root(t->doc);
@@ -144,9 +176,13 @@ static mb_status start(mb_jobs *j, mb_tuning *t)
     MB_TRY(st);
     t->asked = 0;
     t->signals = 0;
-    MB_TRY(mb_json_set_int(root, "pid", t->child.pid));
-    MB_TRY(mb_json_set_int(root, "begun", t->child.begun));
-    return set_status(j, t, "running", NULL);
+    st = note_start(j, t);
+    if (st != MB_OK) { /* a run that is not written down would be lost to the next server */
+        mb_child_end(&t->child);
+        mb_json_remove(root, "pid");
+        mb_json_remove(root, "begun");
+    }
+    return st;
 }
 
 static void send_signals(mb_tuning *t)

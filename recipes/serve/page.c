@@ -257,8 +257,11 @@ static mb_status look(void *arg, mb_http_request *q, const char *verb)
     MB_TRY_GOTO(
         mb_jobs_path(j, "recipes", mb_jobs_text(mb_json_root(request), "recipe"), ".yaml", recipe),
         st, done);
-    MB_TRY_GOTO(mb_jobs_words(j, mb_json_root(request), recipe, mb_json_root(words)), st, done);
-    st = mb_jobs_argv(verb, mb_json_root(words), "--json", &argv);
+    pthread_mutex_lock(&j->lock); /* two requests write the same recipe */
+    st = mb_jobs_words(j, mb_json_root(request), recipe, mb_json_root(words));
+    pthread_mutex_unlock(&j->lock);
+    if (st == MB_OK)
+        st = mb_jobs_argv(verb, mb_json_root(words), "--json", &argv);
 done:
     mb_json_free(request);
     mb_json_free(words);

@@ -75,6 +75,7 @@ mb_status mb_jobs_tail(const char *path, size_t most, char **out, size_t *n)
     st = mb_pread_all(fd, *out, *n, from, path);
     if (st != MB_OK) {
         mb_free(*out);
+        *out = NULL;
         goto done;
     }
     (*out)[*n] = '\0';
@@ -396,6 +397,11 @@ static mb_status read_piece(const char *path, int64_t *from, char **text, size_t
     *n = size - *from < PIECE ? (size_t)(size - *from) : PIECE;
     MB_TRY_GOTO(mb_alloc(*n + 1, "log", (void **)text), st, done);
     st = mb_pread_all(fd, *text, *n, *from, path);
+    if (st != MB_OK) {
+        mb_free(*text);
+        *text = NULL;
+        *n = 0;
+    }
     while (*n > 0 && (*text)[*n - 1] != '\n') /* whole lines */
         --*n;
 done:
@@ -492,8 +498,8 @@ static mb_status run_file(void *arg, mb_http_request *q)
     mb_status st;
 
     if (!folder_of(j, id, folder) && /* a job that failed before it made one has a console */
-        !(id != NULL && strncmp(id, "0/", 2) == 0 && mb_path_is_component(id + 2) &&
-          in(j->runs[0] != NULL ? j->runs[0] : "", id + 2, folder)))
+        !(id != NULL && j->runs[0] != NULL && strncmp(id, "0/", 2) == 0 && id[2] != '.' &&
+          mb_path_is_component(id + 2) && in(j->runs[0], id + 2, folder)))
         return no_run(q);
     MB_TRY(read_file(j, folder, name != NULL ? name : "", &text, &n));
     st = mb_http_answer(q, 200, "text/plain; charset=utf-8", text, n);

@@ -13,7 +13,14 @@
 #include "core/log.h"
 #include "recipes/serve/jobs_inside.h"
 
-enum { RUN_NAME = 40, LOG_MAX = 8 << 20 };
+enum {
+    RUN_NAME = 40,
+    LOG_MAX = 8 << 20,
+    JOB_MAX = MB_JOBS_JSON / 4, /* bytes of a new job's JSON: what is noted later has room */
+    PAIRS = 16,                 /* of metadata, as OpenAI has it */
+    PAIR_KEY = 64,
+    PAIR_VALUE = 512,
+};
 
 /* ---- as OpenAI shows a job ---------------------------------------------------------------- */
 
@@ -140,6 +147,54 @@ static mb_status choose_folder(const mb_jobs *j, mb_json request, const char *mo
     return mb_json_set_string(job, "run", folder);
 }
 
+static mb_status check_metadata(mb_json m)
+{
+    const char *value;
+    size_t n;
+
+    MB_REQUIRE(!mb_json_is_set(m) || mb_json_is(m, MB_JSON_OBJECT), MB_EARG,
+               "metadata must be an object of texts");
+    MB_REQUIRE(mb_json_count(m) <= PAIRS, MB_EARG, "metadata: more than %d pairs", PAIRS);
+    for (mb_json_it it = mb_json_first(m); mb_json_more(&it); mb_json_next(&it)) {
+        MB_REQUIRE(strlen(it.key) <= PAIR_KEY, MB_EARG,
+                   "metadata: the key \"%.64s...\" has more than %d bytes", it.key, PAIR_KEY);
+        MB_REQUIRE(mb_json_is(it.value, MB_JSON_STRING), MB_EARG, "metadata: %s must be a text",
+                   it.key);
+        MB_TRY(mb_json_string(it.value, &value, &n));
+        MB_REQUIRE(n <= PAIR_VALUE, MB_EARG, "metadata: %s has more than %d bytes", it.key,
+                   PAIR_VALUE);
+    }
+    return MB_OK;
+}
+
+static mb_status check_size(mb_json job)
+{
+    char *text;
+    size_t n;
+
+    MB_TRY(mb_json_text(job, 1, &text, &n));
+    mb_free(text);
+    MB_REQUIRE(n <= JOB_MAX, MB_EARG, "the job needs %zu bytes to be described, more than %d", n,
+               JOB_MAX);
+    return MB_OK;
+}
+
+/* With the lock: as many jobs wait as may. */
+static bool is_full(const mb_jobs *j)
+{
+    int n = 0;
+
+    for (size_t i = 0; i < j->n_jobs; i++)
+        n += strcmp(mb_jobs_text(mb_json_root(j->job[i]->doc), "status"), "queued") == 0;
+    return n >= MB_JOBS_QUEUED;
+}
+
+static mb_status refuse_full(mb_http_request *q)
+{
+    MB_TRY(mb_http_add(q, "Retry-After", "60"));
+    return mb_http_refuse(q, 429, "busy", "%d jobs wait already", MB_JOBS_QUEUED);
+}
+
 static mb_status copy_request(mb_json request, mb_json job)
 {
     static const char *const keys[] = {"model",  "training_file",   "validation_file", "seed",
@@ -180,6 +235,7 @@ static mb_status describe(const mb_jobs *j, mb_json request, mb_json job)
     MB_TRY(mb_json_set_string(job, "id", id));
     MB_TRY(mb_json_set_string(job, "status", "queued"));
     MB_TRY(mb_json_set_int(job, "created_at", (int64_t)time(NULL)));
+    MB_TRY(check_metadata(mb_json_get(request, "metadata")));
     MB_TRY(copy_request(request, job));
     MB_TRY(mb_jobs_path(j, "jobs", id, ".yaml", recipe));
     MB_TRY(mb_json_set_array(job, "words", &words));
@@ -188,7 +244,8 @@ static mb_status describe(const mb_jobs *j, mb_json request, mb_json job)
     MB_TRY(choose_folder(j, request, model, job));
     folder = mb_jobs_text(job, "folder");
     MB_TRY(add_word(words, "output_dir", folder, ""));
-    return add_word(words, "predictions_file", folder, "/logs/predictions.jsonl");
+    MB_TRY(add_word(words, "predictions_file", folder, "/logs/predictions.jsonl"));
+    return check_size(job);
 }
 
 /* With the lock. */
@@ -221,21 +278,25 @@ static mb_status create(void *arg, mb_http_request *q)
     mb_json_doc *request, *doc = NULL;
     mb_tuning *t = NULL;
     const char *text;
-    mb_status st;
+    bool full;
+    mb_status st = MB_OK;
     size_t n;
 
     MB_TRY(mb_jobs_can_train(j));
     text = mb_http_whole(q, &n);
     MB_TRY(mb_json_parse(text, n, "body", 0, MB_EARG, &request));
     pthread_mutex_lock(&j->lock);
-    st = mb_json_is(mb_json_root(request), MB_JSON_OBJECT)
-             ? add_job(j, mb_json_root(request), &t)
-             : MB_RAISE(MB_EARG, "the body must be an object");
-    if (st == MB_OK)
+    full = is_full(j);
+    if (!full)
+        st = mb_json_is(mb_json_root(request), MB_JSON_OBJECT)
+                 ? add_job(j, mb_json_root(request), &t)
+                 : MB_RAISE(MB_EARG, "the body must be an object");
+    if (!full && st == MB_OK)
         st = make_answer(t, &doc);
     pthread_mutex_unlock(&j->lock);
     mb_json_free(request);
-    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : st;
+    MB_TRY(st);
+    return full ? refuse_full(q) : mb_jobs_answer(q, 200, doc);
 }
 
 /* ---- looking ------------------------------------------------------------------------------ */
@@ -555,18 +616,22 @@ static mb_status change(void *arg, mb_http_request *q, mb_status (*how)(mb_jobs 
 {
     mb_jobs *j = mb_jobs_of(arg);
     mb_json_doc *doc = NULL;
+    bool full;
     mb_status st = MB_OK;
     mb_tuning *t;
 
     pthread_mutex_lock(&j->lock);
     t = mb_tuning_find(j, mb_http_part(q, "id"));
-    if (t != NULL)
+    full = t != NULL && how == go_on && is_full(j);
+    if (t != NULL && !full)
         st = how(j, t);
-    if (t != NULL && st == MB_OK)
+    if (t != NULL && !full && st == MB_OK)
         st = make_answer(t, &doc);
     pthread_cond_broadcast(&j->wake);
     pthread_mutex_unlock(&j->lock);
     MB_TRY(st);
+    if (full)
+        return refuse_full(q);
     return doc != NULL ? mb_jobs_answer(q, 200, doc) : no_job(q);
 }
 

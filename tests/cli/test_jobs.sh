@@ -13,7 +13,7 @@ export MBUYU_API_KEY=canary-4711 SOME_VARIABLE=canary-4712 MBUYU_HUB_TOKEN=canar
 printf 'canary-4715 {{ messages }}\n' >secret/template.jinja
 
 cat >jobs.py <<'EOF'
-import json, os, pathlib, re, signal, subprocess, sys, time, urllib.error, urllib.request
+import concurrent.futures, json, os, pathlib, re, signal, subprocess, sys, time, urllib.error, urllib.request
 
 mbuyu, llama, tables = sys.argv[1:4]
 key = os.environ["MBUYU_API_KEY"]
@@ -27,9 +27,8 @@ def check(what, good, seen=""):
         print("FAILED:", what, str(seen)[:400])
 
 
-def start():
-    p = subprocess.Popen([mbuyu, "serve", f"tiny={llama}", "--port", "0", "--runs", "runs", "--data", "data", "--upload-max", "100000"],
-                         stdout=subprocess.PIPE, text=True)
+def start(*folders):
+    p = subprocess.Popen([mbuyu, "serve", f"tiny={llama}", "--port", "0", *folders, "--upload-max", "100000"], stdout=subprocess.PIPE, text=True)
     return p, p.stdout.readline().strip()
 
 
@@ -61,8 +60,9 @@ def form(name, content, purpose="fine-tune"):
                headers={"Content-Type": f"multipart/form-data; boundary={b}"})
 
 
+both = ("--runs", "runs", "--data", "data")
 settings = {"chat_template": "chatml", "max_length": 64}
-server, url = start()
+server, url = start(*both)
 check("the page needs no key, the rest does", ask("/", key="x")[0] == 200 and ask("/mbuyu/runs", key="x")[0] == 401 and ask("/v1/files", key="x")[0] == 401)
 check("scripts are gzipped for who wants them", ask("/page.js", headers={"Accept-Encoding": "gzip"})[1][:2] == b"\x1f\x8b" and ask("/page.js")[1][:2] != b"\x1f\x8b")
 check("a recipe is not part of the page", ask("/chat-lora.yaml")[0] == 404)
@@ -129,6 +129,20 @@ def new(name, **more):
     return json.loads(ask("/v1/fine_tuning/jobs", {"model": "tiny", "training_file": file["id"], "suffix": name, "mbuyu": {"settings": settings}, **more})[1])
 
 
+def refused(what, **more):
+    status, body = ask("/v1/fine_tuning/jobs", {"model": "tiny", "training_file": file["id"], "mbuyu": {"settings": settings}, **more})
+    check(f"{what} is refused", status == 400, (status, body))
+
+
+refused("metadata with a list", metadata=["x"])
+refused("metadata of 17 pairs", metadata={str(i): "x" for i in range(17)})
+refused("a long key of metadata", metadata={"k" * 65: "x"})
+refused("a long value of metadata", metadata={"k": "x" * 513})
+refused("a value of metadata that is no text", metadata={"k": {"a": "b"}})
+refused("a job of a megabyte", method={"type": "supervised", "note": "x" * 900000})
+refused("one that is larger as it is kept", method={"type": "supervised", "note": [0] * 300000})
+check("no job was made of these", list(pathlib.Path("runs/.serve/jobs").glob("*.json")) == [])
+
 long = new("long", hyperparameters={"n_epochs": 100000})
 second, third = new("short", hyperparameters={"n_epochs": 1}), new("never")
 wait(long["id"], "running")
@@ -136,11 +150,19 @@ check("one runs, the others wait", [job(j["id"])["status"] for j in (long, secon
 pid = json.loads(pathlib.Path(f"runs/.serve/jobs/{long['id']}.json").read_text())["pid"]
 environ = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
 check("a child knows no key and nothing else of ours", b"canary" not in environ and b"PATH=" in environ and b"LC_TIME=C" in environ, environ)
+ours = {str(i): "\u00e9" * 256 for i in range(16)}
+kept = [new("queue", metadata=ours) for _ in range(62)]
+check("metadata is kept", kept[0]["metadata"] == ours, kept[0])
+check("and as many as may wait", all(k.get("status") == "queued" for k in kept))
+status, body = ask("/v1/fine_tuning/jobs", {"model": "tiny", "training_file": file["id"], "mbuyu": {"settings": settings}})
+check("one more is too many", status == 429 and "64" in json.loads(body)["error"]["message"], (status, body))
+for k in kept:
+    ask(f"/v1/fine_tuning/jobs/{k['id']}/cancel", b"")
 check("a job that waits is taken back", json.loads(ask(f"/v1/fine_tuning/jobs/{third['id']}/cancel", b"")[1])["status"] == "cancelled")
 time.sleep(1)
 server.send_signal(signal.SIGTERM)
 check("the server ends at once", server.wait(20) == 0)
-server, url = start()
+server, url = start(*both)
 check("the run went on", job(long["id"])["status"] == "running" and pathlib.Path(f"/proc/{pid}").exists())
 ask(f"/v1/fine_tuning/jobs/{long['id']}/cancel", b"")
 stopped = wait(long["id"], "cancelled", "failed", "succeeded")
@@ -165,6 +187,38 @@ check("and its newer model is served beside the older", newer["fine_tuned_model"
 bad = new("bad", mbuyu={"settings": settings | {"no_such_key": 1}})
 failed = wait(bad["id"], "failed", "succeeded")
 check("a run that fails says why", failed["status"] == "failed" and "no_such_key" in failed["error"]["message"], failed)
+
+# A run that cannot be written down is not left alone; files of jobs that cannot be read are left out.
+before = new("before", hyperparameters={"n_epochs": 100000})
+wait(before["id"], "running")
+orphan = new("orphan", hyperparameters={"n_epochs": 100000})
+jobs_there = pathlib.Path("runs/.serve/jobs")
+place = jobs_there / f"{orphan['id']}.json"
+place.unlink()
+(place / "in the way").mkdir(parents=True)
+ask(f"/v1/fine_tuning/jobs/{before['id']}/cancel", b"")
+check("a job that cannot be saved fails", wait(orphan["id"], "failed", "running")["status"] == "failed", job(orphan["id"]))
+mine = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if orphan["mbuyu"]["folder"].encode() in (p.read_bytes() if p.exists() else b"")]
+check("and its run is ended", (jobs_there / f"{orphan['id']}.log").exists() and mine == [], mine)
+after = new("after", hyperparameters={"n_epochs": 1})
+check("the next one runs", wait(after["id"], "succeeded", "failed")["status"] == "succeeded", job(after["id"]))
+(jobs_there / "ftjob-large.json").write_text(json.dumps({"id": "ftjob-large", "status": "queued", "metadata": "x" * (1 << 20)}))
+(jobs_there / "ftjob-cut.json").write_text('{"id": "ftjob-cu')
+(jobs_there / "ftjob-other.json").write_text('{"id": "x", "status": "queued"}')
+recipe = {"model": "tiny", "data": "data/chat.jsonl", "recipe": "chat-lora", "settings": settings}
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    answers = list(pool.map(lambda _: ask("/mbuyu/inspect", recipe), range(24)))
+check("looks at one recipe at one time are answered", {a for a, _ in answers} <= {200, 429} and (200 in {a for a, _ in answers}), answers)
+server.send_signal(signal.SIGTERM)
+check("the server ends", server.wait(20) == 0)
+server, url = start(*both)
+listed = {j["id"] for j in json.loads(ask("/v1/fine_tuning/jobs?limit=1000")[1])["data"]}
+check("a server starts beside files it cannot read", {after["id"], long["id"]} <= listed and not {orphan["id"], "ftjob-large", "ftjob-cut", "x"} & listed, listed)
+server.send_signal(signal.SIGTERM)
+check("the server ends", server.wait(20) == 0)
+server, url = start("--data", "data")
+for path in ("/mbuyu/run/file?id=0/tmp&name=recipe", "/mbuyu/run/file?id=0/etc&name=samples"):
+    check(f"without --runs there is no {path}", ask(path)[0] == 404, ask(path))
 server.send_signal(signal.SIGTERM)
 check("the server ends", server.wait(20) == 0)
 sys.exit(failures > 0)
