@@ -334,6 +334,13 @@ static bool may(void *arg, int64_t choice, int32_t id)
     return n > 0 && mb_json_rule_take(&next, p, n);
 }
 
+static bool gone(void *arg)
+{
+    const struct asked *a = arg;
+
+    return mb_http_reply_gone(a->g->reply);
+}
+
 /* ---- the end ------------------------------------------------------------------------------ */
 
 static void send_failure(mb_answering *g)
@@ -465,41 +472,48 @@ static mb_ask ask_of(const mb_answering *g, struct asked *a, int64_t number)
                     .prompt_logprobs = g->p.echo ? g->top : -1,
                     .arg = a,
                     .may = g->json ? may : NULL,
+                    .gone = gone,
                     .on_token = on_token,
                     .on_text = on_text,
                     .on_finish = on_finish,
                     .on_end = on_end};
 }
 
-/* False: it was refused; g->failed says why. */
-static bool submit(mb_answering *g, int64_t i)
+static void refuse_full(mb_answering *g, const mb_submitted *s)
 {
-    const mb_ask ask = ask_of(g, &g->asked[i], i);
-    mb_submitted done = {0};
     char seconds[24];
-    mb_status st;
 
-    pthread_mutex_lock(&g->lock);
-    g->open++;
-    pthread_mutex_unlock(&g->lock);
-    st = mb_scheduler_submit(mb_api_scheduler(g->api), &ask, &done);
+    snprintf(seconds, sizeof seconds, "%.0f", fmax(1.0, ceil(s->retry_after)));
+    mb_http_reply_add(g->reply, "Retry-After", seconds);
+    mb_fault_set(&g->fault, 429, "rate_limit_exceeded", NULL);
+    fail_with(g, MB_EARG, "too many requests wait: come again");
+}
+
+/* All prompts or none; then g->failed says why. */
+static void submit(mb_answering *g)
+{
+    mb_submitted done = {0};
+    mb_ask *ask = NULL;
+    mb_status st = MB_NEW_ARRAY(&ask, g->n_asked);
+
+    for (int64_t i = 0; i < g->n_asked && st == MB_OK; i++)
+        ask[i] = ask_of(g, &g->asked[i], i);
+    g->open = 1 + (int)g->n_asked;
+    if (st == MB_OK)
+        st = mb_scheduler_submit_all(mb_api_scheduler(g->api), ask, g->n_asked, &done);
+    mb_free(ask);
     if (st == MB_OK && !done.full) {
-        atomic_store(&g->asked[i].ticket, done.ticket);
-        return true;
+        for (int64_t i = 0; i < g->n_asked; i++)
+            atomic_store(&g->asked[i].ticket, done.ticket + (mb_ticket)i);
+        return;
     }
-    if (st != MB_OK) {
-        fail_with(g, st == MB_EDATA ? MB_EARG : st, mb_status_sentence());
-        mb_status_clear();
-    } else {
-        snprintf(seconds, sizeof seconds, "%.0f", fmax(1.0, ceil(done.retry_after)));
-        mb_http_reply_add(g->reply, "Retry-After", seconds);
-        mb_fault_set(&g->fault, 429, "rate_limit_exceeded", NULL);
-        fail_with(g, MB_EARG, "too many requests wait: come again");
+    g->open = 1; /* nobody else has it */
+    if (st == MB_OK) {
+        refuse_full(g, &done);
+        return;
     }
-    pthread_mutex_lock(&g->lock);
-    g->open--;
-    pthread_mutex_unlock(&g->lock);
-    return false;
+    fail_with(g, st == MB_EDATA ? MB_EARG : st, mb_status_sentence());
+    mb_status_clear();
 }
 
 static mb_status make_choices(mb_answering *g)
@@ -531,12 +545,7 @@ mb_status mb_answering_go(mb_answering *g, mb_http_request *q)
         mb_answering_free(g);
         return st;
     }
-    g->open = 1;
-    for (int64_t i = 0; i < g->n_asked; i++)
-        if (!submit(g, i)) {
-            cancel_all(g);
-            break;
-        }
+    submit(g);
     let_go(g);
     return MB_OK;
 }

@@ -132,37 +132,79 @@ static double retry_after(const mb_scheduler *s)
     return wait < 1.0 ? 1.0 : wait > 60.0 ? 60.0 : wait;
 }
 
-mb_status mb_scheduler_submit(mb_scheduler *s, const mb_ask *a, mb_submitted *out)
+static void forget_copies(mb_open_ask *first)
 {
-    mb_open_ask *x = NULL;
-    bool ends;
-
-    MB_TRY(check(s, a));
-    MB_TRY(copy(a, &x));
-    pthread_mutex_lock(&s->lock);
-    ends = s->ends || !s->started;
-    *out = (mb_submitted){.full = s->n_waiting >= s->o.queue};
-    if (!ends && !out->full) {
-        x->ticket = out->ticket = ++s->tickets;
-        x->next_open = s->open;
-        s->open = x;
-        *s->waiting_end = x;
-        s->waiting_end = &x->next_waiting;
-        s->n_waiting++;
-        s->asks++;
-        pthread_cond_signal(&s->work);
-        x = NULL;
-    } else {
-        out->retry_after = retry_after(s);
-        s->refused += !ends;
-    }
-    pthread_mutex_unlock(&s->lock);
-    if (x != NULL) {
+    for (mb_open_ask *x = first, *next; x != NULL; x = next) {
+        next = x->next_waiting;
         mb_free(x->memory);
         mb_free(x);
     }
+}
+
+/* A chain of copies by next_waiting; *first is NULL after a failure. */
+static mb_status copy_all(const mb_scheduler *s, const mb_ask *a, int64_t n, mb_open_ask **first)
+{
+    mb_open_ask **end = first;
+    mb_status st = MB_OK;
+
+    *first = NULL;
+    for (int64_t i = 0; i < n && st == MB_OK; i++) {
+        st = check(s, &a[i]);
+        if (st == MB_OK)
+            st = copy(&a[i], end);
+        if (st == MB_OK)
+            end = &(*end)->next_waiting;
+    }
+    if (st != MB_OK) {
+        *end = NULL;
+        forget_copies(*first);
+        *first = NULL;
+    }
+    return st;
+}
+
+/* The chain goes to those that wait. With the lock held. */
+static void take_chain(mb_scheduler *s, mb_open_ask *first, mb_submitted *out)
+{
+    out->ticket = s->tickets + 1;
+    *s->waiting_end = first;
+    for (mb_open_ask *x = first; x != NULL; x = x->next_waiting) {
+        x->ticket = ++s->tickets;
+        x->next_open = s->open;
+        s->open = x;
+        s->waiting_end = &x->next_waiting;
+        s->n_waiting++;
+        s->asks++;
+    }
+    pthread_cond_signal(&s->work);
+}
+
+mb_status mb_scheduler_submit_all(mb_scheduler *s, const mb_ask *a, int64_t n, mb_submitted *out)
+{
+    mb_open_ask *first;
+    bool ends;
+
+    MB_REQUIRE(n >= 1, MB_EBUG, "no ask is submitted");
+    MB_TRY(copy_all(s, a, n, &first));
+    pthread_mutex_lock(&s->lock);
+    ends = s->ends || !s->started;
+    *out = (mb_submitted){.full = s->n_waiting > 0 && s->n_waiting + n > s->o.queue};
+    if (!ends && !out->full) {
+        take_chain(s, first, out);
+        first = NULL;
+    } else {
+        out->retry_after = retry_after(s);
+        s->refused += ends ? 0 : n;
+    }
+    pthread_mutex_unlock(&s->lock);
+    forget_copies(first);
     MB_REQUIRE(!ends, MB_EPEER, "the server is closing");
     return MB_OK;
+}
+
+mb_status mb_scheduler_submit(mb_scheduler *s, const mb_ask *a, mb_submitted *out)
+{
+    return mb_scheduler_submit_all(s, a, 1, out);
 }
 
 void mb_scheduler_cancel(mb_scheduler *s, mb_ticket t)
@@ -371,6 +413,16 @@ static void make_call(mb_scheduler *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Asks nobody waits for are cancelled. With the lock held. */
+static void note_gone(mb_scheduler *s)
+{
+    for (mb_open_ask *a = s->open; a != NULL; a = a->next_open)
+        if (a->a.gone != NULL && !atomic_load(&a->cancelled) && a->a.gone(a->a.arg)) {
+            atomic_store(&a->cancelled, true);
+            s->any_cancelled = true;
+        }
+}
+
 /* Waits until there is something to do; false at the end. */
 static bool wait_for_work(mb_scheduler *s, bool *cancelled)
 {
@@ -381,6 +433,7 @@ static bool wait_for_work(mb_scheduler *s, bool *cancelled)
     while (!s->ends && s->waiting == NULL && s->calls == NULL && s->n_order == 0)
         pthread_cond_wait(&s->work, &s->lock);
     ends = s->ends;
+    note_gone(s);
     for (mb_open_ask *a = s->open; a != NULL && ends; a = a->next_open)
         atomic_store(&a->cancelled, true);
     *cancelled = s->any_cancelled || ends;

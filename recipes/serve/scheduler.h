@@ -127,6 +127,9 @@ typedef struct mb_ask {
     void *arg;
     /* May token `id` come next in this choice? Asked for any token any number of times. */
     bool (*may)(void *arg, int64_t choice, int32_t id);
+    /* Does nobody wait for the answer any more? Asked before every forward, also while it waits; then it
+     * ends as if it were cancelled. Under the scheduler's lock: only a look. */
+    bool (*gone)(void *arg);
     void (*on_token)(void *arg,
                      const mb_said *t); /* prompt's tokens, then each answer's, in order */
     /* What can be told of a choice's text, after the on_token of the tokens it came from. Never a
@@ -150,6 +153,10 @@ typedef struct mb_submitted {
 /* Any thread. Copies all but the callbacks' arg, which must live until on_end. MB_EARG names what is
  * out of range, MB_EDATA: a prompt that does not fit; MB_OK with out->full when there is no room. */
 mb_status mb_scheduler_submit(mb_scheduler *s, const mb_ask *a, mb_submitted *out) MB_MUST_USE;
+/* All of n asks or none; their tickets follow each other from out->ticket. More than the queue holds are
+ * taken while nobody waits. */
+mb_status mb_scheduler_submit_all(mb_scheduler *s, const mb_ask *a, int64_t n,
+                                  mb_submitted *out) MB_MUST_USE;
 /* Any thread, also from callbacks. Its choices finish as MB_FINISH_CANCELLED before the next
  * forward. Nothing happens for a ticket that has ended. */
 void mb_scheduler_cancel(mb_scheduler *s, mb_ticket t);

@@ -6,7 +6,7 @@
 #include "core/alloc.h"
 #include "recipes/serve/scheduler_inside.h"
 
-enum { TEXT_PER_TOKEN = 16 };
+enum { TEXT_PER_TOKEN = 16, TRIES = 32 };
 
 static const float never = -100.0f; /* a bias of so little */
 
@@ -285,23 +285,33 @@ static void accept(mb_scheduler *s, mb_place *p, int32_t id, const float *logits
 
 /* ---- picking ------------------------------------------------------------------------------ */
 
-/* Tokens that may not come are forbidden: all of them before a draw, those that would be picked for
- * the largest. */
+static void forbid_refused(mb_served_model *m, const mb_place *p)
+{
+    const mb_ask *a = &p->ask->a;
+
+    for (int64_t i = 0; i < m->vocab; i++)
+        if (m->score[i] > -INFINITY && !a->may(a->arg, p->choice, (int32_t)i))
+            m->score[i] = -INFINITY;
+}
+
+/* Tokens that may not come are forbidden: all of them before a draw; for the largest those that would be
+ * picked, and all once that has been tried a few times. */
 static mb_status pick_allowed(mb_served_model *m, const mb_place *p, const mb_pick_place *at,
                               int32_t *id)
 {
     const mb_ask *a = &p->ask->a;
+    bool clean = a->may == NULL;
 
-    for (int64_t i = 0; i < m->vocab && a->pick.sample && a->may != NULL; i++)
-        if (m->score[i] > -INFINITY && !a->may(a->arg, p->choice, (int32_t)i))
-            m->score[i] = -INFINITY;
-    for (int64_t tries = 0; tries <= m->vocab; tries++) {
+    for (int tries = 0;; tries++) {
+        if (!clean && (a->pick.sample || tries == TRIES)) {
+            forbid_refused(m, p);
+            clean = true;
+        }
         MB_TRY(mb_pick(m->picker, &a->pick, at, m->score, id));
-        if (m->score[*id] > -INFINITY &&
-            (a->may == NULL || a->pick.sample || a->may(a->arg, p->choice, *id)))
-            return MB_OK;
         if (m->score[*id] == -INFINITY)
             break;
+        if (clean || a->may(a->arg, p->choice, *id))
+            return MB_OK;
         m->score[*id] = -INFINITY;
     }
     return MB_RAISE(MB_EDATA, "no token may come next: biases or the wanted format forbid all %lld",

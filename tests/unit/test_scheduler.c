@@ -124,6 +124,7 @@ struct heard {
     _Atomic mb_ticket ticket;
     bool (*may)(int32_t id);
     atomic_int ended;
+    atomic_bool gone;
 };
 
 static void on_token(void *arg, const mb_said *t)
@@ -413,6 +414,11 @@ static bool is_even(int32_t id)
     return id % 2 == 0;
 }
 
+static bool is_rare(int32_t id)
+{
+    return id == 9 || id == 10;
+}
+
 static bool is_nothing(int32_t id)
 {
     (void)id;
@@ -421,7 +427,7 @@ static bool is_nothing(int32_t id)
 
 static void ends_stops_biases_and_formats_hold(void **state)
 {
-    static struct heard h[7];
+    static struct heard h[8];
     struct shop shop = {0};
     int32_t prompt[CONTEXT], end;
 
@@ -482,12 +488,16 @@ static void ends_stops_biases_and_formats_hold(void **state)
     a.arg = &h[6];
     h[6].may = is_nothing;
     submit(&shop, &a);
-    for (int i = 3; i < 7; i++)
+    a.arg = &h[7];
+    h[7].may = is_rare; /* more are refused than are tried one by one */
+    submit(&shop, &a);
+    for (int i = 3; i < 8; i++)
         wait_end(&h[i]);
     for (int t = 0; t < NEW; t++) {
         assert_int_not_equal(h[3].choice[0].id[t], free_one->id[0]);
         assert_int_equal(h[4].choice[0].id[t], 3);
         assert_true(is_even(h[5].choice[0].id[t]));
+        assert_true(is_rare(h[7].choice[0].id[t]));
     }
     assert_non_null(strstr(h[6].failure, "no token may come next"));
     close_model(&shop);
@@ -544,6 +554,104 @@ static void a_full_queue_says_so(void **state)
 }
 
 /* Asks that are cut at every place of their lives lose no place and no block. */
+/* For answers that take their time: 200 tokens more than a second. */
+static bool is_slow(int32_t id)
+{
+    (void)id;
+    usleep(8000);
+    return true;
+}
+
+/* All of a list or none of it; more than the queue holds while it is empty. */
+static void a_list_is_taken_whole(void **state)
+{
+    static struct heard h[12];
+    struct shop shop = {0};
+    int32_t prompt[CONTEXT];
+    mb_submitted got;
+    mb_ask list[6];
+
+    (void)state;
+    open_model("llama", 1, &shop);
+    open_shop(&shop, (mb_scheduler_options){.n_seq = 1, .queue = 3}, 0);
+    memset(h, 0, sizeof h);
+    const int64_t n = make_prompt(4, &shop, prompt);
+
+    for (int i = 0; i < 6; i++)
+        list[i] = ask_of(&h[i], prompt, n, 0);
+    list[0].may = may;
+    h[0].may = is_slow;
+    OK(mb_scheduler_submit_all(shop.s, list, 6, &got));
+    assert_false(got.full);
+    for (int i = 0; i < 6; i++)
+        list[i].arg = &h[6 + i];
+    OK(mb_scheduler_submit_all(shop.s, list, 2, &got)); /* five wait */
+    assert_true(got.full);
+    list[1].n_prompt = 0;
+    assert_int_equal(mb_scheduler_submit_all(shop.s, list, 2, &got), MB_EDATA);
+    mb_status_clear();
+    for (int i = 0; i < 6; i++) {
+        wait_end(&h[i]);
+        assert_int_equal(h[i].choice[0].n, NEW);
+        assert_int_equal(h[6 + i].choice[0].n, 0);
+    }
+    assert_int_equal(mb_scheduler_read(shop.s).asks, 6);
+    assert_int_equal(mb_scheduler_read(shop.s).refused, 2);
+    close_model(&shop);
+}
+
+static bool is_gone(void *arg)
+{
+    return atomic_load(&((struct heard *)arg)->gone);
+}
+
+/* Who hung up gives a place in the queue, or at work, to others. */
+static void who_is_gone_is_not_answered(void **state)
+{
+    static struct heard h[5];
+    struct shop shop = {0};
+    int32_t prompt[CONTEXT];
+    mb_submitted got;
+
+    (void)state;
+    open_model("llama", 1, &shop);
+    open_shop(&shop, (mb_scheduler_options){.n_seq = 1, .queue = 2}, 0);
+    memset(h, 0, sizeof h);
+    for (int i = 0; i < 5; i++) {
+        mb_ask a = ask_of(&h[i], prompt, 4, 0);
+
+        a.max_new = 200;
+        a.gone = is_gone;
+        a.may = i == 0 ? may : NULL;
+        h[i].may = is_slow;
+        if (i == 3) { /* the queue is full, until the first that waits is gone */
+            OK(mb_scheduler_submit(shop.s, &a, &got));
+            assert_true(got.full);
+            atomic_store(&h[1].gone, true);
+            wait_end(&h[1]);
+            assert_int_equal(atomic_load(&h[0].ended), 0);
+        }
+        submit(&shop, &a);
+        while (i == 0 && mb_scheduler_read(shop.s).waiting > 0)
+            usleep(100);
+        if (i == 3) {
+            atomic_store(&h[0].gone, true);
+            wait_end(&h[0]);
+            while (mb_scheduler_read(shop.s).waiting > 1)
+                usleep(100);
+        }
+    }
+    for (int i = 0; i < 5; i++)
+        wait_end(&h[i]);
+    assert_true(h[0].choice[0].n < 200);
+    assert_int_equal(h[1].choice[0].n, 0);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(h[i].choice[0].finishes, 1);
+        assert_int_equal(h[i].choice[0].why == MB_FINISH_CANCELLED, i < 2);
+    }
+    close_model(&shop);
+}
+
 static void cancelled_asks_lose_nothing(void **state)
 {
     enum { ASKS = 1000, AT_ONCE = 50 };
@@ -713,6 +821,8 @@ int main(void)
         cmocka_unit_test(choices_share_the_prompt_and_draw_apart),
         cmocka_unit_test(ends_stops_biases_and_formats_hold),
         cmocka_unit_test(a_full_queue_says_so),
+        cmocka_unit_test(a_list_is_taken_whole),
+        cmocka_unit_test(who_is_gone_is_not_answered),
         cmocka_unit_test(cancelled_asks_lose_nothing),
         cmocka_unit_test(calls_are_made_between_forwards),
         cmocka_unit_test(models_share_a_cache_and_find_only_their_own),
