@@ -16,6 +16,10 @@ enum {
     GOOD_SECONDS = 6 * 3600,
     PART = 16 << 20,
     PARTS_MAX = 1000,
+    /* what an address is for, where it is for no part */
+    WHOLE = 0,
+    COMPLETE = -1,
+    VERIFY = -2,
 };
 static const int64_t WHOLE_MAX = 32 << 20; /* larger objects come in parts, if the client can */
 static const int64_t OBJECT_MAX = (int64_t)1 << 46;
@@ -41,7 +45,7 @@ static int64_t bytes_of(int64_t size, int part)
     return part < n_parts(size) ? each : size - each * (n_parts(size) - 1);
 }
 
-/* part 0: the whole; -1: the end of parts. */
+/* part: from 1, or WHOLE, COMPLETE, VERIFY: an address is good for nothing else. */
 static mb_status sign(const mb_depot *d, const char *oid, int64_t size, int part, int64_t until,
                       char out[MB_DIGEST_HEX])
 {
@@ -69,7 +73,7 @@ static mb_status address(const mb_depot *d, const mb_http_request *q, const char
 }
 
 /* Is this address one that was given out? */
-static mb_status check(const mb_depot *d, mb_http_request *q, bool end, int64_t *size, int *part,
+static mb_status check(const mb_depot *d, mb_http_request *q, int what, int64_t *size, int *part,
                        bool *good)
 {
     const char *oid = mb_http_part(q, "oid"), *said = mb_http_query(q, "sign");
@@ -78,7 +82,7 @@ static mb_status check(const mb_depot *d, mb_http_request *q, bool end, int64_t 
     unsigned char differs = 0;
 
     *size = mb_depot_number(q, "size", 0, OBJECT_MAX, 0);
-    *part = end ? -1 : (int)mb_depot_number(q, "part", 0, PARTS_MAX, 0);
+    *part = what < 0 ? what : (int)mb_depot_number(q, "part", 0, PARTS_MAX, 0);
     *good = false;
     if (!d->writable || !mb_shelf_is_hex(oid, 64) || said == NULL || strlen(said) != 64 ||
         until < (int64_t)time(NULL))
@@ -113,7 +117,7 @@ static mb_status in_parts(const mb_depot *d, const mb_http_request *q, mb_json a
     mb_json upload, heads;
     mb_status st;
 
-    MB_TRY_GOTO(address(d, q, oid, size, -1, "/complete", &href), st, done);
+    MB_TRY_GOTO(address(d, q, oid, size, COMPLETE, "/complete", &href), st, done);
     MB_TRY_GOTO(set_href(actions, "upload", href, &upload), st, done);
     MB_TRY_GOTO(mb_json_set_object(upload, "header", &heads), st, done);
     snprintf(text, sizeof text, "%lld", (long long)part_size(size));
@@ -145,19 +149,19 @@ static mb_status set_object(const mb_depot *d, const mb_http_request *q, mb_json
     MB_TRY(mb_json_set_object(list, NULL, &o));
     MB_TRY(mb_json_set_string(o, "oid", oid));
     MB_TRY(mb_json_set_int(o, "size", size));
-    if (mb_objects_has(mb_shelf_objects(d->shelf), oid, &have))
-        return MB_OK; /* nothing to do */
+    if (mb_objects_has(mb_shelf_objects(d->shelf), oid, &have) && have == size)
+        return MB_OK; /* nothing to do; one of another size was damaged, and comes again */
     MB_TRY(mb_json_set_bool(o, "authenticated", true));
     MB_TRY(mb_json_set_object(o, "actions", &actions));
     if (parts && size > WHOLE_MAX) {
         MB_TRY_GOTO(in_parts(d, q, actions, oid, size), st, done);
     } else {
-        MB_TRY_GOTO(address(d, q, oid, size, 0, "", &href), st, done);
+        MB_TRY_GOTO(address(d, q, oid, size, WHOLE, "", &href), st, done);
         MB_TRY_GOTO(set_href(actions, "upload", href, NULL), st, done);
     }
     mb_free(href);
     href = NULL;
-    MB_TRY_GOTO(address(d, q, oid, size, -1, "/verify", &href), st, done);
+    MB_TRY_GOTO(address(d, q, oid, size, VERIFY, "/verify", &href), st, done);
     st = set_href(actions, "verify", href, NULL);
 done:
     mb_free(href);
@@ -272,7 +276,7 @@ mb_status mb_depot_lfs_begin(void *arg, mb_http_request *q, void **state)
     bool good;
     mb_status st;
 
-    MB_TRY(check(d, q, false, &size, &part, &good));
+    MB_TRY(check(d, q, WHOLE, &size, &part, &good));
     if (!good)
         return MB_OK;
     if (part > n_parts(size))
@@ -339,7 +343,7 @@ static void join(mb_depot *d, mb_http_reply *r, void *state)
     int64_t have;
     mb_status st = MB_OK;
 
-    if (!mb_objects_has(o, j->oid, &have))
+    if (!mb_objects_has(o, j->oid, &have) || have != j->size)
         st = mb_objects_join(o, j->oid, j->size, n_parts(j->size));
     if (st == MB_OK)
         mb_http_reply_send(r, 200, "application/json", "{}", 2);
@@ -355,7 +359,7 @@ MB_DEPOT_HANDLER(lfs_complete)
     int part;
     bool good;
 
-    MB_TRY(check(d, q, true, &size, &part, &good));
+    MB_TRY(check(d, q, COMPLETE, &size, &part, &good));
     if (!good)
         return MB_OK;
     MB_TRY(MB_NEW(&j));
@@ -371,7 +375,7 @@ MB_DEPOT_HANDLER(lfs_verify)
     int part;
     bool good;
 
-    MB_TRY(check(d, q, true, &size, &part, &good));
+    MB_TRY(check(d, q, VERIFY, &size, &part, &good));
     if (!good)
         return MB_OK;
     if (!mb_objects_has(mb_shelf_objects(d->shelf), mb_http_part(q, "oid"), &have) || have != size)

@@ -7,7 +7,7 @@
 #include "core/path.h"
 #include "recipes/hub/depot_inside.h"
 
-enum { TREE_PAGE = 1000, EXPANDED_PAGE = 100, PATHS_MAX = 10000 };
+enum { TREE_PAGE = 1000, EXPANDED_PAGE = 100, PATHS_MAX = 1000 };
 
 /* A revision and what follows it: "main/a/b" -> main, "a/b". A slash may belong to the revision
  * ("refs/pr/1"), so the shortest beginning that is one is taken. */
@@ -38,6 +38,10 @@ static mb_status split(mb_depot *d, const mb_shelf_brief *b, const char *rest, m
         first = false;
         if (why != MB_SHELF_NO_REVISION || rest[n] == '\0')
             break;
+    }
+    if (first) { /* nothing was tried: the part before the slash is longer than any revision */
+        *miss = MB_SHELF_NO_REVISION;
+        st = MB_RAISE(MB_EDATA, "%s has no revision '%.100s...'", b->id, rest);
     }
     return st;
 }
@@ -87,6 +91,12 @@ static mb_status folder_oid(const mb_shelf_tree *t, const char *path, char oid[M
     return MB_OK;
 }
 
+/* The name of a folder that was asked for, made once however often it is asked for. */
+struct folder {
+    char *path;
+    char oid[MB_SHELF_OID];
+};
+
 struct listing {
     mb_depot *d;
     const mb_shelf_brief *b;
@@ -94,14 +104,15 @@ struct listing {
     bool expand;
     mb_json list;
     int64_t n;
+    int asked;              /* paths of a request, found or not */
+    struct folder *folders; /* of paths-info: those answered so far */
+    size_t n_folders, capacity;
 };
 
-static mb_status add_folder(struct listing *l, const char *path)
+static mb_status set_folder(struct listing *l, const char *path, const char *oid)
 {
-    char oid[MB_SHELF_OID];
     mb_json o;
 
-    MB_TRY(folder_oid(l->t, path, oid));
     MB_TRY(mb_json_set_object(l->list, NULL, &o));
     MB_TRY(mb_json_set_string(o, "type", "directory"));
     MB_TRY(mb_json_set_string(o, "oid", oid));
@@ -109,6 +120,30 @@ static mb_status add_folder(struct listing *l, const char *path)
     MB_TRY(mb_json_set_string(o, "path", path));
     l->n++;
     return l->expand ? set_last(l->d, l->b, o, l->t->commit) : MB_OK;
+}
+
+static mb_status add_folder(struct listing *l, const char *path)
+{
+    char oid[MB_SHELF_OID];
+
+    MB_TRY(folder_oid(l->t, path, oid));
+    return set_folder(l, path, oid);
+}
+
+static mb_status add_folder_once(struct listing *l, const char *path)
+{
+    struct folder *f;
+
+    for (size_t i = 0; i < l->n_folders; i++)
+        if (strcmp(l->folders[i].path, path) == 0)
+            return set_folder(l, path, l->folders[i].oid);
+    MB_TRY(mb_grow((void **)&l->folders, &l->capacity, l->n_folders + 1, sizeof *l->folders,
+                   "folders"));
+    f = &l->folders[l->n_folders];
+    MB_TRY(mb_strdup(path, &f->path));
+    l->n_folders++;
+    MB_TRY(folder_oid(l->t, path, f->oid));
+    return set_folder(l, path, f->oid);
 }
 
 static mb_status add_file(struct listing *l, const mb_shelf_file *f)
@@ -256,10 +291,11 @@ static mb_status add_path(struct listing *l, const char *path)
 {
     const mb_shelf_file *f = mb_shelf_tree_find(l->t, path);
 
-    MB_REQUIRE(l->n < PATHS_MAX, MB_EARG, "more than %d paths at once", PATHS_MAX);
+    MB_REQUIRE(l->asked++ < PATHS_MAX, MB_EARG, "more than %d paths at once", PATHS_MAX);
     if (f != NULL)
         return add_file(l, f);
-    return path[0] != '\0' && mb_shelf_tree_has_folder(l->t, path) ? add_folder(l, path) : MB_OK;
+    return path[0] != '\0' && mb_shelf_tree_has_folder(l->t, path) ? add_folder_once(l, path)
+                                                                   : MB_OK;
 }
 
 static mb_status add_form(struct listing *l, const char *body, size_t n)
@@ -325,6 +361,9 @@ MB_DEPOT_HANDLER(paths_info)
     st = mb_depot_json(q, 200, doc);
     doc = NULL;
 done:
+    for (size_t i = 0; i < l.n_folders; i++)
+        mb_free(l.folders[i].path);
+    mb_free(l.folders);
     mb_json_free(doc);
     mb_json_free(body);
     mb_shelf_tree_unref(t);

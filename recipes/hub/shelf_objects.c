@@ -233,6 +233,7 @@ mb_status mb_objects_join(mb_objects *o, const char *sha256, int64_t size, int p
     int64_t n;
     mb_status st = MB_OK;
 
+    MB_REQUIRE(parts > 0, MB_EDATA, "an object of no parts is sent whole");
     MB_TRY_GOTO(mb_alloc(BUFFER, "a buffer to join parts", (void **)&buffer), st, done);
     MB_TRY_GOTO(mb_incoming_new(o, size, &in), st, done);
     for (int i = 1; i <= parts; i++) {

@@ -150,6 +150,11 @@ def errors(hub):
     for path, code in [("/api/models/acme/none", "RepoNotFound"), ("/acme/none/resolve/main/x", "RepoNotFound"),
                        ("/api/models/acme/plain/revision/none", "RevisionNotFound"),
                        ("/acme/plain/resolve/none/x", "RevisionNotFound"),
+                       ("/acme/plain/resolve/" + "a" * 300, "RevisionNotFound"),
+                       ("/acme/plain/resolve/" + "a" * 300 + "/x", "RevisionNotFound"),
+                       ("/acme/plain/raw/" + "a" * 3000 + "/x", "RevisionNotFound"),
+                       ("/api/models/acme/plain/tree/" + "a" * 299 + "/x", "RevisionNotFound"),
+                       ("/api/models/acme/plain/tree/" + "a" * 300, "RevisionNotFound"),
                        ("/api/models/acme-2/empty", "RevisionNotFound"),
                        ("/acme/plain/resolve/" + "0" * 40 + "/x", "RevisionNotFound"),
                        ("/acme/plain/resolve/main/none", "EntryNotFound"),
@@ -213,6 +218,21 @@ def paging(hub):
     check("pages of files", "sub" in seen and "sub/a b%c.txt" in seen and len(seen) == len(set(seen)) == 5, seen)
 
 
+def paths_info(hub):
+    def ask(n, path="sub"):
+        return hub.ask("POST", "/api/models/acme/plain/paths-info/main", "&".join([f"paths={path}"] * n).encode(),
+                       {"Content-Type": "application/x-www-form-urlencoded"})
+    status, _, body = ask(1000)
+    got = json.loads(body)
+    check("1000 paths", status == 200 and len(got) == 1000 and got[0]["type"] == "directory"
+          and all(g == got[0] for g in got), (status, body[:200]))
+    check("1001 paths", ask(1001)[0] == 400)
+    check("1001 paths that are not there", ask(1001, "none")[0] == 400)
+    got = hub.ask("POST", "/api/models/acme/plain/paths-info/main", json.dumps({"paths": ["none"] * 1001}).encode(),
+                  {"Content-Type": "application/json"})
+    check("1001 paths as JSON", got[0] == 400, got[:2])
+
+
 def rights(hub):
     before = hub.sha()
     for headers in [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"},
@@ -257,10 +277,15 @@ def uploads(hub):
     check("the right bytes", hub.ask("PUT", href, data)[0] == 200)
     verify = actions["verify"]["href"].removeprefix(f"http://127.0.0.1:{hub.port}")
     check("verified", hub.json("POST", verify, {"oid": oid, "size": len(data)}, {})[0] == 200)
+    nothing = hashlib.sha256(b"").hexdigest()
+    answer = json.loads(batch(0, nothing, ("basic", "multipart"))[2])["objects"][0]["actions"]
+    end = answer["verify"]["href"].removeprefix(f"http://127.0.0.1:{hub.port}").replace("/verify?", "/complete?")
+    check("to verify is not to complete", hub.json("POST", end, {}, {})[0] == 403)
     check("known now", "actions" not in json.loads(batch()[2])["objects"][0])
     check("a commit of another size", hub.commit("acme/m0", [line | {"value": line["value"] | {"size": 5}}])[0] == 400)
     check("committed", hub.commit("acme/m0", [line])[0] == 200)
     check("fetched", hub.get("/acme/m0/resolve/main/w.bin")[2] == data)
+    check("asked for again under another size", "actions" in json.loads(batch(5)[2])["objects"][0])
     for value in [b"", b"[]", b"{}", b'{"operation": "download", "objects": []}', b"{" * 100,
                   b'{"operation": "upload", "objects": [{"oid": "../../x", "size": 1}]}',
                   b'{"operation": "upload", "objects": [{"oid": "%s", "size": -1}]}' % oid.encode()]:
@@ -363,6 +388,7 @@ def main():
     elsewhere(hub)
     pages(hub)
     paging(hub)
+    paths_info(hub)
     check("read only", hub.commit("acme/plain", [file_line("x")])[0] == 403)
     check("a folder that is only read is not written to", not (WORK / "share/.mbuyu-hub").exists())
     sha = hub.sha()

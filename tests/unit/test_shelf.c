@@ -512,6 +512,8 @@ static void kill_9_loses_no_commit_that_was_done(void **state)
 static void parts_become_an_object(void **state)
 {
     static const char sha[] = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    static const char nothing[] =
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     mb_objects *o;
     mb_incoming *in;
     char got[MB_DIGEST_HEX];
@@ -528,6 +530,9 @@ static void parts_become_an_object(void **state)
     assert_int_equal(mb_objects_join(o, sha, 5, 2), MB_OK);
     assert_true(mb_objects_has(o, sha, &size) && size == 5);
     assert_int_equal(mb_objects_join(o, sha, 5, 2), MB_EDATA); /* the parts are gone */
+    mb_status_clear();
+    assert_int_equal(mb_objects_join(o, nothing, 0, 0), MB_EDATA);
+    assert_false(mb_objects_has(o, nothing, &size));
     mb_status_clear();
     assert_int_equal(mb_incoming_new(o, 5, &in), MB_OK);
     assert_int_equal(mb_incoming_add(in, "helLo", 5), MB_OK);
