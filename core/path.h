@@ -5,8 +5,8 @@
  *     MB_TRY(mb_file_read(path, 1 << 20, &text, &n));
  *
  * Reading opens regular files only: a FIFO, a device or a folder is an error, never a hang. Writing
- * goes to `path`.tmp, is flushed to disk and renamed, so that after a crash there is the old file or
- * the new one. Every error names the path and says what the system said.
+ * goes to `path`.mbuyu-HOST-N.tmp, is flushed to disk and renamed, so that after a crash there is the old
+ * file or the new one; several may write one path at once, and the last one to finish wins. Every error names the path and says what the system said.
  *
  * Functions that read take the code their errors have, because a missing file is a wrong recipe
  * (MB_EARG), bad data (MB_EDATA) or a bad model (MB_EMODEL) depending on who asks.
@@ -81,7 +81,11 @@ mb_status mb_pwrite_all(int fd, const void *src, size_t n, int64_t offset,
 typedef struct mb_newfile {
     char *path, *temporary; /* owned; NULL when there is nothing to abandon */
     int fd;                 /* -1 once synced */
+    int lock;               /* says that its writer lives; there while `temporary` is */
 } mb_newfile;
+
+/* What a temporary name has after the file's own: is it that? */
+bool mb_newfile_is_suffix(const char *text);
 
 mb_status mb_newfile_open(const char *path, mb_newfile *f) MB_MUST_USE;
 mb_status mb_newfile_sync(mb_newfile *f) MB_MUST_USE;

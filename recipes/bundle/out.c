@@ -26,7 +26,7 @@ static bool is_part(const char *name, const char *base)
     name += n;
     if (*name == '.' && strspn(name + 1, "0123456789") > 0)
         name += 1 + strspn(name + 1, "0123456789");
-    return *name == '\0' || strcmp(name, ".tmp") == 0;
+    return *name == '\0' || mb_newfile_is_suffix(name) || strcmp(name, ".tmp") == 0;
 }
 
 static mb_status remove_leftovers(const mb_bundle_out *o, const char *dir)

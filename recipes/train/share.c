@@ -217,7 +217,23 @@ static mb_status name_it(const struct sharing *s, const char *path, const char *
         n += (size_t)snprintf(target + n, sizeof target - n, "../");
     snprintf(target + n, sizeof target - n, "../blobs/%s", blob);
     unlink(link);
-    MB_REQUIRE(symlink(target, link) == 0, MB_EIO, "%s cannot be made: %s", link, strerror(errno));
+    /* one that is there already is of another machine with the same disk, for the same file */
+    MB_REQUIRE(symlink(target, link) == 0 || errno == EEXIST, MB_EIO, "%s cannot be made: %s", link,
+               strerror(errno));
+    return MB_OK;
+}
+
+/* A cache on a disk of several machines is written by each of them: where another one was faster and
+ * took our temporary file away, what it left under that name is as good. */
+static mb_status publish(mb_newfile *f, int64_t size)
+{
+    struct stat at;
+    const mb_status st = mb_newfile_publish(f);
+
+    if (st == MB_OK || f->path == NULL || mb_path_exists(f->temporary) || stat(f->path, &at) != 0 ||
+        at.st_size != size)
+        return st;
+    mb_status_clear();
     return MB_OK;
 }
 
@@ -256,7 +272,7 @@ static mb_status share_file(struct sharing *s, mb_json file)
     if (link == MB_OK && st == MB_OK && s->writes)
         st = check_digest(d, blob);
     if (link == MB_OK && st == MB_OK && s->writes)
-        st = mb_newfile_publish(&f);
+        st = publish(&f, size);
     if (link == MB_OK && st == MB_OK && s->writes)
         st = name_it(s, path, blob);
     mb_newfile_abandon(&f);

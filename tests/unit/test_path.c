@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 /* cmocka.h wants the headers above first */
 #include <cmocka.h>
@@ -176,7 +177,7 @@ static void reading_past_the_end_is_an_error(void **state)
 static void a_new_file_appears_only_when_published(void **state)
 {
     mb_newfile f;
-    char *text;
+    char *text, temporary[MB_PATH_MAX];
     size_t n;
 
     assert_int_equal(mb_file_write_atomic(in_root("pub"), "old", 3), MB_OK);
@@ -186,10 +187,13 @@ static void a_new_file_appears_only_when_published(void **state)
     assert_int_equal(mb_file_read(in_root("pub"), 9, &text, &n), MB_OK);
     assert_string_equal(text, "old");
     mb_free(text);
-    assert_false(mb_path_exists(in_root("pub.tmp")));
 
     /* a leftover of a killed run, even a link, is in nobody's way and is not written through */
-    assert_int_equal(symlink("pub", in_root("pub.tmp")), 0);
+    assert_int_equal(mb_newfile_open(in_root("pub"), &f), MB_OK);
+    snprintf(temporary, sizeof temporary, "%s", f.temporary);
+    mb_newfile_abandon(&f);
+    assert_false(mb_path_exists(temporary));
+    assert_int_equal(symlink("pub", temporary), 0);
     assert_int_equal(mb_newfile_open(in_root("pub"), &f), MB_OK);
     assert_int_equal(mb_pwrite_all(f.fd, "new!", 4, 0, "pub"), MB_OK);
     assert_int_equal(mb_newfile_sync(&f), MB_OK);
@@ -203,6 +207,61 @@ static void a_new_file_appears_only_when_published(void **state)
     mb_free(text);
     expect(mb_newfile_open(in_root("no/such/folder"), &f), MB_EIO, "cannot be made");
     expect(mb_file_write_atomic("/dev/full/x", "1", 1), MB_EIO, "cannot be made");
+}
+
+static void expect_file(const char *path, const char *want)
+{
+    char *text;
+    size_t n;
+
+    assert_int_equal(mb_file_read(path, 100, &text, &n), MB_OK);
+    assert_string_equal(text, want);
+    mb_free(text);
+}
+
+/* No writer takes away another's file, and none a file that is somebody's own. */
+static void several_write_one_path(void **state)
+{
+    mb_newfile a, b;
+    char left[MB_PATH_MAX], name[256];
+    int status;
+
+    assert_int_equal(mb_file_write_atomic(in_root("own.tmp"), "mine", 4), MB_OK);
+    assert_int_equal(mb_newfile_open(in_root("own"), &a), MB_OK);
+    assert_int_equal(mb_newfile_open(in_root("own"), &b), MB_OK);
+    assert_string_not_equal(a.temporary, b.temporary);
+    assert_true(mb_newfile_is_suffix(mb_path_base(a.temporary) + strlen("own")));
+    assert_int_equal(mb_pwrite_all(a.fd, "a", 1, 0, "own"), MB_OK);
+    assert_int_equal(mb_pwrite_all(b.fd, "b", 1, 0, "own"), MB_OK);
+    assert_int_equal(mb_newfile_sync(&a), MB_OK); /* closed, and still its own */
+    snprintf(left, sizeof left, "%s", a.temporary);
+    assert_int_equal(mb_newfile_publish(&b), MB_OK);
+    expect_file(in_root("own"), "b");
+    assert_int_equal(mb_file_write_atomic(in_root("own"), "c", 1), MB_OK);
+    assert_int_equal(mb_newfile_publish(&a), MB_OK);
+    expect_file(in_root("own"), "a");
+    expect_file(in_root("own.tmp"), "mine");
+
+    /* what a killed run left is used again */
+    const pid_t child = fork();
+    if (child == 0) {
+        if (mb_newfile_open(in_root("own"), &a) == MB_OK)
+            _exit(0);
+        _exit(1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_true(mb_path_exists(left));
+    assert_int_equal(mb_file_write_atomic(in_root("own"), "d", 1), MB_OK);
+    assert_false(mb_path_exists(left));
+    expect_file(in_root("own"), "d");
+
+    memset(name, 'n', 255);
+    name[255] = '\0';
+    assert_int_equal(mb_file_write_atomic(in_root(name), "long", 4), MB_OK);
+    expect_file(in_root(name), "long");
+    assert_false(mb_newfile_is_suffix(".tmp") || mb_newfile_is_suffix(".mbuyu-0-1.tmp") ||
+                 mb_newfile_is_suffix(".mbuyu-00000000-.tmp"));
 }
 
 static void a_full_disk_is_an_error_with_a_place(void **state)
@@ -235,6 +294,7 @@ int main(void)
         cmocka_unit_test(reads_regular_files_only_and_within_a_limit),
         cmocka_unit_test(reading_past_the_end_is_an_error),
         cmocka_unit_test(a_new_file_appears_only_when_published),
+        cmocka_unit_test(several_write_one_path),
         cmocka_unit_test(a_full_disk_is_an_error_with_a_place),
     };
 
