@@ -18,7 +18,7 @@
  * one for the state of each repository. The folder is looked at when the shelf is opened and every few
  * seconds; files that were added, changed or removed since the last look become a commit. Digests are
  * kept with size, time and inode of what they are of, so that nothing is read twice. Commits made
- * through mb_shelf_commit go to the store and, as links, to the folder.
+ * through mb_shelf_commit go to the store and to the folder: as shared blocks, links or copies.
  *
  * The store is `dir`/.mbuyu-hub where that is there or writes are wanted; otherwise a folder below the
  * user's cache, so that a stick or an archive is not changed by being served.

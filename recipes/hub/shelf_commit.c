@@ -1,9 +1,6 @@
-/* recipes/hub/shelf_commit.c - commits that clients make: to the store, then as links to the folder. */
-#include <errno.h>
-#include <fcntl.h>
+/* recipes/hub/shelf_commit.c - commits that clients make: to the store; shelf_follow.c does the folder. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,155 +33,7 @@ static mb_status put(mb_shelf *s, const mb_shelf_change *c, mb_shelf_tree *t, mb
     return mb_shelf_tree_put(t, &f);
 }
 
-static mb_status copy(mb_shelf *s, mb_repo *r, const mb_shelf_draft *d, const mb_shelf_change *c,
-                      mb_shelf_tree *t, mb_shelf_miss *miss)
-{
-    mb_shelf_tree *from = NULL;
-    mb_status st;
-
-    MB_TRY(mb_shelf_tree_get(s, r->kind, r->id, c->from_rev != NULL ? c->from_rev : d->branch,
-                             &from, miss));
-    const mb_shelf_file *old = mb_shelf_tree_find(from, c->from);
-    if (old == NULL) {
-        st = MB_RAISE(wrong(miss, MB_SHELF_NO_FILE), "there is no '%s' to copy", c->from);
-    } else {
-        mb_shelf_file f = *old;
-        f.path = c->path;
-        st = mb_shelf_tree_put(t, &f);
-    }
-    mb_shelf_tree_unref(from);
-    return st;
-}
-
-static mb_status change(mb_shelf *s, mb_repo *r, const mb_shelf_draft *d, const mb_shelf_change *c,
-                        mb_shelf_tree *t, mb_shelf_miss *miss)
-{
-    if (!mb_shelf_is_path(c->path))
-        return MB_RAISE(wrong(miss, MB_SHELF_WRONG), "'%.200s' cannot be a file's path", c->path);
-    switch (c->what) {
-    case MB_SHELF_PUT:
-        return put(s, c, t, miss);
-    case MB_SHELF_COPY:
-        return copy(s, r, d, c, t, miss);
-    case MB_SHELF_DELETE:
-        if (!mb_shelf_tree_remove(t, c->path, false))
-            return MB_RAISE(wrong(miss, MB_SHELF_NO_FILE), "there is no '%s' to delete", c->path);
-        return MB_OK;
-    default:
-        mb_shelf_tree_remove(t, c->path, true);
-        return MB_OK;
-    }
-}
-
-/* --- the folder follows main */
-
-/* True while no folder on the way is a link that leads elsewhere. */
-static bool is_inside(const char *dir, const char *path)
-{
-    char part[MB_PATH_MAX];
-    struct stat s;
-
-    for (const char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-        if ((size_t)snprintf(part, sizeof part, "%s/%.*s", dir, (int)(slash - path), path) >=
-            sizeof part)
-            return false;
-        if (lstat(part, &s) == 0 && !S_ISDIR(s.st_mode))
-            return false;
-    }
-    return true;
-}
-
-/* For file systems without links. */
-static mb_status copy_bytes(const char *from, const char *to)
-{
-    mb_newfile f = {.fd = -1};
-    char *buffer = NULL;
-    int64_t size;
-    int fd;
-    mb_status st;
-
-    MB_TRY(mb_file_open(from, MB_EIO, &fd, &size));
-    MB_TRY_GOTO(mb_alloc(BUFFER, "a buffer to copy", (void **)&buffer), st, done);
-    MB_TRY_GOTO(mb_newfile_open(to, &f), st, done);
-    for (int64_t at = 0; at < size; at += BUFFER) {
-        const size_t n = size - at < BUFFER ? (size_t)(size - at) : BUFFER;
-        MB_TRY_GOTO(mb_pread_all(fd, buffer, n, at, from), st, done);
-        MB_TRY_GOTO(mb_pwrite_all(f.fd, buffer, n, at, to), st, done);
-    }
-    MB_TRY_GOTO(mb_newfile_sync(&f), st, done);
-    st = mb_newfile_publish(&f);
-done:
-    mb_newfile_abandon(&f);
-    mb_free(buffer);
-    close(fd);
-    return st;
-}
-
-static mb_status place(mb_shelf *s, mb_repo *r, const mb_shelf_file *f)
-{
-    char object[MB_PATH_MAX], path[MB_PATH_MAX], dir[MB_PATH_MAX], temporary[MB_PATH_MAX];
-    mb_seen_file seen = {.file = *f};
-
-    MB_TRY(mb_objects_path(s->objects, f->sha256, object, sizeof object));
-    MB_TRY(mb_path_join(path, sizeof path, r->folder, f->path));
-    MB_TRY(mb_path_dir(dir, sizeof dir, path));
-    MB_REQUIRE(is_inside(r->folder, f->path), MB_EIO, "'%s' leads out of the folder", path);
-    MB_TRY(mb_path_mkdirs(dir));
-    MB_REQUIRE((size_t)snprintf(temporary, sizeof temporary, "%s.tmp", path) < sizeof temporary,
-               MB_EIO, "%s: the path is too long", path);
-    unlink(temporary);
-    if (!mb_path_is_file(object)) /* it is in the folder alone, where it was found */
-        return MB_OK;
-    if (link(object, temporary) == 0)
-        MB_REQUIRE(rename(temporary, path) == 0, MB_EIO, "%s: %s", path, strerror(errno));
-    else
-        MB_TRY(copy_bytes(object, path));
-    unlink(temporary); /* rename leaves it when both were the same file */
-    MB_TRY(mb_seen_one(r->folder, f->path, &seen));
-    pthread_mutex_lock(&s->lock);
-    const mb_status st = mb_seen_put(&r->seen, &seen);
-    pthread_mutex_unlock(&s->lock);
-    return st;
-}
-
-static mb_status displace(mb_shelf *s, mb_repo *r, const char *gone)
-{
-    char path[MB_PATH_MAX];
-
-    MB_TRY(mb_path_join(path, sizeof path, r->folder, gone));
-    if (is_inside(r->folder, gone) && unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR)
-        return MB_RAISE(MB_EIO, "'%s' cannot be removed: %s", path, strerror(errno));
-    for (char *slash; (slash = strrchr(path, '/')) - path > (ptrdiff_t)strlen(r->folder);) {
-        *slash = '\0';
-        if (rmdir(path) != 0)
-            break; /* not empty */
-    }
-    pthread_mutex_lock(&s->lock);
-    mb_seen_remove(&r->seen, gone);
-    pthread_mutex_unlock(&s->lock);
-    return MB_OK;
-}
-
-static mb_status follow(mb_shelf *s, mb_repo *r, const mb_shelf_tree *old, const mb_shelf_tree *now)
-{
-    char path[MB_PATH_MAX];
-
-    for (size_t i = 0; old != NULL && i < old->n; i++)
-        if (mb_shelf_tree_find(now, old->files[i].path) == NULL)
-            MB_TRY(displace(s, r, old->files[i].path));
-    for (size_t i = 0; i < now->n; i++) {
-        const mb_shelf_file *before =
-            old != NULL ? mb_shelf_tree_find(old, now->files[i].path) : NULL;
-        if (before == NULL || !mb_shelf_file_same(before, &now->files[i]))
-            MB_TRY(place(s, r, &now->files[i]));
-    }
-    MB_TRY(mb_path_join(path, sizeof path, r->records, "seen.json"));
-    return mb_seen_save(&r->seen, path);
-}
-
-/* --- */
-
-/* Content of the parent that is only in the folder, and is about to be replaced there, is kept. */
+/* Content that is only in the folder, and about to be replaced there or wanted elsewhere, is kept. */
 static mb_status keep_content(mb_shelf *s, mb_repo *r, const mb_shelf_tree *parent,
                               const mb_shelf_file *f)
 {
@@ -216,6 +65,53 @@ done:
     mb_free(buffer);
     close(fd);
     return st;
+}
+
+static mb_status copy(mb_shelf *s, mb_repo *r, const mb_shelf_draft *d, const mb_shelf_change *c,
+                      mb_shelf_tree *t, mb_shelf_miss *miss)
+{
+    mb_shelf_tree *from = NULL;
+    int64_t size;
+    mb_status st;
+
+    MB_TRY(mb_shelf_tree_get(s, r->kind, r->id, c->from_rev != NULL ? c->from_rev : d->branch,
+                             &from, miss));
+    const mb_shelf_file *old = mb_shelf_tree_find(from, c->from);
+    if (old == NULL) {
+        st = MB_RAISE(wrong(miss, MB_SHELF_NO_FILE), "there is no '%s' to copy", c->from);
+    } else {
+        mb_shelf_file f = *old;
+        f.path = c->path;
+        st = keep_content(s, r, from, old); /* it has no other place under its new name */
+        if (st == MB_OK && !mb_objects_has(s->objects, old->sha256, &size))
+            st = MB_RAISE(wrong(miss, MB_SHELF_NO_FILE),
+                          "the content of '%s' is no longer in the folder: it cannot be copied",
+                          c->from);
+        if (st == MB_OK)
+            st = mb_shelf_tree_put(t, &f);
+    }
+    mb_shelf_tree_unref(from);
+    return st;
+}
+
+static mb_status change(mb_shelf *s, mb_repo *r, const mb_shelf_draft *d, const mb_shelf_change *c,
+                        mb_shelf_tree *t, mb_shelf_miss *miss)
+{
+    if (!mb_shelf_is_path(c->path))
+        return MB_RAISE(wrong(miss, MB_SHELF_WRONG), "'%.200s' cannot be a file's path", c->path);
+    switch (c->what) {
+    case MB_SHELF_PUT:
+        return put(s, c, t, miss);
+    case MB_SHELF_COPY:
+        return copy(s, r, d, c, t, miss);
+    case MB_SHELF_DELETE:
+        if (!mb_shelf_tree_remove(t, c->path, false))
+            return MB_RAISE(wrong(miss, MB_SHELF_NO_FILE), "there is no '%s' to delete", c->path);
+        return MB_OK;
+    default:
+        mb_shelf_tree_remove(t, c->path, true);
+        return MB_OK;
+    }
 }
 
 static mb_status keep_replaced(mb_shelf *s, mb_repo *r, const mb_shelf_tree *parent,
@@ -266,7 +162,7 @@ static mb_status make(mb_shelf *s, mb_repo *r, const mb_shelf_draft *d, mb_shelf
         MB_TRY_GOTO(keep_replaced(s, r, parent, t), st, done);
     MB_TRY_GOTO(mb_shelf_publish(s, r, d->branch, t, parent), st, done);
     *out = mb_shelf_tree_ref(t);
-    if (is_main && follow(s, r, parent, t) != MB_OK) { /* the commit stands all the same */
+    if (is_main && mb_shelf_follow(s, r, parent, t) != MB_OK) { /* the commit stands all the same */
         mb_log_warn("%s: the folder does not follow: %s", r->id, mb_status_sentence());
         mb_status_clear();
     }

@@ -57,7 +57,7 @@ static mb_status apply(const mb_repo *r, const mb_seen *now, mb_shelf_tree *t, s
 {
     for (size_t i = 0; i < r->seen.n; i++) {
         const char *path = r->seen.files[i].file.path;
-        if (mb_seen_find(now, path) == NULL)
+        if (mb_seen_find(now, path) == NULL && !mb_seen_is_left_out(path))
             d->removed += mb_shelf_tree_remove(t, path, false);
     }
     for (size_t i = 0; i < now->n; i++) {
@@ -200,6 +200,10 @@ mb_status mb_shelf_look_folder(mb_shelf *s, mb_repo *r, bool patient)
 
     MB_TRY_GOTO(copy_seen(s, r, &before, &changes), st, done);
     MB_TRY_GOTO(mb_seen_walk(r->folder, &now, &skipped), st, done);
+    for (size_t i = 0; i < now.n; i++)
+        if (!mb_shelf_is_hex(now.files[i].link, 64))
+            now.files[i].link[0] =
+                '\0'; /* git's name alone does not say where content is: it is read */
     if (same_seen(&before, &now))
         goto done;
     /* files of one that was here a moment ago: an unplugged stick is no wish to remove them */

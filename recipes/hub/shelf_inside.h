@@ -42,6 +42,8 @@ mb_status mb_seen_digest(const char *dir, const mb_seen *before, mb_seen *now, b
 mb_status mb_seen_one(const char *dir, const char *path, mb_seen_file *f) MB_MUST_USE;
 mb_status mb_seen_put(mb_seen *s, const mb_seen_file *f) MB_MUST_USE; /* path copied */
 void mb_seen_remove(mb_seen *s, const char *path);
+/* Is a path one that looks at folders leave out: other programs' work, unless somebody pushed it? */
+bool mb_seen_is_left_out(const char *path);
 mb_status mb_seen_save(const mb_seen *s, const char *path) MB_MUST_USE;
 /* A missing or damaged file is nothing seen. */
 mb_status mb_seen_load(const char *path, mb_seen *out) MB_MUST_USE;
@@ -100,6 +102,13 @@ void mb_repo_set_refs(mb_shelf *s, mb_repo *r, mb_shelf_ref *refs, size_t n);
 /* Looks at one folder; with `writing` not held. */
 mb_status mb_shelf_look_folder(mb_shelf *s, mb_repo *r, bool patient) MB_MUST_USE;
 mb_status mb_shelf_look_cache(mb_shelf *s, mb_repo *r) MB_MUST_USE;
+/* Brings the folder from what `old` (NULL: nothing) has to what `now` has; with `writing` held. What the
+ * store does not have is put away first. */
+mb_status mb_shelf_follow(mb_shelf *s, mb_repo *r, const mb_shelf_tree *old,
+                          const mb_shelf_tree *now) MB_MUST_USE;
+/* A file or folder to the store's "removed", under a name that says when; beside the repositories where
+ * the store is on another file system. Nothing there is fine. */
+mb_status mb_shelf_put_away(mb_shelf *s, const char *path, const char *what) MB_MUST_USE;
 /* Makes `t` (its files, words and date set) the commit after the branch's, saved and named; with
  * `writing` held. */
 mb_status mb_shelf_publish(mb_shelf *s, mb_repo *r, const char *branch, mb_shelf_tree *t,

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "core/alloc.h"
+#include "core/log.h"
 #include "core/path.h"
 #include "recipes/hub/shelf_inside.h"
 
@@ -82,27 +83,6 @@ mb_status mb_shelf_create(mb_shelf *s, mb_shelf_kind kind, const char *id, bool 
     return st;
 }
 
-/* To the store's "removed", under a name that says when. */
-static mb_status put_away(mb_shelf *s, const char *path, const char *what)
-{
-    char dir[MB_PATH_MAX], to[MB_PATH_MAX], name[MB_PATH_MAX];
-
-    if (!mb_path_is_dir(path))
-        return MB_OK;
-    MB_TRY(mb_path_join(dir, sizeof dir, s->store, "removed"));
-    MB_TRY(mb_path_mkdirs(dir));
-    for (int i = 0; i < 10000; i++) {
-        snprintf(name, sizeof name, "%lld-%d-%s-%s", (long long)time(NULL), i, what,
-                 mb_path_base(path));
-        MB_TRY(mb_path_join(to, sizeof to, dir, name));
-        if (!mb_path_exists(to))
-            break;
-    }
-    MB_REQUIRE(rename(path, to) == 0, MB_EIO, "%s cannot be moved to %s: %s", path, to,
-               strerror(errno));
-    return MB_OK;
-}
-
 static void forget(mb_shelf *s, mb_repo *r)
 {
     pthread_mutex_lock(&s->lock);
@@ -128,8 +108,8 @@ mb_status mb_shelf_delete(mb_shelf *s, mb_shelf_kind kind, const char *id, mb_sh
     pthread_mutex_lock(&s->writing);
     MB_TRY_GOTO(to_change(s, kind, id, &r, miss), st, done);
     /* the folder first: without it what is left of the records is an empty repository, not a ghost */
-    MB_TRY_GOTO(put_away(s, r->folder, "folder"), st, done);
-    MB_TRY_GOTO(put_away(s, r->records, "records"), st, done);
+    MB_TRY_GOTO(mb_shelf_put_away(s, r->folder, "folder"), st, done);
+    MB_TRY_GOTO(mb_shelf_put_away(s, r->records, "records"), st, done);
     forget(s, r);
 done:
     pthread_mutex_unlock(&s->writing);
@@ -165,7 +145,13 @@ static mb_status move(mb_shelf *s, mb_repo *r, const char *to, mb_shelf_miss *mi
     MB_TRY(st);
     new->gone = true; /* until it is complete */
     MB_TRY(rename_dir(r->records, new->records));
-    MB_TRY(rename_dir(r->folder, new->folder));
+    st = rename_dir(r->folder, new->folder);
+    if (st != MB_OK) { /* both or none: the records go back to the folder they are of */
+        if (mb_path_is_dir(new->records) && rename(new->records, r->records) != 0)
+            mb_log_warn("%s cannot be renamed back to %s: %s", new->records, r->records,
+                        strerror(errno));
+        return st;
+    }
     pthread_mutex_lock(&s->lock);
     new->seen = r->seen;
     r->seen = (mb_seen){0};

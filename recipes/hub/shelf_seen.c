@@ -95,6 +95,18 @@ static bool is_left_out(const char *name, bool folder)
     return false;
 }
 
+bool mb_seen_is_left_out(const char *path)
+{
+    char part[MB_SHELF_FILE_MAX + 1];
+
+    for (const char *slash; (slash = strchr(path, '/')) != NULL; path = slash + 1) {
+        snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
+        if (is_left_out(part, true))
+            return true;
+    }
+    return is_left_out(path, false);
+}
+
 /* ../../blobs/NAME, as the cache links: NAME, or "". */
 static void blob_of(const char *path, char name[MB_DIGEST_HEX])
 {

@@ -303,6 +303,193 @@ static void commits_are_kept_with_what_they_replace(void **state)
     mb_shelf_close(s);
 }
 
+/* Files that looks leave out are content all the same when somebody pushed them. */
+static void what_looks_leave_out_stays_when_pushed(void **state)
+{
+    static const char *const paths[] = {"uv.lock",       "a.tmp",        "sub/w.part",
+                                        "w.incomplete",  ".cache/x.txt", "__pycache__/m.pyc",
+                                        "a/.cache/b.txt"};
+    enum { N = sizeof paths / sizeof *paths };
+    char dir[100], made[MB_SHELF_OID], path[MB_PATH_MAX];
+    mb_shelf *s;
+    mb_shelf_tree *t;
+
+    snprintf(dir, sizeof dir, "%s", fresh_dir());
+    write_file(dir, "models/org/name/a.txt", "one");
+    s = opened(dir);
+    for (size_t i = 0; i < N; i++)
+        must_put(s, "org/name", paths[i], "pushed", made);
+    for (int again = 0; again < 2; again++) {
+        write_file(dir, "models/org/name/b.txt", again ? "two" : "one"); /* something to look at */
+        assert_int_equal(mb_shelf_look(s), MB_OK);
+        for (size_t i = 0; i < N; i++)
+            expect_text(s, "org/name", "main", paths[i], "pushed");
+        mb_shelf_close(s);
+        s = opened(dir);
+    }
+    must_put(s, "org/name", "uv.lock", "pushed again", made);
+    t = tree(s, "org/name", "main");
+    assert_int_equal(t->n, N + 2);
+    mb_shelf_tree_unref(t);
+    snprintf(path, sizeof path, "%s/.mbuyu-hub/removed", dir);
+    assert_false(mb_path_exists(path)); /* all of it was ours */
+    mb_shelf_close(s);
+}
+
+static void expect_removed(const char *dir, const char *want)
+{
+    char removed[MB_PATH_MAX], path[MB_PATH_MAX], *text;
+    char **names;
+    size_t n, bytes;
+    bool found = false;
+
+    snprintf(removed, sizeof removed, "%s/.mbuyu-hub/removed", dir);
+    assert_int_equal(mb_path_list(removed, &names, &n), MB_OK);
+    for (size_t i = 0; i < n && !found; i++) {
+        assert_int_equal(mb_path_join(path, sizeof path, removed, names[i]), MB_OK);
+        assert_int_equal(mb_file_read(path, 1000, &text, &bytes), MB_OK);
+        found = strcmp(text, want) == 0;
+        mb_free(text);
+    }
+    mb_path_list_free(names, n);
+    assert_true(found);
+}
+
+/* What was changed in the folder and never looked at is put away, not lost. */
+static void a_push_destroys_nothing_of_the_folder(void **state)
+{
+    char dir[100], made[MB_SHELF_OID];
+    mb_shelf *s;
+    mb_shelf_miss miss;
+
+    snprintf(dir, sizeof dir, "%s", fresh_dir());
+    write_file(dir, "models/org/name/a.txt", "one");
+    write_file(dir, "models/org/name/b.txt", "one");
+    write_file(dir, "models/org/name/c.txt.tmp", "of another program");
+    s = opened(dir);
+    write_file(dir, "models/org/name/a.txt", "edited");
+    must_put(s, "org/name", "a.txt", "pushed", made);
+    expect_removed(dir, "edited");
+    write_file(dir, "models/org/name/new.txt", "also new here");
+    must_put(s, "org/name", "new.txt", "pushed", made);
+    expect_removed(dir, "also new here");
+    write_file(dir, "models/org/name/b.txt", "two");
+    const mb_shelf_change gone = {.what = MB_SHELF_DELETE, .path = (char[]){"b.txt"}};
+    assert_int_equal(commit(s, "org/name", NULL, &gone, 1, made, &miss), MB_OK);
+    expect_removed(dir, "two");
+    must_put(s, "org/name", "c.txt", "pushed", made); /* its temporary name is another */
+    char path[MB_PATH_MAX], *text;
+    size_t n;
+    snprintf(path, sizeof path, "%s/models/org/name/c.txt.tmp", dir);
+    assert_int_equal(mb_file_read(path, 100, &text, &n), MB_OK);
+    assert_string_equal(text, "of another program");
+    mb_free(text);
+    mb_shelf_close(s);
+}
+
+/* Whoever may write to a file of the folder changes no commit by it. */
+static void edits_in_place_change_no_object(void **state)
+{
+    char dir[100], path[MB_PATH_MAX], made[MB_SHELF_OID];
+    mb_shelf *s;
+
+    snprintf(dir, sizeof dir, "%s", fresh_dir());
+    s = opened(dir);
+    mb_shelf_miss miss;
+    assert_int_equal(mb_shelf_create(s, MB_SHELF_MODEL, "org/name", false, &miss), MB_OK);
+    must_put(s, "org/name", "a.txt", "pushed", made);
+    snprintf(path, sizeof path, "%s/models/org/name/a.txt", dir);
+    const int fd = open(path, O_WRONLY);
+    if (fd >= 0) { /* root, or a copy; a link to the object is read only for others */
+        assert_int_equal(pwrite(fd, "PUSHED", 6, 0), 6);
+        close(fd);
+    }
+    expect_text(s, "org/name", made, "a.txt", "pushed");
+    mb_shelf_close(s);
+}
+
+static void a_copy_has_content_of_its_own(void **state)
+{
+    char dir[100], made[MB_SHELF_OID], path[MB_PATH_MAX];
+    mb_shelf_change copy = {
+        .what = MB_SHELF_COPY, .path = (char[]){"b.txt"}, .from = (char[]){"a.txt"}};
+    mb_shelf *s;
+    mb_shelf_miss miss;
+
+    snprintf(dir, sizeof dir, "%s", fresh_dir());
+    write_file(dir, "models/org/name/a.txt", "one");
+    s = opened(dir);
+    assert_int_equal(commit(s, "org/name", NULL, &copy, 1, made, &miss), MB_OK);
+    expect_text(s, "org/name", "main", "b.txt", "one");
+    snprintf(path, sizeof path, "%s/models/org/name/b.txt", dir);
+    assert_true(mb_path_is_file(path));
+    snprintf(path, sizeof path, "%s/models/org/name/a.txt", dir);
+    write_file(dir, "models/org/name/a.txt", "two");
+    expect_text(s, "org/name", "main", "b.txt", "one");
+    /* what is in the folder no longer, and was never kept, cannot be copied */
+    write_file(dir, "models/org/name/c.txt", "c");
+    assert_int_equal(mb_shelf_look(s), MB_OK);
+    snprintf(path, sizeof path, "%s/models/org/name/c.txt", dir);
+    assert_int_equal(unlink(path), 0);
+    copy.from = (char[]){"c.txt"};
+    copy.path = (char[]){"d.txt"};
+    expect_miss(commit(s, "org/name", NULL, &copy, 1, made, &miss), &miss, MB_SHELF_NO_FILE);
+    mb_shelf_close(s);
+}
+
+static void a_move_that_fails_changes_nothing(void **state)
+{
+    char dir[100], path[MB_PATH_MAX], first[MB_SHELF_OID];
+    mb_shelf *s;
+    mb_shelf_tree *t;
+    mb_shelf_miss miss;
+
+    snprintf(dir, sizeof dir, "%s", fresh_dir());
+    write_file(dir, "models/org/name/a.txt", "one");
+    s = opened(dir);
+    t = tree(s, "org/name", "main");
+    memcpy(first, t->commit, sizeof first);
+    mb_shelf_tree_unref(t);
+    write_file(dir, "models/else", "a file where the folder of an organisation would be");
+    assert_int_equal(mb_shelf_move(s, MB_SHELF_MODEL, "org/name", "else/name", &miss), MB_EIO);
+    mb_status_clear();
+    expect_text(s, "org/name", "main", "a.txt", "one");
+    mb_shelf_close(s);
+    snprintf(path, sizeof path, "%s/models/else", dir);
+    assert_int_equal(unlink(path), 0);
+    s = opened(dir);
+    t = tree(s, "org/name", first);
+    mb_shelf_tree_unref(t);
+    expect_miss(mb_shelf_tree_get(s, MB_SHELF_MODEL, "else/name", "main", &t, &miss), &miss,
+                MB_SHELF_NO_REPO);
+    mb_shelf_close(s);
+}
+
+/* A link to a blob by git's name says too little: the file is read. */
+static void a_link_by_gits_name_is_read(void **state)
+{
+    static const char git[] = "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"; /* of "hello" */
+    static const char sha256[] = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    char dir[100], name[200], path[MB_PATH_MAX], to[200];
+    mb_shelf *s;
+    mb_shelf_tree *t;
+
+    snprintf(dir, sizeof dir, "%s", fresh_dir());
+    snprintf(name, sizeof name, "blobs/%s", git);
+    write_file(dir, name, "hello");
+    write_file(dir, "models/org/name/a.txt", "one");
+    snprintf(path, sizeof path, "%s/models/org/name/b.txt", dir);
+    snprintf(to, sizeof to, "../../../blobs/%s", git);
+    assert_int_equal(symlink(to, path), 0);
+    s = opened(dir);
+    t = tree(s, "org/name", "main");
+    assert_string_equal(mb_shelf_tree_find(t, "b.txt")->sha256, sha256);
+    assert_string_equal(mb_shelf_tree_find(t, "b.txt")->oid, git);
+    mb_shelf_tree_unref(t);
+    expect_text(s, "org/name", "main", "b.txt", "hello");
+    mb_shelf_close(s);
+}
+
 static void wrong_commits_are_refused(void **state)
 {
     static const char *const paths[] = {"../x", "/etc/passwd", "a/../../x", ".git/config",
@@ -602,6 +789,12 @@ int main(void)
         cmocka_unit_test(digests_are_kept),
         cmocka_unit_test(a_changed_folder_makes_a_commit),
         cmocka_unit_test(commits_are_kept_with_what_they_replace),
+        cmocka_unit_test(what_looks_leave_out_stays_when_pushed),
+        cmocka_unit_test(a_push_destroys_nothing_of_the_folder),
+        cmocka_unit_test(edits_in_place_change_no_object),
+        cmocka_unit_test(a_copy_has_content_of_its_own),
+        cmocka_unit_test(a_move_that_fails_changes_nothing),
+        cmocka_unit_test(a_link_by_gits_name_is_read),
         cmocka_unit_test(wrong_commits_are_refused),
         cmocka_unit_test(a_cache_is_served_as_it_is),
         cmocka_unit_test(damage_is_named_and_others_are_served),
