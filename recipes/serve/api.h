@@ -108,8 +108,8 @@ mb_status mb_api_error_text(mb_bytes *out, int status, const char *code, const c
 void mb_api_reply_failure(mb_http_reply *r, mb_status st, const mb_fault *f);
 
 /* What only takes time: run(work) on a thread of its own, one after the other, then free(work). run gets
- * the reply and must end it; forwards go through mb_scheduler_call. 429 when too many wait. Takes
- * `work` in any case. */
+ * the reply and must end it; forwards go through mb_scheduler_call. 429 when too many wait, or more
+ * than 512 MiB of bodies. Takes `work` in any case. */
 typedef struct mb_work {
     void *own;
     void (*run)(mb_api *a, void *own, mb_http_reply *r);

@@ -13,6 +13,7 @@ enum { MB_API_COUNTED = 16 };
 struct waiting {
     mb_work work;
     mb_http_reply *reply;
+    size_t bytes; /* of its body, which what is kept of it is about as large as */
 };
 
 struct mb_api {
@@ -33,6 +34,7 @@ struct mb_api {
     bool works, stops, busy;
     struct waiting *waiting;
     int64_t first, n_waiting;
+    size_t bytes; /* of those that wait and the one at work */
     struct counted {
         const char *route;
         int64_t requests, tokens_in, tokens_out;

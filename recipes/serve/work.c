@@ -2,6 +2,8 @@
 #include "core/alloc.h"
 #include "recipes/serve/api_inside.h"
 
+static const size_t MOST_BYTES = (size_t)512 << 20; /* of bodies that wait or are at work */
+
 static void *work(void *arg)
 {
     mb_api *a = arg;
@@ -25,18 +27,46 @@ static void *work(void *arg)
         w.work.release(w.work.own);
         mb_status_clear();
         pthread_mutex_lock(&a->lock);
+        a->bytes -= w.bytes;
         a->busy = false;
     }
     pthread_mutex_unlock(&a->lock);
     return NULL;
 }
 
+/* Those whose clients hung up leave; the others keep their order. With the lock held. */
+static void drop_gone(mb_api *a)
+{
+    for (int64_t n = a->n_waiting; n > 0; n--) {
+        const struct waiting w = a->waiting[a->first];
+
+        a->first = (a->first + 1) % a->o.queue;
+        if (mb_http_reply_gone(w.reply)) {
+            mb_http_reply_drop(w.reply);
+            w.work.release(w.work.own);
+            a->bytes -= w.bytes;
+            a->n_waiting--;
+        } else {
+            a->waiting[(a->first + a->n_waiting - 1) % a->o.queue] = w;
+        }
+    }
+}
+
+static bool has_room(mb_api *a, size_t bytes)
+{
+    return !a->stops && a->n_waiting < a->o.queue && a->bytes + bytes <= MOST_BYTES;
+}
+
 mb_status mb_api_work(mb_api *a, mb_http_request *q, const mb_work *w)
 {
+    size_t bytes;
     bool full;
 
+    mb_http_whole(q, &bytes);
     pthread_mutex_lock(&a->lock);
-    full = a->n_waiting == a->o.queue || a->stops;
+    if (!has_room(a, bytes))
+        drop_gone(a);
+    full = !has_room(a, bytes);
     if (!full) {
         struct waiting *at = &a->waiting[(a->first + a->n_waiting) % a->o.queue];
         const mb_status st = mb_http_later(q, &at->reply);
@@ -47,6 +77,8 @@ mb_status mb_api_work(mb_api *a, mb_http_request *q, const mb_work *w)
             return st;
         }
         at->work = *w;
+        at->bytes = bytes;
+        a->bytes += bytes;
         a->n_waiting++;
         pthread_cond_signal(&a->changed);
     }

@@ -241,6 +241,58 @@ if m["process_open_fds"] > after["process_open_fds"] + 2:
 again = ask("POST", "/v1/completions", body)
 if json.loads(first.split(b"\r\n\r\n", 1)[1])["choices"] != json.loads(again.split(b"\r\n\r\n", 1)[1])["choices"]:
     fail("the same request has another answer after the storm")
+
+
+# sounds that wait behind a long one: those whose clients hung up leave the queue, and its bytes are counted
+def send_sound(seconds):
+    second = bytes(range(0, 250, 2)) * 256
+    n = (32000 * seconds).to_bytes(4, "little")
+    body = (b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF' + n + b"WAVEfmt \x10\0\0\0\1\0\1\0"
+            + (16000).to_bytes(4, "little") + (32000).to_bytes(4, "little") + b"\2\0\x10\0data" + n
+            + second * seconds + b"\r\n--x--\r\n")
+    s = socket.create_connection((host, port), timeout=60)
+    s.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; "
+              b"boundary=x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return s
+
+
+def answered(s, seconds):
+    s.settimeout(seconds)
+    try:
+        return status(s.recv(100))
+    except OSError:
+        return 0
+
+
+def refusals(sockets):
+    return sum(answered(s, 0.1) == 429 for s in sockets)
+
+
+long_one = send_sound(1500)
+queue = [send_sound(1) for _ in range(22)]
+refused = refusals(queue)
+for s in queue:
+    s.close()
+for _ in range(10):
+    s = send_sound(1)
+    got = answered(s, 0.2)
+    s.close()
+    if got != 429:
+        break
+print(f"22 sounds behind a long one: {refused} are refused; after they hung up another is "
+      f"{'refused' if got == 429 else 'taken'}")
+if not 5 <= refused <= 6:
+    fail(f"{refused} of 22 sounds are refused by a queue of 16")
+if got == 429:
+    fail("clients that hung up keep their places")
+queue = [send_sound(1500) for _ in range(14)] if os.environ.get("MB_LONG") == "1" else []
+if queue:
+    refused = refusals(queue)
+    print(f"14 sounds of 48 MB: {refused} are refused")
+    if not 2 <= refused <= 4:
+        fail("sounds of more than 512 MiB wait")
+for s in queue + [long_one]:
+    s.close()
 sys.exit(1 if wrong else 0)
 PYTHON
 cuts=300

@@ -694,6 +694,9 @@ def a_full_queue_is_429(s, c):
         said = list(pool.map(ask, range(128)))
     expect({a for a, _, _ in said} == {200, 429}, {a for a, _, _ in said})
     expect(all(int(b) >= 1 and e["error"]["type"] == "rate_limit_error" for a, b, e in said if a == 429))
+    many = json.dumps({"prompt": [[1, 2, 3]] * 12, "max_tokens": 2}).encode()
+    a, text, _ = full.get("/v1/completions", many)
+    expect(a == 200 and len(json.loads(text)["choices"]) == 12, "more prompts than places, while nobody waits")
     full.stop()
 
 
