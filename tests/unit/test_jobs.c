@@ -66,7 +66,6 @@ static void test_strangers(void **state)
     refuse("train_file.0", "x");
     refuse("dataset.data_files.0.path", "x");
     refuse("tokenizer.prompt_template.x", "{{ a }}");
-    refuse("chat_template", "\"a");
     refuse("system_prompt", "${env:HOME}");
     refuse("system_prompt", "\"\\x24{env:HOME}\"");
     refuse("metrics", "[a, \"$\\u007benv:HOME}\"]");
