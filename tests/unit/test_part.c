@@ -271,16 +271,19 @@ static void locks_once(void **state)
     pid_t child;
 
     snprintf(path, sizeof path, "%s/lock", root);
-    assert_int_equal(mb_lock_take(path, "x", &lock), MB_OK);
-    assert_int_equal(mb_lock_beat(&lock), MB_OK);
-    child = fork();
+    child = fork();   /* while there is one thread */
     if (child == 0) { /* another process waits until it is given back */
-        const double since = mb_clock();
+        double since;
 
+        while (!mb_path_exists(path))
+            mb_fetch_sleep(0.01);
+        since = mb_clock();
         if (mb_lock_take(path, "x", &second) != MB_OK || mb_clock() - since < 0.5)
             _exit(1);
         _exit(0); /* without giving it back */
     }
+    assert_int_equal(mb_lock_take(path, "x", &lock), MB_OK);
+    assert_int_equal(mb_lock_beat(&lock), MB_OK);
     mb_fetch_sleep(1.0);
     mb_lock_give(&lock);
     assert_int_equal(waitpid(child, &status, 0), child);
