@@ -111,7 +111,7 @@ peer_arguments() {
     config_defaults) printf '%s\n' "$helper/config_defaults" "$MB_TEST_DATA" ;;
     export) printf '%s\n' "$helper/export_files" ;;
     formats) printf '%s\n' "$helper/tensor_files" ;;
-    metrics | hub_0_36 | hub_1 | hub_olah | hub_page) printf '%s\n' "$MBUYU" ;;
+    metrics | hub_0_36 | hub_1 | hub_cache | hub_olah | hub_page) printf '%s\n' "$MBUYU" ;;
     hub | labels | seq2seq | pull | push | bundle) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" ;;
     serve | serve_scores) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" "$MB_MATERIALS" ;;
     image_models) printf '%s\n' "$MBUYU" "$helper/make_pictures" "$MB_TEST_DATA" ;;

@@ -8,6 +8,7 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "recipes/hub/cache_read.h"
+#include "recipes/hub/cache_shared.h"
 #include "recipes/hub/hub.h"
 #include "recipes/hub/lock.h"
 
@@ -126,12 +127,18 @@ static bool is_only_here(const mb_cached *c, const char *blob, int snapshot)
     return false;
 }
 
+/* By removing a snapshot, or (-1) all of it. */
 static int64_t freed_by(const mb_cached *c, int snapshot)
 {
     int64_t n = 0;
 
+    if (snapshot < 0) {
+        for (size_t i = 0; i < c->n_blobs; i++)
+            n += c->blob[i].shared_needed ? c->blob[i].size : 0;
+        return c->bytes - n;
+    }
     for (size_t i = 0; i < c->n_blobs; i++)
-        if (is_only_here(c, c->blob[i].path, snapshot))
+        if (!c->blob[i].shared_needed && is_only_here(c, c->blob[i].path, snapshot))
             n += c->blob[i].size;
     for (size_t i = 0; i < c->n_files; i++)
         if (c->file[i].snapshot == snapshot && c->file[i].blob[0] == '\0' && c->file[i].size > 0)
@@ -162,7 +169,23 @@ static mb_status remove_snapshot(const mb_cached *c, int snapshot)
         MB_TRY(mb_path_join(path, sizeof path, dir, c->blob[i].path));
         MB_REQUIRE(unlink(path) == 0 || errno == ENOENT, MB_EIO, "%s cannot be removed: %s", path,
                    strerror(errno));
+        if (c->blob[i].shared[0] != '\0')
+            mb_shared_sweep(c->cache, c->blob[i].shared);
     }
+    /* what Python's client knows to be in it, and not to be */
+    MB_REQUIRE(snprintf(path, sizeof path, "%s/trees/%s.json", c->folder, commit) < MB_PATH_MAX &&
+                   snprintf(dir, sizeof dir, "%s/.no_exist/%s", c->folder, commit) < MB_PATH_MAX,
+               MB_EARG, "the path '%.80s...' is too long", c->folder);
+    MB_TRY(mb_path_remove_tree(path));
+    return mb_path_remove_tree(dir);
+}
+
+static mb_status remove_whole(const mb_cached *c)
+{
+    MB_TRY(mb_path_remove_tree(c->folder));
+    for (size_t i = 0; i < c->n_blobs; i++)
+        if (c->blob[i].shared[0] != '\0')
+            mb_shared_sweep(c->cache, c->blob[i].shared);
     return MB_OK;
 }
 
@@ -190,7 +213,7 @@ static mb_status find(const mb_hub_name *name, struct removal *x)
     MB_REQUIRE(all || x->at >= 0, MB_EARG, "the cache has no revision %s of %s", name->revision,
                who);
     x->whole = all || x->c.n_commits == 1;
-    mb_hub_size(x->whole ? x->c.bytes : freed_by(&x->c, x->at), size, sizeof size);
+    mb_hub_size(freed_by(&x->c, x->whole ? -1 : x->at), size, sizeof size);
     snprintf(x->what, sizeof x->what, "%s%s%s, %s", who, all ? "" : "@", commit, size);
     return MB_OK;
 }
@@ -212,7 +235,7 @@ static mb_status remove_locked(const mb_hub_name *name, const struct removal *ag
     if (!is_same(agreed, &now))
         goto done;
     MB_TRY_GOTO(mb_lock_beat(lock), st, done);
-    st = now.whole ? mb_path_remove_tree(now.c.folder) : remove_snapshot(&now.c, now.at);
+    st = now.whole ? remove_whole(&now.c) : remove_snapshot(&now.c, now.at);
     *removed = st == MB_OK;
 done:
     mb_cached_release(&now.c);

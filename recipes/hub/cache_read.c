@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "recipes/hub/cache_shared.h"
 
 enum { MOST_DEPTH = 32, MOST_REF = 256 };
 
@@ -110,6 +111,11 @@ static mb_status add_blob(mb_cached *c, int snapshot, const char *name, const ch
 
     if (lstat(path, &s) != 0)
         return MB_OK;
+    if (S_ISLNK(s.st_mode) && mb_shared_hash(c->cache, mb_path_base(c->folder), name, f.shared)) {
+        f.shared_needed = mb_shared_is_needed(c->cache, f.shared, mb_path_base(c->folder), name);
+        if (stat(path, &s) != 0)
+            s.st_size = 0;
+    }
     f.size = s.st_size;
     c->bytes += f.size;
     if (mb_path_has_suffix(name, ".part") || mb_path_has_suffix(name, ".incomplete"))
@@ -126,6 +132,7 @@ mb_status mb_cached_read(const mb_hub_name *name, mb_cached *c)
 
     *c = (mb_cached){.folder = ""};
     MB_TRY(mb_hub_folder(name, c->folder, sizeof c->folder));
+    MB_TRY(mb_path_dir(c->cache, sizeof c->cache, c->folder));
     MB_REQUIRE(mb_path_is_dir(c->folder), MB_EARG, "nothing of %s%s is in the cache (%s)",
                name->is_dataset ? "dataset:" : "", name->id, c->folder);
     MB_TRY(mb_path_join(dir, sizeof dir, c->folder, "refs"));

@@ -8,6 +8,9 @@
 typedef struct mb_cached_file {
     char *path;    /* in the snapshot; of a blob: its name */
     char blob[72]; /* what it is a name for; "": the file itself is in the snapshot */
+    char shared
+        [65]; /* of a blob: the contents it shares with other repositories (cache_shared.h); "" */
+    bool shared_needed; /* by another than this one */
     int64_t size;
     int snapshot; /* which; -1: a blob */
 } mb_cached_file;
@@ -17,8 +20,8 @@ typedef struct mb_cached_ref {
 } mb_cached_ref;
 
 typedef struct mb_cached {
-    char folder[MB_PATH_MAX];
-    char **commit; /* of snapshots, sorted */
+    char folder[MB_PATH_MAX], cache[MB_PATH_MAX]; /* the repository's; the one it is in */
+    char **commit;                                /* of snapshots, sorted */
     mb_cached_file *file, *blob;
     mb_cached_ref *ref;
     size_t n_commits, n_files, n_blobs, n_refs;
