@@ -136,28 +136,41 @@ static void begin_stream(mb_answering *g)
     g->begun = true;
 }
 
+static mb_status add_chunk(mb_answering *g, int64_t i, const char *text, size_t n,
+                           const char *finish, mb_bytes *out)
+{
+    struct choice *c = &g->choice[i];
+
+    if (!c->begun && g->chat) {
+        const int64_t held = c->lp.n; /* tokens go with text */
+        mb_status st;
+
+        c->lp.n = 0;
+        st = mb_answering_chunk(g, i, "", 0, NULL, true, out);
+        c->lp.n = held;
+        MB_TRY(st);
+    }
+    c->begun = true;
+    return mb_answering_chunk(g, i, text, n, finish, false, out);
+}
+
+/* Sends chunks, if there are any, and releases them. */
+static mb_status send_all(mb_answering *g, mb_bytes *chunks, mb_status st)
+{
+    if (st == MB_OK && chunks->n > 0) {
+        begin_stream(g);
+        mb_http_reply_write(g->reply, chunks->p, chunks->n);
+    }
+    mb_bytes_release(chunks);
+    return st;
+}
+
 static mb_status send_chunk(mb_answering *g, int64_t i, const char *text, size_t n,
                             const char *finish)
 {
-    struct choice *c = &g->choice[i];
     mb_bytes out = {0};
-    mb_status st = MB_OK;
 
-    begin_stream(g);
-    if (!c->begun && g->chat) {
-        const int64_t held = c->lp.n; /* tokens go with text */
-
-        c->lp.n = 0;
-        st = mb_answering_chunk(g, i, "", 0, NULL, true, &out);
-        c->lp.n = held;
-    }
-    c->begun = true;
-    if (st == MB_OK)
-        st = mb_answering_chunk(g, i, text, n, finish, false, &out);
-    if (st == MB_OK)
-        mb_http_reply_write(g->reply, out.p, out.n);
-    mb_bytes_release(&out);
-    return st;
+    return send_all(g, &out, add_chunk(g, i, text, n, finish, &out));
 }
 
 static mb_status tell(mb_answering *g, int64_t i, const char *text, size_t n)
@@ -277,18 +290,25 @@ static mb_status take_text(mb_answering *g, int64_t i, const char *text, size_t 
     return tell(g, i, text, n);
 }
 
-/* With echo the prompt is a text like any other, in front. */
+/* With echo the prompt is a text like any other, in front. All choices get it at once: the client cannot
+ * have read that of one before the next is written. */
 static mb_status give_back(mb_answering *g, const struct asked *a)
 {
-    for (int64_t k = 0; k < g->p.n; k++) {
-        struct choice *c = &g->choice[a->first + k];
+    mb_bytes out = {0};
+    mb_status st = MB_OK;
 
-        if (!g->p.echo || c->begun)
+    for (int64_t k = a->first; k < a->first + g->p.n && st == MB_OK && g->p.echo; k++) {
+        const size_t n = strlen(a->text);
+
+        if (g->choice[k].begun)
             continue;
-        MB_TRY(tell(g, a->first + k, a->text, strlen(a->text)));
-        c->begun = true;
+        st = mb_answering_count(g, n, 1);
+        if (st == MB_OK)
+            st = g->p.stream ? add_chunk(g, k, a->text, n, NULL, &out)
+                             : mb_bytes_add(&g->choice[k].text, a->text, n);
+        g->choice[k].begun = true;
     }
-    return MB_OK;
+    return send_all(g, &out, st);
 }
 
 static void on_text(void *arg, int64_t choice, const char *text, size_t n)

@@ -559,6 +559,17 @@ def every_choice_has_the_scores_of_its_prompt(s, c):
 
 
 @case
+def a_long_prompt_comes_back_in_a_stream(s, c):
+    ids = (ids_of(s, "The sun is ") * 200)[:440]
+    got = [0] * 16
+    for chunk in c.completions.create(model="text", prompt=ids, n=16, echo=True, logprobs=20, max_tokens=2,
+                                      stream=True):
+        for k in chunk.choices:
+            got[k.index] += len(k.logprobs.tokens) if k.logprobs else 0
+    expect(all(440 < n <= 442 for n in got), got)
+
+
+@case
 def an_answer_of_more_than_64_mib_is_400(s, c):
     refused(openai.BadRequestError, lambda: c.completions.create(
         model="text", prompt=[ids_of(s, "The sun is ") * 40] * 24, n=32, echo=True, logprobs=20, max_tokens=0))
