@@ -34,7 +34,7 @@ bool mb_fetch_head(const mb_fetch_answer *a, const char *name, char *text, size_
 
             while (*value == ' ' || *value == '\t')
                 value++;
-            used = (size_t)(end - value);
+            used = end != NULL ? (size_t)(end - value) : strlen(value);
             while (used > 0 && (value[used - 1] == ' ' || value[used - 1] == '\t'))
                 used--;
             if (used >= size)
@@ -43,7 +43,7 @@ bool mb_fetch_head(const mb_fetch_answer *a, const char *name, char *text, size_
             text[used] = '\0';
             return true;
         }
-        line = end + 1;
+        line = end != NULL ? end + 1 : NULL;
     }
     return false;
 }

@@ -10,17 +10,48 @@
 
 /* --- the repository and its branch */
 
-/* Who asks for a private repository must not publish into one that is there already. */
+/* Who asks for a private repository must not publish into one that is there already. What does not say
+ * that it is private is not. */
 static mb_status still_private(const mb_push_run *p, mb_json info)
 {
     bool is_private;
 
-    MB_TRY(mb_json_get_bool(info, "private", true, &is_private));
-    MB_REQUIRE(is_private || !p->o->is_private, MB_EARG,
+    if (!p->o->is_private)
+        return MB_OK;
+    MB_REQUIRE(
+        mb_json_is(mb_json_get(info, "private"), MB_JSON_BOOL), MB_EARG,
+        "%s is there already and does not say that it is private, as --private wants: nothing "
+        "was sent",
+        p->o->to.id);
+    MB_TRY(mb_json_get_bool(info, "private", false, &is_private));
+    MB_REQUIRE(is_private, MB_EARG,
                "%s is there already and public: --private makes a new one private, and nothing was "
                "sent",
                p->o->to.id);
     return MB_OK;
+}
+
+/* The same of a repository without the branch, whose own answer says it. */
+static mb_status whole_private(const mb_push_run *p)
+{
+    char url[MB_HUB_URL_MAX];
+    const mb_fetch_request q = {.url = url, .what = p->o->to.id};
+    mb_fetch_answer a = {0};
+    mb_json_doc *doc = NULL;
+    mb_status st;
+
+    if (!p->o->is_private)
+        return MB_OK;
+    snprintf(url, sizeof url, "%s/api/%s/%s", p->hub->endpoint, mb_hub_kind(&p->o->to),
+             p->o->to.id);
+    MB_TRY_GOTO(mb_fetch(p->hub->fetcher, &q, &a), st, done);
+    MB_TRY_GOTO(mb_json_parse(a.body != NULL ? a.body : "", a.n, p->o->to.id, 0, MB_EDATA, &doc),
+                st, done);
+    st = still_private(p, mb_json_root(doc));
+done:
+    mb_json_free(doc);
+    mb_fetch_answer_release(&a);
+    return st;
 }
 
 mb_status mb_push_look(mb_push_run *p, bool *there)
@@ -46,7 +77,9 @@ mb_status mb_push_look(mb_push_run *p, bool *there)
         if (mb_hub_commit_is(sha))
             memcpy(p->parent, sha, MB_PUSH_COMMIT);
         st = still_private(p, mb_json_root(doc));
-    } else if (!*there && a.status != 404 && strcmp(code, "RepoNotFound") != 0) {
+    } else if (*there) {
+        st = whole_private(p);
+    } else if (a.status != 404 && strcmp(code, "RepoNotFound") != 0) {
         st = mb_fetch_judge(&q, &a);
     }
 done:

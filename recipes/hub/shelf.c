@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/log.h"
 #include "core/path.h"
 #include "recipes/hub/shelf_inside.h"
 
@@ -65,6 +66,8 @@ mb_status mb_shelf_repo_add(mb_shelf *s, mb_shelf_kind kind, const char *id, mb_
     mb_status st = MB_OK;
 
     if (i < s->n && order(s->repos[i], kind, id) == 0) {
+        MB_REQUIRE(!s->repos[i]->damaged, MB_EDATA, "the record of '%s', in %s, is damaged", id,
+                   s->repos[i]->records);
         *out = s->repos[i]; /* one that was deleted comes back under its name */
         s->repos[i]->gone = false;
         return MB_OK;
@@ -290,6 +293,12 @@ mb_status mb_shelf_list(mb_shelf *s, mb_shelf_kind kind, mb_shelf_brief **out, s
     for (size_t i = 0; st == MB_OK && i < count; i++) {
         st = brief(s, repos[i], &list[made]);
         made += st == MB_OK;
+        if (st == MB_EDATA || st == MB_EIO) { /* the others are listed all the same */
+            if (!atomic_exchange(&repos[i]->told, true))
+                mb_log_warn("%s is left out of lists: %s", repos[i]->id, mb_status_sentence());
+            mb_status_clear();
+            st = MB_OK;
+        }
     }
     mb_free(repos);
     if (st != MB_OK) {

@@ -7,6 +7,7 @@
 #define MB_RECIPES_HUB_SHELF_INSIDE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "core/json.h"
 #include "recipes/hub/shelf.h"
@@ -54,6 +55,9 @@ typedef struct mb_repo {
     char *folder;  /* plain folder, or the cache's; where it is or would be */
     char *records; /* its folder in the store */
     bool cache, hidden, gone;
+    bool
+        damaged; /* its record: left out, and neither made nor found anew until the hub starts again */
+    atomic_bool told; /* that its last commit cannot be read */
     int64_t created;
     mb_shelf_ref *refs;
     size_t n_refs;
@@ -79,6 +83,7 @@ struct mb_shelf {
 
 /* With `lock` held. */
 mb_repo *mb_shelf_repo(mb_shelf *s, mb_shelf_kind kind, const char *id);
+/* MB_EDATA: its record is damaged. */
 mb_status mb_shelf_repo_add(mb_shelf *s, mb_shelf_kind kind, const char *id, mb_repo **out);
 const mb_shelf_ref *mb_repo_ref(const mb_repo *r, const char *name);
 void mb_repo_keep(mb_repo *r, mb_shelf_tree *t);             /* takes a reference of its own */

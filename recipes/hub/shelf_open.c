@@ -101,36 +101,82 @@ static mb_status lock_store(mb_shelf *s)
     return MB_OK;
 }
 
-static mb_status add(mb_shelf *s, mb_shelf_kind kind, const char *id, const char *cache)
-{
-    mb_repo *r;
-    mb_status st;
-
-    pthread_mutex_lock(&s->lock);
-    const bool known = mb_shelf_repo(s, kind, id) != NULL;
-    st = known ? MB_OK : mb_shelf_repo_add(s, kind, id, &r);
-    if (st == MB_OK && !known && cache != NULL) {
-        r->cache = true;
-        mb_free(r->folder);
-        r->folder = NULL;
-        st = mb_strdup(cache, &r->folder);
-    }
-    pthread_mutex_unlock(&s->lock);
-    MB_TRY(st);
-    if (known || cache != NULL)
-        return MB_OK;
-    char path[MB_PATH_MAX];
-    MB_TRY(mb_repo_load(r));
-    MB_TRY(mb_path_join(path, sizeof path, r->records, "seen.json"));
-    return mb_seen_load(path, &r->seen);
-}
-
 static bool is_known(mb_shelf *s, mb_shelf_kind kind, const char *id)
 {
     pthread_mutex_lock(&s->lock);
     const bool known = mb_shelf_repo(s, kind, id) != NULL;
     pthread_mutex_unlock(&s->lock);
     return known;
+}
+
+/* A plain folder's record. One that is damaged takes its repository out, not the hub down: without its
+ * branches, and without whether it is private, it must not be served. */
+static mb_status load(mb_shelf *s, mb_repo *r)
+{
+    char path[MB_PATH_MAX];
+    mb_status st = mb_repo_load(r);
+
+    if (st == MB_OK)
+        st = mb_path_join(path, sizeof path, r->records, "seen.json");
+    if (st == MB_OK)
+        st = mb_seen_load(path, &r->seen);
+    if (st == MB_OK) {
+        pthread_mutex_lock(&s->lock);
+        r->gone = false;
+        pthread_mutex_unlock(&s->lock);
+        return MB_OK;
+    }
+    r->damaged = st == MB_EDATA; /* else the next look tries again */
+    mb_shelf_refs_free(r->refs, r->n_refs);
+    r->refs = NULL;
+    r->n_refs = 0;
+    mb_seen_release(&r->seen);
+    if (st != MB_EDATA && st != MB_EIO)
+        return st;
+    mb_log_warn("%s is left out, its record cannot be read: %s", r->id, mb_status_sentence());
+    mb_status_clear();
+    return MB_OK;
+}
+
+/* With `writing` held. */
+static mb_status add_new(mb_shelf *s, mb_shelf_kind kind, const char *id, const char *cache)
+{
+    mb_repo *r;
+    char *folder = NULL;
+
+    if (is_known(s, kind, id))
+        return MB_OK;
+    if (cache != NULL)
+        MB_TRY(mb_strdup(cache, &folder));
+    pthread_mutex_lock(&s->lock);
+    const mb_status st = mb_shelf_repo_add(s, kind, id, &r);
+    if (st == MB_OK && cache != NULL) {
+        r->cache = true;
+        mb_free(r->folder);
+        r->folder = folder;
+    } else if (st == MB_OK) {
+        r->gone = true; /* until its record is read */
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (st == MB_EDATA) { /* found damaged before, and said so */
+        mb_free(folder);
+        mb_status_clear();
+        return MB_OK;
+    }
+    if (st != MB_OK)
+        mb_free(folder);
+    MB_TRY(st);
+    return cache != NULL ? MB_OK : load(s, r);
+}
+
+static mb_status add(mb_shelf *s, mb_shelf_kind kind, const char *id, const char *cache)
+{
+    if (is_known(s, kind, id))
+        return MB_OK;
+    pthread_mutex_lock(&s->writing);
+    const mb_status st = add_new(s, kind, id, cache);
+    pthread_mutex_unlock(&s->writing);
+    return st;
 }
 
 /* Does a folder hold files, not only folders? Then it is a repository without an organisation. */

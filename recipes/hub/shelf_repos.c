@@ -50,6 +50,7 @@ static mb_status first_commit(mb_shelf *s, mb_repo *r)
 static mb_status create(mb_shelf *s, mb_shelf_kind kind, const char *id, bool hidden,
                         mb_shelf_miss *miss)
 {
+    char path[MB_PATH_MAX];
     mb_repo *r;
     mb_status st;
 
@@ -65,9 +66,14 @@ static mb_status create(mb_shelf *s, mb_shelf_kind kind, const char *id, bool hi
         return MB_RAISE(wrong(miss, MB_SHELF_EXISTS), "%s '%s' is there already",
                         mb_shelf_kind_name(kind), id);
     MB_TRY(st);
-    r->created = (int64_t)time(NULL);
-    r->hidden = hidden;
-    st = first_commit(s, r);
+    st = mb_path_join(path, sizeof path, r->records, "state.json");
+    if (st == MB_OK && mb_path_exists(path)) /* one that could not be read is not made anew */
+        st = MB_RAISE(MB_EIO, "%s is there and cannot be read", path);
+    if (st == MB_OK) {
+        r->created = (int64_t)time(NULL);
+        r->hidden = hidden;
+        st = first_commit(s, r);
+    }
     if (st != MB_OK)
         r->gone = true;
     return st;

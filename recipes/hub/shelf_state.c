@@ -135,6 +135,11 @@ mb_status mb_repo_load(mb_repo *r)
     MB_TRY_GOTO(mb_json_get_bool(root, "private", false, &r->hidden), st, done);
     MB_TRY_GOTO(mb_json_get_int(root, "created", 0, &r->created), st, done);
     list = mb_json_get(root, "refs");
+    if (!mb_json_is(list, MB_JSON_ARRAY) ||
+        !mb_json_is(mb_json_get(root, "private"), MB_JSON_BOOL)) {
+        st = mb_json_fault(root, "does not say which branches there are and who may see them");
+        goto done;
+    }
     if (mb_json_count(list) > MB_SHELF_REFS_MAX) {
         st = mb_json_fault(list, "has more than %d entries", MB_SHELF_REFS_MAX);
         goto done;

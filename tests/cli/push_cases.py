@@ -143,10 +143,13 @@ class HubHandler(Handler):
         repo = f"{kind}/{org}/{name}"
         if repo not in hub.repos:
             return self.answer(404, {"error": "no"}, X_Error_Code="RepoNotFound")
+        said = {} if hub.private[repo] is None else {"private": hub.private[repo]}
+        if not rev:
+            return self.answer(200, {"id": f"{org}/{name}"} | said)
         branch = hub.repos[repo].get(urllib.parse.unquote(rev))
         if branch is None:
             return self.answer(404, {"error": "no"}, X_Error_Code="RevisionNotFound")
-        self.answer(200, {"id": f"{org}/{name}", "sha": branch[-1]["sha"], "private": hub.private[repo], "siblings": []})
+        self.answer(200, {"id": f"{org}/{name}", "sha": branch[-1]["sha"], "siblings": []} | said)
 
     def do_POST(self):
         hub = self.server.hub
@@ -359,6 +362,10 @@ def case_private_is_not_public(c):
     c.write("config.json", "{}")
     c.push("--private", code=2, says=["already and public", "nothing was sent"])
     c.push("--private", "--revision", "new", code=2, says=["already and public"])
+    assert set(c.hub.repos["models/org/name"]) == {"main"}, "a branch was made"
+    c.hub.private["models/org/name"] = None  # a hub that does not say
+    c.push("--private", code=2, says=["does not say that it is private", "nothing was sent"])
+    c.push("--private", "--revision", "new", code=2, says=["does not say that it is private"])
     assert len(c.hub.commits()) == 2
     c.push().equal()
 

@@ -574,6 +574,52 @@ static void damage_is_named_and_others_are_served(void **state)
     assert_int_equal(miss, MB_SHELF_NO_MISS);
     assert_non_null(strstr(mb_status_sentence(), commit_id));
     mb_status_clear();
+    mb_shelf_brief *list;
+    size_t n;
+    assert_int_equal(mb_shelf_list(s, MB_SHELF_MODEL, &list, &n), MB_OK);
+    assert_int_equal(n, 1);
+    assert_string_equal(list[0].id, "org/good");
+    mb_shelf_brief_release(&list[0]);
+    mb_free(list);
+    mb_shelf_close(s);
+}
+
+/* A repository whose record cannot be read is not there; and nobody makes it anew over what is left. */
+static void a_damaged_record_takes_out_its_repository(void **state)
+{
+    static const char *const texts[] = {"", "{", "{}", "{\"private\": true}",
+                                        "{\"private\": true, \"refs\": [{\"name\": \"../x\"}]}"};
+    char dir[100], path[MB_PATH_MAX], made[MB_SHELF_OID], *text;
+    mb_shelf *s;
+    mb_shelf_tree *t;
+    mb_shelf_miss miss;
+    size_t n;
+
+    snprintf(dir, sizeof dir, "%s", fresh_dir());
+    write_file(dir, "models/org/good/a.txt", "good");
+    s = opened(dir);
+    assert_int_equal(mb_shelf_create(s, MB_SHELF_MODEL, "org/secret", true, &miss), MB_OK);
+    must_put(s, "org/secret", "a.txt", "secret", made);
+    mb_shelf_close(s);
+    snprintf(path, sizeof path, "%s/.mbuyu-hub/repos/models--org--secret/state.json", dir);
+    assert_int_equal(mb_file_read(path, 10000, &text, &n), MB_OK);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        assert_int_equal(mb_file_write_atomic(path, texts[i], strlen(texts[i])), MB_OK);
+        s = opened(dir);
+        expect_text(s, "org/good", "main", "a.txt", "good");
+        for (int look = 0; look < 2; look++) {
+            expect_miss(mb_shelf_tree_get(s, MB_SHELF_MODEL, "org/secret", "main", &t, &miss),
+                        &miss, MB_SHELF_NO_REPO);
+            assert_int_equal(mb_shelf_look(s), MB_OK);
+        }
+        assert_int_equal(mb_shelf_create(s, MB_SHELF_MODEL, "org/secret", false, &miss), MB_EDATA);
+        mb_status_clear();
+        mb_shelf_close(s);
+    }
+    assert_int_equal(mb_file_write_atomic(path, text, n), MB_OK);
+    mb_free(text);
+    s = opened(dir);
+    expect_text(s, "org/secret", "main", "a.txt", "secret");
     mb_shelf_close(s);
 }
 
@@ -798,6 +844,7 @@ int main(void)
         cmocka_unit_test(wrong_commits_are_refused),
         cmocka_unit_test(a_cache_is_served_as_it_is),
         cmocka_unit_test(damage_is_named_and_others_are_served),
+        cmocka_unit_test(a_damaged_record_takes_out_its_repository),
         cmocka_unit_test(one_process_has_a_store),
         cmocka_unit_test(writers_at_once_lose_nothing),
         cmocka_unit_test(kill_9_loses_no_commit_that_was_done),
