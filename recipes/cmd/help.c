@@ -33,6 +33,7 @@ static const struct {
     {"MBUYU_NCCL_LIBRARY", "the file of NCCL; without it libnccl.so.2 of the system"},
     {"MBUYU_ALLOC_FAIL_AT", "n: the n-th request for memory fails, for tests"},
     {"MBUYU_HUB_TOKEN", "mbuyu hub: who has it may write"},
+    {"MBUYU_LOCK_SECONDS", "pull, rm: take over a lock that nobody touched for so long (90)"},
     {"MBUYU_API_KEY", "mbuyu serve: who has it may ask"},
     {"HF_ENDPOINT", "the hub's address; without it https://huggingface.co"},
     {"HF_TOKEN", "the token for that address; without it the file HF_TOKEN_PATH, $HF_HOME/token"},
