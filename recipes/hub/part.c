@@ -283,13 +283,14 @@ done:
     return st;
 }
 
-/* A file nobody else has open, in the place of one that somebody may. */
+/* A file nobody else has open, in the place of one that somebody may. One name for what is being
+ * copied, so that a copy that was killed is gone with the next. */
 static mb_status open_anew(mb_part *p, int64_t keep)
 {
     char aside[MB_PATH_MAX + 32];
     mb_status st;
 
-    snprintf(aside, sizeof aside, "%s.%ld.part", p->path, (long)getpid());
+    snprintf(aside, sizeof aside, "%s.new.part", p->path);
     unlink(aside);
     p->fd = open(aside, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     MB_REQUIRE(p->fd >= 0, MB_EIO, "%s cannot be made: %s", aside, strerror(errno));

@@ -188,7 +188,7 @@ static int64_t inode_of(const char *path)
 /* One process slept, was thought dead, and wakes up while another goes on with its part. */
 static void takes_over_from_a_sleeper(void **state)
 {
-    char found[65];
+    char found[65], aside[MB_PATH_MAX + 32];
     int64_t inode;
     bool right;
     mb_part *sleeper = opened(0), *p;
@@ -210,8 +210,11 @@ static void takes_over_from_a_sleeper(void **state)
     assert_int_equal(inode_of(part), inode);
     mb_part_close(p);
     owned_by("elsewhere/x/y 1 1");
+    snprintf(aside, sizeof aside, "%s.new.part", part);
+    assert_int_equal(mb_file_write_atomic(aside, "a copy that was killed", 22), MB_OK);
     p = opened(MB_PART_RANGE + 1000); /* nothing is lost */
     assert_int_not_equal(inode_of(part), inode);
+    assert_false(mb_path_exists(aside));
     /* the sleeper goes on: into a file without a name, and not for long */
     assert_int_equal(mb_part_add(sleeper, "wrong bytes", 11), MB_OK);
     expect(mb_part_save(sleeper), MB_EIO, "another process's now");
