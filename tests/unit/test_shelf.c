@@ -465,6 +465,42 @@ static void a_move_that_fails_changes_nothing(void **state)
     mb_shelf_close(s);
 }
 
+/* The store on another file system: folders cannot be renamed into it, files neither. */
+static void a_deletion_works_across_file_systems(void **state)
+{
+    char dir[100], store[] = "/dev/shm/mb_shelf_XXXXXX", path[MB_PATH_MAX], made[MB_SHELF_OID];
+    struct stat a, b;
+    mb_shelf *s;
+    mb_shelf_miss miss;
+    char **names;
+    size_t n;
+
+    snprintf(dir, sizeof dir, "%s", fresh_dir());
+    if (stat("/dev/shm", &a) != 0 || stat(dir, &b) != 0 || a.st_dev == b.st_dev ||
+        mkdtemp(store) == NULL)
+        skip();
+    write_file(dir, "models/org/name/a.txt", "one");
+    const mb_shelf_options o = {.dir = dir, .store = store, .writable = true, .look_again = -1};
+    assert_int_equal(mb_shelf_open(&o, &s), MB_OK);
+    write_file(dir, "models/org/name/a.txt", "edited");
+    must_put(s, "org/name", "a.txt", "pushed", made);
+    expect_text(s, "org/name", "main", "a.txt", "pushed");
+    snprintf(path, sizeof path, "%s/removed", store);
+    assert_int_equal(mb_path_list(path, &names, &n), MB_OK);
+    assert_int_equal(n, 1);
+    mb_path_list_free(names, n);
+    assert_int_equal(mb_shelf_delete(s, MB_SHELF_MODEL, "org/name", &miss), MB_OK);
+    assert_int_equal(mb_shelf_look(s), MB_OK);
+    snprintf(path, sizeof path, "%s/models/org/name", dir);
+    assert_false(mb_path_exists(path));
+    snprintf(path, sizeof path, "%s/.mbuyu-removed", dir);
+    assert_int_equal(mb_path_list(path, &names, &n), MB_OK);
+    assert_int_equal(n, 1);
+    mb_path_list_free(names, n);
+    mb_shelf_close(s);
+    assert_int_equal(mb_path_remove_tree(store), MB_OK);
+}
+
 /* A link to a blob by git's name says too little: the file is read. */
 static void a_link_by_gits_name_is_read(void **state)
 {
@@ -840,6 +876,7 @@ int main(void)
         cmocka_unit_test(edits_in_place_change_no_object),
         cmocka_unit_test(a_copy_has_content_of_its_own),
         cmocka_unit_test(a_move_that_fails_changes_nothing),
+        cmocka_unit_test(a_deletion_works_across_file_systems),
         cmocka_unit_test(a_link_by_gits_name_is_read),
         cmocka_unit_test(wrong_commits_are_refused),
         cmocka_unit_test(a_cache_is_served_as_it_is),
