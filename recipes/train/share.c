@@ -223,9 +223,7 @@ static mb_status name_it(const struct sharing *s, const char *path, const char *
     return MB_OK;
 }
 
-/* A cache on a disk of several machines is written by each of them: where another one was faster and
- * took our temporary file away, what it left under that name is as good. */
-static mb_status publish(mb_newfile *f, int64_t size)
+mb_status mb_share_publish(mb_newfile *f, int64_t size)
 {
     struct stat at;
     const mb_status st = mb_newfile_publish(f);
@@ -272,7 +270,7 @@ static mb_status share_file(struct sharing *s, mb_json file)
     if (link == MB_OK && st == MB_OK && s->writes)
         st = check_digest(d, blob);
     if (link == MB_OK && st == MB_OK && s->writes)
-        st = publish(&f, size);
+        st = mb_share_publish(&f, size);
     if (link == MB_OK && st == MB_OK && s->writes)
         st = name_it(s, path, blob);
     mb_newfile_abandon(&f);

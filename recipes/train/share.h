@@ -9,10 +9,16 @@
 #define MB_RECIPES_TRAIN_SHARE_H
 
 #include "core/comm.h"
+#include "core/path.h"
 #include "recipes/config/recipe.h"
 
 /* Afterwards the recipe's names of a hub are paths on all ranks where they were on any. The same
  * status on all ranks. Collective. */
 mb_status mb_share_hub(mb_comm *comm, mb_recipe *r) MB_MUST_USE;
+
+/* Publishes a file of a shared cache, of `size` bytes. A cache on a disk of several machines is written by
+ * each of them: where another one was faster and took the temporary file away, what it left under that
+ * name is as good. */
+mb_status mb_share_publish(mb_newfile *f, int64_t size) MB_MUST_USE;
 
 #endif
