@@ -166,7 +166,8 @@ bool mb_shelf_tree_remove(mb_shelf_tree *t, const char *path, bool folder)
     }
     for (size_t i = first; i < end; i++)
         mb_free(t->files[i].path);
-    memmove(t->files + first, t->files + end, (t->n - end) * sizeof *t->files);
+    if (end > first)
+        memmove(t->files + first, t->files + end, (t->n - end) * sizeof *t->files);
     t->n -= end - first;
     return end > first;
 }

@@ -431,12 +431,13 @@ static void bodies_whole_and_in_pieces(void **state)
 
 static void an_answer_may_come_later(void **state)
 {
+    static const char hold[] = "GET /hold HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     const int fd = reach();
     size_t n;
     char *text;
 
     shared.held = NULL;
-    send_all(fd, "GET /hold HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 61);
+    send_all(fd, hold, sizeof hold - 1);
     while (shared.held == NULL)
         wait_a_little();
     assert_false(mb_http_reply_gone(shared.held));

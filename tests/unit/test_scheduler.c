@@ -614,6 +614,8 @@ static void who_is_gone_is_not_answered(void **state)
     mb_submitted got;
 
     (void)state;
+    for (int i = 0; i < CONTEXT; i++)
+        prompt[i] = 3 + i % 50;
     open_model("llama", 1, &shop);
     open_shop(&shop, (mb_scheduler_options){.n_seq = 1, .queue = 2}, 0);
     memset(h, 0, sizeof h);
