@@ -225,6 +225,8 @@ static void send_all(int fd, const char *data, size_t n)
     }
 }
 
+#define SEND(fd, text) send_all(fd, text, sizeof text - 1)
+
 /* What comes until the other side closes, zero-terminated, owned by the caller. */
 static char *receive_all(int fd, size_t *n)
 {
@@ -454,7 +456,7 @@ static void a_client_that_hangs_up_is_noticed(void **state)
         double t;
 
         shared.held = NULL;
-        send_all(fd, "GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n", 41);
+        SEND(fd, "GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n");
         while (shared.held == NULL)
             wait_a_little();
         if (i % 2)
@@ -492,7 +494,7 @@ static void who_does_not_read_a_stream_is_gone(void **state)
     int written = 0;
 
     shared.held = NULL;
-    send_all(fd, "GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n", 41);
+    SEND(fd, "GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n");
     while (shared.held == NULL)
         wait_a_little();
     mb_http_reply_begin(shared.held, 200, "text/event-stream");
@@ -516,7 +518,7 @@ static void a_large_piece_is_no_sign_of_a_client_that_is_gone(void **state)
 
     memset(block, 'x', LARGE);
     shared.held = NULL;
-    send_all(fd, "GET /hold HTTP/1.0\r\nHost: localhost\r\n\r\n", 41);
+    SEND(fd, "GET /hold HTTP/1.0\r\nHost: localhost\r\n\r\n");
     while (shared.held == NULL)
         wait_a_little();
     mb_http_reply_begin(shared.held, 200, "text/event-stream");
@@ -596,7 +598,7 @@ static void slow_clients_do_not_slow_others_and_are_dropped(void **state)
     for (int i = 0; i < SLOW; i++) {
         fd[i] = reach();
         if (i % 2)
-            send_all(fd[i], "GET / HTTP/1.1\r\nHo", 18);
+            SEND(fd[i], "GET / HTTP/1.1\r\nHo");
     }
     beside = time_requests(REQUESTS);
     /* the same once more where the machine was busy with something else */
@@ -630,7 +632,7 @@ static void stopping_ends_what_is_open(void **state)
     shared.server = other;
     fd = reach();
     shared.held = NULL;
-    send_all(fd, "GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n", 41);
+    SEND(fd, "GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n");
     while (shared.held == NULL)
         wait_a_little();
     mb_http_reply_begin(shared.held, 200, "text/event-stream");
