@@ -64,7 +64,7 @@ if [ ! -x "$mbuyu" ]; then
     build "$root/build" -DCMAKE_BUILD_TYPE=Release -DMB_TESTS=OFF
 fi
 [ -x "$(peers_python)" ] || need_packages python3 python3-pip python3-venv g++ # torch.compile needs g++
-install_peers || die 'PyTorch cannot be installed'
+install_peers '' || die 'PyTorch cannot be installed'
 peers=$(peers_python)
 materials=$(materials_folder)
 pairs=$materials/swahili/train.jsonl
