@@ -71,7 +71,7 @@ count_ctest() {
         grep -vE ' Passed |^ *Start ' "$work/log" | tail -n 120
         while read -r line; do
             failures+=("$name: $line")
-        done < <(sed -nE 's/^[[:space:]]*[0-9]+ - (.*) \((.*)\)$/\1 (\2)/p' "$work/log")
+        done < <(sed -nE '/\(Skipped\)$/d; s/^[[:space:]]*[0-9]+ - (.*) \((.*)\)$/\1 (\2)/p' "$work/log")
     fi
 }
 

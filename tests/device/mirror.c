@@ -13,6 +13,7 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "tests/device/shadow.h"
+#include "tests/long.h"
 
 enum {
     TENSORS = 12,
@@ -111,10 +112,10 @@ mb_exec mb_test_exec(mb_arena *scratch, int threads)
 {
     const char *name = getenv("MB_TEST_DTYPE");
 
-    const char *rare = getenv("MB_TEST_LONG"), *is_long = getenv("MB_LONG");
+    const char *rare = getenv("MB_TEST_LONG");
     mb_exec ex;
 
-    if (rare != NULL && (is_long == NULL || strcmp(is_long, "1") != 0)) {
+    if (rare != NULL && !is_long_run()) {
         printf("skipped: this is for long runs, MB_LONG=1\n");
         fflush(stdout);
         _Exit(77);

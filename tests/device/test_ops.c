@@ -20,6 +20,7 @@
 #include "core/path.h"
 #include "tests/device/mirror.h"
 #include "tests/device/shadow.h"
+#include "tests/long.h"
 
 enum { MEMORY = 8 << 20, PROJECTION = 1 << 16 };
 
@@ -222,8 +223,7 @@ static void digest_of(int seed, char *text, size_t size)
 
 static void order_changes_no_bit(void **state)
 {
-    const char *is_long = getenv("MB_LONG");
-    const int seeds = is_long != NULL && strcmp(is_long, "1") == 0 ? 20 : 3;
+    const int seeds = is_long_run() ? 20 : 3;
     char first[4096], other[4096];
 
     digest_of(1, first, sizeof first);

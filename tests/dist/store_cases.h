@@ -7,6 +7,7 @@
 #include "../unit/data_test.h"
 #include "dist/launch.h"
 #include "recipes/data/store.h"
+#include "tests/long.h"
 
 static mb_launch launch;
 static char shared[200];
@@ -196,7 +197,7 @@ static bool build_with_a_fault(const mb_store_options *o, int64_t n, const mb_st
 static void no_rank_waits_for_one_that_failed(void **state)
 {
     static const mb_want kinds[] = {MB_WANT_TEXT, MB_WANT_CLASS, MB_WANT_SOUND};
-    const int64_t stride = getenv("MB_LONG") != NULL ? 1 : 97;
+    const int64_t stride = is_long_run() ? 1 : 97;
     mb_tokenizer *t = make_tokenizer(NULL, "</s>", NULL);
     size_t at = (size_t)snprintf(text, sizeof text, "file_name,text,label\n");
 

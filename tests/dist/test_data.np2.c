@@ -6,6 +6,7 @@
 #include "dist/comm_mpi.h"
 #include "dist/launch.h"
 #include "recipes/train/data.h"
+#include "tests/long.h"
 
 static mb_launch launch;
 static mb_recipe *recipe;
@@ -61,7 +62,7 @@ static bool open_with_a_fault(int64_t n)
 
 static void no_rank_waits_for_one_that_failed(void **state)
 {
-    const int64_t stride = getenv("MB_LONG") != NULL ? 53 : 499;
+    const int64_t stride = is_long_run() ? 53 : 499;
     int64_t n = 1, faults = 0, end;
 
     read_all();

@@ -14,8 +14,10 @@ import urllib.parse
 
 from axe_selenium_python import Axe
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 
 def load(name):
@@ -65,6 +67,12 @@ def hosts_asked(page):
             yield urllib.parse.urlsplit(message["params"]["request"]["url"]).netloc
 
 
+def until(page, what):
+    """The first true value of what(): a click's page takes the place of the old one while one looks."""
+    gone = [NoSuchElementException, StaleElementReferenceException]
+    return WebDriverWait(page, 20, poll_frequency=0.05, ignored_exceptions=gone).until(lambda _: what())
+
+
 def look(page, hub, path):
     page.get(hub.url + path)
     wide, window = page.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
@@ -95,12 +103,12 @@ def main():
                 page.get(hub.url)
                 page.find_element(By.NAME, "search").send_keys("plain")
                 page.find_element(By.TAG_NAME, "button").click()
-                names = [a.text for a in page.find_elements(By.CSS_SELECTOR, "ul.repos a")]
-                must(names == ["acme/plain"], names)
+                until(page, lambda: [a.text for a in page.find_elements(By.CSS_SELECTOR, "ul.repos a")]
+                      == ["acme/plain"])
                 page.find_element(By.LINK_TEXT, "acme/plain").click()
-                must(f"HF_ENDPOINT={hub.url}" in page.find_element(By.TAG_NAME, "pre").text)
+                until(page, lambda: f"HF_ENDPOINT={hub.url}" in page.find_element(By.TAG_NAME, "pre").text)
                 page.find_element(By.LINK_TEXT, "config.json").click()
-                must("llama" in page.find_element(By.TAG_NAME, "body").text)
+                until(page, lambda: "llama" in page.find_element(By.TAG_NAME, "body").text)
             with step("no other host was asked"):
                 must(set(hosts_asked(page)) <= {urllib.parse.urlsplit(hub.url).netloc, ""})
         finally:

@@ -7,6 +7,7 @@
 #include "data_test.h"
 #include "recipes/data/template.h"
 #include "recipes/jinja/jinja.h"
+#include "tests/long.h"
 
 static const char talk[] =
     "{\"messages\":[{\"role\":\"user\",\"content\":\"  Hi <|x|> \"},"
@@ -313,8 +314,7 @@ static void mutate(char *text, size_t *n, size_t most, uint64_t *rng)
  * The sanitizers of scripts/test.sh --long look on. */
 static void changed_templates_give_a_text_or_a_sentence(void **state)
 {
-    const char *full = getenv("MB_LONG");
-    const int rounds = full != NULL && full[0] == '1' ? 3000 : 60;
+    const int rounds = is_long_run() ? 3000 : 60;
     const mb_jinja_limits limits = {.memory = 8 << 20, .output = 1 << 18, .steps = 100000};
     char names[2000], *save = NULL;
     uint64_t rng = 5;

@@ -9,6 +9,7 @@
 #include "recipes/data/collate.h"
 #include "recipes/serve/scheduler.h"
 #include "recipes/train/session.h"
+#include "tests/long.h"
 #include "tests/unit/data_test.h"
 
 enum { CONTEXT = 256, NEW = 40, MOST_ANSWER = 256, MOST_CHOICES = 4, MANY = 40 };
@@ -784,8 +785,7 @@ static void models_share_a_cache_and_find_only_their_own(void **state)
 /* Over many asks nothing grows; a token allocates nothing. */
 static void memory_stays_flat(void **state)
 {
-    const bool is_long = getenv("MB_LONG") != NULL;
-    const int asks = is_long ? 100000 : 1500;
+    const int asks = is_long_run() ? 100000 : 1500;
     static struct heard h[24];
     struct shop shop = {0};
     int32_t prompt[CONTEXT];

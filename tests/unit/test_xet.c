@@ -19,6 +19,7 @@
 #include "core/path.h"
 #include "recipes/hub/blake3.h"
 #include "recipes/hub/xet_inside.h"
+#include "tests/long.h"
 
 #define FIRST  "246805ed876f5c159e5aa36d7429d640d6ea5acbc8da1b8dbaf8e9a506cc55a5"
 #define SECOND "8d7ae996b8174080d5b2fd43f1df626215bb183ef53f5a514918ed514b378cb2"
@@ -318,7 +319,7 @@ static void headers_that_promise_too_much_are_refused(void **state)
 /* Any byte of a xorb: whoever changes it is found out, unless it changes nothing that is kept. */
 static void a_flipped_byte_of_a_xorb_is_found(void **state)
 {
-    const size_t stride = getenv("MB_LONG") != NULL ? 1 : 61;
+    const size_t stride = is_long_run() ? 1 : 61;
     struct bytes b = {malloc(first_xorb.n), first_xorb.n};
     mb_xet *x = open_at("flips");
     char path[MB_PATH_MAX];
