@@ -92,7 +92,8 @@ mb_status mb_recipe_check_model(const mb_recipe *r)
 
 static bool is_data(const char *name)
 {
-    static const char *const ends[] = {".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet"};
+    static const char *const ends[] = {".jsonl", ".json",    ".csv", ".tsv",
+                                       ".txt",   ".parquet", ".h5",  ".hdf5"};
     char plain[256];
 
     snprintf(plain, sizeof plain, "%s", name);

@@ -4,12 +4,14 @@
  *     SPLIT.EXT, SPLIT-00000-of-00001.EXT, in the folder or in its folder data
  *
  * SPLIT is what the source's split begins with: train where it says nothing. validation may be
- * called valid, val or dev, as the datasets library has it.
+ * called valid, val or dev, as the datasets library has it. In an HDF5 file without datasets of its
+ * own they are those of the group SPLIT.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "core/path.h"
+#include "recipes/data/hdf5.h"
 #include "recipes/data/records.h"
 #include "recipes/data/unpack.h"
 
@@ -36,19 +38,40 @@ static bool has_name(const char *file, const char *name)
     return known;
 }
 
-static bool is_split(const char *file, const char *split)
+/* What the split may be called, the name that was given first; ends with NULL. */
+static void names_of(const char *split, const char *names[6])
 {
+    int n = 0;
+
+    names[n++] = split;
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
         bool mine = false;
 
         for (int k = 0; k < 4 && same[i][k] != NULL; k++)
             mine |= strcmp(same[i][k], split) == 0;
-        for (int k = 0; k < 4 && mine && same[i][k] != NULL; k++) {
-            if (has_name(file, same[i][k]))
-                return true;
-        }
+        for (int k = 0; k < 4 && mine && same[i][k] != NULL; k++)
+            names[n++] = same[i][k];
     }
-    return has_name(file, split);
+    names[n] = NULL;
+}
+
+static bool is_split(const char *file, const char *split)
+{
+    const char *names[6];
+
+    names_of(split, names);
+    for (int i = 0; names[i] != NULL; i++)
+        if (has_name(file, names[i]))
+            return true;
+    return false;
+}
+
+/* "train" of "train[:10] + train[20:]"; of nothing, too. */
+static void split_name(const mb_source *source, char *split, size_t size)
+{
+    const char *given = source->split != NULL ? source->split : "train";
+
+    snprintf(split, size, "%.*s", (int)strcspn(given, "[+ "), given);
 }
 
 /* Looks through one folder; *n counts the files of the split, *out is the first. */
@@ -69,11 +92,10 @@ static mb_status look(const char *folder, const char *split, char *out, size_t s
 
 static mb_status split_file(const mb_source *source, char *out, size_t size)
 {
-    const char *given = source->split != NULL ? source->split : "train";
     char split[100], inner[MB_PATH_MAX];
     int n = 0;
 
-    snprintf(split, sizeof split, "%.*s", (int)strcspn(given, "[+ "), given);
+    split_name(source, split, sizeof split);
     MB_TRY(look(source->path, split, out, size, &n));
     MB_TRY(mb_path_join(inner, sizeof inner, source->path, "data"));
     if (n == 0 && mb_path_is_dir(inner))
@@ -89,7 +111,7 @@ static mb_status split_file(const mb_source *source, char *out, size_t size)
     return MB_OK;
 }
 
-mb_status mb_source_file(const mb_source *source, char *out, size_t size)
+static mb_status file_of(const mb_source *source, char *out, size_t size)
 {
     static const char *const names[] = {"metadata.jsonl", "metadata.csv", "metadata.tsv"};
 
@@ -103,6 +125,20 @@ mb_status mb_source_file(const mb_source *source, char *out, size_t size)
             return MB_OK;
     }
     return split_file(source, out, size);
+}
+
+mb_status mb_source_file(const mb_source *source, char *out, size_t size)
+{
+    char path[MB_PATH_MAX], file[MB_PATH_MAX], split[100];
+    const char *names[6];
+
+    MB_TRY(file_of(source, out, size));
+    if (!mb_hdf5_file(out, file, sizeof file, NULL) || !mb_path_is_file(file))
+        return MB_OK;
+    snprintf(path, sizeof path, "%s", out);
+    split_name(source, split, sizeof split);
+    names_of(split, names);
+    return mb_hdf5_find(path, names, out, size);
 }
 
 static bool side(const char *file, size_t stem, const char *lang, const char *other, char *out)

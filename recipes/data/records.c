@@ -15,6 +15,7 @@
 #include "core/alloc.h"
 #include "core/json.h"
 #include "core/path.h"
+#include "recipes/data/hdf5.h"
 #include "recipes/data/records_inside.h"
 
 enum { MAX_COLUMNS = 1024 };
@@ -569,7 +570,7 @@ static mb_status any_text(const struct mb_row *row, const char *const *names, co
 static mb_status media_of(const struct mb_row *row, const char *const *names, mb_record *rec,
                           const char **out)
 {
-    char dir[MB_PATH_MAX], path[MB_PATH_MAX];
+    char dir[MB_PATH_MAX], path[MB_PATH_MAX], file[MB_PATH_MAX];
     const char *given;
     struct mb_row_value v;
 
@@ -581,7 +582,8 @@ static mb_status media_of(const struct mb_row *row, const char *const *names, mb
         MB_TRY(mb_row_need_text(row, *names, &given));
     MB_REQUIRE(given[0] != '\0', MB_EDATA, "the row names no file in %s",
                column_name(row->r, *names));
-    MB_TRY(mb_path_dir(dir, sizeof dir, row->r->path));
+    mb_hdf5_file(row->r->path, file, sizeof file, NULL);
+    MB_TRY(mb_path_dir(dir, sizeof dir, file));
     MB_TRY(mb_path_join(path, sizeof path, dir, given));
     if (mb_path_is_file(path))
         return joined(rec, path, "", "", out);
@@ -748,7 +750,8 @@ static mb_status open_row(const mb_records *r, const mb_row_text *text, mb_recor
 {
     *row = (struct mb_row){.r = r};
     if (r->kind == MB_ROWFILE_JSONL || r->kind == MB_ROWFILE_JSON ||
-        r->kind == MB_ROWFILE_PARQUET || r->kind == MB_ROWFILE_SIDES) {
+        r->kind == MB_ROWFILE_PARQUET || r->kind == MB_ROWFILE_HDF5 ||
+        r->kind == MB_ROWFILE_SIDES) {
         mb_json_doc *doc;
 
         /* The parser puts file:line:column in front itself. */

@@ -156,7 +156,7 @@ static inline mb_conversation mb_record_talk(const mb_record *r)
 typedef struct mb_records mb_records;
 
 /* The file that has the rows of a source: its path, or of a folder the metadata in it, or the file of
- * the split (recipes/data/folder.c). */
+ * the split (recipes/data/folder.c); of an HDF5 file the group with the rows, rows.h5/train. */
 mb_status mb_source_file(const mb_source *source, char *out, size_t size) MB_MUST_USE;
 /* Is `file` one side of a pair as Moses has them, train.sw beside train.en (perhaps with .gz or .zst
  * behind), by the names of source_lang and target_lang? Then both sides, of MB_PATH_MAX bytes. */

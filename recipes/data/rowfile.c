@@ -6,6 +6,7 @@
 #include "core/alloc.h"
 #include "core/json.h"
 #include "core/path.h"
+#include "recipes/data/hdf5.h"
 #include "recipes/data/nested.h"
 #include "recipes/data/parquet.h"
 #include "recipes/data/unpack.h"
@@ -22,6 +23,7 @@ struct mb_rowfile {
     mb_text_unit unit;
     mb_unpack *file;
     mb_parquet *parquet;
+    mb_hdf5 *hdf5;
     mb_nested *nested; /* the rows inside the element read last; NULL: it is a row itself */
     int64_t nested_line;
     mb_rowfile *other; /* of sides: the target's */
@@ -44,9 +46,13 @@ mb_status mb_rowfile_kind_of(const char *path, mb_rowfile_kind *out)
         {".csv", MB_ROWFILE_CSV},         {".tsv", MB_ROWFILE_TSV},      {".txt", MB_ROWFILE_TXT},
         {".parquet", MB_ROWFILE_PARQUET},
     };
-
+    char file[MB_PATH_MAX];
     const size_t stem = mb_unpack_stem(path);
 
+    if (mb_hdf5_file(path, file, sizeof file, NULL)) {
+        *out = MB_ROWFILE_HDF5;
+        return MB_OK;
+    }
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
         const size_t n = strlen(endings[i].ending);
 
@@ -59,12 +65,10 @@ mb_status mb_rowfile_kind_of(const char *path, mb_rowfile_kind *out)
                "%s: Arrow files are not read; write Parquet or JSONL from it, in Python: "
                "datasets.Dataset.from_file(\"%s\").to_json(\"rows.jsonl\")",
                path, path);
-    MB_REQUIRE(!mb_path_has_suffix(path, ".h5") && !mb_path_has_suffix(path, ".hdf5"), MB_EDATA,
-               "%s: HDF5 files are not read as data; write JSONL from it, a row a line", path);
     return MB_RAISE(
         MB_EDATA,
         "%s: the name must end in .jsonl, .json, .csv, .tsv or .txt, perhaps with .gz or "
-        ".zst behind it, or in .parquet",
+        ".zst behind it, or in .parquet, .h5 or .hdf5",
         path);
 }
 
@@ -126,8 +130,10 @@ mb_status mb_rowfile_open(const char *path, mb_rowfile_kind kind, mb_text_unit u
     r->unit = unit;
     r->line = 1;
     MB_TRY_GOTO(mb_strdup(path, &r->path), st, fail);
-    if (kind == MB_ROWFILE_PARQUET) {
-        MB_TRY_GOTO(mb_parquet_open(path, &r->parquet), st, fail);
+    if (kind == MB_ROWFILE_PARQUET || kind == MB_ROWFILE_HDF5) {
+        st = kind == MB_ROWFILE_HDF5 ? mb_hdf5_open(path, &r->hdf5)
+                                     : mb_parquet_open(path, &r->parquet);
+        MB_TRY_GOTO(st, st, fail);
         r->line = 0;
         *out = r;
         return MB_OK;
@@ -171,6 +177,7 @@ void mb_rowfile_close(mb_rowfile *r)
         return;
     mb_unpack_close(r->file);
     mb_parquet_close(r->parquet);
+    mb_hdf5_close(r->hdf5);
     mb_nested_close(r->nested);
     mb_rowfile_close(r->other);
     mb_free(r->sides);
@@ -593,6 +600,10 @@ mb_status mb_rowfile_next(mb_rowfile *r, mb_row_text *row, bool *more)
         r->line++;
         row->line = r->line;
         return mb_parquet_next(r->parquet, &row->text, &row->n, more);
+    case MB_ROWFILE_HDF5:
+        r->line++;
+        row->line = r->line;
+        return mb_hdf5_next(r->hdf5, &row->text, &row->n, more);
     case MB_ROWFILE_SIDES:
         return next_sides(r, row, more);
     case MB_ROWFILE_TXT:

@@ -7,8 +7,9 @@
  *     .txt             pieces of at most 1 MiB cut at line ends (MB_TEXT_FILE), or one row per line
  *                      or per block of lines
  *     .parquet         columns (recipes/data/parquet.h)
+ *     .h5 .hdf5        columns (recipes/data/hdf5.h), perhaps of a group: rows.h5/train
  *
- * Each but the last may be packed: .gz or .zst behind the ending (recipes/data/unpack.h). The file is streamed: memory is bounded by the longest row, which may have 64 MiB. A byte order
+ * Each but the last two may be packed: .gz or .zst behind the ending (recipes/data/unpack.h). The file is streamed: memory is bounded by the longest row, which may have 64 MiB. A byte order
  * mark at the start, CRLF line ends and a missing last newline are fine; blank lines are skipped.
  * What is inside a row is checked when it is parsed (recipes/data/records.h); an error that makes
  * it impossible to know where the next row begins is MB_EDATA here. Messages begin with "file:line:".
@@ -27,6 +28,7 @@ typedef enum mb_rowfile_kind {
     MB_ROWFILE_TSV,
     MB_ROWFILE_TXT,
     MB_ROWFILE_PARQUET, /* its rows are given as JSON objects; lines are their numbers */
+    MB_ROWFILE_HDF5,    /* as Parquet */
     MB_ROWFILE_SIDES,   /* two text files: {"source": a line, "target": the other's} */
 } mb_rowfile_kind;
 

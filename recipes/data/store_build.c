@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "core/path.h"
 #include "core/rng.h"
+#include "recipes/data/hdf5.h"
 #include "recipes/data/store_cache.h"
 #include "recipes/data/store_inside.h"
 
@@ -177,12 +178,13 @@ static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
         MB_TRY(add_text(d, o->label_names[i]));
     for (int i = 0; i < o->n_sources; i++) {
         const mb_source *s = &o->source[i];
-        char path[MB_PATH_MAX], side[2][MB_PATH_MAX];
+        char group[MB_PATH_MAX], path[MB_PATH_MAX], side[2][MB_PATH_MAX];
         uint8_t bytes[MB_DIGEST_BYTES];
         int64_t size;
         int fd;
 
-        MB_TRY(mb_source_file(s, path, sizeof path));
+        MB_TRY(mb_source_file(s, group, sizeof group));
+        mb_hdf5_file(group, path, sizeof path, NULL);
         MB_TRY(mb_file_open(path, MB_EDATA, &fd, &size));
         close(fd);
         MB_TRY(mb_digest_file(path, bytes));

@@ -93,8 +93,8 @@ static bool ends(const char *name, const char *const *suffix)
     return false;
 }
 
-static const char *const rows_suffix[] = {".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv",
-                                          ".tsv",   ".parquet",  ".txt",       NULL};
+static const char *const rows_suffix[] = {".jsonl",   ".jsonl.gz", ".jsonl.zst", ".csv", ".tsv",
+                                          ".parquet", ".h5",       ".txt",       NULL};
 static const char *const media_suffix[] = {".png", ".jpg", ".jpeg", ".wav", ".flac", NULL};
 
 /* *media: there are pictures or sounds in the folder itself. */

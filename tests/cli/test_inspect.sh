@@ -34,6 +34,27 @@ code 0 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/pairs.jsonl"
 has 'left out, nothing trained                     1'
 has 'trained'
 
+# HDF5: a group for each split, or one that is named
+column() { # column GROUP TEXT...
+    local group=$1
+    shift
+    printf '%s\n' "$@" >"$work/texts"
+    printf 'PATH %s/text\nINPUT-CLASS STR\nRANK 1\n' "$group" >"$work/shape"
+    h5import "$work/texts" -c "$work/shape" -o "$work/rows.h5"
+}
+column train 'maji safi' 'mti mkubwa' 'habari ya asubuhi'
+column validation 'nzuri sana'
+code 0 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/rows.h5"
+has "row 2, $work/rows.h5:3:"
+has '    h[abari ya asubuhi'
+code 0 "$MBUYU" inspect model_name_or_path="$model" "datasets=[{path: $work/rows.h5, split: 'validation[:100%]'}]" --row 0
+code 0 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/rows.h5/validation"
+has '    n[zuri sana'
+head -c 900 "$work/rows.h5" >"$work/cut.h5"
+code 3 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/cut.h5"
+has 'cut.h5: cannot open the file: HDF5 says: truncated file'
+if grep -q 'HDF5-DIAG' "$work/out"; then fail "HDF5 speaks for itself"; fi
+
 printf '%s\n' '{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"a"}]}' \
     >"$work/chat.jsonl"
 code 0 "$MBUYU" inspect model_name_or_path="$model" datasets="$work/chat.jsonl" chat_template=chatml

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Data files that others wrote, as mbuyu reads them: Parquet of pyarrow, gzip, Zstandard.
+"""Data files that others wrote, as mbuyu reads them: Parquet of pyarrow, HDF5 of h5py, gzip, Zstandard.
 
     datafiles.py HELPER        HELPER: the built datafiles
 
 Parquet in every way mbuyu says it reads: both page versions, each codec, dictionaries or not, small
 pages, several row groups, nulls, lists of structs of lists; every row must be what pyarrow reads.
-Files that were cut off or changed must give a sentence, and never a crash.
+HDF5 in every type a column may have, stored in every way h5py has, must be what h5py reads. Files that
+were cut off or changed must give a sentence, and never a crash.
 """
 import gzip
 import json
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 
+import h5py
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
@@ -109,6 +112,152 @@ def check_damage(helper, tmp):
     return said
 
 
+def columns(n, seed):
+    """Columns by name: the dataset's type, its values, and what a row of it is in JSON."""
+    r = np.random.default_rng(seed)
+    words = ["maji", "", "habari za asubuhi \u4f60\u597d \U0001f333", 'quo"te\\ \n\t\x7f', "x" * 3000]
+    texts = [words[i] for i in r.integers(0, len(words), n)]
+    short = [t[:9] for t in texts]
+    fixed = np.array([t.encode() for t in short], h5py.string_dtype("utf-8", 40))
+    lists = [r.integers(-2**40, 2**40, k) for k in r.integers(0, 40, n)]
+    reals = [r.normal(size=k).astype("f4") for k in r.integers(0, 5, n)]
+    flags = r.random(n) < .5
+    kinds = h5py.enum_dtype({"NEGATIVE": -1, "NEUTRAL": 0, "POSITIVE": 1}, basetype="i2")
+    signs = r.integers(-1, 2, n)
+    ragged = np.empty(n, object)
+    ragged[:] = lists
+    floats = np.empty(n, object)
+    floats[:] = reals
+    found = {
+        "text": (h5py.string_dtype(), texts, texts), "ascii": (h5py.string_dtype("ascii"), ["a"] * n, ["a"] * n),
+        "fixed": (h5py.string_dtype("utf-8", 40), fixed, short), "flag": (bool, flags, flags.tolist()),
+        "sign": (kinds, signs, [["NEGATIVE", "NEUTRAL", "POSITIVE"][i + 1] for i in signs]),
+        "ids": (h5py.vlen_dtype("i8"), ragged, [v.tolist() for v in lists]),
+        "scores": (h5py.vlen_dtype("f4"), floats, [[float(x) for x in v] for v in reals]),
+        "square": ("<i4", r.integers(-9, 9, (n, 7)), None), "words": (h5py.string_dtype(), [texts[i:i + 1] * 2 for i in range(n)], None),
+        "u8": ("u8", r.integers(0, 2**63, n, dtype="u8"), None),
+    }
+    for kind in ("<i1", ">i2", "<i4", ">i8", "<u1", ">u2", "<u4", "<f2", ">f4", "<f8"):
+        values = r.normal(size=n) if kind[1] == "f" else r.integers(0, 100, n)
+        found[kind.strip("<>")+"x"] = (kind, values.astype(kind), None)
+    return {name: (kind, v, json_rows if json_rows is not None else np.asarray(v).tolist())
+            for name, (kind, v, json_rows) in found.items()}
+
+
+def write_columns(group, found, **how):
+    for name, (kind, values, _) in found.items():
+        one = {k: v + v if isinstance(v, tuple) and np.ndim(values) == 2 else v for k, v in how.items()}
+        if np.dtype(kind).hasobject: # what is of variable length lies elsewhere: a checksum would not be of it
+            one.pop("fletcher32", None)
+        if len(values):
+            group.create_dataset(name, data=values, dtype=kind, **one)
+        else:
+            group.create_dataset(name, (0, 7) if name == "square" else (0, 2) if name == "words" else (0,), dtype=kind)
+
+
+def check_hdf5(helper, tmp):
+    ways = [{}, {"chunks": True}, {"chunks": True, "compression": "gzip", "shuffle": True}, {"chunks": True, "fletcher32": True},
+            {"chunks": (7,), "maxshape": (None,)}]
+    n = 0
+    for rows in (0, 1, 3000):
+        for libver in ("earliest", ("v110", "v110")):
+            for way in ways:
+                path = tmp / f"{rows}-{n}.h5"
+                found = columns(rows, rows + n)
+                with h5py.File(path, "w", libver=libver) as f:
+                    write_columns(f, found, **way)
+                    write_columns(f.create_group("other/inner"), found, **way)
+                want = [{name: c[2][i] for name, c in found.items()} for i in range(rows)]
+                for group in ("", "/other/inner"):
+                    got = [json.loads(line) for line in rows_of(helper, str(path) + group)]
+                    assert got == want, (path, group, got[:1], want[:1])
+                n += 1
+    with h5py.File(tmp / "large.h5", "w") as f: # one chunk, a row of 12 MB, much of variable length
+        f.create_dataset("text", data=["y" * 3000000 * (i % 5) for i in range(40)], dtype=h5py.string_dtype())
+        f.create_dataset("label", data=np.arange(40), chunks=(40,))
+        f.create_dataset("real", data=np.array([np.nan, np.inf, 1] * 13 + [0.1]))
+    got = [json.loads(line) for line in rows_of(helper, tmp / "large.h5")]
+    assert [(len(g["text"]), g["label"]) for g in got] == [(3000000 * (i % 5), i) for i in range(40)]
+    assert [g["real"] for g in got[:3]] == [None, None, 1] and got[39]["real"] == 0.1
+    return n
+
+
+def check_hdf5_refused(helper, tmp):
+    path = tmp / "refused.h5"
+    kinds = {
+        "compound": (np.zeros(2, [("a", "i4"), ("b", "f4")]), "'/x' holds compounds; a column has integers, reals, "
+                     "booleans, texts or lists of one of these"),
+        "opaque": (np.zeros(2, "V5"), "'/x' holds opaque bytes; a column has"),
+        "three": (np.zeros((2, 3, 4)), "'/x' has 3 dimensions; a column has 1, or 2 for lists of one length"),
+        "scalar": (np.float32(1), "'/x' has 0 dimensions; a column has 1"),
+        "unequal": (np.zeros(3), "the columns do not have the same rows: text has 2, x 3"),
+    }
+    for name, (value, sentence) in kinds.items():
+        with h5py.File(path, "w") as f:
+            f["text"] = ["a", "b"]
+            f["x"] = value
+        got = rows_of(helper, path)
+        assert got[-1].startswith(f"error: {path}: {sentence}"), (name, got)
+    outside = tmp / "outside.bin"
+    outside.write_bytes(np.arange(2).tobytes())
+    with h5py.File(tmp / "target.h5", "w") as f:
+        f["x"] = [1, 2]
+    for make, sentence in (
+            (lambda f: f.create_dataset("x", (2,), "i8", external=[(str(outside), 0, 16)]),
+             "'/x' has its data in other files, which are not opened"),
+            (lambda f: f.create_virtual_dataset("x", vds_of(tmp / "target.h5")), "'/x' has its data in other files, which are not opened"),
+            (lambda f: f.__setitem__("x", h5py.ExternalLink(tmp / "target.h5", "/x")),
+             "'x' in the group / is a link to somewhere else; links are not followed"),
+            (lambda f: f.__setitem__("x", h5py.SoftLink("/text")), "'x' in the group / is a link to somewhere else"),
+            (lambda f: f.__delitem__("text"), "the group / has no datasets, which would be the columns")):
+        with h5py.File(path, "w") as f:
+            f["text"] = ["a", "b"]
+            make(f)
+        got = rows_of(helper, path)
+        assert got[-1].startswith(f"error: {path}: {sentence}"), got
+    with h5py.File(path, "w") as f:
+        f.create_dataset("x", data=[1, 2], compression="lzf") # a filter that h5py brings along
+    assert rows_of(helper, path)[0].startswith(f"error: {path}: cannot read '/x' from row 1 on: HDF5 says: "), rows_of(helper, path)
+    with h5py.File(path, "w") as f:
+        f.create_dataset("text", data=["z" * (65 << 20)], dtype=h5py.string_dtype())
+    assert rows_of(helper, path) == [f"error: {path}: row 1 of '/text' takes more than 64 MiB"]
+    return len(kinds) + 7
+
+
+def vds_of(path):
+    layout = h5py.VirtualLayout((2,), "i8")
+    layout[:] = h5py.VirtualSource(path, "x", (2,))
+    return layout
+
+
+def check_hdf5_damage(helper, tmp):
+    """Cut off: always a sentence. Changed: none crashes where nothing is of variable length; HDF5 1.10 itself
+    reads beyond its heap of texts when an index in it is wrong, and that heap has no checksum."""
+    def attempt(changed):
+        path = tmp / "changed.h5"
+        path.write_bytes(changed)
+        lines = rows_of(helper, path)
+        return bool(lines) and lines[-1].startswith("error: ")
+
+    found, r = columns(400, 5), random.Random(7)
+    whole = tmp / "whole.h5"
+    with h5py.File(whole, "w", libver=("v110", "v110")) as f:
+        write_columns(f, found, chunks=True, fletcher32=True)
+    data = whole.read_bytes()
+    for _ in range(40):
+        length = r.randint(0, len(data) - 1)
+        assert attempt(data[:length]), length
+    with h5py.File(whole, "w", libver=("v110", "v110")) as f:
+        write_columns(f, {k: v for k, v in found.items() if not np.dtype(v[0]).hasobject}, chunks=True, fletcher32=True)
+    data, said = whole.read_bytes(), 0
+    for _ in range(100):
+        changed = bytearray(data)
+        for _ in range(r.randint(1, 4)):
+            changed[r.randint(0, len(data) - 1)] = r.randint(0, 255)
+        said += attempt(changed)
+    return said
+
+
 def check_packed(helper, tmp):
     lines = [json.dumps({"text": f"row {i} \u00e9 " + "z" * (i % 90)}, ensure_ascii=False) for i in range(20000)]
     text = ("\n".join(lines) + "\n").encode()
@@ -141,6 +290,9 @@ def main():
         print(f"{check_parquet(helper, tmp)} Parquet files: all rows as pyarrow reads them")
         check_bytes_columns(helper, tmp)
         print(f"150 changed Parquet files: {check_damage(helper, tmp)} gave a sentence, none a crash")
+        print(f"{check_hdf5(helper, tmp)} HDF5 files: all rows as h5py wrote them")
+        print(f"{check_hdf5_refused(helper, tmp)} HDF5 files refused, each with its sentence")
+        print(f"40 HDF5 files cut off: all gave a sentence; 100 changed: {check_hdf5_damage(helper, tmp)} did, none crashed")
         print(f"{check_packed(helper, tmp)} packed files: all rows, and a sentence for what is cut off or changed")
     return 0
 

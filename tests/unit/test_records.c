@@ -14,6 +14,7 @@
 
 #include "core/alloc.h"
 #include "core/path.h"
+#include "dist/h5.h"
 #include "recipes/data/records.h"
 
 static char folder[] = "/tmp/mb_records_XXXXXX";
@@ -192,7 +193,7 @@ static const struct {
      .error = "plain.jsonl.gz: is not a gzip file, or is damaged: incorrect header check"},
     {.name = "rows.h5",
      TEXT("x"),
-     .error = "rows.h5: HDF5 files are not read as data; write JSONL from it, a row a line"},
+     .error = "rows.h5: cannot open the file: HDF5 says: file signature not found"},
     {.name = "plain.parquet",
      TEXT("{\"text\":\"a\"}\n"),
      .error = "plain.parquet: is not a Parquet file, or is damaged: no PAR1 at its end"},
@@ -315,7 +316,7 @@ static const struct {
     {.name = "page.html",
      TEXT("<html>"),
      .error = "page.html: the name must end in .jsonl, .json, .csv, .tsv or .txt, perhaps with "
-              ".gz or .zst behind it, or in .parquet"},
+              ".gz or .zst behind it, or in .parquet, .h5 or .hdf5"},
 };
 
 /* An expectation that ends in ':' is a beginning; '*' stands for the folder. */
@@ -671,9 +672,96 @@ static void sides_of_other_lengths_are_refused(void **state)
     mb_status_clear();
 }
 
+enum { HDF5_ROWS = 300000 };
+
+/* Rows of ids in the groups train and val, more than a slab has; a lonely column in another. */
+static const char *hdf5_file(void)
+{
+    static char path[200];
+    static int32_t id[HDF5_ROWS][2];
+    const int64_t from[2] = {0, 0}, size[2] = {HDF5_ROWS, 2}, few[2] = {5, 2};
+    mb_h5 *f;
+
+    for (int32_t i = 0; i < HDF5_ROWS; i++)
+        id[i][0] = i, id[i][1] = 7;
+    snprintf(path, sizeof path, "%s/ids.h5", folder);
+    assert_int_equal(mb_h5_create(path, &f), MB_OK);
+    assert_int_equal(mb_h5_make(f, "/train/input_ids", MB_DTYPE_I32, 2, size), MB_OK);
+    assert_int_equal(mb_h5_write(f, "/train/input_ids", MB_DTYPE_I32, 2, from, size, id), MB_OK);
+    assert_int_equal(mb_h5_make(f, "/val/input_ids", MB_DTYPE_I32, 2, few), MB_OK);
+    assert_int_equal(mb_h5_write(f, "/val/input_ids", MB_DTYPE_I32, 2, from, few, id), MB_OK);
+    assert_int_equal(mb_h5_put(f, "/odd/input_ids", MB_DTYPE_I32, 4, id), MB_OK);
+    assert_int_equal(mb_h5_put(f, "/odd/labels", MB_DTYPE_I32, 6, id), MB_OK);
+    assert_int_equal(mb_h5_close(f), MB_OK);
+    return path;
+}
+
+static void groups_of_an_hdf5_file_are_splits_or_named(void **state)
+{
+    const char *const path = hdf5_file();
+    char inner[300], sentence[1000];
+    const struct {
+        const char *group, *split;
+        int64_t rows, first;
+    } cases[] = {
+        {"", NULL, HDF5_ROWS, 0},
+        {"", "validation", 5, 0},
+        {"", "train[131070:131080]", 10, 131070},
+        {"/val", NULL, 5, 0},
+        {"/val", "train[-2:]", 2, 3},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const mb_source source = {.path = inner, .split = cases[i].split};
+        int64_t bad;
+        mb_record rec;
+
+        snprintf(inner, sizeof inner, "%s%s", path, cases[i].group);
+        assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), cases[i].rows);
+        first_record(&source, &rec);
+        assert_int_equal(rec.n_ids, 2);
+        assert_int_equal(rec.ids[0], cases[i].first);
+        assert_int_equal(rec.ids[1], 7);
+        mb_record_release(&rec);
+    }
+}
+
+static void an_hdf5_file_that_is_no_table_is_one_sentence(void **state)
+{
+    const char *const path = hdf5_file();
+    char inner[300], sentence[1000], *bytes;
+    int64_t bad;
+    size_t n;
+    const struct {
+        const char *group, *split, *error;
+    } cases[] = {
+        {"", "test",
+         "ids.h5: the group / has no datasets, which would be the columns, and no group test of the "
+         "split; its groups: odd, train, val"},
+        {"/nothing", NULL, "ids.h5: there is no group /nothing"},
+        {"/odd", NULL,
+         "ids.h5/odd: the columns do not have the same rows: input_ids has 4, labels 6"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const mb_source source = {.path = inner, .split = cases[i].split};
+
+        snprintf(inner, sizeof inner, "%s%s", path, cases[i].group);
+        assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), -1);
+        assert_string_equal(sentence, cases[i].error);
+    }
+    assert_int_equal(mb_file_read(path, 1 << 30, &bytes, &n), MB_OK);
+    const mb_source cut = {.path = file_of("cut.h5", bytes, n / 2)};
+    mb_free(bytes);
+    assert_int_equal(read_all(&cut, &bad, sentence, sizeof sentence), -1);
+    assert_non_null(strstr(sentence, "cut.h5: cannot open the file: HDF5 says: truncated file"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(groups_of_an_hdf5_file_are_splits_or_named),
+        cmocka_unit_test(an_hdf5_file_that_is_no_table_is_one_sentence),
         cmocka_unit_test(two_files_are_sides_of_pairs),
         cmocka_unit_test(sides_of_other_lengths_are_refused),
         cmocka_unit_test(odd_files_give_their_rows_or_one_sentence),
