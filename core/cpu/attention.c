@@ -74,26 +74,40 @@ MB_INLINE float larger(float a, float b)
     return a > b ? a : b;
 }
 
-/* Sixteen scores times `factor`, the largest of each lane of a row; loops of fixed length, so that
- * they become vectors. NaN is not heeded. */
-MB_INLINE void largest_by_lane(float *restrict top, const float *restrict s, float factor)
+/* Of a row of 16, 32 or 64 scores times `factor`, the largest of each lane, and their sum by lane as
+ * if 64 were there, the rest zero. Loops of fixed length, so that they become vectors. NaN is not
+ * heeded. */
+MB_INLINE void largest_by_lane(float *restrict top, const float *restrict s, float factor,
+                               const int columns)
 {
-    for (int j = 0; j < 16; j++)
-        top[j] = larger(larger(s[j] * factor, s[j + 16] * factor),
-                        larger(s[j + 32] * factor, s[j + 48] * factor));
+    for (int l = 0; l < 16; l++) {
+        float most = s[l] * factor;
+
+        for (int j = 16; j < columns; j += 16)
+            most = larger(most, s[l + j] * factor);
+        top[l] = most;
+    }
+}
+
+MB_INLINE float lane_sum(const float *s, const int columns)
+{
+    const float first = columns > 16 ? s[0] + s[16] : s[0];
+
+    return columns > 32 ? first + (s[32] + s[48]) : first;
 }
 
 /* Scores capped, and what a query does not see at minus infinity once it is multiplied by `factor`. */
-MB_INLINE void cap_and_hide(float *restrict s, mb_span seen, mb_att_scores by, float factor)
+MB_INLINE void cap_and_hide(float *restrict s, mb_span seen, mb_att_scores by, float factor,
+                            const int columns)
 {
     if (by.capped)
-        for (int j = 0; j < K; j++)
+        for (int j = 0; j < columns; j++)
             s[j] = by.out * mb_tanhf(s[j] * by.in);
-    if (seen.lo > 0 || seen.hi < K) {
+    if (seen.lo > 0 || seen.hi < columns) {
         const int lo = (int)seen.lo, hi = (int)seen.hi;
         const float hidden = -INFINITY / factor;
 
-        for (int j = 0; j < K; j++)
+        for (int j = 0; j < columns; j++)
             s[j] = (j >= lo) & (j < hi) ? s[j] : hidden;
     }
 }
@@ -122,9 +136,8 @@ MB_INLINE bool raise_maxima(float *restrict m, float *restrict base, float *rest
     return changed != 0;
 }
 
-/* Rows of products -> probabilities not yet divided by their sums. */
-MB_CPU_CLONES
-static void softmax_block(const job *jb, const unit *u, item *it, const mb_att_pair *p)
+MB_INLINE void softmax_columns(const job *jb, const unit *u, item *it, const mb_att_pair *p,
+                               const int columns)
 {
     const int64_t offset = (int64_t)jb->at->k_len[u->s] - jb->at->q_len[u->s];
     const int64_t width = jb->form.width;
@@ -145,23 +158,36 @@ static void softmax_block(const job *jb, const unit *u, item *it, const mb_att_p
             if (jb->at->bias != NULL)
                 mb_att_add_bias(jb->at, it->head, offset + it->from + from + i, p->k0, keys,
                                 rows + i * K);
-            cap_and_hide(rows + i * K, keys, jb->scores, factor);
-            largest_by_lane(tops + i * 16, rows + i * K, factor);
+            cap_and_hide(rows + i * K, keys, jb->scores, factor, columns);
+            largest_by_lane(tops + i * 16, rows + i * K, factor, columns);
         }
         const bool changed = raise_maxima(it->m + from, base, rescale, tops);
 
         for (int64_t i = 0; i < n; i++) {
             float *s = rows + i * K, *l = it->l + (from + i) * MB_LANES;
 
-            for (int j = 0; j < K; j++)
+            for (int j = 0; j < columns; j++)
                 s[j] = mb_att_exp2(s[j] * factor - base[i]);
             for (int j = 0; j < MB_LANES; j++)
-                l[j] = l[j] * rescale[i] + ((s[j] + s[j + 16]) + (s[j + 32] + s[j + 48]));
+                l[j] = l[j] * rescale[i] + lane_sum(s + j, columns);
         }
         for (int64_t i = 0; i < n && changed; i++)
             for (int64_t d = 0; d < width; d++)
                 it->o[(from + i) * width + d] *= rescale[i];
     }
+}
+
+/* Rows of products -> probabilities not yet divided by their sums. Of a short block's rows only the
+ * columns are touched that have keys; the sums are the same. */
+MB_CPU_CLONES
+static void softmax_block(const job *jb, const unit *u, item *it, const mb_att_pair *p)
+{
+    if (p->k_rows <= 16)
+        softmax_columns(jb, u, it, p, 16);
+    else if (p->k_rows <= 32)
+        softmax_columns(jb, u, it, p, 32);
+    else
+        softmax_columns(jb, u, it, p, K);
 }
 
 static void drop(const job *jb, const unit *u, const item *it, int64_t k0)
@@ -179,18 +205,12 @@ static void drop(const job *jb, const unit *u, const item *it, int64_t k0)
     }
 }
 
-/* Rows as products take them. */
-static int64_t padded(int64_t rows)
-{
-    return (rows + MB_ATT_ROWS - 1) / MB_ATT_ROWS * MB_ATT_ROWS;
-}
-
 static void start(const job *jb, item *it)
 {
-    for (int64_t i = 0; i < Q; i++)
+    for (int64_t i = 0; i < (it->rows + 15) / 16 * 16; i++) /* maxima are raised by sixteens */
         it->m[i] = -INFINITY;
     memset(it->l, 0, (size_t)(it->rows * MB_LANES) * sizeof *it->l);
-    memset(it->o, 0, (size_t)(padded(it->rows) * jb->form.width) * sizeof(float));
+    memset(it->o, 0, (size_t)(mb_att_padded(it->rows) * jb->form.width) * sizeof(float));
 }
 
 /* o = O / l and lse; a query that sees nothing gives 0 and -inf. */
@@ -222,7 +242,7 @@ static void meet(const job *jb, const unit *u, item *it, int64_t k0, int64_t n)
     if (jb->at->dropout > 0.0f)
         drop(jb, u, it, k0);
     memset(u->scores + it->rows * K, 0,
-           (size_t)((padded(it->rows) - it->rows) * K) * sizeof(float));
+           (size_t)((mb_att_padded(it->rows) - it->rows) * K) * sizeof(float));
     mb_att_add_over_keys(f, jb->at, &pair, it->o, mb_att_by_rows(f, u->p, u->scores, it->rows),
                          u->v);
 }

@@ -149,26 +149,26 @@ static void load_queries(const job *jb, buffers *b, const mb_att_pair *p, int64_
  * scores. keep: NULL without dropout. */
 MB_INLINE void softmax_row_backward(float *restrict s, float *restrict dp,
                                     const float *restrict keep, int lo, int hi, mb_att_scores by,
-                                    float lse, float delta)
+                                    float lse, float delta, const int columns)
 {
     float slope[K];
 
     if (by.capped)
-        for (int j = 0; j < K; j++) {
+        for (int j = 0; j < columns; j++) {
             const float t = mb_tanhf(s[j] * by.in);
 
             s[j] = by.out * t;
             slope[j] = 1.0f - t * t;
         }
-    for (int j = 0; j < K; j++) {
+    for (int j = 0; j < columns; j++) {
         const float p = mb_att_exp2((by.capped ? s[j] : s[j] * by.in) - lse);
         const float ds = p * ((keep != NULL ? dp[j] * keep[j] : dp[j]) - delta);
 
         s[j] = keep != NULL ? p * keep[j] : p;
         dp[j] = by.capped ? ds * slope[j] : ds;
     }
-    if (lo > 0 || hi < K)
-        for (int j = 0; j < K; j++) {
+    if (lo > 0 || hi < columns)
+        for (int j = 0; j < columns; j++) {
             const bool seen = (j >= lo) & (j < hi);
 
             s[j] = seen ? s[j] : 0.0f;
@@ -176,8 +176,8 @@ MB_INLINE void softmax_row_backward(float *restrict s, float *restrict dp,
         }
 }
 
-MB_CPU_CLONES
-static void softmax_backward(const job *jb, buffers *b, const mb_att_pair *p, int64_t head)
+MB_INLINE void softmax_columns_backward(const job *jb, buffers *b, const mb_att_pair *p,
+                                        int64_t head, const int columns)
 {
     const mb_attention *at = jb->at;
     const int64_t offset = (int64_t)at->k_len[p->s] - at->q_len[p->s];
@@ -192,15 +192,27 @@ static void softmax_backward(const job *jb, buffers *b, const mb_att_pair *p, in
             mb_att_add_bias(at, head, pos, p->k0, seen, s);
         if (at->dropout > 0.0f) {
             mb_att_dropout(at, head, at->q_start[p->s] + p->q0 + i, pos, p->k0, keep);
-            softmax_row_backward(s, dp, keep, lo, hi, jb->scores, b->lse[i], b->delta[i]);
+            softmax_row_backward(s, dp, keep, lo, hi, jb->scores, b->lse[i], b->delta[i], columns);
         } else if (jb->scores.capped) {
-            softmax_row_backward(s, dp, NULL, lo, hi, jb->scores, b->lse[i], b->delta[i]);
+            softmax_row_backward(s, dp, NULL, lo, hi, jb->scores, b->lse[i], b->delta[i], columns);
         } else {
             const mb_att_scores plain = {jb->scores.in, 1.0f, false};
 
-            softmax_row_backward(s, dp, NULL, lo, hi, plain, b->lse[i], b->delta[i]);
+            softmax_row_backward(s, dp, NULL, lo, hi, plain, b->lse[i], b->delta[i], columns);
         }
     }
+}
+
+/* As far as there are keys: beyond, nobody reads. */
+MB_CPU_CLONES
+static void softmax_backward(const job *jb, buffers *b, const mb_att_pair *p, int64_t head)
+{
+    if (p->k_rows <= 16)
+        softmax_columns_backward(jb, b, p, head, 16);
+    else if (p->k_rows <= 32)
+        softmax_columns_backward(jb, b, p, head, 32);
+    else
+        softmax_columns_backward(jb, b, p, head, K);
 }
 
 /* After this s holds dropped probabilities and dp the gradients of the scores. */
@@ -252,9 +264,12 @@ static void store_keys(const job *jb, const mb_att_pair *p, int64_t kv, const ke
     store(jb, jb->dv, row, col, k->dv, p->k_rows, 1.0f);
 }
 
-static void clear_keys(const job *jb, const keys *k)
+static void clear_keys(const job *jb, const mb_att_pair *p, const keys *k)
 {
-    memset(k->dk, 0, (size_t)(2 * K * jb->form.width) * sizeof(float)); /* and dv */
+    const size_t bytes = (size_t)(mb_att_padded(p->k_rows) * jb->form.width) * sizeof(float);
+
+    memset(k->dk, 0, bytes);
+    memset(k->dv, 0, bytes);
 }
 
 static void set_keys(const job *jb, mb_att_pair *p, int64_t block)
@@ -294,7 +309,7 @@ static void run_query_block(const job *jb, buffers *b, mb_att_pair *p, int64_t h
     const mb_attention *at = jb->at;
     const mb_span blocks = mb_att_key_blocks(at, p->s, p->q0, p->q0 + p->q_rows);
 
-    memset(b->dq, 0, (size_t)(Q * jb->form.width) * sizeof(float));
+    memset(b->dq, 0, (size_t)(mb_att_padded(p->q_rows) * jb->form.width) * sizeof(float));
     load_queries(jb, b, p, head);
     for (int64_t j = blocks.lo; j < blocks.hi; j++) {
         const keys k = keys_at(jb, b, whole ? j : 0);
@@ -325,7 +340,7 @@ static void run_whole(const job *jb, int64_t unit)
 
         set_keys(jb, &p, j);
         load_keys(jb, &b, &p, kv, &k, true);
-        clear_keys(jb, &k);
+        clear_keys(jb, &p, &k);
     }
     for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
         for (int64_t i = 0; i < blocks_of(at->q_len[p.s], Q); i++) {
@@ -355,7 +370,7 @@ static void run_keys_apart(const job *jb, int64_t unit)
         return;
     set_keys(jb, &p, block);
     load_keys(jb, &b, &p, kv, &k, false);
-    clear_keys(jb, &k);
+    clear_keys(jb, &p, &k);
     const mb_span blocks = mb_att_query_blocks(at, p.s, p.k0, p.k0 + p.k_rows);
 
     for (int64_t head = kv * group; head < (kv + 1) * group; head++) {

@@ -141,19 +141,14 @@ static void softmax_row(float *restrict s, float *restrict l, float *restrict o,
 
 /* ---- a unit ------------------------------------------------------------------------------- */
 
-static int64_t padded(int64_t rows)
-{
-    return (rows + MB_ATT_ROWS - 1) / MB_ATT_ROWS * MB_ATT_ROWS;
-}
-
 static void begin(const job *jb, const unit *u)
 {
     const mb_attention *at = jb->at;
     const int64_t width = jb->form.width, hd = at->head_dim;
     float strip[MB_ATT_MAX_HEAD];
 
-    memset(u->q, 0, (size_t)(padded(u->n) * width) * sizeof(float));
-    memset(u->o, 0, (size_t)(padded(u->n) * width) * sizeof(float));
+    memset(u->q, 0, (size_t)(mb_att_padded(u->n) * width) * sizeof(float));
+    memset(u->o, 0, (size_t)(mb_att_padded(u->n) * width) * sizeof(float));
     memset(u->l, 0, (size_t)(u->n * MB_LANES) * sizeof(float));
     for (int64_t r = 0; r < u->n; r++) {
         const int64_t row = at->q_start[u->s] + (u->from + r) / jb->group;

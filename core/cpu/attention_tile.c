@@ -34,11 +34,11 @@ mb_att_form mb_att_form_of(const mb_tensor *q, const mb_attention *at)
 
 /* ---- packing -------------------------------------------------------------------------------- */
 
-/* to(c, 64) = from(64, c) transposed, both of words; c a multiple of 16. */
+/* to(c, 64) = from(rows, c) transposed, both of words; rows and c multiples of 16. */
 MB_CPU_CLONES
-static void transpose(uint32_t *restrict to, const uint32_t *restrict from, int64_t c)
+static void transpose(uint32_t *restrict to, const uint32_t *restrict from, int64_t rows, int64_t c)
 {
-    for (int64_t i = 0; i < K; i += 16)
+    for (int64_t i = 0; i < rows; i += 16)
         for (int64_t j = 0; j < c; j += 16)
             mb_transpose16(to + j * K + i, K, from + i * c + j, c * (int64_t)sizeof *from);
 }
@@ -58,7 +58,8 @@ void mb_att_fetch(const mb_tensor *t, int64_t row, int64_t col, int64_t rows, in
     }
 }
 
-/* Rows as they are, in f32 or in pairs; zero to the end of each and for the rows that are missing. */
+/* Rows as they are, in f32 or in pairs; zero to the end of each and for the rows that are missing to
+ * a multiple of 16. */
 static void copy_rows(const mb_att_form *f, uint32_t *to, const mb_tensor *t, int64_t row,
                       int64_t col, int64_t rows)
 {
@@ -74,7 +75,7 @@ static void copy_rows(const mb_att_form *f, uint32_t *to, const mb_tensor *t, in
         memcpy(to, from, bytes);
         memset((char *)to + bytes, 0, size - bytes);
     }
-    memset(to, 0, (size_t)(Q - rows) * size);
+    memset(to, 0, (size_t)(round_up(rows, 16) - rows) * size);
 }
 
 void mb_att_pack(const mb_att_form *f, const mb_att_packed *to, const mb_tensor *t, int64_t row,
@@ -96,7 +97,7 @@ void mb_att_pack(const mb_att_form *f, const mb_att_packed *to, const mb_tensor 
     if (to->down != NULL && to->down != to->left)
         copy_rows(f, to->down, t, row, col, rows);
     if (to->across != NULL)
-        transpose(to->across, to->left, f->words);
+        transpose(to->across, to->left, round_up(rows, 16), f->words);
 }
 
 MB_CPU_CLONES

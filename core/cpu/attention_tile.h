@@ -63,6 +63,10 @@ mb_att_left mb_att_by_columns(const mb_att_form *f, uint32_t *buffer, const floa
 
 /* Rows of A and C are taken by fours: m is rounded up to that. */
 enum { MB_ATT_ROWS = 4 };
+static inline int64_t mb_att_padded(int64_t rows)
+{
+    return (rows + MB_ATT_ROWS - 1) / MB_ATT_ROWS * MB_ATT_ROWS;
+}
 void mb_att_product(const mb_att_form *f, float *c, int64_t ldc, mb_att_left a, const uint32_t *b,
                     int64_t ldb, int64_t m, int64_t n, int64_t depth, bool add);
 

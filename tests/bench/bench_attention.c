@@ -15,7 +15,7 @@
 #include "core/cpu/init.h"
 #include "core/log.h"
 
-enum { HEADS = 9, KV = 3, HD = 64, MAX_SEQS = 16, CACHE = 2048 };
+enum { HEADS = 9, KV = 3, HD = 64, MAX_SEQS = 128, CACHE = 2048 };
 
 static const struct shape {
     const char *name;
@@ -30,6 +30,8 @@ static const struct shape {
     {"Llama-3.2-1B", 32, 8, 64, 1, 512, true, 0.0f},
     {"Llama-3.1-8B", 32, 8, 128, 1, 512, true, 0.0f},
     {"BERT-base", 12, 12, 64, 16, 128, false, 0.0f},
+    {"short, packed", 9, 3, 64, 85, 24, true, 0.0f},
+    {"small ViT", 4, 4, 24, 128, 17, false, 0.0f},
 };
 
 static mb_status matrix(int64_t rows, int64_t cols, mb_dtype type, mb_tensor *t)
