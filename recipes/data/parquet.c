@@ -13,20 +13,21 @@
 
 #include "core/alloc.h"
 #include "core/path.h"
+#include "recipes/data/parquet_values.h"
 #include "recipes/data/unpack.h"
 #include "recipes/tokenizers/bytes.h"
 #include "recipes/tokenizers/unicode.h"
 
 enum {
     MOST_FOOTER = 64 << 20,
-    MOST_PAGE = 1 << 30,
+    MOST_PAGE = MB_PARQUET_MOST_PAGE,
+    MOST_VALUES = 1 << 28, /* of a page */
     MOST_NODES = 4096,
     MOST_DEPTH = 24,
     MOST_ROW = 64 << 20,
     HEADER_BYTES = 1 << 16, /* of a page */
 };
 
-enum type { BOOLEAN, INT32, INT64, INT96, FLOAT, DOUBLE, BYTE_ARRAY, FIXED };
 enum repeat { REQUIRED, OPTIONAL, REPEATED };
 
 struct node {
@@ -66,7 +67,9 @@ struct column {
     int64_t value; /* the next one */
     int64_t n_values;
     bool from_dict;
-    size_t plain; /* offset of the next plain value */
+    struct mb_parquet_plain decoded; /* of an encoding that is neither */
+    const uint8_t *plain;            /* the page's, or decoded */
+    size_t plain_at, plain_n;        /* the next value; where they end */
 };
 
 struct mb_parquet {
@@ -87,11 +90,6 @@ struct mb_parquet {
 
 /* ---- Thrift, compact ------------------------------------------------------------------------ */
 
-struct thrift {
-    const uint8_t *at, *end;
-    bool bad;
-};
-
 enum {
     T_TRUE = 1,
     T_FALSE,
@@ -107,30 +105,6 @@ enum {
     T_STRUCT
 };
 
-static uint64_t varint(struct thrift *t)
-{
-    uint64_t v = 0;
-
-    for (int shift = 0; shift < 64; shift += 7) {
-        if (t->at >= t->end)
-            break;
-        const uint8_t b = *t->at++;
-
-        v |= (uint64_t)(b & 127) << shift;
-        if (b < 128)
-            return v;
-    }
-    t->bad = true;
-    return 0;
-}
-
-static int64_t zigzag(struct thrift *t)
-{
-    const uint64_t v = varint(t);
-
-    return (int64_t)(v >> 1) ^ -(int64_t)(v & 1);
-}
-
 /* The next field of a struct: its type, 0 at the end. */
 static int field(struct thrift *t, int *id)
 {
@@ -145,7 +119,7 @@ static int field(struct thrift *t, int *id)
     if (b >> 4)
         *id += b >> 4;
     else
-        *id = (int)zigzag(t);
+        *id = (int)mb_parquet_zigzag(t);
     return t->bad ? 0 : b & 15;
 }
 
@@ -156,7 +130,7 @@ static size_t list(struct thrift *t, int *type)
         return 0;
     }
     const uint8_t b = *t->at++;
-    const uint64_t n = b >> 4 == 15 ? varint(t) : b >> 4;
+    const uint64_t n = b >> 4 == 15 ? mb_parquet_varint(t) : b >> 4;
 
     *type = b & 15;
     if (n > (uint64_t)(t->end - t->at)) /* an element has a byte at least */
@@ -166,7 +140,7 @@ static size_t list(struct thrift *t, int *type)
 
 static const uint8_t *binary(struct thrift *t, size_t *n)
 {
-    const uint64_t bytes = varint(t);
+    const uint64_t bytes = mb_parquet_varint(t);
     const uint8_t *p = t->at;
 
     if (t->bad || bytes > (uint64_t)(t->end - t->at)) {
@@ -209,7 +183,7 @@ static void skip(struct thrift *t, int type, int depth)
     case T_I16:
     case T_I32:
     case T_I64:
-        varint(t);
+        mb_parquet_varint(t);
         break;
     case T_DOUBLE:
         t->bad = t->end - t->at < 8;
@@ -225,7 +199,7 @@ static void skip(struct thrift *t, int type, int depth)
             skip_element(t, inner, depth + 1);
         break;
     case T_MAP:
-        n = (size_t)varint(t);
+        n = (size_t)mb_parquet_varint(t);
         if (n == 0)
             break;
         inner = t->at < t->end ? *t->at >> 4 : 0;
@@ -295,13 +269,13 @@ static mb_status schema_element(mb_parquet *p, struct thrift *t)
 
         switch (id) {
         case 1:
-            n->type = (int)zigzag(t);
+            n->type = (int)mb_parquet_zigzag(t);
             break;
         case 2:
-            n->length = (int)zigzag(t);
+            n->length = (int)mb_parquet_zigzag(t);
             break;
         case 3:
-            n->repeat = (int)zigzag(t);
+            n->repeat = (int)mb_parquet_zigzag(t);
             break;
         case 4:
             name = binary(t, &bytes);
@@ -309,10 +283,10 @@ static mb_status schema_element(mb_parquet *p, struct thrift *t)
             MB_TRY(mb_strndup((const char *)name, bytes, &n->name));
             break;
         case 5:
-            n->children = (int)zigzag(t);
+            n->children = (int)mb_parquet_zigzag(t);
             break;
         case 6: /* ConvertedType: UTF8, LIST, ENUM, JSON, UINT_8 to UINT_64 */
-            kind = zigzag(t);
+            kind = mb_parquet_zigzag(t);
             n->text |= kind == 0 || kind == 4 || kind == 19;
             n->list |= kind == 3;
             n->unsigned_ |= kind >= 11 && kind <= 14;
@@ -340,19 +314,19 @@ static void column_meta(struct thrift *t, struct chunk *c)
     while ((type = field(t, &id)) != 0) {
         switch (id) {
         case 4:
-            c->codec = (int)zigzag(t);
+            c->codec = (int)mb_parquet_zigzag(t);
             break;
         case 5:
-            c->values = zigzag(t);
+            c->values = mb_parquet_zigzag(t);
             break;
         case 7:
-            c->bytes = zigzag(t);
+            c->bytes = mb_parquet_zigzag(t);
             break;
         case 9:
-            data = zigzag(t);
+            data = mb_parquet_zigzag(t);
             break;
         case 11:
-            dict = zigzag(t);
+            dict = mb_parquet_zigzag(t);
             break;
         default:
             skip(t, type, 0);
@@ -385,7 +359,7 @@ static mb_status row_group(mb_parquet *p, struct thrift *t)
                 }
             }
         } else if (id == 3) {
-            p->group_rows[p->n_groups] = zigzag(t);
+            p->group_rows[p->n_groups] = mb_parquet_zigzag(t);
         } else {
             skip(t, type, 0);
         }
@@ -403,7 +377,7 @@ static mb_status file_meta(mb_parquet *p, struct thrift *t)
             for (size_t n = list(t, &inner); n > 0 && !t->bad; n--)
                 MB_TRY(schema_element(p, t));
         } else if (id == 3) {
-            p->rows = zigzag(t);
+            p->rows = mb_parquet_zigzag(t);
         } else if (id == 4 && type == T_LIST) {
             for (size_t n = list(t, &inner); n > 0 && !t->bad; n--)
                 MB_TRY(row_group(p, t));
@@ -537,6 +511,7 @@ void mb_parquet_close(mb_parquet *p)
         mb_free(col->rep);
         mb_free(col->def);
         mb_free(col->index);
+        mb_free(col->decoded.p);
     }
     mb_free(p->column);
     mb_free(p->node);
@@ -563,13 +538,13 @@ static void page_details(struct thrift *t, struct page *h)
 
     while ((type = field(t, &id)) != 0) {
         if (id == 1)
-            h->values = zigzag(t);
+            h->values = mb_parquet_zigzag(t);
         else if (h->type == 3 ? id == 4 : id == 2)
-            h->encoding = zigzag(t);
+            h->encoding = mb_parquet_zigzag(t);
         else if (h->type == 3 && id == 5)
-            h->def_bytes = zigzag(t);
+            h->def_bytes = mb_parquet_zigzag(t);
         else if (h->type == 3 && id == 6)
-            h->rep_bytes = zigzag(t);
+            h->rep_bytes = mb_parquet_zigzag(t);
         else if (h->type == 3 && id == 7)
             h->plain = type == T_FALSE;
         else
@@ -591,11 +566,11 @@ static mb_status page_header(const mb_parquet *p, struct column *c, struct page 
     *h = (struct page){.type = -1};
     while ((type = field(&t, &id)) != 0) {
         if (id == 1)
-            h->type = (int)zigzag(&t);
+            h->type = (int)mb_parquet_zigzag(&t);
         else if (id == 2)
-            h->size = zigzag(&t);
+            h->size = mb_parquet_zigzag(&t);
         else if (id == 3)
-            h->packed = zigzag(&t);
+            h->packed = mb_parquet_zigzag(&t);
         else if ((id == 5 || id == 7 || id == 8) && type == T_STRUCT)
             page_details(&t, h);
         else
@@ -603,9 +578,9 @@ static mb_status page_header(const mb_parquet *p, struct column *c, struct page 
     }
     c->at += t.at - bytes;
     if (t.bad || h->size < 0 || h->size > MOST_PAGE || h->packed < 0 ||
-        h->packed > c->end - c->at || h->values < 0 || h->values > INT32_MAX || h->def_bytes < 0 ||
-        h->rep_bytes < 0 || h->def_bytes > h->size || h->rep_bytes > h->size - h->def_bytes ||
-        h->def_bytes + h->rep_bytes > h->packed)
+        h->packed > c->end - c->at || h->values < 0 || h->values > MOST_VALUES ||
+        h->def_bytes < 0 || h->rep_bytes < 0 || h->def_bytes > h->size ||
+        h->rep_bytes > h->size - h->def_bytes || h->def_bytes + h->rep_bytes > h->packed)
         return damaged(p, "the header of a page makes no sense");
     return MB_OK;
 }
@@ -629,59 +604,6 @@ static mb_status unpack(const mb_parquet *p, int codec, const uint8_t *from, siz
                codec > 0 && codec < 8 ? names[codec] : "an unknown codec");
     st = n_to == 0 ? MB_OK : mb_unpack_block(kinds[codec], from, n, to, n_to);
     return st == MB_OK ? st : mb_status_prefix(st, "%s: ", p->path);
-}
-
-/* Integers in the RLE and bit-packed hybrid, n of them, into to8 or to32. */
-static bool hybrid(const uint8_t *from, size_t bytes, int width, int64_t n, uint8_t *to8,
-                   uint32_t *to32)
-{
-    struct thrift t = {from, from + bytes, false};
-    int64_t done = 0;
-
-    if (width < 0 || width > 32)
-        return false;
-    while (done < n) {
-        const uint64_t head = width == 0 ? (uint64_t)n << 1 : varint(&t);
-        const int value_bytes = (width + 7) / 8;
-
-        if (t.bad || head >> 1 == 0)
-            return false;
-        if (head & 1) {
-            uint64_t bits = 0;
-            int have = 0;
-
-            for (uint64_t k = 0; k < (head >> 1) * 8; k++) {
-                while (have < width) {
-                    if (t.at >= t.end)
-                        return done >= n;
-                    bits |= (uint64_t)*t.at++ << have;
-                    have += 8;
-                }
-                const uint32_t v = (uint32_t)(bits & ((UINT64_C(1) << width) - 1));
-                bits >>= width;
-                have -= width;
-                if (done < n && to8 != NULL)
-                    to8[done] = (uint8_t)v;
-                else if (done < n)
-                    to32[done] = v;
-                done++;
-            }
-        } else {
-            uint32_t v = 0;
-
-            if (t.end - t.at < value_bytes)
-                return false;
-            for (int k = 0; k < value_bytes; k++)
-                v |= (uint32_t)*t.at++ << (8 * k);
-            for (uint64_t k = head >> 1; k > 0 && done < n; k--, done++) {
-                if (to8 != NULL)
-                    to8[done] = (uint8_t)v;
-                else
-                    to32[done] = v;
-            }
-        }
-    }
-    return true;
 }
 
 static int bit_width(int most)
@@ -750,7 +672,7 @@ static mb_status levels(const mb_parquet *p, const uint8_t **at, const uint8_t *
         return damaged(p, "the levels of a page are cut off");
     memcpy(&bytes, *at, 4);
     *at += 4;
-    if (bytes > (size_t)(end - *at) || !hybrid(*at, bytes, bit_width(most), n, to, NULL))
+    if (bytes > (size_t)(end - *at) || !mb_parquet_hybrid(*at, bytes, bit_width(most), n, to, NULL))
         return damaged(p, "the levels of a page cannot be read");
     *at += bytes;
     return MB_OK;
@@ -759,31 +681,24 @@ static mb_status levels(const mb_parquet *p, const uint8_t **at, const uint8_t *
 static mb_status read_values(const mb_parquet *p, struct column *c, const struct page *h,
                              const uint8_t *at)
 {
-    static const char *const names[] = {"PLAIN",
-                                        "1",
-                                        "PLAIN_DICTIONARY",
-                                        "RLE",
-                                        "BIT_PACKED",
-                                        "DELTA_BINARY_PACKED",
-                                        "DELTA_LENGTH_BYTE_ARRAY",
-                                        "DELTA_BYTE_ARRAY",
-                                        "RLE_DICTIONARY",
-                                        "BYTE_STREAM_SPLIT"};
     const struct node *n = &p->node[c->node];
     const uint8_t *end = c->page + c->page_n;
     const int64_t e = h->encoding;
     uint32_t bytes;
+    mb_status st;
 
     c->value = 0;
     c->from_dict = e == 2 || e == 8;
-    c->plain = (size_t)(at - c->page);
+    c->plain = c->page;
+    c->plain_at = (size_t)(at - c->page);
+    c->plain_n = c->page_n;
     MB_TRY(mb_grow((void **)&c->index, &c->index_capacity, (size_t)c->n_values + 1,
                    sizeof *c->index, "a page"));
     if (c->from_dict) {
         if (at >= end && c->n_values > 0)
             return damaged(p, "a page is cut off");
         if (c->n_values > 0 &&
-            !hybrid(at + 1, (size_t)(end - at - 1), *at, c->n_values, NULL, c->index))
+            !mb_parquet_hybrid(at + 1, (size_t)(end - at - 1), *at, c->n_values, NULL, c->index))
             return damaged(p, "a page's values cannot be read");
         for (int64_t i = 0; i < c->n_values; i++) {
             if (c->index[i] >= c->dict_values)
@@ -803,13 +718,18 @@ static mb_status read_values(const mb_parquet *p, struct column *c, const struct
             return damaged(p, "a page is cut off");
         memcpy(&bytes, at, 4);
         if (bytes > (size_t)(end - at - 4) ||
-            !hybrid(at + 4, bytes, 1, c->n_values, NULL, c->index))
+            !mb_parquet_hybrid(at + 4, bytes, 1, c->n_values, NULL, c->index))
             return damaged(p, "a page's values cannot be read");
         return MB_OK;
     }
-    MB_REQUIRE(e == 0, MB_EDATA,
-               "%s: the column %s is encoded as %s; PLAIN, dictionaries and RLE are read", p->path,
-               n->name, e >= 0 && e < 10 ? names[e] : "something unknown");
+    if (e == 0)
+        return MB_OK;
+    st = mb_parquet_values(e, n->type, n->length, c->n_values, at, (size_t)(end - at), &c->decoded);
+    if (st != MB_OK)
+        return mb_status_prefix(st, "%s: the column %s: ", p->path, n->name);
+    c->plain = c->decoded.p;
+    c->plain_at = 0;
+    c->plain_n = c->decoded.n;
     return MB_OK;
 }
 
@@ -834,10 +754,10 @@ static mb_status read_data(const mb_parquet *p, struct column *c, const struct p
     c->left -= h->values;
     at = c->page;
     if (h->type == 3) {
-        if ((n->rep > 0 &&
-             !hybrid(at, (size_t)h->rep_bytes, bit_width(n->rep), h->values, c->rep, NULL)) ||
-            (n->def > 0 && !hybrid(at + h->rep_bytes, (size_t)h->def_bytes, bit_width(n->def),
-                                   h->values, c->def, NULL)))
+        if ((n->rep > 0 && !mb_parquet_hybrid(at, (size_t)h->rep_bytes, bit_width(n->rep),
+                                              h->values, c->rep, NULL)) ||
+            (n->def > 0 && !mb_parquet_hybrid(at + h->rep_bytes, (size_t)h->def_bytes,
+                                              bit_width(n->def), h->values, c->def, NULL)))
             return damaged(p, "the levels of a page cannot be read");
         if (n->rep == 0)
             memset(c->rep, 0, (size_t)h->values);
@@ -922,11 +842,11 @@ static mb_status put_value(mb_parquet *p, struct column *c)
         v = c->dict + at;
         bytes = plain_bytes(n, c->dict, at, c->dict_n);
     } else {
-        v = c->page + c->plain;
-        bytes = plain_bytes(n, c->page, c->plain, c->page_n);
+        v = c->plain + c->plain_at;
+        bytes = plain_bytes(n, c->plain, c->plain_at, c->plain_n);
         if (bytes == 0 && !(n->type == FIXED && n->length == 0))
             return damaged(p, "a page is cut off");
-        c->plain += bytes;
+        c->plain_at += bytes;
         c->value++;
     }
     if (n->type == INT96 || n->type == FIXED)

@@ -7,7 +7,8 @@
  *
  * Read page by page: memory holds one page and one dictionary of each column. Lists and structs of
  * any depth are put together from their levels. Understood are pages of both versions; the
- * encodings PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY and RLE; packed with snappy, gzip, Zstandard or
+ * encodings PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY, RLE, DELTA_BINARY_PACKED, DELTA_LENGTH_BYTE_ARRAY,
+ * DELTA_BYTE_ARRAY and BYTE_STREAM_SPLIT (recipes/data/parquet_values.h); packed with snappy, gzip, Zstandard or
  * not at all; booleans, integers, reals, and texts. Columns of bytes that are no text (pictures) and
  * dates of 96 bits are null. Other encodings and codecs are MB_EDATA by name.
  *

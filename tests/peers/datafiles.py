@@ -72,6 +72,59 @@ def check_parquet(helper, tmp):
     return n
 
 
+ENCODINGS = { # of a type all that its values may have besides PLAIN and a dictionary
+    pa.int32(): ["DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"], pa.int64(): ["DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"],
+    pa.float32(): ["BYTE_STREAM_SPLIT"], pa.float64(): ["BYTE_STREAM_SPLIT"], pa.bool_(): ["RLE"],
+    pa.string(): ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"], pa.binary(4): ["BYTE_STREAM_SPLIT", "DELTA_BYTE_ARRAY"],
+}
+
+
+def encoded(n, nulls, seed):
+    """A column for every type and encoding, and how each is to be encoded."""
+    r, arrays, how = random.Random(seed), {}, {}
+    integers = lambda bits: [
+        lambda i: r.randint(-2**(bits - 1), 2**(bits - 1) - 1), # differences that overflow
+        lambda i: i * 3, lambda i: 7, lambda i: r.randint(0, 2**r.randint(0, bits - 2))]
+    texts = lambda i: r.choice(["", "maji", "maji safi \u4f60", "maji safi sana " * r.randint(0, 9)]) + str(i // 3)
+    makers = {pa.int32(): integers(32), pa.int64(): integers(64), pa.float32(): [lambda i: r.randint(-99, 99) / 8],
+              pa.float64(): [lambda i: r.uniform(-1, 1)], pa.bool_(): [lambda i: r.random() < .3, lambda i: i < n // 2],
+              pa.string(): [texts], pa.binary(4): [lambda i: b"%04d" % (i % 999)]}
+    for kind, encodings in ENCODINGS.items():
+        for encoding in encodings:
+            for k, make in enumerate(makers[kind]):
+                name = f"{kind}-{encoding}-{k}"
+                arrays[name] = pa.array([None if r.random() < nulls else make(i) for i in range(n)], kind)
+                how[name] = encoding
+    arrays["list"] = pa.array([[r.randint(0, 9) for _ in range(r.randint(0, 4))] for _ in range(n)], pa.list_(pa.int64()))
+    how["list.list.element"] = "DELTA_BINARY_PACKED"
+    return pa.table(arrays), how
+
+
+def write_encoded(path, n, nulls, codec="none", version="1.0", page=3000):
+    t, how = encoded(n, nulls, n)
+    pq.write_table(t, path, compression=codec, data_page_version=version, use_dictionary=False, column_encoding=how,
+                   row_group_size=2000, data_page_size=page)
+    meta = pq.ParquetFile(path).metadata.row_group(0) if n else None
+    for i in range(meta.num_columns if n else 0):
+        column = meta.column(i)
+        assert how[column.path_in_schema] in column.encodings, (column.path_in_schema, column.encodings)
+    return t
+
+
+def check_encodings(helper, tmp):
+    n, path = 0, tmp / "encoded.parquet"
+    for rows in (0, 1, 33, 3000):
+        for nulls in (0, .2, 1):
+            for version in ("1.0", "2.0"):
+                for codec in ("none", "snappy", "zstd") if rows == 3000 else ("gzip",):
+                    t = write_encoded(path, rows, nulls, codec, version)
+                    got = [json.loads(line) for line in rows_of(helper, path)]
+                    want = [{k: None if isinstance(v, bytes) else v for k, v in row.items()} for row in t.to_pylist()]
+                    assert got == want, (rows, nulls, version, codec)
+                    n += 1
+    return n
+
+
 def check_bytes_columns(helper, tmp):
     path = tmp / "bytes.parquet"
     pq.write_table(pa.table({"image": pa.array([b"\xff\xd8", b"ab"], pa.binary()), "text": ["a", "b"]}), path)
@@ -81,11 +134,6 @@ def check_bytes_columns(helper, tmp):
     pq.write_table(pa.table({"n": pa.array(big, pa.uint64())}), path)
     got = [json.loads(r)["n"] for r in rows_of(helper, path)]
     assert got == [0, 2**63 - 1, float(2**63), float(2**64 - 1)] and isinstance(got[1], int), got
-    path = tmp / "delta.parquet"
-    pq.write_table(pa.table({"n": list(range(100))}), path, use_dictionary=False,
-                   column_encoding={"n": "DELTA_BINARY_PACKED"})
-    assert rows_of(helper, path)[-1] == (f"error: {path}: the column n is encoded as DELTA_BINARY_PACKED; PLAIN, "
-                                         "dictionaries and RLE are read")
     path = tmp / "brotli.parquet"
     pq.write_table(pa.table({"n": [1]}), path, compression="brotli")
     assert "is packed with brotli" in rows_of(helper, path)[-1]
@@ -94,7 +142,12 @@ def check_bytes_columns(helper, tmp):
 def check_damage(helper, tmp):
     whole = tmp / "whole.parquet"
     pq.write_table(table(60, 3), whole, compression="snappy", data_page_size=500)
-    data = whole.read_bytes()
+    said = damaged(helper, tmp, whole.read_bytes())
+    write_encoded(whole, 60, .1, page=500)
+    return said + damaged(helper, tmp, whole.read_bytes())
+
+
+def damaged(helper, tmp, data):
     r, said = random.Random(7), 0
     for i in range(150):
         changed = bytearray(data)
@@ -288,8 +341,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         tmp = pathlib.Path(folder)
         print(f"{check_parquet(helper, tmp)} Parquet files: all rows as pyarrow reads them")
+        print(f"{check_encodings(helper, tmp)} with every newer encoding")
         check_bytes_columns(helper, tmp)
-        print(f"150 changed Parquet files: {check_damage(helper, tmp)} gave a sentence, none a crash")
+        print(f"300 changed Parquet files: {check_damage(helper, tmp)} gave a sentence, none a crash")
         print(f"{check_hdf5(helper, tmp)} HDF5 files: all rows as h5py wrote them")
         print(f"{check_hdf5_refused(helper, tmp)} HDF5 files refused, each with its sentence")
         print(f"40 HDF5 files cut off: all gave a sentence; 100 changed: {check_hdf5_damage(helper, tmp)} did, none crashed")
