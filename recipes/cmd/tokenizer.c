@@ -100,6 +100,8 @@ static mb_status train(struct wishes *w)
     if (r.dropped > 0)
         printf("dropped         %lld occurrences of rare words, to keep within --max-words %lld\n",
                (long long)r.dropped, (long long)w->how.max_words);
+    if (r.too_long > 0)
+        printf("left out        %lld words of more than 64 KiB\n", (long long)r.too_long);
     printf("vocabulary      %lld tokens in %s\n", (long long)r.vocab_size, w->output);
     return MB_OK;
 }

@@ -369,6 +369,7 @@ static mb_status train(struct trainer *t, const char *const *files, size_t n_fil
                               .bytes = t->words.bytes,
                               .distinct = (int64_t)t->words.n,
                               .dropped = t->words.dropped,
+                              .too_long = t->words.too_long,
                               .vocab_size = (int64_t)(mb_vocab_count(t->vocab) + t->scored.n)};
     for (size_t i = 0; i < t->words.n; i++)
         report->words += t->words.at[i].count;

@@ -29,6 +29,7 @@ typedef struct mb_tok_training {
 typedef struct mb_tok_report {
     int64_t lines, bytes, words, distinct; /* words: with repetitions */
     int64_t dropped;                       /* words dropped to keep within max_words */
+    int64_t too_long;                      /* words of more than 64 KiB, which are left out */
     int64_t vocab_size;
 } mb_tok_report;
 

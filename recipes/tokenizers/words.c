@@ -23,6 +23,7 @@ struct table {
     mb_vocab *vocab;
     int64_t *count;
     size_t capacity;
+    int64_t too_long;
     mb_status st; /* of the thread that fills it */
     char sentence[512];
 };
@@ -56,6 +57,14 @@ static mb_status table_add(struct table *t, const char *p, size_t n, int64_t cou
     return MB_OK;
 }
 
+static mb_status take_part(struct table *t, const char *p, size_t n)
+{
+    if (n <= TOK_MAX_TOKEN_BYTES)
+        return table_add(t, p, n, 1);
+    t->too_long++;
+    return MB_OK;
+}
+
 /* A word, cut before every U+2581 that follows something else: that is where words begin for
  * tokenizers that do not cut them before. */
 static mb_status take_word(void *with, const char *p, size_t n)
@@ -69,13 +78,12 @@ static mb_status take_word(void *with, const char *p, size_t n)
             continue;
         }
         if (i > begin && (i < begin + 3 || memcmp(p + i - 3, mark, 3) != 0)) {
-            MB_TRY(i - begin > TOK_MAX_TOKEN_BYTES ? MB_OK
-                                                   : table_add(with, p + begin, i - begin, 1));
+            MB_TRY(take_part(with, p + begin, i - begin));
             begin = i;
         }
         i += 3;
     }
-    return n - begin > TOK_MAX_TOKEN_BYTES ? MB_OK : table_add(with, p + begin, n - begin, 1);
+    return take_part(with, p + begin, n - begin);
 }
 
 struct lines {
@@ -129,6 +137,7 @@ static mb_status count_block(const mb_tokenizer *t, const struct lines *l, struc
             st = MB_RAISE(part[k].st, "%s", part[k].sentence);
             break;
         }
+        all->too_long += part[k].too_long;
         for (size_t i = 0; i < mb_vocab_count(part[k].vocab) && st == MB_OK; i++) {
             size_t n;
             int32_t id;
@@ -158,6 +167,7 @@ static mb_status drop_rare(struct table *all, size_t most, int64_t *dropped)
             left += all->count[i] >= floor;
     } while (left > most / 4 * 3);
     mb_status st = table_new(&kept);
+    kept.too_long = all->too_long;
     for (size_t i = 0; i < mb_vocab_count(all->vocab) && st == MB_OK; i++) {
         size_t n;
         int32_t id;
@@ -288,6 +298,7 @@ mb_status tok_words_count(const mb_tokenizer *t, const char *const *files, size_
     qsort(out->at, out->n, sizeof *out->at, frequent_first);
     out->vocab = all.vocab;
     out->count = all.count;
+    out->too_long = all.too_long;
     return MB_OK;
 }
 

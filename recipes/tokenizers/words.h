@@ -18,7 +18,8 @@ typedef struct tok_words {
     tok_word *at; /* most frequent first, of equals by their bytes */
     size_t n;
     int64_t lines, bytes, dropped;
-    mb_bytes held; /* lines held out, at most 16 MiB, with their ends */
+    int64_t too_long; /* words of more than TOK_MAX_TOKEN_BYTES, which are not counted */
+    mb_bytes held;    /* lines held out, at most 16 MiB, with their ends */
 } tok_words;
 
 /* Counts the words that `t` cuts the lines of the files into; with `ends`, a line's end belongs to

@@ -42,6 +42,14 @@ refused 2 'no option --size' train --kind bpe --size 3 --output x text.txt
 refused 2 'usage: mbuyu tokenizer train' train --kind bpe --vocab-size 700 --output x
 refused 2 'usage: mbuyu tokenizer' learn
 refused 3 "'absent.txt' cannot be opened" train --kind bpe --vocab-size 700 --output x absent.txt
+{
+    cat text.txt
+    printf '%070000d\n' 0
+} >long.txt
+"$MBUYU" tokenizer train --kind llama --vocab-size 700 --output llama-long text.txt >out 2>log || fail "$(cat log)"
+if grep 'left out' out; then fail 'a word of ordinary length is left out'; fi
+"$MBUYU" tokenizer train --kind llama --vocab-size 700 --output llama-long long.txt >out 2>log || fail "$(cat log)"
+grep -q 'left out *1 words of more than 64 KiB' out || fail "a word of 70000 bytes: $(cat out)"
 printf 'fine\nnot \xff fine\n' >bad.txt
 refused 3 'bad.txt: line 2 is not UTF-8 at byte 4' train --kind unigram --vocab-size 700 --output x bad.txt
 : >empty.txt

@@ -7,9 +7,10 @@
 HELPER is the built peer_tokenize. The tokenizers are trained here, by `tokenizers` and
 `sentencepiece`, with the steps that the files of T5, XLM-R, NLLB, Gemma, Llama-2, Phi-3 and Marian
 have; each is compared over a generated corpus (token_ids.py) with the library that owns its format.
+What is trained on is the corpus' words and tests/data/tokenizers/english_and_c.txt, every 26th line of
+this repository's documents and sources as they once were: a text that stays.
 """
 import argparse
-import glob
 import io
 import json
 import os
@@ -27,29 +28,25 @@ from sentencepiece import sentencepiece_model_pb2 as proto  # noqa: E402
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, trainers  # noqa: E402
 from tokenizers import normalizers as N, pre_tokenizers as P, processors  # noqa: E402
 
-from token_ids import WORDS, compare, corpus, differ, run, run  # noqa: E402
+from token_ids import WORDS, compare, corpus, differ, run  # noqa: E402
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data", "tokenizers")
 
 
 def training_text():
-    """Lines to train on: the corpus' words in all their scripts, this repository's English and code."""
+    """Lines to train on: the corpus' words in all their scripts, English and code."""
     rng = random.Random(5)
     lines = [" ".join(rng.choices(WORDS, k=12)) for _ in range(3000)]
-    for name in ("README.md", "LICENSE", "core/alloc.c", "recipes/tokenizers/tokenizer.c"):
-        with open(os.path.join(ROOT, name), encoding="utf-8") as f:
-            lines += f.read().split("\n")
-    return [line for line in lines if line.strip()]
+    return lines + english_and_c()[::4]
 
 
-def repository_lines():
-    """English and C: this repository's own sources."""
-    lines = []
-    for pattern in ("*.md", "*/*.[ch]", "recipes/*/*.[ch]", "core/*/*.[ch]", "autograd/*/*.[ch]", "tests/unit/*.c", "*/README.md"):
-        for name in sorted(glob.glob(os.path.join(ROOT, pattern))):
-            with open(name, encoding="utf-8") as f:
-                lines += [t for t in f.read().split("\n") if t.strip()]
-    return lines
+def english_and_c():
+    with open(os.path.join(DATA, "english_and_c.txt"), encoding="utf-8") as f:
+        return f.read().split("\n")[:-1]
+
+
+# A word as generated sources have it: its pairs are many and all in one place.
+ONE_WORD = "".join("\\x%02x" % b for line in english_and_c()[:100] for b in line.encode())[:16000]
 
 
 def spm(lines, model_type, **options):
@@ -434,7 +431,7 @@ def per_word(tok, lines):
 def check_training(args, lines):
     """`mbuyu tokenizer train` beside the trainers of the libraries, on the same text."""
     from transformers import AutoTokenizer
-    lines = repository_lines()[::8] if args.text is None else open(args.text, encoding="utf-8").read().split("\n")
+    lines = english_and_c() + [ONE_WORD] if args.text is None else open(args.text, encoding="utf-8").read().split("\n")
     held, wrong = lines[::10], 0
     with tempfile.TemporaryDirectory() as top:
         path = os.path.join(top, "text.txt")
@@ -513,7 +510,7 @@ def tiny_model(folder, rows, family):
 def check_extending(args, _):
     """`mbuyu tokenizer extend`: transformers loads model and tokenizer; new rows are means of old ones."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
-    lines, wrong = repository_lines()[::6], 0
+    lines, wrong = english_and_c(), 0
     with tempfile.TemporaryDirectory() as top:
         path = os.path.join(top, "text.txt")
         write(top, "text.txt", "\n".join(lines).encode())
@@ -597,7 +594,7 @@ def main():
     parser.add_argument("--megabytes", type=float, default=1.05)
     parser.add_argument("--spm", action="append", metavar="FILE.model", help="also this SentencePiece file")
     parser.add_argument("--only", help="only kinds whose name has this word")
-    parser.add_argument("--text", metavar="FILE", help="learn from this text instead of the repository's own")
+    parser.add_argument("--text", metavar="FILE", help="learn from this text instead of english_and_c.txt")
     parser.add_argument("--write", metavar="DIR", help="write the data of tests/unit/test_tokenizer.c")
     args = parser.parse_args()
     if args.write:
