@@ -1,4 +1,4 @@
-/* recipes/train/export.c - the end of a run: <output_dir>/final, ready to use.
+/* recipes/train/export.c - the end of a run: <output_dir>/final, read again and ready to use.
  *
  * Full fine-tuning gives a Hugging Face folder. LoRA gives a PEFT adapter folder; a GGUF base is then
  * written as a Hugging Face folder too (<output_dir>/base), for the adapter to point at.
@@ -14,6 +14,7 @@
 #include "recipes/config/hub_path.h"
 #include "recipes/data/template.h"
 #include "recipes/export/model.h"
+#include "recipes/export/reread.h"
 #include "recipes/generate/ends.h"
 #include "recipes/train/job.h"
 
@@ -107,6 +108,12 @@ mb_dtype mb_job_export_dtype(const mb_recipe *r)
     return MB_DTYPE_F32;
 }
 
+static mb_status export_model(const mb_job *j, const mb_export *e, const char *dir)
+{
+    MB_TRY(mb_export_hf(e, dir));
+    return j->recipe->export_check ? mb_export_reread_hf(e, dir) : MB_OK;
+}
+
 /* Where PEFT finds the base: its folder, its name on a hub, or the folder written here for a GGUF. */
 static mb_status base_folder(const mb_job *j, const mb_export *e, char *path, size_t size,
                              mb_hub_name *hub)
@@ -121,7 +128,7 @@ static mb_status base_folder(const mb_job *j, const mb_export *e, char *path, si
     if (mb_path_exists(config))
         return mb_path_real(j->recipe->model_name_or_path, path, size);
     MB_TRY(mb_path_join(written, sizeof written, j->recipe->output_dir, "base"));
-    MB_TRY(mb_export_hf(e, written));
+    MB_TRY(export_model(j, e, written));
     mb_log_info("the base model, as a Hugging Face folder: %s", written);
     return mb_path_real(written, path, size);
 }
@@ -219,6 +226,8 @@ static mb_status export_adapter(const mb_job *j, mb_export *e, mb_card *card, co
     a.peft.revision = hub.id[0] != '\0' ? hub.revision : NULL;
     if (st == MB_OK)
         st = mb_export_peft(e, &a.peft, dir);
+    if (st == MB_OK && j->recipe->export_check)
+        st = mb_export_reread_peft(e, dir);
     mb_peft_close(&a.peft);
     return st;
 }
@@ -279,7 +288,7 @@ static mb_status write_final(mb_job *j)
     st = find_talk(j, &e, &chat, &ends);
     if (st == MB_OK)
         st = mb_model_has_lora(j->engine->model) ? export_adapter(j, &e, &card, dir)
-                                                 : mb_export_hf(&e, dir);
+                                                 : export_model(j, &e, dir);
     mb_chat_free(chat);
     mb_ids_release(&ends);
     if (st == MB_OK)

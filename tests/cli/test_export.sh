@@ -86,10 +86,19 @@ expect 0 'compared' -- "$m" export run/checkpoint-000001 output_dir=at-1
 expect 2 'a Hugging Face folder or a PEFT adapter first' -- \
     "$m" export run/checkpoint-000001 output_dir=at-2 format=gguf
 
+# the end of a run is read again number by number, its base too where that was a GGUF
+expect 0 'final/adapter_model.safetensors, read again: 28 tensors, .* each as in memory' -- \
+    "$m" train model_name_or_path=llama "datasets=[rows.jsonl]" max_length=64 max_steps=1 finetuning_type=lora \
+    save_strategy=no report_to=jsonl output_dir=again
+grep -q 'again/base, read again: 20 tensors, 110912 numbers, each as in memory' said || fail 'a base is not read again'
+expect 0 'unread/final' -- "$m" train model_name_or_path="$ref/llama" "datasets=[rows.jsonl]" max_length=64 max_steps=1 \
+    save_strategy=no report_to=jsonl output_dir=unread check=false
+! grep -q 'read again' said || fail 'check=false reads again'
+
 # the template it was trained with goes along, also where the model has another or none
 echo '{"messages": [{"role": "user", "content": "Habari?"}, {"role": "assistant", "content": "Nzuri."}]}' >talk.jsonl
 for how in full lora; do
-    expect 0 . -- "$m" train model_name_or_path="$ref/llama" "datasets=[talk.jsonl]" max_length=128 max_steps=1 \
+    expect 0 'read again: .* each as in memory' -- "$m" train model_name_or_path="$ref/llama" "datasets=[talk.jsonl]" max_length=128 max_steps=1 \
         finetuning_type=$how chat_template=chatml save_strategy=no report_to=jsonl output_dir=talk-$how
     "$m" tokenize talk-$how/final --messages talk.jsonl --ids >carried 2>said
     "$m" tokenize "$ref/llama" --messages talk.jsonl --chat-template chatml --ids >named 2>said
