@@ -2,7 +2,8 @@
  * checkpoint of a run becomes a Hugging Face folder.
  *
  * export   model_name_or_path [+ adapter_path, merged] -> output_dir
- *          or a checkpoint folder of a run -> output_dir/final, as if training had ended there
+ *          or a checkpoint folder of a run -> output_dir/final, as if training had ended there; as GGUF
+ *          by way of such a folder
  * merge    the same, and an adapter must be given
  *
  * A PEFT adapter's folder as MODEL means its base with it. What is written never mixes with what a
@@ -27,6 +28,7 @@
 /* What is written, and where. */
 struct task {
     const mb_recipe *r;
+    const char *left; /* of a run, whose rows held out it is compared on */
     mb_engine *e;
     mb_json_doc *config;
     mb_tokenizer *tok;
@@ -121,6 +123,23 @@ static mb_status find_ends(struct task *t)
     return st;
 }
 
+/* On rows that the run held out which left `path`, where there is one. */
+static mb_status take_proof(mb_engine *e, const mb_recipe *r, const char *path,
+                            const mb_tokenizer *tok, mb_proof **proof)
+{
+    const int64_t most = r->export_format == MB_EXPORT_GGUF ? mb_gguf_context(e->model) : 0;
+    mb_held_out held = {.n = 0};
+    mb_status st = MB_OK;
+
+    if (r->export_check_file == NULL)
+        st =
+            mb_held_out_open(path, r->model_name_or_path, &e->model->config, MB_PROOF_TEXTS, &held);
+    if (st == MB_OK)
+        st = mb_proof_take(e, tok, r->export_check_file, &held, most, proof);
+    mb_held_out_release(&held);
+    return st;
+}
+
 static mb_status write_staged(struct task *t)
 {
     char stage[MB_PATH_MAX];
@@ -128,9 +147,7 @@ static mb_status write_staged(struct task *t)
     mb_status st;
 
     if (t->r->export_check)
-        MB_TRY(mb_proof_take(
-            t->e, t->tok, t->r->export_check_file, NULL, 0,
-            t->r->export_format == MB_EXPORT_GGUF ? mb_gguf_context(t->e->model) : 0, &t->proof));
+        MB_TRY(take_proof(t->e, t->r, t->left, t->tok, &t->proof));
     mb_engine_rest(t->e);
     MB_TRY(mb_arena_new("workspace", (size_t)1 << 32, &scratch));
     st = mb_stage_open(t->r->output_dir, stage);
@@ -160,9 +177,11 @@ static mb_status check_format(const mb_recipe *r)
     return MB_OK;
 }
 
-static mb_status export_model(const mb_recipe *r)
+/* `left`: what a run left, where that is not the model or adapter itself; NULL: it is. */
+static mb_status export_model(const mb_recipe *r, const char *left)
 {
-    struct task t = {.r = r};
+    const char *own = r->adapter_path != NULL ? r->adapter_path : r->model_name_or_path;
+    struct task t = {.r = r, .left = left != NULL ? left : own};
     const mb_task *task = mb_task_of(r);
     mb_session_options o;
     mb_status st = MB_OK;
@@ -192,108 +211,6 @@ done:
     return st;
 }
 
-/* ---- checkpoints -------------------------------------------------------------------------- */
-
-/* The checkpoint's recipe says output_dir; a model that its run has finished stays. */
-static mb_status check_final(const mb_recipe *r)
-{
-    char final[MB_PATH_MAX];
-
-    MB_TRY(mb_recipe_require(r, "export", "output_dir", NULL));
-    MB_TRY(mb_path_join(final, sizeof final, r->output_dir, "final"));
-    MB_REQUIRE(!mb_path_exists(final) || r->overwrite_output_dir, MB_EARG,
-               "%s is there already: give another output_dir (or overwrite_output_dir=true)",
-               final);
-    return MB_OK;
-}
-
-/* Of a model that can be read: what it says of texts, while it is in memory. */
-static mb_status take_proof(mb_job *j, mb_tokenizer **tok, mb_proof **proof)
-{
-    const mb_recipe *r = j->recipe;
-
-    if (!r->export_check || j->engine->model->family->sees_images ||
-        j->engine->model->config.mel_bins > 0)
-        return MB_OK;
-    MB_TRY(mb_tokenizer_load(r->model_name_or_path, tok));
-    return mb_proof_take(j->engine, *tok, r->export_check_file, NULL, 0, 0, proof);
-}
-
-/* Holds output_dir/final against it; what is not the model does not stay. */
-static mb_status hold_final(const mb_recipe *r, const mb_proof *proof)
-{
-    char final[MB_PATH_MAX], adapter[MB_PATH_MAX];
-    mb_session_options o;
-    mb_status st;
-
-    if (proof == NULL)
-        return MB_OK;
-    MB_TRY(mb_path_join(final, sizeof final, r->output_dir, "final"));
-    MB_TRY(mb_path_join(adapter, sizeof adapter, final, "adapter_config.json"));
-    mb_job_session_options(r, mb_task_of(r), mb_default_threads(), &o);
-    o.random = false;
-    o.adapter_path = mb_path_exists(adapter) ? final : NULL;
-    o.path = o.adapter_path != NULL ? r->model_name_or_path : final;
-    st = mb_proof_hold(proof, &o, final, NULL, mb_job_export_dtype(r));
-    if (st != MB_OK)
-        mb_stage_drop(final);
-    return st;
-}
-
-static mb_status export_checkpoint(const char *path, int argc, char **argv)
-{
-    mb_launch alone = {.world = mb_comm_self(), .size = 1, .local_size = 1};
-    char recipe[4096], resume[4200];
-    char *args[64] = {"export"};
-    mb_recipe *r = NULL;
-    mb_job *j = NULL;
-    mb_tokenizer *tok = NULL;
-    mb_proof *proof = NULL;
-    int n = 1;
-    mb_status st = MB_OK;
-
-    MB_TRY(mb_path_join(recipe, sizeof recipe, path, "recipe.yaml"));
-    snprintf(resume, sizeof resume, "resume_from_checkpoint=%s", path);
-    args[n++] = recipe;
-    MB_REQUIRE(argc < 60, MB_EARG, "too many arguments");
-    for (int i = 2; i < argc; i++)
-        args[n++] = argv[i];
-    args[n++] = resume;
-    alone.threads = mb_default_threads();
-    MB_TRY_GOTO(mb_recipe_load(n, args, &r), st, done);
-    if (r->export_format != MB_EXPORT_HF || mb_dtype_is_quantised(mb_job_export_dtype(r))) {
-        st = MB_RAISE(
-            MB_EARG,
-            "%s: a checkpoint becomes a Hugging Face folder or a PEFT adapter first, which "
-            "mbuyu export then writes as GGUF",
-            mb_recipe_where(r,
-                            r->export_format != MB_EXPORT_HF ? "export_format" : "export_dtype"));
-        goto done;
-    }
-    MB_TRY_GOTO(check_final(r), st, done);
-    MB_TRY_GOTO(mb_job_open(r, &alone, MB_JOB_EXPORT, &j), st, done);
-    MB_TRY_GOTO(mb_job_export(j), st, done);
-    MB_TRY_GOTO(take_proof(j, &tok, &proof), st, done);
-    mb_job_close(j);
-    j = NULL;
-    st = hold_final(r, proof);
-done:
-    mb_proof_free(proof);
-    mb_tokenizer_free(tok);
-    mb_job_close(j);
-    mb_recipe_free(r);
-    return st;
-}
-
-static bool is_checkpoint(const char *path)
-{
-    char manifest[4096];
-
-    return mb_path_is_dir(path) &&
-           mb_path_join(manifest, sizeof manifest, path, "manifest.json") == MB_OK &&
-           mb_path_exists(manifest);
-}
-
 /* A recipe names the folder its run writes to: the model belongs into another. */
 static mb_status check_target(const mb_recipe *r, const char *verb)
 {
@@ -318,6 +235,157 @@ static mb_status check_target(const mb_recipe *r, const char *verb)
     return MB_OK;
 }
 
+/* ---- checkpoints -------------------------------------------------------------------------- */
+
+/* The checkpoint's recipe says output_dir; a model that its run has finished stays. */
+static mb_status check_final(const mb_recipe *r)
+{
+    char final[MB_PATH_MAX];
+
+    MB_TRY(mb_recipe_require(r, "export", "output_dir", NULL));
+    MB_TRY(mb_path_join(final, sizeof final, r->output_dir, "final"));
+    MB_REQUIRE(!mb_path_exists(final) || r->overwrite_output_dir, MB_EARG,
+               "%s is there already: give another output_dir (or overwrite_output_dir=true)",
+               final);
+    return MB_OK;
+}
+
+/* Of a model that can be read: what it says, while it is in memory. */
+static mb_status take_job_proof(mb_job *j, mb_tokenizer **tok, mb_proof **proof)
+{
+    const mb_recipe *r = j->recipe;
+
+    if (!r->export_check || j->engine->model->family->sees_images ||
+        j->engine->model->config.mel_bins > 0)
+        return MB_OK;
+    MB_TRY(mb_tokenizer_load(r->model_name_or_path, tok));
+    return take_proof(j->engine, r, j->resumed_from, *tok, proof);
+}
+
+/* Holds output_dir/final against it; what is not the model does not stay. */
+static mb_status hold_final(const mb_recipe *r, const mb_proof *proof)
+{
+    char final[MB_PATH_MAX], adapter[MB_PATH_MAX];
+    mb_session_options o;
+    mb_status st;
+
+    if (proof == NULL)
+        return MB_OK;
+    MB_TRY(mb_path_join(final, sizeof final, r->output_dir, "final"));
+    MB_TRY(mb_path_join(adapter, sizeof adapter, final, "adapter_config.json"));
+    mb_job_session_options(r, mb_task_of(r), mb_default_threads(), &o);
+    o.random = false;
+    o.adapter_path = mb_path_exists(adapter) ? final : NULL;
+    o.path = o.adapter_path != NULL ? r->model_name_or_path : final;
+    st = mb_proof_hold(proof, &o, final, NULL, mb_job_export_dtype(r));
+    if (st != MB_OK)
+        mb_stage_drop(final);
+    return st;
+}
+
+/* The checkpoint's recipe, with what the command line says. */
+static mb_status checkpoint_recipe(const char *path, int argc, char **argv, mb_recipe **out)
+{
+    char recipe[MB_PATH_MAX], resume[MB_PATH_MAX + 32], *args[64] = {"export", recipe};
+    int n = 2;
+
+    MB_REQUIRE(argc < 56, MB_EARG, "too many arguments");
+    MB_TRY(mb_path_join(recipe, sizeof recipe, path, "recipe.yaml"));
+    snprintf(resume, sizeof resume, "resume_from_checkpoint=%s", path);
+    for (int i = 2; i < argc; i++)
+        args[n++] = argv[i];
+    args[n++] = resume;
+    return mb_recipe_load(n, args, out);
+}
+
+/* A Hugging Face folder or a PEFT adapter: output_dir/final. */
+static mb_status checkpoint_to_folder(mb_recipe *r)
+{
+    mb_launch alone = {.world = mb_comm_self(), .size = 1, .local_size = 1};
+    mb_job *j = NULL;
+    mb_tokenizer *tok = NULL;
+    mb_proof *proof = NULL;
+    mb_status st = MB_OK;
+
+    alone.threads = mb_default_threads();
+    MB_TRY(check_final(r));
+    MB_TRY_GOTO(mb_job_open(r, &alone, MB_JOB_EXPORT, &j), st, done);
+    MB_TRY_GOTO(mb_job_export(j), st, done);
+    MB_TRY_GOTO(take_job_proof(j, &tok, &proof), st, done);
+    mb_job_close(j);
+    j = NULL;
+    st = hold_final(r, proof);
+done:
+    mb_proof_free(proof);
+    mb_tokenizer_free(tok);
+    mb_job_close(j);
+    return st;
+}
+
+/* `folder`/final, as the command line says. */
+static mb_status folder_to_gguf(const char *checkpoint, const char *folder, int argc, char **argv)
+{
+    char final[MB_PATH_MAX], *args[64] = {"export", final};
+    mb_recipe *r = NULL;
+    mb_status st;
+
+    MB_TRY(mb_path_join(final, sizeof final, folder, "final"));
+    for (int i = 2; i < argc; i++)
+        args[i] = argv[i];
+    MB_TRY(mb_recipe_load(argc, args, &r));
+    st = mb_recipe_follow_adapter(r);
+    if (st == MB_OK)
+        st = check_target(r, "export");
+    if (st == MB_OK)
+        st = export_model(r, checkpoint);
+    mb_recipe_free(r);
+    return st;
+}
+
+/* By way of a folder beside output_dir, which does not stay. */
+static mb_status checkpoint_to_gguf(const char *path, mb_recipe *r, int argc, char **argv)
+{
+    char place[MB_PATH_MAX], folder[MB_PATH_MAX];
+    mb_status st = MB_OK;
+
+    MB_TRY(check_target(r, "export"));
+    snprintf(place, sizeof place, "%.4000s-checkpoint", r->output_dir);
+    MB_TRY(mb_stage_open(place, folder));
+    MB_TRY_GOTO(mb_recipe_set(r, "output_dir", folder, "on the way to GGUF"), st, done);
+    MB_TRY_GOTO(mb_recipe_set(r, "export_format", "hf", "on the way to GGUF"), st, done);
+    MB_TRY_GOTO(mb_recipe_set(r, "export_dtype", "f32", "on the way to GGUF"), st, done);
+    MB_TRY_GOTO(checkpoint_to_folder(r), st, done);
+    st = folder_to_gguf(path, folder, argc, argv);
+done:
+    mb_stage_drop(folder);
+    return st;
+}
+
+static mb_status export_checkpoint(const char *path, int argc, char **argv)
+{
+    mb_recipe *r = NULL;
+    mb_status st;
+
+    MB_TRY(checkpoint_recipe(path, argc, argv, &r));
+    st = mb_recipe_require(r, "export", "output_dir", NULL);
+    if (st == MB_OK && r->export_format == MB_EXPORT_HF)
+        st = check_format(r);
+    if (st == MB_OK)
+        st = r->export_format == MB_EXPORT_HF ? checkpoint_to_folder(r)
+                                              : checkpoint_to_gguf(path, r, argc, argv);
+    mb_recipe_free(r);
+    return st;
+}
+
+static bool is_checkpoint(const char *path)
+{
+    char manifest[4096];
+
+    return mb_path_is_dir(path) &&
+           mb_path_join(manifest, sizeof manifest, path, "manifest.json") == MB_OK &&
+           mb_path_exists(manifest);
+}
+
 mb_status mb_export_verb(int argc, char **argv, bool needs_adapter)
 {
     mb_recipe *r = NULL;
@@ -336,7 +404,7 @@ mb_status mb_export_verb(int argc, char **argv, bool needs_adapter)
     if (st == MB_OK)
         st = check_target(r, argv[0]);
     if (st == MB_OK)
-        st = export_model(r);
+        st = export_model(r, NULL);
     mb_recipe_free(r);
     return st;
 }

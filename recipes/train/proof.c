@@ -29,6 +29,7 @@ struct mb_proof {
     mb_head head;
     mb_dtype computed_in; /* what the logits were computed in */
     char *own;            /* the lines of a file, zeros between */
+    char *run;            /* whose rows held out these are; NULL: they are texts */
     const char *text[MB_PROOF_TEXTS];
     mb_ids row[MB_PROOF_TEXTS];
     int n_texts, n_rows;
@@ -80,16 +81,18 @@ static mb_status cut_rows(mb_proof *p, int64_t positions)
     return MB_OK;
 }
 
-static mb_status make_rows(mb_proof *p, const char *file, const mb_ids *ids, int n,
+static mb_status make_rows(mb_proof *p, const char *file, const mb_held_out *held,
                            int64_t positions)
 {
     if (file != NULL)
         MB_TRY(read_lines(p, file));
     for (size_t i = 0; file == NULL && i < sizeof texts / sizeof texts[0]; i++)
         p->text[p->n_texts++] = texts[i];
-    if (file == NULL && n > 0) {
-        for (; p->n_rows < n && p->n_rows < MB_PROOF_TEXTS; p->n_rows++)
-            MB_TRY(mb_ids_append(&p->row[p->n_rows], ids[p->n_rows].id, ids[p->n_rows].n));
+    if (file == NULL && held != NULL && held->n > 0) {
+        for (; p->n_rows < held->n && p->n_rows < MB_PROOF_TEXTS; p->n_rows++)
+            MB_TRY(
+                mb_ids_append(&p->row[p->n_rows], held->row[p->n_rows].id, held->row[p->n_rows].n));
+        MB_TRY(mb_strdup(held->run, &p->run));
         return cut_rows(p, positions);
     }
     for (; p->n_rows < p->n_texts; p->n_rows++) {
@@ -167,8 +170,8 @@ done:
     return st;
 }
 
-mb_status mb_proof_take(mb_engine *e, const mb_tokenizer *t, const char *file, const mb_ids *ids,
-                        int n, int64_t most, mb_proof **out)
+mb_status mb_proof_take(mb_engine *e, const mb_tokenizer *t, const char *file,
+                        const mb_held_out *held, int64_t most, mb_proof **out)
 {
     const mb_model_config *c = &e->model->config;
     mb_proof *p;
@@ -185,7 +188,7 @@ mb_status mb_proof_take(mb_engine *e, const mb_tokenizer *t, const char *file, c
     p->tokenizer = t;
     p->head = c->head;
     p->computed_in = e->model->dtype;
-    st = make_rows(p, file, ids, n, most);
+    st = make_rows(p, file, held, most);
     if (st == MB_OK)
         st = run(e, p, &p->logits, &p->lines, &p->width);
     if (st == MB_OK)
@@ -202,6 +205,7 @@ void mb_proof_free(mb_proof *p)
     for (int i = 0; i < MB_PROOF_TEXTS; i++)
         mb_ids_release(&p->row[i]);
     mb_free(p->own);
+    mb_free(p->run);
     mb_free(p->logits);
     mb_free(p);
 }
@@ -303,11 +307,12 @@ static double perplexity(const struct distance *d, int which)
 
 static void say(const mb_proof *p, const struct distance *d)
 {
-    char line[256];
+    char line[512];
     int n = snprintf(line, sizeof line,
-                     "read again and compared on %d texts, %lld places: largest "
+                     "read again and compared on %d %s%.200s, %lld places: largest "
                      "difference %.2g of %.3g",
-                     p->n_rows, (long long)p->lines, d->logit, d->largest);
+                     p->n_rows, p->run != NULL ? "rows held out by " : "texts",
+                     p->run != NULL ? p->run : "", (long long)p->lines, d->logit, d->largest);
 
     if (predicts_tokens(p->head))
         n += snprintf(line + n, sizeof line - (size_t)n, ", divergence %.2g", d->divergence);

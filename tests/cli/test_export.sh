@@ -83,8 +83,37 @@ expect 0 . -- "$m" train model_name_or_path="$ref/llama" "datasets=[rows.jsonl]"
     finetuning_type=lora save_steps=1 report_to=jsonl output_dir=run
 expect 0 'compared' -- "$m" export run/checkpoint-000001 output_dir=at-1
 [ -e at-1/final/adapter_model.safetensors ] || fail 'no adapter of a checkpoint'
-expect 2 'a Hugging Face folder or a PEFT adapter first' -- \
-    "$m" export run/checkpoint-000001 output_dir=at-2 format=gguf
+expect 2 'q8_0 is a type of GGUF' -- "$m" export run/checkpoint-000001 output_dir=at-2 outtype=q8_0
+expect 0 'is in at-2' -- \
+    "$m" export run/checkpoint-000001 output_dir=at-2 format=gguf outtype=q8_0
+[ -e at-2/at-2-Q8_0.gguf ] || fail 'no GGUF of a checkpoint'
+expect 0 'is in at-3' -- "$m" export run/checkpoint-000001 output_dir=at-3 format=gguf
+expect 0 'is in at-4' -- "$m" export at-1/final output_dir=at-4 format=gguf
+cmp -s <(tail -c 400000 at-3/at-3-F32.gguf) <(tail -c 400000 at-4/at-4-F32.gguf) ||
+    fail 'a GGUF of a checkpoint has other weights than one of its folder'
+expect 0 'is in at-5' -- "$m" export run/checkpoint-000001 output_dir=at-5 format=gguf_lora
+expect 2 'holds a training run' -- "$m" export run/checkpoint-000001 format=gguf
+for left in at-*.part run*.part; do
+    [ ! -e "$left" ] || fail "$left stays"
+done
+
+# rows that the run held out, of a checkpoint, of the model it left, and of its adapter; what else there is
+printf '{"text": "habari za jioni"}\n{"text": "kwaheri ya kuonana, rafiki"}\n' >held.jsonl
+for how in full lora; do
+    expect 0 . -- "$m" train model_name_or_path="$ref/llama" "datasets=[rows.jsonl]" "eval_datasets=[held.jsonl]" \
+        max_length=64 max_steps=1 finetuning_type=$how save_steps=1 report_to=jsonl output_dir=held-$how
+    expect 0 'compared on 2 rows held out by .*/held-'$how', [0-9]+ places' -- \
+        "$m" export held-$how/final output_dir=held-$how-gguf format=gguf
+    expect 0 'compared on 2 rows held out' -- "$m" export held-$how/checkpoint-000001 output_dir=held-$how-at
+done
+expect 0 . -- "$m" train model_name_or_path="$ref/llama" "datasets=[rows.jsonl]" val_set_size=1 max_length=64 \
+    max_steps=1 save_strategy=no report_to=jsonl output_dir=split
+expect 0 'compared on 1 rows held out' -- "$m" export split/final output_dir=split-gguf format=gguf
+expect 0 'compared on 2 texts' -- "$m" export split/final output_dir=split-own check_file=texts.txt
+rm held.jsonl
+expect 0 'the rows that .*/held-full held out are not to be had' -- \
+    "$m" export held-full/final output_dir=held-gone format=gguf
+grep -q 'compared on 8 texts' said || fail 'without its rows a run is compared on no text'
 
 # the end of a run is read again number by number, its base too where that was a GGUF
 expect 0 'final/adapter_model.safetensors, read again: 28 tensors, .* each as in memory' -- \
