@@ -56,7 +56,7 @@ expect 4 'no place in GGUF' -- "$m" export "$ref/bert-cls" output_dir=none forma
 expect 4 'has no biases' -- "$m" export "$ref/qwen3" output_dir=none format=gguf
 expect 2 'q4_k is a type of GGUF' -- "$m" export "$ref/gpt2" output_dir=none outtype=q4_K
 expect 2 'none is given' -- "$m" export "$ref/gpt2" output_dir=none format=gguf_lora
-[ ! -e none ] && [ ! -e none.part ] || fail 'a refused export left something'
+{ [ ! -e none ] && [ ! -e none.part ]; } || fail 'a refused export left something'
 
 # what differs from the model is not kept: this tokenizer's normalizer has no place in the file
 cp -r "$ref/t5" lower
@@ -67,7 +67,7 @@ t["normalizer"] = {"type": "Lowercase"}
 json.dump(t, open("lower/tokenizer.json", "w"))
 PY
 expect 8 'what was exported is not the model: its tokenizer' -- "$m" export lower output_dir=wrong format=gguf
-[ ! -e wrong ] && [ ! -e wrong.part ] || fail 'an export that failed its check is there'
+{ [ ! -e wrong ] && [ ! -e wrong.part ]; } || fail 'an export that failed its check is there'
 expect 0 'is in wrong' -- "$m" export lower output_dir=wrong format=gguf check=false
 [ -e wrong/wrong-F32.gguf ] || fail 'check=false keeps no file'
 
@@ -131,7 +131,7 @@ for how in full lora; do
         finetuning_type=$how chat_template=chatml save_strategy=no report_to=jsonl output_dir=talk-$how
     "$m" tokenize talk-$how/final --messages talk.jsonl --ids >carried 2>said
     "$m" tokenize "$ref/llama" --messages talk.jsonl --chat-template chatml --ids >named 2>said
-    [ -s carried ] && cmp -s carried named || fail "the template of a $how run is not in its model: $(cat carried said)"
+    { [ -s carried ] && cmp -s carried named; } || fail "the template of a $how run is not in its model: $(cat carried said)"
 done
 
 [ $failures -eq 0 ]
