@@ -338,6 +338,8 @@ static mb_status load_one(mb_model *m, mb_tensor_file *f, const char *path, int6
     struct target t = {m, w};
 
     MB_TRY(check_found(m, f, at, w, path));
+    if (w->lent)
+        return MB_OK;
     if (w->blocks)
         return load_blocks(m, f, at, w, scratch);
     return read_pieces(m, f, at, w, ex, scratch, here ? mb_f32(&w->value) : NULL,

@@ -553,7 +553,7 @@ mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *
         mb_weight *w = &m->weight[i];
         if (w->trained) {
             bind_trained(w, flat);
-        } else {
+        } else if (!w->lent) {
             MB_TRY(mb_arena_take(run, (size_t)mb_tensor_bytes(&w->value), &p));
             w->value.data = p;
             w->grad.data = NULL;

@@ -180,6 +180,7 @@ struct mb_weight {
     mb_tensor value;            /* data NULL until bound */
     mb_tensor grad;             /* f32; data NULL when frozen */
     bool trained, decay, fresh; /* fresh: initialised here, not read from a file */
+    bool lent; /* value lies in memory of others, who have read it: only read here */
     bool
         blocks; /* value is of the file's block type (mb_model_keep_blocks): frozen, products only */
     int64_t offset;             /* in the flat order, -1 when frozen */
@@ -268,7 +269,7 @@ mb_status mb_model_layout(mb_model *m, mb_flat *flat) MB_MUST_USE;
  * in any case. Between layout and bind. */
 void mb_model_compute_in(mb_model *m, mb_dtype dtype);
 /* Takes memory for weights (frozen ones one by one, trained ones as the flat order's stage says),
- * gradients, the exact accumulator when `exact`, and rotary tables. `run` is an arena of `device`
+ * gradients, the exact accumulator when `exact`, and rotary tables; what is lent has its own. `run` is an arena of `device`
  * (NULL: host memory), which is borrowed, as is flat. */
 mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *flat,
                         bool exact) MB_MUST_USE;

@@ -5,9 +5,11 @@
  */
 #include "core/formats/tensor_file.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
@@ -320,6 +322,24 @@ mb_status mb_tensor_file_read(const mb_tensor_file *f, int64_t i, void *dst, int
                "%s: tensor '%s' has %lld bytes, %lld were asked from byte %lld", p->path, t->name,
                (long long)t->bytes, (long long)bytes, (long long)from);
     return mb_pread_all(p->fd, dst, (size_t)bytes, t->offset + from, p->path);
+}
+
+mb_status mb_tensor_file_stamp(const mb_tensor_file *f, uint64_t *stamp)
+{
+    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a, by words */
+
+    for (size_t i = 0; i < f->n_parts; i++) {
+        struct stat s;
+
+        MB_REQUIRE(fstat(f->part[i].fd, &s) == 0, MB_EIO, "%s: %s", f->part[i].path,
+                   strerror(errno));
+        const uint64_t words[] = {s.st_dev, s.st_ino, (uint64_t)s.st_size,
+                                  (uint64_t)s.st_ctim.tv_sec, (uint64_t)s.st_ctim.tv_nsec};
+        for (size_t k = 0; k < sizeof words / sizeof words[0]; k++)
+            h = (h ^ words[k]) * 0x100000001b3u;
+    }
+    *stamp = h;
+    return MB_OK;
 }
 
 const char *mb_tensor_file_path(const mb_tensor_file *f, int64_t i)

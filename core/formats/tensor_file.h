@@ -57,6 +57,10 @@ mb_status mb_tensor_file_read(const mb_tensor_file *f, int64_t i, void *dst, int
 const char *mb_tensor_file_path(const mb_tensor_file *f, int64_t i);
 const char *mb_tensor_file_name(const mb_tensor_file *f);
 
+/* A number for what is on disk: equal for the same files (by device and number, length, and time of the
+ * last change), by whatever path they were opened. MB_EIO. */
+mb_status mb_tensor_file_stamp(const mb_tensor_file *f, uint64_t *stamp) MB_MUST_USE;
+
 /* The key-value pairs of a GGUF file; NULL for safetensors. Borrowed. */
 const mb_gguf *mb_tensor_file_gguf(const mb_tensor_file *f);
 /* A value of safetensors' __metadata__ (of the first file that has the key), or NULL. Borrowed. */

@@ -353,7 +353,8 @@ static mb_status translate(struct job *j, const mb_recipe *r, const mb_model_con
     s.each = s.o.beam.beams > 1 ? r->num_samples : 1;
     s.o.answers = s.each;
     s.o.capacity = 1 + r->max_new_tokens < c->positions ? 1 + r->max_new_tokens : c->positions;
-    MB_TRY_GOTO(mb_search_open(r, MB_HEAD_SEQ2SEQ, most_positions(j, &s), &device, &e), st, done);
+    MB_TRY_GOTO(mb_search_open(r, MB_HEAD_SEQ2SEQ, most_positions(j, &s), NULL, &device, &e), st,
+                done);
     st = answer_sources(&s, e, (int32_t)c->decoder_start_id);
 done:
     mb_rules_release(&s.rules);
@@ -427,7 +428,7 @@ static mb_status search_answers(struct job *j, const mb_recipe *r, int64_t capac
     s.o.capacity = capacity;
     s.o.prompts = (int64_t)j->rows.n < AT_A_TIME ? (int64_t)j->rows.n : AT_A_TIME;
     s.o.prompt_rows = most_prompt_rows(j);
-    MB_TRY_GOTO(mb_search_open(r, MB_HEAD_CAUSAL_LM, capacity, &device, &e), st, done);
+    MB_TRY_GOTO(mb_search_open(r, MB_HEAD_CAUSAL_LM, capacity, NULL, &device, &e), st, done);
     st = search_rows(&s, e);
 done:
     mb_rules_release(&s.rules);

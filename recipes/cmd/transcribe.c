@@ -112,7 +112,7 @@ static mb_status transcribe(struct job *j, mb_recipe *r)
                "nothing to listen to: mbuyu transcribe MODEL SOUND... wants sound files");
     MB_TRY(mb_recipe_follow_adapter(r));
     MB_TRY(mb_recipe_check_model(r));
-    MB_TRY(mb_transcriber_open(r, &j->t));
+    MB_TRY(mb_transcriber_open(r, NULL, &j->t));
     for (int i = 0; i < j->n_files; i++)
         MB_TRY(write_down(j, j->file[i]));
     return MB_OK;

@@ -60,6 +60,7 @@ mb_status mb_writer_load_engine(mb_writer *w, int64_t capacity)
                                   .head = MB_HEAD_CAUSAL_LM,
                                   .quiet = true,
                                   .keep_blocks = true,
+                                  .bases = w->bases,
                                   .engine = {.threads = threads, .max_positions = capacity}};
 
     MB_TRY(mb_recipe_open_device(r, 0, threads, &w->device));

@@ -22,6 +22,7 @@
 typedef struct mb_writer {
     const mb_recipe *recipe; /* borrowed */
     const char *model, *adapter;
+    mb_bases *bases; /* may be set before weights are read: mb_session_options */
     mb_tokenizer *tokenizer;
     mb_renderer *renderer;
     int64_t positions; /* the model's */

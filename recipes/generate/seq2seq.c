@@ -123,14 +123,15 @@ mb_status mb_source_batch(const mb_ids *const *rows, int64_t n, int64_t tokens, 
     return MB_OK;
 }
 
-mb_status mb_search_open(const mb_recipe *r, mb_head head, int64_t positions, mb_device **device,
-                         mb_engine **e)
+mb_status mb_search_open(const mb_recipe *r, mb_head head, int64_t positions, mb_bases *bases,
+                         mb_device **device, mb_engine **e)
 {
     const int threads = r->threads > 0 ? (int)r->threads : mb_default_threads();
     mb_session_options session = {.path = r->model_name_or_path,
                                   .adapter_path = r->adapter_path,
                                   .head = head,
                                   .quiet = true,
+                                  .bases = bases,
                                   .engine = {.threads = threads, .max_positions = positions}};
 
     MB_TRY(mb_recipe_open_device(r, 0, threads, device));

@@ -24,8 +24,9 @@ mb_status mb_answer_decode(const mb_tokenizer *tok, const int32_t *id, int64_t n
                            size_t *n_text) MB_MUST_USE;
 
 /* The recipe's model with this head on its device, to answer with at most so many positions (0: all it
- * has). The caller frees the engine, then closes the device, also on failure. */
-mb_status mb_search_open(const mb_recipe *r, mb_head head, int64_t positions, mb_device **device,
-                         mb_engine **e) MB_MUST_USE;
+ * has), its weights from `bases` (may be NULL) where they can be. The caller frees the engine, then closes the
+ * device, also on failure. */
+mb_status mb_search_open(const mb_recipe *r, mb_head head, int64_t positions, mb_bases *bases,
+                         mb_device **device, mb_engine **e) MB_MUST_USE;
 
 #endif

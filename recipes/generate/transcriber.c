@@ -65,7 +65,7 @@ static mb_status make_search(mb_transcriber *t, const mb_recipe *r, const mb_mod
     return mb_search_new(t->engine, &t->o, t->source, &t->search);
 }
 
-static mb_status open_all(mb_transcriber *t, const mb_recipe *r)
+static mb_status open_all(mb_transcriber *t, const mb_recipe *r, mb_bases *bases)
 {
     const char *model = r->model_name_or_path;
     mb_model_config c;
@@ -80,17 +80,17 @@ static mb_status open_all(mb_transcriber *t, const mb_recipe *r)
     MB_TRY(mb_transcript_prompt(model, t->tok, r->language, r->speech_task, t->start, &t->n_start));
     MB_TRY(mb_search_settings(r, model, t->tok, &t->rules, &t->o));
     MB_TRY(mb_mel_new(t->frames.bins, &t->mel));
-    MB_TRY(mb_search_open(r, MB_HEAD_SEQ2SEQ, 0, &t->device, &t->engine));
+    MB_TRY(mb_search_open(r, MB_HEAD_SEQ2SEQ, 0, bases, &t->device, &t->engine));
     return make_search(t, r, &c);
 }
 
-mb_status mb_transcriber_open(const mb_recipe *r, mb_transcriber **out)
+mb_status mb_transcriber_open(const mb_recipe *r, mb_bases *bases, mb_transcriber **out)
 {
     mb_transcriber *t;
     mb_status st;
 
     MB_TRY(MB_NEW(&t));
-    st = open_all(t, r);
+    st = open_all(t, r, bases);
     if (st != MB_OK) {
         mb_transcriber_close(t);
         return st;

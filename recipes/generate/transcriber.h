@@ -1,7 +1,7 @@
 /* recipes/generate/transcriber.h - a speech model writes down what is said in a sound file.
  *
  *     mb_transcriber *t;
- *     MB_TRY(mb_transcriber_open(recipe, &t));
+ *     MB_TRY(mb_transcriber_open(recipe, NULL, &t));
  *     MB_TRY(mb_transcriber_listen(t, path, seconds, &x));    // cuts the sound into pieces
  *     MB_TRY(mb_transcriber_write(t, &x, from, on_piece, arg));       // some pieces at a time
  *
@@ -13,14 +13,16 @@
 
 #include "recipes/config/recipe.h"
 #include "recipes/tokenizers/tokenizer.h"
+#include "recipes/train/bases.h"
 
 typedef struct mb_transcriber mb_transcriber;
 
 enum { MB_TRANSCRIBER_AT_A_TIME = 4 /* pieces */ };
 
-/* A recipe whose model is there (mb_recipe_check_model). MB_EMODEL: it hears nothing. The recipe is borrowed
- * while it opens. */
-mb_status mb_transcriber_open(const mb_recipe *r, mb_transcriber **out) MB_MUST_USE;
+/* A recipe whose model is there (mb_recipe_check_model); weights from `bases` (may be NULL) where they can be.
+ * MB_EMODEL: it hears nothing. The recipe is borrowed while it opens. */
+mb_status mb_transcriber_open(const mb_recipe *r, mb_bases *bases,
+                              mb_transcriber **out) MB_MUST_USE;
 void mb_transcriber_close(mb_transcriber *t); /* NULL is allowed */
 
 /* A sound and its pieces: piece i is samples [cut[i], cut[i + 1]) of x at MB_AUDIO_RATE. */

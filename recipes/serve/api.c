@@ -145,6 +145,11 @@ mb_scheduler *mb_api_scheduler(const mb_api *a)
     return a->scheduler;
 }
 
+mb_bases *mb_api_bases(const mb_api *a)
+{
+    return a->bases;
+}
+
 int mb_api_offers(const mb_api *a)
 {
     return a->n_offers;
@@ -251,6 +256,7 @@ mb_status mb_api_new(const mb_api_options *o, mb_api **out)
                                                                                 : MB_API_CONTEXT};
     MB_TRY_GOTO(MB_NEW_ARRAY(&a->offer, OFFERS), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&a->waiting, a->o.queue), st, done);
+    MB_TRY_GOTO(mb_bases_new(&a->bases), st, done);
     MB_TRY_GOTO(mb_scheduler_new(&s, &a->scheduler), st, done);
     *out = a;
 done:
@@ -340,6 +346,7 @@ void mb_api_free(mb_api *a)
     mb_http_stop(a->http);
     for (int i = 0; i < a->n_offers; i++)
         mb_offer_close(a->offer[i]);
+    mb_bases_free(a->bases);
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->adding);
     pthread_cond_destroy(&a->changed);

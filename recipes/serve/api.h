@@ -86,6 +86,7 @@ void mb_api_free(mb_api *a);
 
 const mb_api_options *mb_api_has(const mb_api *a);
 mb_scheduler *mb_api_scheduler(const mb_api *a);
+mb_bases *mb_api_bases(const mb_api *a); /* of all models on offer */
 int mb_api_offers(const mb_api *a);
 mb_offer *mb_api_offer_at(const mb_api *a, int i);
 mb_offer *mb_api_find(const mb_api *a, const char *id); /* NULL: there is none */

@@ -20,6 +20,7 @@ struct mb_api {
     mb_jobs *jobs; /* first: where its routes look for it */
     mb_api_options o;
     mb_scheduler *scheduler;
+    mb_bases *bases;
     mb_http *http;
     mb_http_route *route;
     mb_offer **offer;

@@ -1,6 +1,4 @@
 /* recipes/serve/offer_text.c - a model that writes text, known to the scheduler. */
-#include <string.h>
-
 #include "core/alloc.h"
 #include "core/log.h"
 #include "recipes/serve/api.h"
@@ -13,7 +11,7 @@ static int like(const mb_api *a, const mb_offer *o)
         const mb_offer *p = mb_api_offer_at(a, i);
 
         if (p->kind == MB_OFFER_TEXT && p->context == o->context &&
-            strcmp(p->recipe->model_name_or_path, o->recipe->model_name_or_path) == 0)
+            p->writer.engine->base == o->writer.engine->base)
             return p->number;
     }
     return -1;
@@ -30,6 +28,7 @@ static mb_status open_text(mb_api *a, mb_offer *o)
     o->context = mb_writer_context(&o->writer, MB_API_CONTEXT);
     if (has->context > 0)
         o->context = has->context < o->writer.positions ? has->context : o->writer.positions;
+    o->writer.bases = mb_api_bases(a);
     MB_TRY(mb_writer_load_engine(&o->writer, o->context));
     MB_TRY(mb_vocab_bytes_new(o->writer.tokenizer, &o->pieces));
     half = (has->n_seq + 1) / 2 * o->context;

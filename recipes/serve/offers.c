@@ -193,7 +193,9 @@ static mb_status open_offer(mb_api *a, mb_offer *o, const char *name, const char
     MB_TRY(find_kind(o));
     date(o);
     MB_TRY(kinds[o->kind].ops->open(a, o));
-    mb_log_info("%s: %s, read in %.1f s", o->id, kinds[o->kind].name, mb_clock() - t);
+    mb_log_info("%s: %s, read in %.1f s; weights of all bases: %.2f GiB", o->id,
+                kinds[o->kind].name, mb_clock() - t,
+                (double)mb_bases_bytes(mb_api_bases(a)) / (double)(1 << 30));
     return MB_OK;
 }
 

@@ -10,13 +10,14 @@
 #include "recipes/train/device.h"
 #include "recipes/train/session.h"
 
-static mb_status open_engine(const mb_recipe *r, mb_head head, mb_reader *d)
+static mb_status open_engine(mb_api *a, const mb_recipe *r, mb_head head, mb_reader *d)
 {
     const int threads = r->threads > 0 ? (int)r->threads : mb_default_threads();
     mb_session_options session = {.path = r->model_name_or_path,
                                   .adapter_path = r->adapter_path,
                                   .head = head,
                                   .quiet = true,
+                                  .bases = mb_api_bases(a),
                                   .engine = {.threads = threads}};
 
     MB_TRY(mb_recipe_open_device(r, 0, threads, &d->device));
@@ -43,7 +44,7 @@ static mb_status make_batch(mb_reader *d)
     return mb_engine_plan_logits(d->engine, d->batch, d->batch->tokens, seq);
 }
 
-static mb_status open_reader(mb_offer *o, mb_head head, mb_reader *d)
+static mb_status open_reader(mb_api *a, mb_offer *o, mb_head head, mb_reader *d)
 {
     const char *path = o->recipe->model_name_or_path;
 
@@ -58,19 +59,19 @@ static mb_status open_reader(mb_offer *o, mb_head head, mb_reader *d)
     } else {
         MB_TRY(mb_tokenizer_load(path, &d->tokenizer));
     }
-    MB_TRY(open_engine(o->recipe, head, d));
+    MB_TRY(open_engine(a, o->recipe, head, d));
     MB_TRY(make_batch(d));
     o->context = d->most;
     return MB_OK;
 }
 
-mb_status mb_reader_open(mb_offer *o, mb_head head)
+mb_status mb_reader_open(mb_api *a, mb_offer *o, mb_head head)
 {
     mb_reader *d;
 
     MB_TRY(MB_NEW(&d));
     o->own = d;
-    return open_reader(o, head, d);
+    return open_reader(a, o, head, d);
 }
 
 void mb_reader_close(mb_offer *o)
@@ -261,12 +262,12 @@ mb_status mb_reader_write_classes(const mb_offer *o, float *row, int64_t n, int6
 
 static mb_status open_vectors(mb_api *a, mb_offer *o)
 {
-    return mb_reader_open(o, MB_HEAD_EMBED);
+    return mb_reader_open(a, o, MB_HEAD_EMBED);
 }
 
 static mb_status open_classes(mb_api *a, mb_offer *o)
 {
-    return mb_reader_open(o, MB_HEAD_SEQUENCE);
+    return mb_reader_open(a, o, MB_HEAD_SEQUENCE);
 }
 
 const mb_offer_ops mb_offer_vectors = {open_vectors, mb_reader_close};

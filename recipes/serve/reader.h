@@ -26,7 +26,7 @@ typedef struct mb_reader {
 } mb_reader;
 
 /* Opens o->recipe's model with this head and leaves the reader in o->own. */
-mb_status mb_reader_open(mb_offer *o, mb_head head) MB_MUST_USE;
+mb_status mb_reader_open(mb_api *a, mb_offer *o, mb_head head) MB_MUST_USE;
 void mb_reader_close(mb_offer *o);
 
 /* On the worker's thread: numbers of n sequences, out(n, cols) grown by the callee; each has 1 to

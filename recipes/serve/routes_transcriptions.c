@@ -44,7 +44,7 @@ static mb_status open_speech(mb_api *a, mb_offer *o)
 {
     mb_transcriber *t = NULL;
 
-    MB_TRY(mb_transcriber_open(o->recipe, &t));
+    MB_TRY(mb_transcriber_open(o->recipe, mb_api_bases(a), &t));
     o->own = t;
     return MB_OK;
 }

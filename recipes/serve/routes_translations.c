@@ -30,7 +30,7 @@ struct translator {
 
 /* ---- the model ---------------------------------------------------------------------------- */
 
-static mb_status open_translator(mb_offer *o, struct translator *t)
+static mb_status open_translator(mb_api *a, mb_offer *o, struct translator *t)
 {
     const mb_recipe *r = o->recipe;
     const char *path = r->model_name_or_path;
@@ -55,7 +55,7 @@ static mb_status open_translator(mb_offer *o, struct translator *t)
         1 + r->max_new_tokens < t->config.positions ? 1 + r->max_new_tokens : t->config.positions;
     MB_TRY(mb_search_open(r, MB_HEAD_SEQ2SEQ,
                           t->search.capacity > o->context ? t->search.capacity : o->context,
-                          &t->device, &t->engine));
+                          mb_api_bases(a), &t->device, &t->engine));
     MB_TRY(mb_source_batch(NULL, 0, o->context * AT_A_TIME, AT_A_TIME, &source));
     source->n_seq = AT_A_TIME;
     source->max_len = o->context;
@@ -70,7 +70,7 @@ static mb_status open_translation(mb_api *a, mb_offer *o)
 
     MB_TRY(MB_NEW(&t));
     o->own = t;
-    return open_translator(o, t);
+    return open_translator(a, o, t);
 }
 
 static void close_translation(mb_offer *o)

@@ -30,9 +30,11 @@ mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out
 
     if (st != MB_OK) {
         mb_model_free(m);
+        mb_base_leave(o->base);
         return st;
     }
     e->model = m;
+    e->base = o->base;
     e->recompute = o->recompute;
     e->grad_scale = 1.0f;
     if (o->max_positions > 0 && o->max_positions < m->max_positions)
@@ -44,6 +46,8 @@ mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out
         MB_TRY_GOTO(mb_feed_new(e->device, &e->feed), st, fail);
     MB_TRY_GOTO(mb_model_layout(m, &e->flat), st, fail);
     mb_model_compute_in(m, o->dtype);
+    if (e->base != NULL)
+        mb_base_lend(e->base, m);
     if (o->size > 0)
         mb_flat_shard(&e->flat, o->zero_stage, o->rank, o->size);
     MB_TRY_GOTO(measure_run(e, o->exact, &e->run_bytes), st, fail);
@@ -78,6 +82,7 @@ void mb_engine_free(mb_engine *e)
     mb_free(e->flat.segment);
     mb_free(e->flat.unit);
     mb_model_free(e->model);
+    mb_base_leave(e->base);
     mb_free(e);
 }
 

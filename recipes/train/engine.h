@@ -16,6 +16,7 @@
 
 #include "autograd/lora.h"
 #include "autograd/model.h"
+#include "recipes/train/bases.h"
 #include "recipes/train/feed.h"
 #include "recipes/train/replay.h"
 
@@ -28,6 +29,7 @@ typedef struct mb_engine_options {
     int rank, size;        /* ... of these ranks; size 0: all of it */
     bool recompute;        /* gradient checkpointing */
     int64_t max_positions; /* longest sequence; 0: the model's */
+    mb_base *base;         /* taken: lends its weights; NULL: the model has all of its own */
 } mb_engine_options;
 
 typedef struct mb_engine_class {
@@ -48,9 +50,10 @@ typedef struct mb_engine {
     mb_model *model;
     mb_flat flat;
     mb_device *device;
-    mb_exec ex;   /* of the device: what steps run on */
-    mb_exec host; /* of the host: for loading and saving */
-    mb_arena *run, *step, *scratch;
+    mb_exec ex;                     /* of the device: what steps run on */
+    mb_exec host;                   /* of the host: for loading and saving */
+    mb_arena *run, *step, *scratch; /* run: NULL where mb_base_keep took it */
+    mb_base *base;
     mb_feed *feed; /* NULL: host memory */
     float *wide;   /* results that were of another type, in host memory */
     size_t wide_capacity;
@@ -72,7 +75,7 @@ typedef struct mb_engine {
     int64_t logits_rows[2];
 } mb_engine;
 
-/* Takes the model (frees it also on failure). */
+/* Takes the model and the base (gives them up also on failure). */
 mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out) MB_MUST_USE;
 void mb_engine_free(mb_engine *e); /* NULL is allowed */
 

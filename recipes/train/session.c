@@ -2,6 +2,7 @@
 #include "recipes/train/session.h"
 
 #include "autograd/load.h"
+#include "core/cpu/cpu.h"
 #include "core/log.h"
 #include "recipes/export/adapter.h"
 
@@ -58,6 +59,10 @@ static mb_status read_values(mb_engine *e, const mb_session_options *o, mb_load_
         report->fresh = e->model->n_weights;
         return mb_model_init(e->model, o->seed);
     }
+    if (e->base != NULL) {
+        f = mb_base_file(e->base);
+        return mb_model_load(e->model, f, mb_tensor_file_name(f), &e->host, o->seed, report);
+    }
     MB_TRY(mb_tensor_file_open(o->path, &f));
     st = mb_model_load(e->model, f, o->path, &e->host, o->seed, report);
     mb_tensor_file_close(f);
@@ -81,28 +86,45 @@ mb_status mb_session_load(mb_engine *e, const mb_session_options *o)
                     (double)mb_model_parameters(e->model, false) / 1e6,
                     (double)mb_model_parameters(e->model, true) / 1e6, report.loaded,
                     report.ignored, report.fresh);
+    if (e->base != NULL)
+        MB_TRY(mb_base_keep(e->base, e->model, &e->run));
     if (o->trained == MB_TRAINED_NOTHING)
         freeze(e->model);
     return MB_OK;
 }
 
-static mb_status keep_blocks(const mb_session_options *o, mb_model *m)
+static void keep_blocks(const mb_session_options *o, mb_model *m, const mb_tensor_file *f)
 {
-    mb_tensor_file *f = NULL;
+    const int n =
+        o->keep_blocks && o->engine.dtype == MB_DTYPE_F32 ? mb_model_keep_blocks(m, f) : 0;
 
-    if (!o->keep_blocks || o->trained != MB_TRAINED_NOTHING || o->engine.dtype != MB_DTYPE_F32 ||
-        !mb_device_is_host(o->engine.device))
-        return MB_OK;
-    MB_TRY(mb_tensor_file_open(o->path, &f));
-    const int n = mb_model_keep_blocks(m, f);
-    mb_tensor_file_close(f);
     if (n > 0 && !o->quiet)
         mb_log_info("%s: %d matrices stay in blocks", o->path, n);
+}
+
+/* The base whose weights the model may use (NULL: it has its own), and what stays in blocks. */
+static mb_status look_at_file(const mb_session_options *o, mb_model *m, mb_base **base)
+{
+    mb_exec host = mb_cpu_exec(NULL, o->engine.threads);
+    mb_tensor_file *f = NULL;
+
+    if (o->trained != MB_TRAINED_NOTHING || !mb_device_is_host(o->engine.device) ||
+        (!o->keep_blocks && o->bases == NULL))
+        return MB_OK;
+    MB_TRY(mb_tensor_file_open(o->path, &f));
+    if (o->bases == NULL) {
+        keep_blocks(o, m, f);
+        mb_tensor_file_close(f);
+        return MB_OK;
+    }
+    MB_TRY(mb_base_enter(o->bases, f, m, &host, base));
+    keep_blocks(o, m, mb_base_file(*base));
     return MB_OK;
 }
 
 static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine **out)
 {
+    mb_engine_options engine = o->engine;
     mb_model_config c;
     mb_model *m = NULL;
     mb_engine *e = NULL;
@@ -125,12 +147,12 @@ static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine 
     MB_TRY(mb_model_new(&c, &m));
     st = choose_trained(m, o);
     if (st == MB_OK)
-        st = keep_blocks(o, m);
+        st = look_at_file(o, m, &engine.base);
     if (st != MB_OK) {
         mb_model_free(m);
         return st;
     }
-    MB_TRY(mb_engine_new(m, &o->engine, &e));
+    MB_TRY(mb_engine_new(m, &engine, &e));
     if (!o->no_values)
         MB_TRY_GOTO(mb_session_load(e, o), st, fail);
     *out = e;

@@ -33,6 +33,7 @@ typedef struct mb_session_options {
     bool random;      /* training starts from scratch: no weights are read */
     bool quiet;       /* no log lines */
     bool keep_blocks; /* of a GGUF that is only asked, on a CPU in F32 (mb_model_keep_blocks) */
+    mb_bases *bases;  /* of models that are only asked, in host memory; NULL: weights of its own */
     bool no_values;   /* shapes only, nothing is read: for plans */
     mb_engine_options engine;
 } mb_session_options;

@@ -61,15 +61,27 @@ static void lengthen(const char *name, char *path, size_t size)
     fclose(f);
 }
 
-static void open_model(const char *name, int threads, struct shop *shop)
+static void open_adapter(const char *name, const char *adapter, mb_bases *bases, int threads,
+                         struct shop *shop)
 {
-    char path[300];
-    mb_session_options o = {.path = path, .quiet = true, .engine = {.threads = threads}};
+    char path[300], of[400];
+    mb_session_options o = {.path = path,
+                            .adapter_path = adapter != NULL ? of : NULL,
+                            .bases = bases,
+                            .quiet = true,
+                            .engine = {.threads = threads}};
 
     lengthen(name, path, sizeof path);
+    snprintf(of, sizeof of, "%s/reference/%s/%s", MB_TEST_DATA, name,
+             adapter != NULL ? adapter : "");
     OK(mb_cpu_init());
     OK(mb_tokenizer_load(path, &shop->tok));
     OK(mb_session_open(&o, &shop->engine, NULL));
+}
+
+static void open_model(const char *name, int threads, struct shop *shop)
+{
+    open_adapter(name, NULL, NULL, threads, shop);
 }
 
 static void open_shop(struct shop *shop, mb_scheduler_options o, int64_t cache_tokens)
@@ -782,6 +794,58 @@ static void models_share_a_cache_and_find_only_their_own(void **state)
     close_model(&b);
 }
 
+/* A base and its adapters, whose weights are one set in memory, asked at once and told apart by the ask. */
+static void adapters_share_weights_and_answer_as_alone(void **state)
+{
+    static const char *const names[] = {NULL, "adapter-before", "adapter-after-10-steps"};
+    static struct heard alone[3][12], mixed[36];
+    struct shop at[3] = {0};
+    int32_t prompt[CONTEXT];
+    mb_bases *bases;
+    int number;
+
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        struct shop one = {0};
+
+        open_adapter("lora-llama", names[m], NULL, 1, &one);
+        open_shop(&one, (mb_scheduler_options){.n_seq = 12, .queue = 40}, 0);
+        ask_many(&one, alone[m], 12, true);
+        close_model(&one);
+    }
+    OK(mb_bases_new(&bases));
+    OK(mb_scheduler_new(&(mb_scheduler_options){.n_seq = 12, .queue = 40}, &at[0].s));
+    for (int m = 0; m < 3; m++) {
+        open_adapter("lora-llama", names[m], bases, 1, &at[m]);
+        assert_ptr_equal(at[m].engine->base, at[0].engine->base);
+        OK(mb_scheduler_add(at[0].s,
+                            &(mb_served){.engine = at[m].engine,
+                                         .tokenizer = at[m].tok,
+                                         .context = CONTEXT,
+                                         .share = m == 0 ? -1 : 0},
+                            &number));
+    }
+    OK(mb_scheduler_start(at[0].s));
+    at[0].vocab = mb_scheduler_vocab(at[0].s, 0);
+    at[0].context = CONTEXT;
+    for (int i = 0; i < 36; i++) {
+        const int64_t n = make_prompt(i / 3, &at[0], prompt);
+        mb_ask a = ask_of(&mixed[i], prompt, n, i / 3);
+
+        a.model = i % 3;
+        submit(&at[0], &a);
+    }
+    for (int i = 0; i < 36; i++) {
+        wait_end(&mixed[i]);
+        assert_string_equal(mixed[i].failure, "");
+        assert_same(&alone[i % 3][i / 3], &mixed[i], 1, "lora-llama", "among adapters");
+    }
+    close_shop(&at[0]);
+    for (int m = 0; m < 3; m++)
+        close_model(&at[m]);
+    mb_bases_free(bases);
+}
+
 /* Over many asks nothing grows; a token allocates nothing. */
 static void memory_stays_flat(void **state)
 {
@@ -828,6 +892,7 @@ int main(void)
         cmocka_unit_test(cancelled_asks_lose_nothing),
         cmocka_unit_test(calls_are_made_between_forwards),
         cmocka_unit_test(models_share_a_cache_and_find_only_their_own),
+        cmocka_unit_test(adapters_share_weights_and_answer_as_alone),
         cmocka_unit_test(memory_stays_flat),
     };
 
