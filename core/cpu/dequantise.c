@@ -7,8 +7,6 @@
  */
 #include "core/cpu/dequantise.h"
 
-#include <string.h>
-
 #include "core/cpu/rows.h"
 
 enum { QK = 32, QK_K = 256 };
@@ -35,72 +33,33 @@ static inline uint32_t word_at(const uint8_t *x)
     return (uint32_t)x[0] | (uint32_t)x[1] << 8 | (uint32_t)x[2] << 16 | (uint32_t)x[3] << 24;
 }
 
-/* Of the types met most, eight numbers are made at a time. */
-enum { GROUP = 8 /* blocks whose scales are made at once */ };
-
-typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
-typedef int8_t chars16 __attribute__((vector_size(16), aligned(1), may_alias));
-typedef int16_t shorts16 __attribute__((vector_size(32), may_alias));
-typedef int16_t shorts8 __attribute__((vector_size(16), aligned(2), may_alias));
-typedef uint16_t halves8 __attribute__((vector_size(16), aligned(2), may_alias));
-typedef int32_t ints8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float floats8 __attribute__((vector_size(32), aligned(4), may_alias));
-
-/* Sixteen bytes as shorts, and eight of those as numbers: gcc takes bytes to ints one by one. */
-#define SHORTS(from) __builtin_convertvector(from, shorts16)
-#define NUMBERS(from, eight)                                                                   \
-    __builtin_convertvector(__builtin_convertvector(((const shorts8 *)&(from))[eight], ints8), \
-                            floats8)
-
-/* f[i] = the half at x + i * stride, of n <= GROUP; as half_at */
-static inline void halves(float *restrict f, const uint8_t *restrict x, int64_t stride, int64_t n)
-{
-    uint16_t at[GROUP] = {0};
-
-    for (int64_t i = 0; i < n; i++)
-        memcpy(&at[i], x + i * stride, 2);
-    const ints8 h = __builtin_convertvector(*(const halves8 *)at, ints8), size = h & 0x7fff;
-    const ints8 special = (size >= 0x7c00) & 0x7f800000;
-    const floats8 sized = (floats8)(size << 13) * 0x1p112f;
-
-    *(ints8 *)f = (ints8)sized | special | (h & 0x8000) << 16;
-}
-
 /* d, 16 bytes: d (q - 8) */
 MB_CPU_CLONES static void q4_0(float *restrict y, const uint8_t *restrict x, int64_t blocks)
 {
-    float d[GROUP];
-
     for (int64_t b = 0; b < blocks; b++, x += 18, y += QK) {
-        if (b % GROUP == 0)
-            halves(d, x, 18, blocks - b < GROUP ? blocks - b : GROUP);
-        const bytes16 q = *(const bytes16 *)(x + 2);
-        const shorts16 low = SHORTS(q & 15) - 8, high = SHORTS(q >> 4) - 8;
+        const float d = half_at(x);
 
-        for (int i = 0; i < 2; i++) {
-            *(floats8 *)(y + 8 * i) = d[b % GROUP] * NUMBERS(low, i);
-            *(floats8 *)(y + 16 + 8 * i) = d[b % GROUP] * NUMBERS(high, i);
-        }
+#pragma omp simd
+        for (int i = 0; i < 16; i++)
+            y[i] = d * (float)((x[2 + i] & 15) - 8);
+#pragma omp simd
+        for (int i = 0; i < 16; i++)
+            y[i + 16] = d * (float)((x[2 + i] >> 4) - 8);
     }
 }
 
 /* d, m, 16 bytes: d q + m */
 MB_CPU_CLONES static void q4_1(float *restrict y, const uint8_t *restrict x, int64_t blocks)
 {
-    float d[GROUP], m[GROUP];
-
     for (int64_t b = 0; b < blocks; b++, x += 20, y += QK) {
-        if (b % GROUP == 0) {
-            halves(d, x, 20, blocks - b < GROUP ? blocks - b : GROUP);
-            halves(m, x + 2, 20, blocks - b < GROUP ? blocks - b : GROUP);
-        }
-        const bytes16 q = *(const bytes16 *)(x + 4);
-        const shorts16 low = SHORTS(q & 15), high = SHORTS(q >> 4);
+        const float d = half_at(x), m = half_at(x + 2);
 
-        for (int i = 0; i < 2; i++) {
-            *(floats8 *)(y + 8 * i) = d[b % GROUP] * NUMBERS(low, i) + m[b % GROUP];
-            *(floats8 *)(y + 16 + 8 * i) = d[b % GROUP] * NUMBERS(high, i) + m[b % GROUP];
-        }
+#pragma omp simd
+        for (int i = 0; i < 16; i++)
+            y[i] = d * (float)(x[4 + i] & 15) + m;
+#pragma omp simd
+        for (int i = 0; i < 16; i++)
+            y[i + 16] = d * (float)(x[4 + i] >> 4) + m;
     }
 }
 
@@ -139,17 +98,12 @@ MB_CPU_CLONES static void q5_1(float *restrict y, const uint8_t *restrict x, int
 /* d, 32 signed bytes: q d */
 MB_CPU_CLONES static void q8_0(float *restrict y, const uint8_t *restrict x, int64_t blocks)
 {
-    float d[GROUP];
-
     for (int64_t b = 0; b < blocks; b++, x += 34, y += QK) {
-        if (b % GROUP == 0)
-            halves(d, x, 34, blocks - b < GROUP ? blocks - b : GROUP);
-        for (int h = 0; h < QK; h += 16) {
-            const shorts16 q = SHORTS(*(const chars16 *)(x + 2 + h));
+        const float d = half_at(x);
 
-            for (int i = 0; i < 2; i++)
-                *(floats8 *)(y + h + 8 * i) = NUMBERS(q, i) * d[b % GROUP];
-        }
+#pragma omp simd
+        for (int i = 0; i < QK; i++)
+            y[i] = (float)(int8_t)x[2 + i] * d;
     }
 }
 
@@ -280,7 +234,73 @@ static const blocks_fn dequantiser[MB_DTYPE_COUNT] = {
     [MB_DTYPE_Q5_K] = q5_k, [MB_DTYPE_Q6_K] = q6_k,
 };
 
+/* Of the types met most, eight numbers at a time: gcc takes bytes to ints by way of shorts. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define AVX2         __attribute__((target("avx2"))) static
+#define FROM(x)      _mm_loadu_si128((const __m128i *)(x))
+#define UPPER(q)     _mm_srli_si128(q, 8)
+#define LOW(q)       _mm_and_si128(q, _mm_set1_epi8(15))
+#define HIGH(q)      LOW(_mm_srli_epi16(q, 4))
+#define UNSIGNED(q)  _mm256_cvtepu8_epi32(q)
+#define NUMBERS(q)   _mm256_cvtepi32_ps(q)
+#define STORE(to, v) _mm256_storeu_ps(to, v)
+
+AVX2 void q4_0_avx2(float *restrict y, const uint8_t *restrict x, int64_t blocks)
+{
+    const __m256i eight = _mm256_set1_epi32(8);
+
+    for (int64_t b = 0; b < blocks; b++, x += 18, y += QK) {
+        const __m256 d = _mm256_set1_ps(half_at(x));
+        const __m128i q = FROM(x + 2), part[] = {LOW(q), UPPER(LOW(q)), HIGH(q), UPPER(HIGH(q))};
+
+        for (int i = 0; i < 4; i++)
+            STORE(y + 8 * i, _mm256_mul_ps(d, NUMBERS(_mm256_sub_epi32(UNSIGNED(part[i]), eight))));
+    }
+}
+
+AVX2 void q4_1_avx2(float *restrict y, const uint8_t *restrict x, int64_t blocks)
+{
+    for (int64_t b = 0; b < blocks; b++, x += 20, y += QK) {
+        const __m256 d = _mm256_set1_ps(half_at(x)), m = _mm256_set1_ps(half_at(x + 2));
+        const __m128i q = FROM(x + 4), part[] = {LOW(q), UPPER(LOW(q)), HIGH(q), UPPER(HIGH(q))};
+
+        for (int i = 0; i < 4; i++)
+            STORE(y + 8 * i, _mm256_add_ps(_mm256_mul_ps(d, NUMBERS(UNSIGNED(part[i]))), m));
+    }
+}
+
+AVX2 void q8_0_avx2(float *restrict y, const uint8_t *restrict x, int64_t blocks)
+{
+    for (int64_t b = 0; b < blocks; b++, x += 34, y += QK) {
+        const __m256 d = _mm256_set1_ps(half_at(x));
+        const __m128i q = FROM(x + 2), r = FROM(x + 18), part[] = {q, UPPER(q), r, UPPER(r)};
+
+        for (int i = 0; i < 4; i++)
+            STORE(y + 8 * i, _mm256_mul_ps(NUMBERS(_mm256_cvtepi8_epi32(part[i])), d));
+    }
+}
+
+static blocks_fn dequantiser_of(mb_dtype type)
+{
+    static const blocks_fn fast[MB_DTYPE_COUNT] = {
+        [MB_DTYPE_Q4_0] = q4_0_avx2, [MB_DTYPE_Q4_1] = q4_1_avx2, [MB_DTYPE_Q8_0] = q8_0_avx2};
+
+    return fast[type] != NULL && __builtin_cpu_supports("avx2") ? fast[type] : dequantiser[type];
+}
+#else
+static blocks_fn dequantiser_of(mb_dtype type)
+{
+    return dequantiser[type];
+}
+#endif
+
 void mb_cpu_dequantise_blocks(mb_dtype type, float *y, const void *x, int64_t n)
+{
+    dequantiser_of(type)(y, x, n / mb_dtype_block(type));
+}
+
+void mb_cpu_dequantise_blocks_plainly(mb_dtype type, float *y, const void *x, int64_t n)
 {
     dequantiser[type](y, x, n / mb_dtype_block(type));
 }
@@ -297,7 +317,7 @@ mb_status mb_cpu_dequantise(mb_exec *ex, mb_tensor *y, const mb_tensor *x)
     MB_ASSERT(y->dtype == MB_DTYPE_F32);
     if (!mb_dtype_is_quantised(from))
         return mb_cpu_cast(ex, y, x);
-    const blocks_fn f = dequantiser[from];
+    const blocks_fn f = dequantiser_of(from);
     MB_REQUIRE(f != NULL, MB_ENOTSUP, "dequantise: no kernel for %s", mb_dtype_name(from));
     MB_REQUIRE(mb_cols(x) % mb_dtype_block(from) == 0, MB_ESHAPE,
                "dequantise: rows of %lld elements are not whole blocks of %s (%lld)",
