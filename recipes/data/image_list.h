@@ -23,6 +23,8 @@ typedef struct mb_image_list {
 /* Appends a source's pictures, within its split, in order: of folders by name, of metadata by line.
  * MB_EDATA, MB_EARG name the folder, or file and line. */
 mb_status mb_image_list_add(mb_image_list *l, const mb_source *s, int source) MB_MUST_USE;
+/* The metadata file that names a source's pictures; "": a folder for each class does. */
+mb_status mb_image_list_file(const mb_source *s, char *out, size_t size) MB_MUST_USE;
 void mb_image_list_release(mb_image_list *l);
 
 #endif

@@ -835,6 +835,55 @@ mb_status mb_records_parse(const mb_records *r, const mb_row_text *text, mb_reco
     return MB_OK;
 }
 
+/* A column's value as a text of at least one byte, borrowed from the row or in `number`; "": none. */
+static mb_status column_text(const struct mb_row *row, const char *column, char number[24],
+                             const char **out)
+{
+    const mb_json v = row->field == NULL ? mb_json_get(row->object, column) : (mb_json){0};
+    int64_t whole;
+    bool truth;
+
+    *out = "";
+    for (int i = 0; row->field != NULL && i < row->r->n_columns; i++)
+        if (strcmp(row->r->column[i], column) == 0)
+            *out = row->field[i];
+    if (!mb_json_is_set(v))
+        return MB_OK;
+    if (mb_json_is(v, MB_JSON_STRING))
+        return mb_json_string(v, out, NULL);
+    *out = number;
+    if (mb_json_is(v, MB_JSON_BOOL)) {
+        MB_TRY(mb_json_bool(v, &truth));
+        snprintf(number, 24, "%s", truth ? "true" : "false");
+        return MB_OK;
+    }
+    MB_TRY(mb_json_int(v, &whole));
+    snprintf(number, 24, "%lld", (long long)whole);
+    return MB_OK;
+}
+
+mb_status mb_records_column(const mb_records *r, const mb_row_text *text, const char *column,
+                            char *out, size_t size)
+{
+    mb_record rec = {0};
+    struct mb_row row;
+    char number[24];
+    const char *value = "";
+    mb_status st = open_row(r, text, &rec, &row);
+
+    if (st == MB_OK && r->kind != MB_ROWFILE_TXT)
+        st = column_text(&row, column, number, &value);
+    if (st == MB_OK && strlen(value) >= size)
+        st = MB_RAISE(MB_EDATA, "%s has %zu bytes, at most %zu are read", column, strlen(value),
+                      size - 1);
+    if (st == MB_OK)
+        snprintf(out, size, "%s", value);
+    else
+        st = placed(r, text->line, st);
+    mb_record_release(&rec);
+    return st;
+}
+
 mb_status mb_messages_parse(const char *json, size_t n, const char *name, mb_record *out)
 {
     mb_record rec = {.kind = MB_RECORD_CHAT};
@@ -1009,7 +1058,8 @@ mb_status mb_records_open(const mb_source *source, mb_records **out)
     if (r->kind != MB_ROWFILE_TXT && !is_auto(source->type))
         MB_TRY_GOTO(format_named(r), st, fail);
     MB_TRY_GOTO(rewind_rows(r), st, fail);
-    MB_TRY_GOTO(find_format(r), st, fail);
+    if (!source->bare)
+        MB_TRY_GOTO(find_format(r), st, fail);
     r->n_rows = -1;
     if (source->split != NULL && strchr(source->split, '[') != NULL) {
         MB_TRY_GOTO(rewind_rows(r), st, fail);

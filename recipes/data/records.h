@@ -79,6 +79,7 @@ typedef struct mb_source {
     bool unlabelled;                       /* labels may be missing: rows are only predicted */
     const char *source_lang, *target_lang; /* of pairs: keys of a translation; NULL: not given */
     bool skip_bad;                         /* bad_rows: skip; for mb_store_build */
+    bool bare; /* rows of any kind, for mb_records_column alone: no format is looked for */
 } mb_source;
 
 typedef enum mb_record_kind {
@@ -170,6 +171,10 @@ mb_status mb_records_next(mb_records *r, mb_row_text *row, bool *more) MB_MUST_U
 /* May be called from several threads at once. The caller releases *out on success. */
 mb_status mb_records_parse(const mb_records *r, const mb_row_text *row, mb_record *out) MB_MUST_USE;
 void mb_record_release(mb_record *record);
+/* What the row has in a column, by its name in the file, as a text: a text, a whole number, true or false;
+ * "" where it has none. MB_EDATA: another value, or one of `size` bytes and more. */
+mb_status mb_records_column(const mb_records *r, const mb_row_text *row, const char *column,
+                            char *out, size_t size) MB_MUST_USE;
 
 const char *mb_records_format(const mb_records *r); /* "alpaca" */
 const char *mb_role_name(mb_role role);             /* "assistant" */

@@ -59,7 +59,7 @@ mb_status mb_answer_sets(mb_job *j, const mb_micro *micro, mb_predictions *out)
     return MB_OK;
 }
 
-/* Several numbers of a row are lines of their own: their place is the group. */
+/* Several numbers of a row are lines of their own: their place is the group, unless there are others. */
 static mb_status say_number(const mb_job *j, int64_t row, int64_t place, int64_t n, float said,
                             float right, mb_predictions *out)
 {
@@ -70,7 +70,7 @@ static mb_status say_number(const mb_job *j, int64_t row, int64_t place, int64_t
     MB_TRY(mb_json_set_real(object, "prediction", (double)said));
     if (mb_store_labelled(mb_answer_store(j), row))
         MB_TRY(mb_json_set_real(object, "label", (double)right));
-    if (n == 1)
+    if (n == 1 || j->groups != NULL)
         return mb_answer_group(j, row, object);
     snprintf(group, sizeof group, "number %lld", (long long)place);
     return mb_json_set_string(object, "group", group);

@@ -17,6 +17,8 @@ mb_status mb_answer_group(const mb_job *j, int64_t row, mb_json object)
 {
     const mb_store *s = mb_answer_store(j);
 
+    if (j->groups != NULL)
+        return mb_json_set_string(object, "group", j->groups->name[j->groups->of[row]]);
     if (s->n_sources < 2)
         return MB_OK;
     return mb_json_set_string(object, "group", mb_path_base(s->source_name[s->source[row]]));

@@ -29,7 +29,8 @@ mb_status mb_answer_cosine(mb_job *j, const mb_micro *micro, mb_predictions *out
 
 /* The recipe's names are the model's; NULL: classes are numbers. */
 const char *mb_answer_class_name(const mb_job *j, int64_t class, int64_t n_classes);
-/* What every row says of itself: the file it came from as its group, where there are several. */
+/* What every row says of itself: its group of metrics_by, else the file it came from where there are
+ * several. */
 mb_status mb_answer_group(const mb_job *j, int64_t row, mb_json object) MB_MUST_USE;
 /* The store that evaluation rows are in. */
 const mb_store *mb_answer_store(const mb_job *j);

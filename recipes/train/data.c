@@ -165,7 +165,7 @@ mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, con
                                 o->render.prompt_ids, &o->render.n_prompt_ids);
 }
 
-static void free_sources(mb_source *s, int64_t n)
+void mb_data_free_sources(mb_source *s, int64_t n)
 {
     for (int64_t i = 0; s != NULL && i < n; i++)
         mb_free((void *)(uintptr_t)s[i].field);
@@ -219,7 +219,7 @@ static mb_status build_store(const mb_recipe *r, const mb_datasets *sets, const 
     MB_TRY_GOTO(mb_data_make_store(&o, task, model, comm, out), st, done);
     mb_store_log(*out, what);
 done:
-    free_sources(source, sets->n);
+    mb_data_free_sources(source, sets->n);
     return st;
 }
 

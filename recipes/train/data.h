@@ -69,5 +69,6 @@ int64_t mb_data_eval_rows(const mb_data *d);
 mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, const mb_task *task,
                                 const mb_tokenizer *tok, mb_store_options *o,
                                 mb_source **source) MB_MUST_USE;
+void mb_data_free_sources(mb_source *s, int64_t n); /* with their maps */
 
 #endif

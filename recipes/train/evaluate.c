@@ -59,6 +59,68 @@ bool mb_job_has_metric(const mb_job *j, const char *name, const mb_metric **out)
     return false;
 }
 
+/* ---- groups ------------------------------------------------------------------------------- */
+
+/* eval_sw_f1, eval_sw_rows: names as datasets of their own have them in transformers. */
+static mb_status name_groups(mb_job *j)
+{
+    const int each = j->n_metrics + 1;
+
+    MB_TRY(MB_NEW_ARRAY(&j->group_value, j->groups->n * each));
+    MB_TRY(MB_NEW_ARRAY(&j->group_metric, j->groups->n * each));
+    for (int i = 0; i < j->groups->n * each; i++)
+        MB_TRY(mb_asprintf(&j->group_metric[i], "eval_%s_%s", j->groups->name[i / each],
+                           i % each < j->n_metrics ? j->metric[i % each]->name : "rows"));
+    return MB_OK;
+}
+
+mb_status mb_job_open_groups(mb_job *j)
+{
+    const mb_recipe *r = j->recipe;
+    const bool evaluates =
+        j->use == MB_JOB_TRAIN || j->use == MB_JOB_EVAL || j->use == MB_JOB_PREDICT;
+
+    if (r->metrics_by == NULL || !evaluates || mb_data_eval_rows(j->data) == 0)
+        return MB_OK;
+    MB_REQUIRE(j->task->answer != NULL && j->n_metrics > 0, MB_EARG,
+               "%s: metrics_by: evaluations of this task measure the loss only",
+               mb_recipe_where(r, "metrics_by"));
+    MB_TRY(mb_groups_open(r, j->task, j->data, j->comm, &j->groups));
+    return mb_comm_agree(j->comm, name_groups(j));
+}
+
+void mb_job_close_groups(mb_job *j)
+{
+    for (int i = 0; j->group_metric != NULL && i < j->groups->n * (j->n_metrics + 1); i++)
+        mb_free(j->group_metric[i]);
+    mb_free(j->group_metric);
+    mb_free(j->group_value);
+    mb_groups_free(j->groups);
+}
+
+/* A line for each group, a column for each metric. */
+static void log_groups(const mb_job *j)
+{
+    const int each = j->n_metrics + 1;
+    int widest = 0;
+
+    for (int g = 0; g < j->groups->n; g++) {
+        const int n = (int)strlen(j->groups->name[g]);
+        widest = n > widest ? n : widest;
+    }
+    for (int g = 0; g < j->groups->n; g++) {
+        const double *v = j->group_value + g * each;
+        char line[1024];
+        size_t at = 0;
+
+        for (int i = 0; i < j->n_metrics && at < sizeof line; i++)
+            at += (size_t)snprintf(line + at, sizeof line - at, "  %s %.4g", j->metric[i]->name,
+                                   v[i]);
+        mb_log_info("%s %-*s  rows %.0f%s", j->recipe->metrics_by, widest, j->groups->name[g],
+                    v[j->n_metrics], line);
+    }
+}
+
 /* ---- over the rows ------------------------------------------------------------------------ */
 
 /* Before a forward: parameters that are spread over ranks are gathered as it goes. */
@@ -196,6 +258,21 @@ static mb_status collect(mb_job *j, mb_predictions **said)
     return j->task->rows == MB_WANT_QUESTIONS ? mb_comm_agree(j->comm, join(j, said)) : MB_OK;
 }
 
+/* The metrics once more, of each group's rows. */
+static mb_status judge_groups(mb_job *j, const mb_predictions *said, const mb_metric_options *o,
+                              mb_metrics *out)
+{
+    if (j->groups == NULL)
+        return MB_OK;
+    MB_TRY(mb_predictions_score_groups(said, j->comm, j->metric, j->n_metrics, o, j->groups->name,
+                                       j->groups->n, j->group_value));
+    for (int i = 0; i < j->groups->n * (j->n_metrics + 1); i++)
+        mb_metrics_add_of_group(out, j->group_metric[i], j->group_value[i]);
+    if (j->comm->rank == 0)
+        log_groups(j);
+    return MB_OK;
+}
+
 /* The metrics of what was said, and the file it goes to. */
 static mb_status judge(mb_job *j, mb_predictions **heard, mb_metrics *out)
 {
@@ -211,6 +288,7 @@ static mb_status judge(mb_job *j, mb_predictions **heard, mb_metrics *out)
     MB_TRY(mb_predictions_score(said, j->comm, j->metric, j->n_metrics, &o, value));
     for (int i = 0; i < j->n_metrics; i++)
         mb_metrics_add(out, j->metric[i]->eval_name, value[i]);
+    MB_TRY(judge_groups(j, said, &o, out));
     if (path == NULL)
         return MB_OK;
     return mb_comm_agree(j->comm, j->comm->rank == 0 ? mb_predictions_write(said, path) : MB_OK);

@@ -713,7 +713,8 @@ static mb_status open_for(mb_job *j)
     MB_TRY(compare_hardware(j));
     MB_TRY(mb_comm_agree(j->comm, read_config(j, &c)));
     MB_TRY(mb_comm_agree(j->comm, mb_job_choose_metrics(j)));
-    return open[j->use](j, &c);
+    MB_TRY(open[j->use](j, &c));
+    return mb_job_open_groups(j);
 }
 
 /* Everything that is set before anything is looked at. */
@@ -784,6 +785,7 @@ void mb_job_close(mb_job *j)
     mb_profile_free(j->profile);
     mb_zero_free(j->zero);
     mb_answer_text_close(j);
+    mb_job_close_groups(j);
     mb_samples_close(j);
     mb_engine_free(j->engine);
     mb_mesh_free(j->mesh);

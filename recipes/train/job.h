@@ -15,6 +15,7 @@
 #include "dist/stop.h"
 #include "optim/schedule.h"
 #include "recipes/train/data.h"
+#include "recipes/train/groups.h"
 #include "recipes/train/metrics.h"
 #include "recipes/train/session.h"
 
@@ -65,6 +66,9 @@ typedef struct mb_job {
     struct mb_samples *samples;    /* of language models: answers to look at (samples.c) */
     const mb_metric *metric[MB_JOB_METRICS]; /* of an evaluation, beside the loss */
     int n_metrics;
+    mb_groups *groups;   /* of metrics_by; NULL: none */
+    char **group_metric; /* (groups, n_metrics + 1) eval_VALUE_METRIC, then eval_VALUE_rows */
+    double *group_value; /* likewise */
     mb_data *data;
     mb_json_doc *config; /* the base model's config.json */
     int64_t base_labels; /* classes that the base tells apart; 0: it is no classifier */
@@ -159,6 +163,9 @@ void mb_job_due(const mb_job *j, int64_t *evaluations, int64_t *saves);
 mb_status mb_job_evaluate_part(mb_job *j, int64_t most, double *share) MB_MUST_USE;
 /* evaluate.c: the recipe's metrics, or the task's. MB_EARG: the task has none of that name. */
 mb_status mb_job_choose_metrics(mb_job *j) MB_MUST_USE;
+/* evaluate.c: what the recipe's metrics_by asks for. Collective. */
+mb_status mb_job_open_groups(mb_job *j) MB_MUST_USE;
+void mb_job_close_groups(mb_job *j);
 /* "f1" or "eval_f1" is among them. */
 bool mb_job_has_metric(const mb_job *j, const char *name, const mb_metric **out);
 /* trainer.c: metric_for_best_model is one this task's evaluation has. */

@@ -33,6 +33,20 @@ void mb_metrics_add(mb_metrics *m, const char *name, double value)
     m->item[m->n++].value = value;
 }
 
+void mb_metrics_add_of_group(mb_metrics *m, const char *name, double value)
+{
+    mb_metrics_add(m, name, value);
+    m->item[m->n - 1].of_group = true;
+}
+
+/* Is it a number of things? */
+static bool counts(const char *name)
+{
+    const size_t n = strlen(name);
+
+    return strncmp(name, "num_", 4) == 0 || (n > 5 && strcmp(name + n - 5, "_rows") == 0);
+}
+
 const double *mb_metrics_get(const mb_metrics *m, const char *name)
 {
     for (int i = 0; i < m->n; i++)
@@ -46,7 +60,7 @@ mb_status mb_metrics_to_json(const mb_metrics *m, mb_json object)
     for (int i = 0; i < m->n; i++) {
         const double v = m->item[i].value;
 
-        if (strncmp(m->item[i].name, "num_", 4) == 0 && fabs(v) < 9e15)
+        if (counts(m->item[i].name) && fabs(v) < 9e15)
             MB_TRY(mb_json_set_int(object, m->item[i].name, (int64_t)v));
         else
             MB_TRY(mb_json_set_real(object, m->item[i].name, v));

@@ -24,23 +24,25 @@
 
 #include "core/json.h"
 
-enum { MB_METRICS_MAX = 32 };
+enum { MB_METRICS_MAX = 1400 }; /* 20 metrics and the rows of 64 groups, and all else */
 
 typedef struct mb_metrics {
     int64_t step; /* applied optimizer steps */
     double epoch;
     int n;
     struct {
-        const char *name; /* borrowed; a constant in practice */
+        const char *name; /* borrowed; a constant, or the job's */
         double value;
+        bool of_group; /* one of many: not for a line on a screen */
     } item[MB_METRICS_MAX];
 } mb_metrics;
 
 /* Beyond MB_METRICS_MAX values it is a defect. */
 void mb_metrics_add(mb_metrics *m, const char *name, double value);
+void mb_metrics_add_of_group(mb_metrics *m, const char *name, double value);
 /* NULL when there is no such value. */
 const double *mb_metrics_get(const mb_metrics *m, const char *name);
-/* Puts all values into a JSON object; what begins with num_ is a count and written whole. */
+/* Puts all values into a JSON object; what begins with num_ or ends with _rows is a count, written whole. */
 mb_status mb_metrics_to_json(const mb_metrics *m, mb_json object) MB_MUST_USE;
 
 /* What does not change during the run. Strings are copied. */

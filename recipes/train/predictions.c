@@ -1,6 +1,7 @@
 /* recipes/train/predictions.c - see predictions.h. */
 #include "recipes/train/predictions.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,6 +226,57 @@ static mb_status score(const mb_predictions *p, const mb_metric *const *metric, 
 done:
     mb_answers_free(rows);
     return st;
+}
+
+static mb_status score_group(const mb_answers *rows, int32_t id, const mb_metric *const *metric,
+                             int n, const mb_metric_options *o, double *value)
+{
+    mb_answers *some;
+    mb_scores s;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_answers_of_group(rows, id, &some));
+    for (int i = 0; i < n && st == MB_OK; i++) {
+        st = mb_metric_compute(metric[i], some, o, &s);
+        value[i] = st == MB_OK ? s.at[0].value : NAN;
+    }
+    value[n] = (double)some->n;
+    mb_answers_free(some);
+    return st;
+}
+
+static mb_status score_groups(const mb_predictions *p, const mb_metric *const *metric, int n,
+                              const mb_metric_options *o, char *const *name, int n_names,
+                              double *value)
+{
+    mb_answers *rows;
+    int32_t *id = NULL;
+    int n_groups = 0;
+    mb_status st;
+
+    for (int i = 0; i < n_names * (n + 1); i++)
+        value[i] = i % (n + 1) == n ? 0.0 : NAN;
+    MB_TRY(mb_answers_new(&rows));
+    st = parse(p, rows);
+    if (st == MB_OK)
+        st = mb_answers_groups(rows, &id, &n_groups);
+    for (int g = 0; g < n_groups && st == MB_OK; g++)
+        for (int i = 0; i < n_names && st == MB_OK; i++)
+            if (strcmp(mb_answers_text(rows, id[g]), name[i]) == 0)
+                st = score_group(rows, id[g], metric, n, o, value + i * (n + 1));
+    mb_free(id);
+    mb_answers_free(rows);
+    return st;
+}
+
+mb_status mb_predictions_score_groups(const mb_predictions *p, mb_comm *comm,
+                                      const mb_metric *const *metric, int n,
+                                      const mb_metric_options *o, char *const *name, int n_names,
+                                      double *value)
+{
+    MB_TRY(mb_comm_agree(comm, comm->rank == 0 ? score_groups(p, metric, n, o, name, n_names, value)
+                                               : MB_OK));
+    return comm->ops->broadcast(comm, value, n_names * (n + 1) * (int64_t)sizeof *value, 0);
 }
 
 mb_status mb_predictions_score(const mb_predictions *p, mb_comm *comm,

@@ -45,5 +45,11 @@ mb_status mb_predictions_write(const mb_predictions *p, const char *path) MB_MUS
 mb_status mb_predictions_score(const mb_predictions *p, mb_comm *comm,
                                const mb_metric *const *metric, int n, const mb_metric_options *o,
                                double *value) MB_MUST_USE;
+/* The same of the rows of each group: value (n_names, n + 1), the last one the number of its rows; NaN and
+ * 0 for a group without any. Collective. */
+mb_status mb_predictions_score_groups(const mb_predictions *p, mb_comm *comm,
+                                      const mb_metric *const *metric, int n,
+                                      const mb_metric_options *o, char *const *name, int n_names,
+                                      double *value) MB_MUST_USE;
 
 #endif

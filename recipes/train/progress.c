@@ -139,7 +139,7 @@ void mb_progress_record(char *out, size_t size, const mb_metrics *m, int64_t tot
     append(out, size, part);
     for (int i = 0; i < m->n; i++) {
         const double v = m->item[i].value;
-        if (for_files_only(m->item[i].name))
+        if (m->item[i].of_group || for_files_only(m->item[i].name))
             continue;
         const bool tiny = v != 0.0 && fabs(v) < 1e-3, large = fabs(v) >= 1e3;
 

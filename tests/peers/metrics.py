@@ -203,6 +203,17 @@ rng = random.Random(5)
 errors([{"prediction": " ".join(rng.choices("abc", k=rng.randint(0, 40))), "reference": " ".join(rng.choices("abc", k=rng.randint(0, 40)))} for _ in range(300)], "three letters")
 errors([{"prediction": "".join(rng.choices("abcd ", k=n)), "reference": "".join(rng.choices("abcd ", k=m))} for n, m in ((5000, 4000), (3000, 6000), (300, 9000))], "long texts")
 
+# translations by language
+rows = corpus(8, 90, 1)
+for i, r in enumerate(rows):
+    r["group"] = ("sw", "en", "象")[i % 7 % 3]
+ours = score(rows, "metric=bleu,chrf,wer")["groups"]
+for group in ours:
+    said, right = sides([r for r in rows if r["group"] == group])
+    same(f"bleu of {group}", ours[group]["bleu"], BLEU(force=True).corpus_score(said, right).score)
+    same(f"chrf of {group}", ours[group]["chrf"], CHRF().corpus_score(said, right).score)
+same("groups of translations", len(ours), 3)
+
 # text files, one segment a line
 rows = corpus(3, 50, 2)
 for r in rows:
@@ -261,7 +272,11 @@ def classes(rows, names, what):
         same(f"{what} roc_auc", ours["roc_auc"], sk.roc_auc_score(y, probabilities[:, columns], multi_class="ovr"))
     for group in {r["group"] for r in rows}:
         some = [r for r in rows if r["group"] == group]
-        same(f"{what} accuracy of {group}", ours["groups"][group]["accuracy"], sk.accuracy_score([r["label"] for r in some], [r["prediction"] for r in some]))
+        y, p = [r["label"] for r in some], [r["prediction"] for r in some]
+        same(f"{what} rows of {group}", ours["groups"][group]["rows"], len(some))
+        same(f"{what} accuracy of {group}", ours["groups"][group]["accuracy"], sk.accuracy_score(y, p))
+        same(f"{what} f1 of {group}", ours["groups"][group]["f1"], sk.f1_score(y, p, average="macro", zero_division=0))
+        same(f"{what} matthews of {group}", ours["groups"][group]["matthews_correlation"], sk.matthews_corrcoef(y, p))
 
 
 for seed in range(10):

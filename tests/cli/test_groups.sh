@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Metrics by group: every metric for each value of a column, the same on one and two ranks, what `mbuyu score`
+# says of those rows alone; and what cannot be a group. MBUYU is the program, MB_TEST_DATA the data.
+set -euo pipefail
+export OMP_NUM_THREADS=1 MBUYU_LOG=info
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+models=$MB_TEST_DATA/reference
+cd "$work"
+
+fail() {
+    echo "FAILED: $1"
+    [ ! -f log ] || tail -n 20 log
+    exit 1
+}
+ok() { "$@" >out 2>log || fail "exit code $?: $*"; }
+refused() { # refused CODE SENTENCE KEY...
+    local want=$1 sentence=$2 got=0
+    shift 2
+    "$MBUYU" eval "$@" >out 2>log || got=$?
+    [ "$got" -eq "$want" ] || fail "exit code $got, not $want: mbuyu eval $*"
+    grep -qF -- "$sentence" log || fail "nobody says '$sentence': mbuyu eval $*"
+}
+value() { sed -nE "s/^ *\"$1\": *([-0-9.e]+|null),?\$/\1/p" "$2"; }
+two=(mpirun --allow-run-as-root --oversubscribe --mca mpi_yield_when_idle 1 --mca btl_base_warn_component_unused 0 -np 2)
+
+languages=(sw en "Dar es Salaam" '')
+for i in $(seq 1 61); do
+    set -- good bad fair
+    shift $((i * i % 3))
+    language=${languages[$((i % 7 % 4))]}
+    printf '{"text": "the maize of field %d is %s", "label": "%s", "district": %d%s}\n' "$((i % 7))" "$1" \
+        "$([ $((i % 5)) -eq 0 ] && echo good || echo "$1")" "$i" "${language:+, \"language\": \"$language\"}"
+done >classes.jsonl
+ok "$MBUYU" train "model_name_or_path=$models/bert-cls" task=seq-classification 'datasets=[classes.jsonl]' \
+    val_set_size=20 eval_strategy=epoch num_train_epochs=2 learning_rate=1e-3 max_length=64 metrics_by=language \
+    output_dir=cls
+grep -q '"eval_sw_accuracy":' cls/logs/train.jsonl || fail 'the log has no metrics of a group'
+grep -qE 'language sw +rows [0-9]+  accuracy ' log || fail 'there is no table of groups'
+if grep -q 'eval_loss.*eval_sw_accuracy' log; then fail 'the progress line has the groups, too'; fi
+
+# every row is in one group; a group's numbers are those of its rows alone
+run=(model_name_or_path=cls/final task=seq-classification 'datasets=[classes.jsonl]' max_length=64
+    'metrics=[accuracy, f1, matthews_correlation]' metrics_by=language predictions_file=said.jsonl)
+ok "$MBUYU" eval "${run[@]}"
+cp out one
+[ "$(grep -c '_rows"' one)" -eq 4 ] || fail 'there are not four groups'
+for group in sw en 'Dar es Salaam' '(none)'; do
+    grep -F "\"group\":\"$group\"" said.jsonl >some.jsonl || grep -F "\"group\": \"$group\"" said.jsonl >some.jsonl
+    "$MBUYU" score some.jsonl metric=accuracy,f1,matthews_correlation >scored 2>log || fail 'score'
+    pattern=${group//(/\\(}
+    pattern=${pattern//)/\\)}
+    [ "$(value "eval_${pattern}_rows" one)" = "$(wc -l <some.jsonl)" ] || fail "rows of $group"
+    for metric in accuracy f1 matthews_correlation; do
+        [ "$(value "eval_${pattern}_$metric" one)" = "$(value "$metric" scored | head -n 1)" ] ||
+            fail "$metric of $group: $(value "eval_${pattern}_$metric" one), not $(value "$metric" scored | head -n 1)"
+    done
+done
+
+# on two ranks the same, but for the clock
+if command -v mpirun >/dev/null; then
+    ok "${two[@]}" "$MBUYU" eval "${run[@]}"
+    diff <(grep -v runtime one) <(grep -v runtime out) || fail 'two ranks say other numbers'
+fi
+
+# tables, too
+sed -E 's/.*"text": "([^"]*)", "label": "([^"]*)", "district": ([0-9]+).*/\1\t\2\t\3/' classes.jsonl |
+    awk -F'\t' 'BEGIN { print "text\tlabel\thalf" } { print $1 "\t" $2 "\t" ($3 > 30 ? "late" : "early") }' >classes.tsv
+ok "$MBUYU" eval model_name_or_path=cls/final task=seq-classification 'datasets=[classes.tsv]' max_length=64 \
+    metrics_by=half
+[ "$(value eval_early_rows out) $(value eval_late_rows out)" = '30 31' ] || fail 'groups of a table'
+
+# what cannot be
+base=(model_name_or_path=cls/final task=seq-classification max_length=64)
+head -n 64 <(yes "$(cat classes.jsonl)" | awk '{ sub(/"district": [0-9]+/, "\"district\": " NR); print }') >many.jsonl
+ok "$MBUYU" eval "${base[@]}" 'datasets=[many.jsonl]' metrics_by=district
+[ "$(grep -c '_rows"' out)" -eq 64 ] || fail 'there are not 64 groups'
+sed 's/"district": 64/"district": 65/; s/$/\n/' many.jsonl >more.jsonl
+echo '{"text": "one more", "label": "good", "district": 64}' >>more.jsonl
+refused 3 'metrics_by: the column "district" has more than 64 values' "${base[@]}" 'datasets=[more.jsonl]' metrics_by=district
+refused 3 'no row of the evaluation has a column "langue"' "${base[@]}" 'datasets=[classes.jsonl]' metrics_by=langue
+sed 's/"district": 7,/"district": 7.5,/; s/"district": 7}/"district": 7.5}/' classes.jsonl >real.jsonl
+refused 3 'real.jsonl:7: district must be an integer' "${base[@]}" 'datasets=[real.jsonl]' metrics_by=district
+printf '{"text": "a b c"}\n%.0s' 1 2 3 4 >texts.jsonl
+refused 2 'metrics_by: evaluations of this task measure the loss only' "model_name_or_path=$models/llama" \
+    'datasets=[texts.jsonl]' max_length=64 metrics_by=language
