@@ -7,6 +7,7 @@
 #include "core/alloc.h"
 #include "core/json.h"
 #include "core/path.h"
+#include "recipes/config/dataset_files.h"
 #include "recipes/config/hub_path.h"
 #include "recipes/config/private.h"
 #include "recipes/config/text.h"
@@ -90,25 +91,6 @@ mb_status mb_recipe_check_model(const mb_recipe *r)
 
 /* ---- names on a hub ----------------------------------------------------------------------- */
 
-static bool is_data(const char *name)
-{
-    static const char *const ends[] = {".jsonl", ".json",    ".csv", ".tsv",
-                                       ".txt",   ".parquet", ".h5",  ".hdf5"};
-    char plain[256];
-
-    snprintf(plain, sizeof plain, "%s", name);
-    for (int i = 0; i < 2; i++) { /* packed, perhaps */
-        const char *const packed[] = {".gz", ".zst"};
-
-        if (mb_path_has_suffix(plain, packed[i]))
-            plain[strlen(plain) - strlen(packed[i])] = '\0';
-    }
-    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
-        if (mb_path_has_suffix(plain, ends[i]))
-            return true;
-    return false;
-}
-
 /* The only data file below a folder into `file`; *n counts them. */
 static mb_status find_data(const char *dir, int depth, char *file, int *n)
 {
@@ -123,7 +105,7 @@ static mb_status find_data(const char *dir, int depth, char *file, int *n)
         MB_TRY_GOTO(mb_path_join(path, sizeof path, dir, name[i]), st, done);
         if (mb_path_is_dir(path) && depth < 4) {
             MB_TRY_GOTO(find_data(path, depth + 1, file, n), st, done);
-        } else if (is_data(name[i])) {
+        } else if (mb_dataset_is_file(name[i])) {
             ++*n;
             snprintf(file, MB_PATH_MAX, "%s", path);
         }
@@ -156,15 +138,55 @@ static mb_status follow(mb_recipe *r, const char **field, bool is_dataset)
     return MB_OK;
 }
 
+/* Appends a block to what `sets` becomes: for each file of its split, or as it is. */
+static mb_status expand_block(mb_recipe *r, const mb_dataset_spec *d, mb_datasets *to)
+{
+    const char **file = NULL;
+    int64_t n = 0;
+    void *p;
+
+    if (d->path != NULL && mb_path_is_dir(d->path) && !holds(d->path, "metadata.jsonl") &&
+        !holds(d->path, "metadata.csv") && !holds(d->path, "metadata.tsv"))
+        MB_TRY(mb_dataset_files(r->own->arena, d->path, d->split, &file, &n));
+    MB_REQUIRE(
+        n < 2 || strchr(d->split, '[') == NULL, MB_EDATA,
+        "%s: the split %s is of %lld files of %s; a part can be taken of each, named in a block "
+        "of its own",
+        d->where, d->split, (long long)n, d->path);
+    MB_TRY(mb_arena_take(r->own->arena, (size_t)(to->n + (n > 0 ? n : 1)) * sizeof *d, &p));
+    if (to->n > 0)
+        memcpy(p, to->at, (size_t)to->n * sizeof *d);
+    to->at = p;
+    for (int64_t i = 0; i < (n > 0 ? n : 1); i++) {
+        to->at[to->n] = *d;
+        if (n > 0)
+            to->at[to->n].path = file[i];
+        to->n++;
+    }
+    return MB_OK;
+}
+
+static mb_status expand(mb_recipe *r, mb_datasets *sets)
+{
+    mb_datasets all = {0};
+
+    for (int64_t i = 0; i < sets->n; i++)
+        MB_TRY(expand_block(r, &sets->at[i], &all));
+    *sets = all;
+    return MB_OK;
+}
+
 mb_status mb_recipe_follow_hub(mb_recipe *r)
 {
     mb_datasets *const sets[] = {&r->datasets, &r->eval_datasets};
 
     MB_TRY(follow(r, &r->model_name_or_path, false));
     MB_TRY(follow(r, &r->adapter_path, false));
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         for (int64_t k = 0; k < sets[i]->n; k++)
             MB_TRY(follow(r, &sets[i]->at[k].path, true));
+        MB_TRY(expand(r, sets[i]));
+    }
     return MB_OK;
 }
 

@@ -15,7 +15,8 @@ mb_status mb_recipe_check_model(const mb_recipe *r) MB_MUST_USE;
 
 /* Names on a hub (recipes/config/hub_path.h) in model_name_or_path, adapter_path and paths of datasets
  * become where the cache has them; those it does not have stay, for mb_recipe_check_model and readers
- * of data to say so. Called when a recipe is loaded. */
+ * of data to say so. A block whose path is a folder then becomes one for each file of its split
+ * (recipes/config/dataset_files.h). Called when a recipe is loaded. */
 mb_status mb_recipe_follow_hub(mb_recipe *r) MB_MUST_USE;
 
 /* MB_EDATA when a block's path is "dataset:ORG/NAME" still: the command that fetches it. */

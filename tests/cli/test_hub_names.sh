@@ -57,6 +57,23 @@ says 0 'load_dataset\("/.*/datasets--org--rows/snapshots/[0-9a-f]{40}"\)' \
     env HF_ENDPOINT="$url" "$MBUYU" pull dataset:org/rows
 kill "${hubs[@]}"
 
+# a split of a folder: what README.md says, else the shards; each file becomes a block
+mkdir -p sharded/data sharded/old
+for i in 0 1 2; do head -n $((i + 1)) data/rows.jsonl >"sharded/data/train-0000$i-of-00003.jsonl"; done
+cp data/rows.jsonl sharded/old/first.jsonl
+blocks() { "$MBUYU" config "datasets=[{path: sharded, split: '${1:-train}'}]" 2>/dev/null | grep -oE 'sharded/?[^ "]*'; }
+[ "$(blocks | tr '\n' ' ')" = "$(echo sharded/data/train-0000{0,1,2}-of-00003.jsonl) " ] || fail "shards: $(blocks)"
+says 3 'the split train\[:50%\] is of 3 files of sharded' "$MBUYU" config "datasets=[{path: sharded, split: 'train[:50%]'}]"
+printf -- '---\nlicense: mit\nconfigs:\n- config_name: en\n  data_files: x.csv\n- config_name: default\n  data_files:\n  - split: train\n    path: ["old/*", data/train-00001*]\n  - split: test\n    path: "**/first.jsonl"\n  - split: lost\n    path: nothing-*\n---\n# Rows\n' >sharded/README.md
+[ "$(blocks | tr '\n' ' ')" = 'sharded/data/train-00001-of-00003.jsonl sharded/old/first.jsonl ' ] || fail "configs: $(blocks)"
+[ "$(blocks 'test[:50%]')" = sharded/old/first.jsonl ] || fail "a pattern with folders: $(blocks test)"
+says 3 'sharded: no data file here is called nothing-\*, which its README.md names' \
+    "$MBUYU" config "datasets=[{path: sharded, split: lost}]"
+says 0 'rows read +10$|^rows kept +10$' "$MBUYU" inspect model_name_or_path="$MB_TEST_DATA/reference/llama" datasets=sharded \
+    max_length=64
+sed -i 's/config_name: default/config_name: sw/' sharded/README.md
+says 3 'its README.md has the configs en, sw and none of them is the default' "$MBUYU" config datasets=sharded
+
 # another machine pulls from this one's cache, and from a folder of plain models
 mkdir -p plain/models/org
 cp -r "$MB_TEST_DATA/reference/llama" plain/models/org/tiny
