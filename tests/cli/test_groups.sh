@@ -70,6 +70,30 @@ ok "$MBUYU" eval model_name_or_path=cls/final task=seq-classification 'datasets=
     metrics_by=half
 [ "$(value eval_early_rows out) $(value eval_late_rows out)" = '30 31' ] || fail 'groups of a table'
 
+# every kind of task: each group has its rows and its numbers
+check() { # check METRIC TASK ROWS KEY...
+    local metric=$1 task=$2
+    printf '%s\n' "$3" >rows.jsonl
+    shift 3
+    ok "$MBUYU" eval "task=$task" 'datasets=[rows.jsonl]' max_length=64 metrics_by=language "$@"
+    [ "$(value eval_sw_rows out) $(value eval_en_rows out)" = '1 2' ] || fail "rows of groups, $task"
+    for group in sw en; do
+        [ -n "$(value "eval_${group}_$metric" out)" ] || fail "$metric of $group, $task"
+    done
+}
+three() { printf '{%s, "language": "%s"}\n' "$1" sw "$2" en "$3" en; }
+bert=model_name_or_path=$models/bert-mlm
+check mse seq-classification "$(three '"text": "a", "label": 0.5' '"text": "b", "label": 0.1' '"text": "c", "label": 1.5')" \
+    "$bert" problem_type=regression
+check f1 token-classification "$(three '"tokens": ["a"], "ner_tags": ["B-X"]' '"tokens": ["b", "c"], "ner_tags": ["O", "B-X"]' \
+    '"tokens": ["c"], "ner_tags": ["O"]')" "$bert" 'label_names=[O, B-X]'
+check exact_match question-answering "$(three '"question": "q", "context": "a b", "answers": {"text": ["a"], "answer_start": [0]}' \
+    '"question": "q", "context": "c d", "answers": {"text": ["d"], "answer_start": [2]}' \
+    '"question": "r", "context": "c d", "answers": {"text": ["c"], "answer_start": [0]}')" "$bert" doc_stride=8
+check mrr embedding "$(three '"sentence1": "a", "sentence2": "b"' '"sentence1": "c", "sentence2": "d"' '"sentence1": "e", "sentence2": "f"')" "$bert"
+check chrf seq2seq "$(three '"source": "a", "target": "b"' '"source": "c", "target": "d"' '"source": "e", "target": "f"')" \
+    "model_name_or_path=$models/t5" predict_with_generate=true max_new_tokens=4
+
 # what cannot be
 base=(model_name_or_path=cls/final task=seq-classification max_length=64)
 head -n 64 <(yes "$(cat classes.jsonl)" | awk '{ sub(/"district": [0-9]+/, "\"district\": " NR); print }') >many.jsonl
