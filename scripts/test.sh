@@ -113,7 +113,7 @@ peer_arguments() {
     formats) printf '%s\n' "$helper/tensor_files" ;;
     metrics | hub_0_36 | hub_1 | hub_cache | hub_olah | hub_page) printf '%s\n' "$MBUYU" ;;
     hub | labels | seq2seq | pull | push | bundle) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" ;;
-    serve | serve_scores) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" "$MB_MATERIALS" ;;
+    serve | serve_scores | gguf_quantised) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" "$MB_MATERIALS" ;;
     image_models) printf '%s\n' "$MBUYU" "$helper/make_pictures" "$MB_TEST_DATA" ;;
     images) printf '%s\n' "$helper/image_pixels" ;;
     model_h5) printf '%s\n' "$helper/model_h5_save" "$MBUYU" "$MB_TEST_DATA" ;;

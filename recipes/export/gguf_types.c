@@ -62,12 +62,12 @@ static bool ends_with(const char *s, const char *end)
 
 static mb_dtype mixed(const mb_model *m, const mb_weight *v, const char *name)
 {
-    const bool more = more_bits(v->layer, m->config.layers);
+    static const char *const sensitive[] = {".attn_v.weight", ".attn_qkv.weight",
+                                            ".ffn_down.weight"};
 
-    if (ends_with(name, ".attn_qkv.weight"))
-        return MB_DTYPE_Q5_K;
-    if (more && (ends_with(name, ".attn_v.weight") || ends_with(name, ".ffn_down.weight")))
-        return MB_DTYPE_Q6_K;
+    for (size_t i = 0; i < sizeof sensitive / sizeof sensitive[0]; i++)
+        if (ends_with(name, sensitive[i]))
+            return more_bits(v->layer, m->config.layers) ? MB_DTYPE_Q6_K : MB_DTYPE_Q4_K;
     return MB_DTYPE_Q4_K;
 }
 

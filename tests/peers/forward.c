@@ -4,7 +4,7 @@
  *
  * CLASSES makes a classifier of that many classes of a model that is none.
  *
- * All rows go through the model as one batch. OUT receives the logits as float32: of every token of
+ * Models of two sides read a row on both. All rows go through the model as one batch. OUT receives the logits as float32: of every token of
  * every row in order, or one line per row of a classifier. Prints "lines width".
  */
 #include <stdio.h>
@@ -44,6 +44,31 @@ static mb_status read_rows(mb_batch *b, int64_t vocab)
     return MB_OK;
 }
 
+/* The rows go to the encoder, too, and to the decoder behind its first token, without their last. */
+static mb_status add_source(mb_batch *b, int32_t first, mb_batch **out)
+{
+    mb_batch *source;
+
+    MB_TRY(mb_batch_new(TOKENS_MAX, ROWS_MAX, &source));
+    *out = source;
+    b->source = source;
+    source->n_seq = b->n_seq;
+    source->used = b->used;
+    source->tokens = b->tokens;
+    source->max_len = b->max_len;
+    for (int64_t i = 0; i < b->used; i++) {
+        source->ids[i] = b->ids[i];
+        source->position[i] = b->position[i];
+    }
+    for (int64_t s = 0; s < ROWS_MAX; s++) {
+        source->start[s] = source->k_start[s] = b->start[s];
+        source->len[s] = source->k_len[s] = b->len[s];
+    }
+    for (int64_t i = 0; i < b->used; i++)
+        b->ids[i] = b->position[i] == 0 ? first : source->ids[i - 1];
+    return MB_OK;
+}
+
 static mb_status write_logits(const mb_batch *b, const mb_tensor *y, bool per_row, const char *path)
 {
     const int64_t lines = per_row ? b->n_seq : b->used, width = mb_cols(y);
@@ -61,7 +86,7 @@ static mb_status run(mb_session_options *o, const char *out)
 {
     mb_json_doc *doc = NULL;
     mb_engine *e = NULL;
-    mb_batch *b = NULL;
+    mb_batch *b = NULL, *source = NULL;
     mb_tensor y;
 
     MB_TRY(mb_cpu_init());
@@ -73,9 +98,12 @@ static mb_status run(mb_session_options *o, const char *out)
     for (int s = 0; s < ROWS_MAX; s++)
         b->start[s] = -1;
     MB_TRY(read_rows(b, e->model->config.vocab));
+    if (o->head == MB_HEAD_SEQ2SEQ)
+        MB_TRY(add_source(b, (int32_t)e->model->config.decoder_start_id, &source));
     MB_TRY(mb_engine_reserve_for(e, b, false, 0));
     MB_TRY(mb_engine_logits(e, b, NULL, &y));
     MB_TRY(write_logits(b, &y, o->head == MB_HEAD_SEQUENCE, out));
+    mb_batch_free(source);
     mb_batch_free(b);
     mb_engine_free(e);
     return MB_OK;

@@ -6,7 +6,7 @@
 FORWARD and QUANTISE are helpers beside this script, DATA is tests/data, MATERIALS has smollm2, minilm
 and swahili. f32 files must give our log-probabilities within 1e-3 and our token ids on 10 kB of Swahili; an
 adapter's file likewise, on its base; a chat uses the template in the file and stops by itself; an embedder gives
-our vectors within 1e-3. Blocks of the types whose scales are searched must be those of llama.cpp's own
+our vectors within 1e-3 (cosine 0.9999), T5 our log-probabilities of every place. Blocks of the types whose scales are searched must be those of llama.cpp's own
 quantisers, byte for byte.
 """
 # environment: llama
@@ -25,10 +25,12 @@ import xllamacpp
 from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "llama"))
+import llama_library  # noqa: E402
 from llama_server import Server, library  # noqa: E402
 
 MBUYU, FORWARD, QUANTISE, DATA, MATERIALS = sys.argv[1:6]
 NEAR = 1e-3  # of a log-probability, in f32
+HALF = 5e-3  # the same, where llama.cpp has GELU from a table, keys and values as halves
 FULL = {"rope_type": "default", "rope_theta": 1e6}
 FAMILIES = {  # of tests/data/reference, and what their configuration has that llama.cpp cannot say
     "llama": {}, "llama3-rope": {}, "mistral-sliding": {}, "qwen2": {}, "olmo2": {}, "gpt2": {},
@@ -201,7 +203,7 @@ def minilm(work):
     path = export(f"{MATERIALS}/minilm", work / "minilm", "format=gguf", "task=embedding")
     texts = ["Mvua ilinyesha usiku kucha.", "The bridge was closed for repairs.", "kilo 2,500"]
     with Server(path, embedding=True) as s:
-        worst = 0.0
+        worst, nearest = 0.0, 1.0
         for text in texts:
             ids = s.tokenize(text)
             mine = ours(path, [ids])[0][0]
@@ -209,8 +211,37 @@ def minilm(work):
             mine = mine / np.linalg.norm(mine)
             theirs = theirs / np.linalg.norm(theirs)
             worst = max(worst, float(np.abs(mine - theirs).max()))
-    print(f"MiniLM: {len(texts)} embeddings differ by at most {worst:.2g}")
-    assert worst <= NEAR
+            nearest = min(nearest, float(mine @ theirs))
+    print(f"MiniLM: {len(texts)} embeddings differ by at most {worst:.2g}, cosines from {nearest:.7f}")
+    assert worst <= NEAR and nearest >= 0.9999
+
+
+def behind(work, name):
+    """An embedder whose first positions stand for nothing, which GGUF leaves out; by token ids, so that any
+    tokenizer will do (it is not compared: the folder has none)."""
+    model = pathlib.Path(DATA) / "reference"
+    folder = work / f"with-tokenizer-{name}"
+    shutil.copytree(model / name, folder)
+    shutil.copy(model / "t5" / "tokenizer.json", folder)
+    path = export(folder, work / name, "format=gguf", "task=embedding", "check=false")
+    with Server(path, embedding=True, context=64) as s:
+        for ids in ([0, 7, 9, 11, 2], [0, *range(20, 30), 2]):
+            mine = ours(path, [ids])[0][0]
+            theirs = np.array(s.ask("/v1/embeddings", {"input": ids})["data"][0]["embedding"])
+            cosine = float(mine @ theirs / np.linalg.norm(mine) / np.linalg.norm(theirs))
+            print(f"{name}: the cosine of an embedding of {len(ids)} tokens is {cosine:.9f}")
+            assert cosine >= 0.9999, name
+
+
+def two_sides(work):
+    """T5: every place of a decoder behind an encoder, by llama.cpp's library."""
+    path = export(pathlib.Path(DATA) / "reference" / "t5", work / "t5", "format=gguf")
+    rng = np.random.default_rng(3)
+    rows = [rng.integers(3, 60, n).tolist() for n in (3, 8, 15)]
+    far = max(float(np.abs(log_softmax(a) - log_softmax(b)).max())
+              for a, b in zip(ours(path, rows), llama_library.logits(path, rows)))
+    print(f"T5: log-probabilities of {sum(map(len, rows))} places differ by at most {far:.2g}")
+    assert far <= HALF
 
 
 def searched():
@@ -239,6 +270,9 @@ def main():
         for name, changes in FAMILIES.items():
             apart(family, work, name, changes)
         apart(minilm, work)
+        for name in ("roberta-mlm", "xlm-roberta-token-cls"):
+            apart(behind, work, name)
+        apart(two_sides, work)
         apart(smollm2, work)
 
 
