@@ -323,9 +323,9 @@ static mb_status open_inside(mb_h5_column *c)
     c->set = H5Dopen2(c->file->id, c->path, H5P_DEFAULT);
     if (c->set < 0)
         return mb_h5_fault(c->file, "open '%s'", c->path);
+    MB_TRY(storage(c, &chunk)); /* the shape of what lies in other files may be asked of those */
     MB_TRY(row_type(c));
     MB_TRY(shape(c));
-    MB_TRY(storage(c, &chunk));
     return chunk > SLAB_BYTES && chunk <= KEPT_CHUNK ? keep_chunk(c, chunk) : MB_OK;
 }
 

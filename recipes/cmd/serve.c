@@ -2,10 +2,12 @@
  *
  *     mbuyu serve MODEL|RUN ... [NAME=MODEL ...] [--host ADDRESS] [--port N] [--key-file FILE]
  *                 [--name HOSTNAME ...] [--ctx N] [--slots N] [--queue N] [--cache TOKENS] [key=value ...]
- *                 [--runs DIR ...] [--data DIR ...] [--upload-max BYTES]
+ *                 [--runs DIR ...] [--data DIR ...] [--upload-max BYTES] [--uploads-max BYTES]
+ *                 [--files-max N] [--jobs-max N]
  *
  * --runs: folders of runs; the page shows them, and new ones go into the first. --data: where models
- * and data may lie that runs are started with.
+ * and data may lie that runs are started with. --upload-max: bytes of a file (512 MiB), --uploads-max:
+ * of all of them (16 GiB), --files-max: how many (1000), --jobs-max: ended jobs that are remembered (500).
  *
  * Prints the address on standard output once it listens; SIGINT or SIGTERM ends it. The key may also
  * be in MBUYU_API_KEY.
@@ -80,7 +82,10 @@ static mb_status option(struct job *j, const char *name, const char *value, bool
                    {"--slots", 1, 256, &j->o.n_seq},
                    {"--queue", 1, 65536, &j->o.queue},
                    {"--cache", 64, (int64_t)1 << 32, &j->o.cache_tokens},
-                   {"--upload-max", 1, (int64_t)1 << 40, &j->o.upload_max}};
+                   {"--upload-max", 1, (int64_t)1 << 40, &j->o.upload_max},
+                   {"--uploads-max", 1, (int64_t)1 << 50, &j->o.uploads_max},
+                   {"--files-max", 1, 1000000, &j->o.files_max},
+                   {"--jobs-max", 1, 100000, &j->o.jobs_max}};
     const struct {
         const char *name, **to;
         int *n;

@@ -27,12 +27,6 @@ static void print_wrapped(const char *text, int column, FILE *out)
     fputc('\n', out);
 }
 
-static bool has_words(const mb_key *k)
-{
-    return k->type == MB_TYPE_CHOICE || k->type == MB_TYPE_WORD ||
-           (k->type == MB_TYPE_LIST && k->check[0] != '\0');
-}
-
 static const char *shown_default(const char *deflt)
 {
     return strcmp(deflt, "null") == 0 ? "-" : deflt;
@@ -51,7 +45,7 @@ static void print_key(const mb_key *k, FILE *out)
     else
         fprintf(out, " %-*s ", DEFAULT_WIDTH, shown_default(k->deflt));
     print_wrapped(k->help, column, out);
-    if (!has_words(k))
+    if (!mb_key_has_words(k))
         return;
     mb_key_expected(k, expected, sizeof expected);
     snprintf(words, sizeof words, "(%s)", expected);

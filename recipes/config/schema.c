@@ -268,6 +268,12 @@ bool mb_key_is_path_or_text(const mb_key *k)
     return strcmp(k->check, "path|text") == 0;
 }
 
+bool mb_key_has_words(const mb_key *k)
+{
+    return k->type == MB_TYPE_CHOICE || k->type == MB_TYPE_WORD ||
+           (k->type == MB_TYPE_LIST && k->check[0] != '\0' && !mb_key_is_path(k));
+}
+
 static void add(char *buf, size_t size, const char *s, size_t n)
 {
     const size_t used = strlen(buf);
@@ -330,7 +336,7 @@ void mb_key_expected(const mb_key *k, char *buf, size_t size)
         add_words(words, buf, size);
     } else if (k->type == MB_TYPE_WORD) {
         add_words(k->check, buf, size);
-    } else if (k->type == MB_TYPE_LIST && k->check[0] != '\0') {
+    } else if (k->type == MB_TYPE_LIST && mb_key_has_words(k)) {
         snprintf(buf, size, "a list of ");
         add_words(k->check, buf, size);
     } else if (k->check[0] != '\0' && k->type != MB_TYPE_STR && !mb_key_is_path(k)) {

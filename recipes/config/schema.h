@@ -108,5 +108,7 @@ const char *mb_key_type_name(mb_key_type t);
 /* Does a value of it name files or folders; may it be the text instead? */
 bool mb_key_is_path(const mb_key *k);
 bool mb_key_is_path_or_text(const mb_key *k);
+/* Are the values of it, or of its list, words of a table? */
+bool mb_key_has_words(const mb_key *k);
 
 #endif

@@ -302,16 +302,17 @@ static mb_status read_list(const struct context *c, const mb_yaml *y, void *fiel
 
     if (y->kind == MB_YAML_MAP)
         return wrong(c, y);
-    MB_TRY(mb_arena_take(c->arena, sizeof(char *) * (size_t)(y->n + 1), &p));
+    MB_TRY(mb_arena_take(c->arena, sizeof(char *) * (size_t)(y->n + 2), &p));
     list.at = p;
     for (; item != NULL; item = item->next) {
         if (item->kind != MB_YAML_SCALAR || (mb_yaml_is_null(item) && !item->quoted) ||
-            (c->key->check[0] != '\0' && !has_word(c->key->check, item->text)))
+            (mb_key_has_words(c->key) && !has_word(c->key->check, item->text)))
             return wrong(c, item);
         list.at[list.n++] = item->text;
         if (!list.is_list)
             break;
     }
+    list.at[list.n] = NULL;
     *(mb_strings *)field = list;
     return MB_OK;
 }

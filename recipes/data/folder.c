@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/path.h"
+#include "core/path_below.h"
 #include "recipes/data/hdf5.h"
 #include "recipes/data/records.h"
 #include "recipes/data/unpack.h"
@@ -111,6 +111,19 @@ static mb_status split_file(const mb_source *source, char *out, size_t size)
     return MB_OK;
 }
 
+mb_status mb_source_may_open(const mb_source *source, const char *path, char out[MB_PATH_MAX])
+{
+    if (source->within == NULL)
+        return mb_path_join(out, MB_PATH_MAX, "", path);
+    if (mb_path_real_below(path, source->within, out, MB_PATH_MAX) == MB_OK)
+        return MB_OK;
+    mb_status_clear();
+    return MB_RAISE(MB_EDATA,
+                    "there is no %.200s below the folders that may be read "
+                    "(allowed_local_media_path)",
+                    path);
+}
+
 static mb_status file_of(const mb_source *source, char *out, size_t size)
 {
     static const char *const names[] = {"metadata.jsonl", "metadata.csv", "metadata.tsv"};
@@ -129,11 +142,13 @@ static mb_status file_of(const mb_source *source, char *out, size_t size)
 
 mb_status mb_source_file(const mb_source *source, char *out, size_t size)
 {
-    char path[MB_PATH_MAX], file[MB_PATH_MAX], split[100];
+    char path[MB_PATH_MAX], file[MB_PATH_MAX], split[100], real[MB_PATH_MAX];
     const char *names[6];
 
     MB_TRY(file_of(source, out, size));
-    if (!mb_hdf5_file(out, file, sizeof file, NULL) || !mb_path_is_file(file))
+    const bool hdf5 = mb_hdf5_file(out, file, sizeof file, NULL);
+    MB_TRY(mb_source_may_open(source, file, real));
+    if (!hdf5 || !mb_path_is_file(file))
         return MB_OK;
     snprintf(path, sizeof path, "%s", out);
     split_name(source, split, sizeof split);

@@ -30,10 +30,13 @@ static mb_status put_text(mb_image_list *l, const char *s, int64_t *at)
     return MB_OK;
 }
 
-static mb_status put(mb_image_list *l, const char *path, const char *label, int64_t line,
-                     int source)
+static mb_status put(mb_image_list *l, const mb_source *from, const char *named, const char *label,
+                     int64_t line, int source)
 {
+    char path[MB_PATH_MAX];
     mb_image_entry *e;
+
+    MB_TRY(mb_source_may_open(from, named, path));
 
     MB_TRY(
         mb_grow((void **)&l->entry, &l->entry_capacity, (size_t)(l->n + 1), sizeof *e, "pictures"));
@@ -49,8 +52,8 @@ static mb_status put(mb_image_list *l, const char *path, const char *label, int6
 /* ---- folders ------------------------------------------------------------------------------ */
 
 /* All pictures at and below `dir`, which belong to the class. */
-static mb_status class_folder(mb_image_list *l, const char *dir, const char *label, int source,
-                              int depth)
+static mb_status class_folder(mb_image_list *l, const mb_source *from, const char *dir,
+                              const char *label, int source, int depth)
 {
     char path[MB_PATH_MAX], **names = NULL;
     size_t n = 0;
@@ -64,9 +67,9 @@ static mb_status class_folder(mb_image_list *l, const char *dir, const char *lab
             continue;
         st = mb_path_join(path, sizeof path, dir, names[i]);
         if (st == MB_OK && mb_path_is_dir(path))
-            st = class_folder(l, path, label, source, depth + 1);
+            st = class_folder(l, from, path, label, source, depth + 1);
         else if (st == MB_OK && mb_image_has_ending(names[i]))
-            st = put(l, path, label, 0, source);
+            st = put(l, from, path, label, 0, source);
         else
             l->other_files++;
     }
@@ -74,7 +77,7 @@ static mb_status class_folder(mb_image_list *l, const char *dir, const char *lab
     return st;
 }
 
-static mb_status class_folders(mb_image_list *l, const char *dir, int source)
+static mb_status class_folders(mb_image_list *l, const mb_source *from, const char *dir, int source)
 {
     char path[MB_PATH_MAX], **names = NULL;
     const int64_t before = l->n;
@@ -87,7 +90,7 @@ static mb_status class_folders(mb_image_list *l, const char *dir, int source)
             continue;
         st = mb_path_join(path, sizeof path, dir, names[i]);
         if (st == MB_OK && mb_path_is_dir(path))
-            st = class_folder(l, path, names[i], source, 0);
+            st = class_folder(l, from, path, names[i], source, 0);
         else if (st == MB_OK && mb_image_has_ending(names[i]))
             st = MB_RAISE(MB_EDATA,
                           "%s: the picture is in no class's folder, and there is no metadata.csv, "
@@ -130,15 +133,15 @@ static mb_status add_row(mb_image_list *l, const struct metadata *m, const char 
                          const char *label, int64_t line)
 {
     char path[MB_PATH_MAX];
+    mb_status st;
 
     MB_REQUIRE(file != NULL && file[0] != '\0', MB_EDATA, "%s:%lld: there is no %s", m->path,
                (long long)line, m->file_column);
     MB_REQUIRE(label != NULL && label[0] != '\0', MB_EDATA, "%s:%lld: there is no %s", m->path,
                (long long)line, m->label_column);
-    if (file[0] == '/')
-        return put(l, file, label, line, m->number);
     MB_TRY(mb_path_join(path, sizeof path, m->folder, file));
-    return put(l, path, label, line, m->number);
+    st = put(l, m->source, path, label, line, m->number);
+    return st == MB_OK ? st : mb_status_prefix(st, "%s:%lld: ", m->path, (long long)line);
 }
 
 static mb_status json_row(mb_image_list *l, const struct metadata *m, const mb_row_text *row)
@@ -205,11 +208,13 @@ static mb_status read_metadata(mb_image_list *l, const mb_source *s, const char 
                          .file_column = column_of(s, "file_name"),
                          .label_column = column_of(s, "label")};
     const int64_t before = l->n;
+    char real[MB_PATH_MAX];
     mb_rowfile *rows = NULL;
     mb_row_text row;
     bool more = true;
     mb_status st;
 
+    MB_TRY(mb_source_may_open(s, path, real));
     MB_TRY(mb_path_dir(m.folder, sizeof m.folder, path));
     MB_TRY(mb_rowfile_kind_of(path, &m.kind));
     MB_REQUIRE(m.kind != MB_ROWFILE_TXT, MB_EDATA, "%s: a text file names no pictures", path);
@@ -301,6 +306,6 @@ mb_status mb_image_list_add(mb_image_list *l, const mb_source *s, int source)
         return cut_split(l, s, from);
     }
     MB_TRY(split_folder(s, dir, sizeof dir));
-    MB_TRY(class_folders(l, dir, source));
+    MB_TRY(class_folders(l, s, dir, source));
     return cut_split(l, s, from);
 }

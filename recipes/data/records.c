@@ -565,6 +565,22 @@ static mb_status any_text(const struct mb_row *row, const char *const *names, co
     return mb_row_need_text(row, names[-1], out);
 }
 
+/* The first of both that may be opened. What lies elsewhere is spoken of as what is not there. */
+static mb_status media_within(const mb_source *s, const char *path, const char *given,
+                              mb_record *rec, const char **out)
+{
+    char real[MB_PATH_MAX];
+    mb_status st = mb_source_may_open(s, path, real);
+
+    if (st != MB_OK) {
+        mb_status_clear();
+        st = mb_source_may_open(s, given, real);
+    }
+    MB_TRY(st);
+    MB_REQUIRE(mb_path_is_file(real), MB_EDATA, "%s is no file", given);
+    return joined(rec, real, "", "", out);
+}
+
 /* The file that a row names: {"path": ...}, as an Audio feature of datasets has it, or the path itself;
  * from the folder of the data file, or as it is. */
 static mb_status media_of(const struct mb_row *row, const char *const *names, mb_record *rec,
@@ -585,6 +601,8 @@ static mb_status media_of(const struct mb_row *row, const char *const *names, mb
     mb_hdf5_file(row->r->path, file, sizeof file, NULL);
     MB_TRY(mb_path_dir(dir, sizeof dir, file));
     MB_TRY(mb_path_join(path, sizeof path, dir, given));
+    if (row->r->source.within != NULL)
+        return media_within(&row->r->source, path, given, rec, out);
     if (mb_path_is_file(path))
         return joined(rec, path, "", "", out);
     MB_REQUIRE(mb_path_is_file(given), MB_EDATA, "there is no file %s, nor %s", path, given);
@@ -1051,10 +1069,13 @@ mb_status mb_records_open(const mb_source *source, mb_records **out)
     MB_TRY_GOTO(mb_source_file(source, r->path, sizeof r->path), st, fail);
     r->source.path = r->path; /* what messages name */
     snprintf(file, sizeof file, "%s", r->path);
-    if (mb_source_sides(source, file, r->path, r->other))
+    if (mb_source_sides(source, file, r->path, r->other)) {
         r->kind = MB_ROWFILE_SIDES;
-    else
+        MB_TRY_GOTO(mb_source_may_open(source, r->path, file), st, fail);
+        MB_TRY_GOTO(mb_source_may_open(source, r->other, file), st, fail);
+    } else {
         MB_TRY_GOTO(mb_rowfile_kind_of(r->path, &r->kind), st, fail);
+    }
     if (r->kind != MB_ROWFILE_TXT && !is_auto(source->type))
         MB_TRY_GOTO(format_named(r), st, fail);
     MB_TRY_GOTO(rewind_rows(r), st, fail);

@@ -48,6 +48,7 @@
 #define MB_RECIPES_DATA_RECORDS_H
 
 #include "core/json.h"
+#include "core/path.h"
 #include "recipes/data/rowfile.h"
 
 typedef struct mb_field_map {
@@ -80,6 +81,8 @@ typedef struct mb_source {
     const char *source_lang, *target_lang; /* of pairs: keys of a translation; NULL: not given */
     bool skip_bad;                         /* bad_rows: skip; for mb_store_build */
     bool bare; /* rows of any kind, for mb_records_column alone: no format is looked for */
+    /* Folders that the file, and those its rows name, must lie in; NULL-terminated; NULL: anywhere. */
+    const char *const *within;
 } mb_source;
 
 typedef enum mb_record_kind {
@@ -159,6 +162,10 @@ typedef struct mb_records mb_records;
 /* The file that has the rows of a source: its path, or of a folder the metadata in it, or the file of
  * the split (recipes/data/folder.c); of an HDF5 file the group with the rows, rows.h5/train. */
 mb_status mb_source_file(const mb_source *source, char *out, size_t size) MB_MUST_USE;
+/* What may be opened for `path`, which the data set or a row of it names: the path itself, or where the
+ * source has `within` its real path. MB_EDATA: it is not below those folders, or not there. */
+mb_status mb_source_may_open(const mb_source *source, const char *path,
+                             char out[MB_PATH_MAX]) MB_MUST_USE;
 /* Is `file` one side of a pair as Moses has them, train.sw beside train.en (perhaps with .gz or .zst
  * behind), by the names of source_lang and target_lang? Then both sides, of MB_PATH_MAX bytes. */
 bool mb_source_sides(const mb_source *source, const char *file, char *from, char *to);

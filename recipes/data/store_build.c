@@ -191,6 +191,7 @@ static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
         MB_TRY(mb_digest_add(d, bytes, sizeof bytes));
         if (mb_source_sides(s, path, side[0], side[1]))
             for (int k = 0; k < 2; k++) {
+                MB_TRY(mb_source_may_open(s, side[k], path));
                 MB_TRY(add_text(d, side[k]));
                 MB_TRY(mb_digest_file(side[k], bytes));
                 MB_TRY(mb_digest_add(d, bytes, sizeof bytes));
@@ -199,6 +200,8 @@ static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
         MB_TRY(add_text(d, s->type));
         MB_TRY(add_text(d, s->split));
         MB_TRY(mb_digest_add(d, &s->skip_bad, sizeof s->skip_bad));
+        for (int k = 0; s->within != NULL && s->within[k] != NULL; k++)
+            MB_TRY(add_text(d, s->within[k]));
         for (int f = 0; f < s->n_fields; f++) {
             MB_TRY(add_text(d, s->field[f].canonical));
             MB_TRY(add_text(d, s->field[f].column));

@@ -64,9 +64,9 @@ typedef struct mb_api_options {
     const char *key;      /* NULL: none is asked for */
     /* jobs.h: folders of runs, folders with models and data; NULL-terminated lists, or NULL */
     const char *const *runs, *const *folders;
-    int64_t upload_max; /* bytes; 0: as jobs.h says */
-    int n_words;        /* recipe keys of models that runs make */
-    char **word;        /* borrowed */
+    int64_t upload_max, uploads_max, files_max, jobs_max; /* 0: as jobs.h says */
+    int n_words;                                          /* recipe keys of models that runs make */
+    char **word;                                          /* borrowed */
 } mb_api_options;
 
 /* The caller owns *out. */

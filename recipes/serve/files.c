@@ -1,6 +1,7 @@
 /* recipes/serve/files.c - /v1/files: uploaded files, each a folder .serve/files/ID with the data under a
  * name of ours and file.json, which is OpenAI's object. */
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@ struct upload {
     char id[MB_JOBS_ID], dir[MB_PATH_MAX]; /* dir: .serve/files/ID.part; "" once it is named ID */
     char purpose[PURPOSE], filename[MB_PARTS_NAME];
     size_t n_purpose;
-    bool in_purpose, in_file, has_file;
+    bool in_purpose, in_file, has_file, counted;
     mb_newfile file;
     int64_t n;
 };
@@ -48,6 +49,38 @@ static void ending(const char *filename, char out[SUFFIX])
     snprintf(out, SUFFIX, "%s", dot);
 }
 
+/* An upload, or `n` more bytes of one. MB_EARG: there is no room for it. */
+static mb_status take_room(mb_jobs *j, int64_t files, int64_t n)
+{
+    mb_status st = MB_OK;
+
+    pthread_mutex_lock(&j->lock);
+    if (j->n_files + files > j->o.files_max)
+        st = MB_RAISE(MB_EARG,
+                      "this server keeps at most %lld uploaded files; DELETE /v1/files/ID makes "
+                      "room",
+                      (long long)j->o.files_max);
+    else if (j->upload_bytes + n > j->o.uploads_max)
+        st = MB_RAISE(MB_EARG,
+                      "all uploaded files together may have %lld bytes, of which %lld are left; "
+                      "DELETE /v1/files/ID makes room",
+                      (long long)j->o.uploads_max, (long long)(j->o.uploads_max - j->upload_bytes));
+    if (st == MB_OK) {
+        j->n_files += files;
+        j->upload_bytes += n;
+    }
+    pthread_mutex_unlock(&j->lock);
+    return st;
+}
+
+static void give_room(mb_jobs *j, int64_t files, int64_t n)
+{
+    pthread_mutex_lock(&j->lock);
+    j->n_files -= files;
+    j->upload_bytes -= n;
+    pthread_mutex_unlock(&j->lock);
+}
+
 static mb_status begin_part(void *arg, const char *name, const char *filename)
 {
     struct upload *u = arg;
@@ -68,25 +101,34 @@ static mb_status begin_part(void *arg, const char *name, const char *filename)
     return mb_newfile_open(path, &u->file);
 }
 
+static mb_status file_data(struct upload *u, const void *data, size_t n)
+{
+    MB_REQUIRE(u->n + (int64_t)n <= u->jobs->o.upload_max, MB_EARG,
+               "the file is larger than %lld bytes, the most this server takes",
+               (long long)u->jobs->o.upload_max);
+    MB_TRY(take_room(u->jobs, 0, (int64_t)n));
+    u->n += (int64_t)n;
+    return mb_pwrite_all(u->file.fd, data, n, u->n - (int64_t)n, u->file.path);
+}
+
 static mb_status part_data(void *arg, const void *data, size_t n)
 {
     struct upload *u = arg;
+    mb_status st = MB_OK;
 
     if (u->in_purpose) {
         MB_REQUIRE(u->n_purpose + n < sizeof u->purpose, MB_EARG, "purpose: at most %d bytes",
                    PURPOSE - 1);
         memcpy(u->purpose + u->n_purpose, data, n);
         u->n_purpose += n;
-        return MB_OK;
+    } else if (u->in_file) {
+        st = file_data(u, data, n);
     }
-    if (!u->in_file)
-        return MB_OK;
-    MB_REQUIRE(u->n + (int64_t)n <= u->jobs->o.upload_max, MB_EARG,
-               "the file is larger than %lld bytes, the most this server takes",
-               (long long)u->jobs->o.upload_max);
-    MB_TRY(mb_pwrite_all(u->file.fd, data, n, u->n, u->file.path));
-    u->n += (int64_t)n;
-    return MB_OK;
+    if (st != MB_OK) { /* whoever hears that it was refused finds its room free */
+        give_room(u->jobs, 0, u->n);
+        u->n = 0;
+    }
+    return st;
 }
 
 static mb_status end_part(void *arg)
@@ -109,6 +151,8 @@ static void drop(void *state)
     mb_newfile_abandon(&u->file);
     if (u->dir[0] != '\0' && mb_path_remove_tree(u->dir) != MB_OK)
         mb_status_clear();
+    if (u->dir[0] != '\0' && u->counted)
+        give_room(u->jobs, 1, u->n);
     mb_free(u);
 }
 
@@ -125,6 +169,8 @@ static mb_status begin(void *arg, mb_http_request *q, void **state)
     MB_TRY_GOTO(mb_parts_new(mb_http_head(q, "Content-Type"), &calls, &u->form), st, fail);
     MB_TRY_GOTO(mb_jobs_new_id("file-", u->id), st, fail);
     MB_TRY_GOTO(mb_jobs_path(u->jobs, "files", u->id, ".part", u->dir), st, fail);
+    MB_TRY_GOTO(take_room(u->jobs, 1, 0), st, fail);
+    u->counted = true;
     *state = u;
     return MB_OK;
 fail:
@@ -190,6 +236,11 @@ static mb_status uploaded(void *arg, mb_http_request *q)
 
 /* ---- what is there ------------------------------------------------------------------------ */
 
+static mb_status no_file(mb_http_request *q)
+{
+    return mb_http_refuse(q, 404, "not_found", "there is no file %.80s", mb_http_part(q, "id"));
+}
+
 /* The object of a file; false: answered that there is none. */
 static bool find(const mb_jobs *j, mb_http_request *q, char dir[MB_PATH_MAX], mb_json_doc **doc,
                  mb_status *st)
@@ -202,7 +253,7 @@ static bool find(const mb_jobs *j, mb_http_request *q, char dir[MB_PATH_MAX], mb
         mb_jobs_path(j, "files", id, "", dir) != MB_OK ||
         mb_path_join(path, sizeof path, dir, "file.json") != MB_OK || !mb_path_is_file(path)) {
         mb_status_clear();
-        *st = mb_http_refuse(q, 404, "not_found", "there is no file %.80s", id);
+        *st = no_file(q);
         return false;
     }
     *st = mb_json_read(path, MB_EIO, MB_JOBS_JSON, doc);
@@ -235,16 +286,38 @@ static mb_status content(void *arg, mb_http_request *q)
     return mb_http_answer_file(q, fd, size, "application/octet-stream", NULL);
 }
 
+/* First it has no name any more, then it is removed: what is left of it by the end of the server is
+ * swept by the next, and of two who ask for it one is answered that there is none. */
+static mb_status take_away(mb_jobs *j, const char *id, const char *dir, int64_t bytes, bool *gone)
+{
+    char part[MB_PATH_MAX];
+
+    MB_TRY(mb_jobs_path(j, "files", id, ".part", part));
+    *gone = rename(dir, part) == 0;
+    MB_REQUIRE(*gone || errno == ENOENT, MB_EIO, "%s cannot be removed: %s", dir, strerror(errno));
+    if (!*gone)
+        return MB_OK;
+    MB_TRY(mb_path_remove_tree(part));
+    give_room(j, 1, bytes);
+    return MB_OK;
+}
+
 static mb_status removed(void *arg, mb_http_request *q)
 {
     char dir[MB_PATH_MAX];
     mb_json_doc *doc;
+    int64_t bytes = 0;
+    bool gone = false;
     mb_status st;
 
     if (!find(mb_jobs_of(arg), q, dir, &doc, &st))
         return st;
+    st = mb_json_get_int(mb_json_root(doc), "bytes", 0, &bytes);
     mb_json_free(doc);
-    MB_TRY(mb_path_remove_tree(dir));
+    MB_TRY(st);
+    MB_TRY(take_away(mb_jobs_of(arg), mb_http_part(q, "id"), dir, bytes, &gone));
+    if (!gone)
+        return no_file(q);
     MB_TRY(mb_json_doc_new("file", &doc));
     st = mb_json_set_string(mb_json_root(doc), "id", mb_http_part(q, "id"));
     if (st == MB_OK)
@@ -269,6 +342,31 @@ static mb_status add_file(const char *dir, const char *id, const char *purpose, 
         st = mb_json_set(data, NULL, mb_json_root(doc));
     mb_json_free(doc);
     return st;
+}
+
+mb_status mb_jobs_count_files(mb_jobs *j)
+{
+    char dir[MB_PATH_MAX], path[MB_PATH_MAX], **names;
+    mb_json_doc *doc;
+    int64_t bytes;
+    size_t n;
+
+    MB_TRY(mb_path_join(dir, sizeof dir, j->state, "files"));
+    MB_TRY(mb_path_list(dir, &names, &n));
+    for (size_t i = 0; i < n; i++) {
+        if (!mb_jobs_is_id(names[i], "file-") ||
+            snprintf(path, sizeof path, "%s/%s/file.json", dir, names[i]) >= (int)sizeof path ||
+            mb_json_read(path, MB_EIO, MB_JOBS_JSON, &doc) != MB_OK)
+            continue;
+        if (mb_json_get_int(mb_json_root(doc), "bytes", 0, &bytes) == MB_OK) {
+            j->n_files++;
+            j->upload_bytes += bytes;
+        }
+        mb_json_free(doc);
+    }
+    mb_path_list_free(names, n);
+    mb_status_clear(); /* what cannot be read is not there for clients either */
+    return MB_OK;
 }
 
 static mb_status fill_list(const mb_jobs *j, const mb_http_request *q, mb_json list, mb_json data)

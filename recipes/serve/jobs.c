@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "core/alloc.h"
+#include "core/path_below.h"
 #include "recipes/serve/jobs_inside.h"
 
 mb_jobs *mb_jobs_of(void *route_arg)
@@ -41,8 +42,8 @@ static mb_status real_list(const char *const *list, bool make, char ***out)
     return MB_OK;
 }
 
-/* Uploads that were cut off by the end of a server. */
-static void sweep(const char *dir)
+/* What was cut off by the end of a server: uploads, pictures. */
+static void sweep(const char *dir, const char *suffix)
 {
     char path[MB_PATH_MAX], **names;
     size_t n;
@@ -52,7 +53,7 @@ static void sweep(const char *dir)
         return;
     }
     for (size_t i = 0; i < n; i++)
-        if (mb_path_has_suffix(names[i], ".part") &&
+        if (mb_path_has_suffix(names[i], suffix) &&
             mb_path_join(path, sizeof path, dir, names[i]) == MB_OK)
             (void)!mb_path_remove_tree(path);
     mb_path_list_free(names, n);
@@ -68,8 +69,10 @@ static mb_status open_state(mb_jobs *j)
     for (int i = 0; i < 3; i++) {
         MB_TRY(mb_path_join(path, sizeof path, j->state, parts[i]));
         MB_TRY(mb_path_mkdirs(path));
-        sweep(path);
+        sweep(path, ".part");
     }
+    sweep(j->state, ".png");
+    MB_TRY(mb_jobs_count_files(j));
     return mb_jobs_load(j);
 }
 
@@ -89,6 +92,20 @@ static mb_status start_threads(mb_jobs *j)
     return MB_OK;
 }
 
+static void set_limits(mb_jobs_options *o)
+{
+    const struct {
+        int64_t *limit, usual;
+    } limits[] = {{&o->upload_max, (int64_t)512 << 20},
+                  {&o->uploads_max, (int64_t)16 << 30},
+                  {&o->files_max, 1000},
+                  {&o->jobs_max, 500}};
+
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
+        if (*limits[i].limit == 0)
+            *limits[i].limit = limits[i].usual;
+}
+
 mb_status mb_jobs_open(const mb_jobs_options *o, mb_jobs **out)
 {
     mb_jobs *j;
@@ -96,8 +113,7 @@ mb_status mb_jobs_open(const mb_jobs_options *o, mb_jobs **out)
 
     MB_TRY(MB_NEW(&j));
     j->o = *o;
-    if (j->o.upload_max == 0)
-        j->o.upload_max = (int64_t)512 << 20;
+    set_limits(&j->o);
     pthread_mutex_init(&j->lock, NULL);
     pthread_cond_init(&j->wake, NULL);
     MB_TRY_GOTO(real_list(o->runs, true, &j->runs), st, fail);
@@ -181,27 +197,17 @@ mb_status mb_jobs_path(const mb_jobs *j, const char *what, const char *id, const
     return MB_OK;
 }
 
-static bool below(const char *path, char *const *roots)
-{
-    for (; *roots != NULL; roots++) {
-        const size_t n = strlen(*roots);
-
-        if (strncmp(path, *roots, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1))
-            return true;
-    }
-    return false;
-}
-
 mb_status mb_jobs_inside(const mb_jobs *j, const char *path, char out[MB_PATH_MAX])
 {
-    const bool there = path[0] != '\0' && mb_path_real(path, out, MB_PATH_MAX) == MB_OK;
+    char *const *const given[] = {j->runs, j->folders};
 
-    if (!there)
+    for (int i = 0; i < 2; i++) {
+        if (mb_path_real_below(path, (const char *const *)given[i], out, MB_PATH_MAX) == MB_OK)
+            return MB_OK;
         mb_status_clear();
-    MB_REQUIRE(there && (below(out, j->runs) || below(out, j->folders)), MB_EARG,
-               "there is no %.200s below the folders that this server was given",
-               path[0] != '\0' ? path : "file without a name");
-    return MB_OK;
+    }
+    return MB_RAISE(MB_EARG, "there is no %.200s below the folders that this server was given",
+                    path[0] != '\0' ? path : "file without a name");
 }
 
 mb_status mb_jobs_model(const mb_jobs *j, const char *what, char out[MB_PATH_MAX],

@@ -27,8 +27,12 @@ typedef struct mb_jobs_options {
         *runs; /* folders of runs, NULL-terminated; new ones go into the first, which is
                                    made; NULL or none: nothing is started and nothing uploaded */
     const char *const
-        *folders;       /* where models and data may lie besides; NULL-terminated, or NULL */
-    int64_t upload_max; /* bytes of an uploaded file; 0: 512 MiB */
+        *folders;        /* where models and data may lie besides; NULL-terminated, or NULL */
+    int64_t upload_max;  /* bytes of an uploaded file; 0: 512 MiB */
+    int64_t uploads_max; /* bytes of all of them; 0: 16 GiB */
+    int64_t files_max;   /* how many; 0: 1000 */
+    int64_t jobs_max; /* ended jobs that are remembered: the oldest are forgotten, their runs stay;
+                          * 0: 500 */
     void *arg;
     /* The folder or file of the model that is served under this id, and of its adapter ("": none);
      * false: there is no such id. Optional: none is served. */

@@ -39,7 +39,8 @@ struct mb_jobs {
     char *state;            /* RUNS/.serve; NULL: nothing is started */
     pthread_mutex_t lock;   /* of what follows */
     pthread_cond_t wake;
-    mb_tuning **job; /* by time of creation */
+    int64_t n_files, upload_bytes; /* uploads, those that are coming with what there is of them */
+    mb_tuning **job;               /* by time of creation */
     size_t n_jobs, jobs_capacity;
     mb_chore chore[MB_CHORES_MAX];
     int n_chores;
@@ -85,13 +86,19 @@ mb_status mb_jobs_words(const mb_jobs *j, mb_json request, const char *recipe_pa
 mb_status mb_jobs_argv(const char *verb, mb_json words, const char *more, char ***out) MB_MUST_USE;
 void mb_jobs_argv_free(char **argv);
 
-/* ---- keeper.c: the thread that starts jobs and sees them end. Both with the lock held. */
+/* ---- keeper.c: the thread that starts jobs and sees them end. All with the lock held. */
 void *mb_jobs_keep(void *jobs);
 mb_status mb_jobs_load(mb_jobs *j) MB_MUST_USE; /* what was there when the last server ended */
 /* MB_EARG: it is larger than what mb_jobs_load reads. */
 mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t) MB_MUST_USE;
 mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id);          /* NULL */
 mb_tuning *mb_tuning_of_folder(const mb_jobs *j, const char *folder); /* the latest; NULL */
+
+/* Forgets the oldest jobs that have ended, but jobs_max of them. */
+void mb_jobs_forget(mb_jobs *j);
+
+/* ---- files.c: what is there when the server starts. */
+mb_status mb_jobs_count_files(mb_jobs *j) MB_MUST_USE;
 
 /* ---- chores.c: takes the chore's words, file and folder in any case. */
 mb_status mb_jobs_ask(mb_jobs *j, mb_http_request *q, mb_chore c);

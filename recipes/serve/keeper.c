@@ -4,6 +4,7 @@
  * Asked to stop, a run gets SIGUSR1: it saves and ends (75). Then its last checkpoint is exported, so
  * that there is a model of it. One that does not end is sent SIGTERM, and in the end killed.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -331,6 +332,47 @@ static void look_at_all(mb_jobs *j)
     }
 }
 
+static bool has_ended(const mb_tuning *t)
+{
+    return !is(t, "queued") && !is(t, "running");
+}
+
+/* What is known of it; last the file that a server which is started finds it by. */
+static void remove_files(const mb_jobs *j, const char *id)
+{
+    static const char *const suffix[] = {".yaml", ".log", ".json"};
+    char path[MB_PATH_MAX];
+
+    for (int i = 0; i < 3; i++)
+        if (mb_jobs_path(j, "jobs", id, suffix[i], path) != MB_OK ||
+            (unlink(path) != 0 && errno != ENOENT)) {
+            mb_log_warn("jobs: %s%s is not removed: %s", id, suffix[i], strerror(errno));
+            mb_status_clear();
+        }
+}
+
+void mb_jobs_forget(mb_jobs *j)
+{
+    int64_t many = -j->o.jobs_max;
+    size_t kept = 0;
+
+    for (size_t i = 0; i < j->n_jobs; i++)
+        many += has_ended(j->job[i]);
+    for (size_t i = 0; i < j->n_jobs; i++) {
+        mb_tuning *t = j->job[i];
+
+        if (many <= 0 || !has_ended(t)) {
+            j->job[kept++] = t;
+            continue;
+        }
+        many--;
+        remove_files(j, mb_jobs_text(mb_json_root(t->doc), "id"));
+        mb_json_free(t->doc);
+        mb_free(t);
+    }
+    j->n_jobs = kept;
+}
+
 void *mb_jobs_keep(void *jobs)
 {
     mb_jobs *j = jobs;
@@ -340,6 +382,7 @@ void *mb_jobs_keep(void *jobs)
         struct timespec until;
 
         look_at_all(j);
+        mb_jobs_forget(j);
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += 250000000;
         until.tv_sec += until.tv_nsec / 1000000000;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -248,6 +249,16 @@ static mb_status describe(const mb_jobs *j, mb_json request, mb_json job)
     return check_size(job);
 }
 
+/* Of a job that is refused. */
+static void drop_recipe(const mb_jobs *j, mb_json job)
+{
+    const char *id = mb_jobs_text(job, "id");
+    char path[MB_PATH_MAX];
+
+    if (id[0] != '\0' && snprintf(path, sizeof path, "%s/jobs/%s.yaml", j->state, id) < MB_PATH_MAX)
+        unlink(path);
+}
+
 /* With the lock. */
 static mb_status add_job(mb_jobs *j, mb_json request, mb_tuning **out)
 {
@@ -262,6 +273,7 @@ static mb_status add_job(mb_jobs *j, mb_json request, mb_tuning **out)
     if (st == MB_OK)
         st = mb_tuning_save(j, t);
     if (st != MB_OK) {
+        drop_recipe(j, mb_json_root(t->doc));
         mb_json_free(t->doc);
         mb_free(t);
         return st;

@@ -38,23 +38,50 @@ static mb_status add(mb_json words, const char *fmt, ...)
     return mb_json_set_string(words, NULL, text);
 }
 
-/* key="path" or key=["path"]: JSON strings are YAML's, too. */
+static mb_status add_list(mb_json words, const char *key, mb_json list)
+{
+    char *text, *word = NULL;
+    mb_status st;
+
+    MB_TRY(mb_json_text(list, 0, &text, NULL));
+    st = mb_asprintf(&word, "%s=%s", key, text);
+    if (st == MB_OK)
+        st = mb_json_set_string(words, NULL, word);
+    mb_free(text);
+    mb_free(word);
+    return st;
+}
+
+/* key=path or key=["path"]: JSON strings are YAML's, too. */
 static mb_status add_path(mb_json words, const char *key, const char *path, bool list)
 {
     mb_json_doc *doc;
-    char *text = NULL;
     mb_status st;
 
     MB_REQUIRE(strstr(path, "${") == NULL, MB_EARG, "%.200s: a path with ${ cannot be used", path);
+    if (!list)
+        return add(words, "%s=%s", key, path);
     MB_TRY(mb_json_doc_new_array("path", &doc));
     st = mb_json_set_string(mb_json_root(doc), NULL, path);
     if (st == MB_OK)
-        st = mb_json_text(mb_json_root(doc), 0, &text, NULL);
-    if (st == MB_OK && !list)
-        st = add(words, "%s=%s", key, path);
-    else if (st == MB_OK)
-        st = add(words, "%s=%s", key, text);
-    mb_free(text);
+        st = add_list(words, key, mb_json_root(doc));
+    mb_json_free(doc);
+    return st;
+}
+
+/* What rows name is read from where a client may name things itself (mb_jobs_inside). */
+static mb_status add_allowed(const mb_jobs *j, mb_json words)
+{
+    char *const *const given[] = {j->runs, j->folders};
+    mb_json_doc *doc;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_json_doc_new_array("folders", &doc));
+    for (int i = 0; i < 2; i++)
+        for (char *const *folder = given[i]; *folder != NULL && st == MB_OK; folder++)
+            st = mb_json_set_string(mb_json_root(doc), NULL, *folder);
+    if (st == MB_OK)
+        st = add_list(words, "allowed_local_media_path", mb_json_root(doc));
     mb_json_free(doc);
     return st;
 }
@@ -265,6 +292,7 @@ mb_status mb_jobs_words(const mb_jobs *j, mb_json request, const char *recipe_pa
         MB_TRY(add(words, "eval_strategy=steps"));
         MB_TRY(add(words, "eval_steps=0.1"));
     }
+    MB_TRY(add_allowed(j, words));
     MB_TRY(add(words, "logging_steps=1"));
     MB_TRY(add(words, "eval_samples=3"));
     MB_TRY(add(words, "max_new_tokens=48"));

@@ -146,7 +146,10 @@ mb_status mb_data_store_options(const mb_recipe *r, const mb_datasets *sets, con
                            .rows = task->rows,
                            .source_lang = r->source_lang,
                            .target_lang = r->target_lang,
-                           .skip_bad = r->bad_rows == MB_BAD_ROWS_SKIP};
+                           .skip_bad = r->bad_rows == MB_BAD_ROWS_SKIP,
+                           .within = r->allowed_local_media_path.n > 0
+                                         ? (const char *const *)r->allowed_local_media_path.at
+                                         : NULL};
         MB_TRY(field_map(r, d, &s[i]));
     }
     *o = mb_store_defaults();

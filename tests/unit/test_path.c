@@ -16,6 +16,7 @@
 
 #include "core/alloc.h"
 #include "core/path.h"
+#include "core/path_below.h"
 
 static char root[] = "/tmp/mb_path_XXXXXX";
 
@@ -135,6 +136,40 @@ static void makes_lists_and_removes_trees(void **state)
     assert_int_equal(symlink("kept_dir", in_root("top")), 0);
     assert_int_equal(mb_path_remove_tree(in_root("top")), MB_OK);
     assert_true(mb_path_exists(in_root("kept_dir/f")));
+}
+
+static void what_is_below_a_folder_is_told_by_where_links_and_dots_lead(void **state)
+{
+    static const char sentence[] = "below the folders that may be read";
+    char real[MB_PATH_MAX], folder[MB_PATH_MAX], link[MB_PATH_MAX];
+
+    assert_int_equal(mb_path_mkdirs(in_root("in/side")), MB_OK);
+    assert_int_equal(mb_path_mkdirs(in_root("inside")), MB_OK);
+    assert_int_equal(mb_file_write_atomic(in_root("in/side/f"), "x", 1), MB_OK);
+    assert_int_equal(mb_file_write_atomic(in_root("inside/f"), "x", 1), MB_OK);
+    assert_int_equal(symlink("../inside/f", in_root("in/out")), 0);
+    assert_int_equal(symlink("in", in_root("way")), 0);
+    snprintf(folder, sizeof folder, "%s", in_root("in"));
+    snprintf(link, sizeof link, "%s", in_root("way"));
+    const char *const folders[] = {folder, NULL}, *const by_link[] = {"/none", link, NULL},
+                      *const all[] = {"/", NULL}, *const none[] = {NULL};
+
+    assert_int_equal(mb_path_real_below(in_root("in/side/f"), folders, real, sizeof real), MB_OK);
+    assert_int_equal(mb_path_real_below(in_root("in/../in/side/f"), folders, real, sizeof real),
+                     MB_OK);
+    assert_string_equal(mb_path_base(real), "f");
+    assert_null(strstr(real, ".."));
+    assert_int_equal(mb_path_real_below(in_root("in"), folders, real, sizeof real), MB_OK);
+    assert_int_equal(mb_path_real_below(in_root("way/side/f"), folders, real, sizeof real), MB_OK);
+    assert_int_equal(mb_path_real_below(in_root("in/side/f"), by_link, real, sizeof real), MB_OK);
+    assert_int_equal(mb_path_real_below(in_root("inside/f"), all, real, sizeof real), MB_OK);
+    expect(mb_path_real_below(in_root("inside/f"), folders, real, sizeof real), MB_EARG, sentence);
+    expect(mb_path_real_below(in_root("in/out"), folders, real, sizeof real), MB_EARG, sentence);
+    expect(mb_path_real_below(in_root("in/../inside/f"), folders, real, sizeof real), MB_EARG,
+           sentence);
+    expect(mb_path_real_below(in_root("in/none"), folders, real, sizeof real), MB_EARG, sentence);
+    expect(mb_path_real_below(in_root("in/side/f"), none, real, sizeof real), MB_EARG, sentence);
+    expect(mb_path_real_below("", folders, real, sizeof real), MB_EARG, "file without a name");
 }
 
 static void reads_regular_files_only_and_within_a_limit(void **state)
@@ -291,6 +326,7 @@ int main(void)
         cmocka_unit_test(splits_into_folder_and_name),
         cmocka_unit_test(names_from_files_must_be_one_component),
         cmocka_unit_test(makes_lists_and_removes_trees),
+        cmocka_unit_test(what_is_below_a_folder_is_told_by_where_links_and_dots_lead),
         cmocka_unit_test(reads_regular_files_only_and_within_a_limit),
         cmocka_unit_test(reading_past_the_end_is_an_error),
         cmocka_unit_test(a_new_file_appears_only_when_published),

@@ -1,0 +1,168 @@
+#!/usr/bin/env bash
+# test_serve_limits.sh - what clients leave with `mbuyu serve` is bounded: bytes and number of uploads, jobs that
+# are remembered; and what a server finds that is started again after it was killed.
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+start
+cat >limits.py <<'PYTHON'
+import atexit, concurrent.futures, http.client, json, pathlib, signal, subprocess, sys, time, urllib.error, urllib.parse, urllib.request
+
+mbuyu, llama = sys.argv[1:]
+files, jobs = pathlib.Path("runs/.serve/files"), pathlib.Path("runs/.serve/jobs")
+failures = 0
+
+
+def check(what, good, seen=""):
+    global failures
+    failures += not good
+    if not good:
+        print("FAILED:", what, str(seen)[:400])
+
+
+def start(*more):
+    p = subprocess.Popen([mbuyu, "serve", f"tiny={llama}", "--port", "0", "--runs", "runs", *more], stdout=subprocess.PIPE, text=True)
+    atexit.register(p.kill)
+    return p, p.stdout.readline().strip()
+
+
+def ask(path, body=None, method=None, headers={}):
+    data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url + path, data, headers, method=method)) as a:
+            return a.status, json.loads(a.read())
+    except urllib.error.HTTPError as e:
+        return e.code, json.loads(e.read())
+
+
+head = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+kind = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def upload(content):
+    return ask("/v1/files", head + content + b"\r\n--b--\r\n", headers=kind)
+
+
+def until(what, seconds=20):
+    end = time.time() + seconds
+    while not (good := what()) and time.time() < end:
+        time.sleep(0.05)
+    return good
+
+
+def sentence(answer, part):
+    return answer[0] == 400 and part in answer[1]["error"]["message"] and answer[1]["error"]["type"] == "invalid_request_error"
+
+
+limits = ("--uploads-max", "100000", "--files-max", "4", "--jobs-max", "3", "--upload-max", "60000")
+server, url = start(*limits)
+
+# --- bytes of all uploads
+check("a file that is too large is refused", sentence(upload(b"x" * 60001), "larger than 60000 bytes"))
+status, one = upload(b"x" * 60000)
+check("one within the limits is taken", status == 200, one)
+check("nor one for which no room is left", sentence(upload(b"x" * 40001), "100000 bytes"))
+check("nothing of it is left", until(lambda: [p.name for p in files.iterdir()] == [one["id"]]), list(files.iterdir()))
+status, two = upload(b"x" * 40000)
+check("what just fits is taken", status == 200, two)
+check("and then nothing", sentence(upload(b"x"), "of which 0 are left"))
+check("what was refused is not kept", until(lambda: sorted(p.name for p in files.iterdir()) == sorted([one["id"], two["id"]])), list(files.iterdir()))
+status, gone = ask("/v1/files/" + one["id"], method="DELETE")
+check("a file is deleted as OpenAI has it", (status, gone) == (200, {"id": one["id"], "object": "file", "deleted": True}), gone)
+for method in ("DELETE", "GET"):
+    check("and is gone", ask("/v1/files/" + one["id"], method=method)[0] == 404)
+check("which makes room", upload(b"x" * 60000)[0] == 200)
+for f in ask("/v1/files")[1]["data"]:
+    ask("/v1/files/" + f["id"], method="DELETE")
+
+# --- many at once share the room
+with concurrent.futures.ThreadPoolExecutor(12) as pool:
+    answers = list(pool.map(lambda _: upload(b"x" * 30000), range(12)))
+check("three of 30000 bytes fit, whoever comes first", [s for s, _ in answers].count(200) <= 3 and {s for s, _ in answers} <= {200, 400}, answers)
+check("no more is on the disk than may be", sum(p.stat().st_size for p in files.rglob("data*")) <= 100000)
+for f in ask("/v1/files")[1]["data"]:
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        codes = sorted(s for s, _ in pool.map(lambda _: ask("/v1/files/" + f["id"], method="DELETE"), range(4)))
+    check("one of four deletes it", codes == [200, 404, 404, 404], codes)
+check("nothing is left", until(lambda: list(files.iterdir()) == []), list(files.iterdir()))
+
+# --- their number, and an upload that is cut off
+kept = [upload(b"{}\n")[1] for _ in range(4)]
+check("four files are taken", all("id" in k for k in kept), kept)
+check("a fifth is not", sentence(upload(b"{}\n"), "at most 4 uploaded files"))
+check("they are listed", [f["id"] for f in ask("/v1/files")[1]["data"]] == sorted(k["id"] for k in kept))
+ask("/v1/files/" + kept[0]["id"], method="DELETE")
+
+
+def begin():
+    c = http.client.HTTPConnection(urllib.parse.urlparse(url).netloc)
+    c.putrequest("POST", "/v1/files")
+    for name, value in {**kind, "Content-Length": "50000"}.items():
+        c.putheader(name, value)
+    c.endheaders()
+    c.send(head + b"y" * 20000)
+    return c
+
+
+parts = lambda: [p for p in files.iterdir() if p.suffix == ".part"]
+c = begin()
+check("an upload has begun", until(lambda: any(p.stat().st_size > 10000 for d in parts() for p in d.iterdir())))
+check("it counts", sentence(upload(b"{}\n"), "at most 4"))
+c.close()
+check("who hangs up leaves nothing", until(lambda: parts() == []), parts())
+check("and gives the room back", until(lambda: upload(b"{}\n")[0] == 200))
+ask("/v1/files/" + ask("/v1/files")[1]["data"][0]["id"], method="DELETE")
+c = begin()
+check("another has begun", until(lambda: len(parts()) == 1))
+listed = ask("/v1/files")[1]["data"]
+
+# --- jobs: the last three that ended are remembered
+rows = "".join(json.dumps({"messages": [{"role": "user", "content": "mti"}, {"role": "assistant", "content": f"tree {i}"}]}) + "\n" for i in range(8))
+name = pathlib.Path("runs/rows.jsonl")
+name.write_text(rows)
+job = lambda **more: ask("/v1/fine_tuning/jobs", {"model": "tiny", "training_file": str(name), "suffix": "run", "mbuyu": {"settings": {"no_such_key": 1}}, **more})
+ended = lambda: [j["id"] for j in ask("/v1/fine_tuning/jobs?limit=100")[1]["data"] if j["status"] in ("failed", "succeeded", "cancelled")]
+made = []
+for _ in range(6):
+    made.append(job()[1]["id"])
+    until(lambda: made[-1] in ended())
+check("the last three are known", until(lambda: ended() == made[:2:-1]), (ended(), made))
+check("of the others nothing is kept", until(lambda: {p.name.split(".")[0] for p in jobs.iterdir()} == set(made[3:])), list(jobs.iterdir()))
+check("nor can they be asked for", ask("/v1/fine_tuning/jobs/" + made[0])[0] == 404 and ask(f"/v1/fine_tuning/jobs/{made[0]}/events")[0] == 404)
+check("a refused job leaves no recipe", job(mbuyu={"recipe": "chat-lora", "settings": {"output_dir": "x"}})[0] == 400 and len(list(jobs.glob("*.yaml"))) == 0, list(jobs.iterdir()))
+good = {"settings": {"chat_template": "chatml", "max_length": 64, "max_steps": 1}}
+last = job(mbuyu=good)[1]["id"]
+check("one that works pushes out the oldest", until(lambda: ended() == [last, *made[:3:-1]], 120), (ended(), made))
+
+# --- killed in the middle of an upload, with a job that waits
+waits = [job(mbuyu={"settings": {**good["settings"], "max_steps": 100000}})[1]["id"] for _ in range(2)]
+running = lambda: [j["id"] for j in ask("/v1/fine_tuning/jobs?limit=100")[1]["data"] if j["status"] == "running"]
+check("one runs, one waits", until(lambda: running() == waits[:1]))
+server.kill()
+server.wait()
+check("what came is there, half of it", len(parts()) == 1, parts())
+(files.parent / "picture-x.png").write_bytes(b"x")
+server, url = start(*limits)
+check("the next server removes what is half", parts() == [] and not (files.parent / "picture-x.png").exists(), parts())
+check("and has the files", ask("/v1/files")[1]["data"] == listed, listed)
+check("and the jobs", {last, *waits, *made[4:]} <= {j["id"] for j in ask("/v1/fine_tuning/jobs?limit=100")[1]["data"]}, made)
+check("room is counted from what is there", upload(b"{}\n")[0] == 200 and sentence(upload(b"{}\n"), "at most 4"))
+for w in reversed(waits):
+    ask(f"/v1/fine_tuning/jobs/{w}/cancel", b"", headers={"Content-Type": "application/json"})
+check("they end", until(lambda: set(waits) <= set(ended()), 60), ended())
+check("and three are remembered", until(lambda: len(ended()) == 3), ended())
+server.terminate()
+check("the server ends", server.wait(20) == 0)
+
+# --- fewer are remembered by a server that is told so
+server, url = start("--jobs-max", "1")
+check("the rest is forgotten", until(lambda: len(ended()) == 1 and len(list(jobs.glob("*.json"))) == 1), ended())
+check("runs stay", any(pathlib.Path("runs").glob("run*/final")), list(pathlib.Path("runs").iterdir()))
+server.send_signal(signal.SIGTERM)
+check("the server ends", server.wait(20) == 0)
+for bad in (("--files-max", "0"), ("--jobs-max", "x"), ("--uploads-max", "-1")):
+    check(f"refused: {bad}", subprocess.run([mbuyu, "serve", "--runs", "runs", *bad], capture_output=True).returncode == 2)
+sys.exit(failures > 0)
+PYTHON
+timeout 500 python3 -P limits.py "$MBUYU" "$MB_TEST_DATA/reference/llama" || fail 'limits.py'
+
+finish
