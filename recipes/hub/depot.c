@@ -368,14 +368,22 @@ static bool have_object(void *arg, const char sha256[MB_DIGEST_HEX])
     return mb_objects_has(mb_shelf_objects(arg), sha256, &size);
 }
 
+static mb_status object_path(void *arg, const char sha256[MB_DIGEST_HEX], char *path, size_t size)
+{
+    return mb_objects_path(mb_shelf_objects(arg), sha256, path, size);
+}
+
 static mb_status open_xet(mb_depot *d)
 {
     char dir[MB_PATH_MAX];
 
     MB_TRY(mb_path_join(dir, sizeof dir, mb_shelf_store(d->shelf), "xet"));
-    return mb_xet_open(
-        &(mb_xet_options){.dir = dir, .file = file_object, .have = have_object, .arg = d->shelf},
-        &d->xet);
+    return mb_xet_open(&(mb_xet_options){.dir = dir,
+                                         .file = file_object,
+                                         .have = have_object,
+                                         .object = object_path,
+                                         .arg = d->shelf},
+                       &d->xet);
 }
 
 static mb_status listen_on(mb_depot *d, const mb_depot_options *o)

@@ -20,7 +20,8 @@
  * removed costs nothing but a second upload: the next one has another id, and clients start afresh.
  *
  *     DIR/id                 32 hex digits            DIR/key       what tokens are signed with, 0600
- *     DIR/xorbs/ab/ab...     a xorb as it came, then the hash and place of each of its chunks
+ *     DIR/xorbs/ab/ab...     a xorb as it came, then the hash and place of each of its chunks; or, once
+ *                            all of them lie in objects, only where (options.object)
  *     DIR/tmp                uploads in progress; emptied by mb_xet_open
  *
  * Nothing is believed: chunks are hashed as they come and a xorb is kept under the name that its
@@ -44,6 +45,9 @@ typedef struct mb_xet_options {
     mb_status (*file)(void *arg, const char *path, const char sha256[MB_DIGEST_HEX], int64_t size);
     /* Is this object there? Then a shard that names it is not put together again. NULL: no. */
     bool (*have)(void *arg, const char sha256[MB_DIGEST_HEX]);
+    /* Where an object lies that was filed. Then bytes are kept once: xorbs give way to an index of where
+     * their chunks lie in objects. Any thread; needs `have`. NULL: xorbs are kept. */
+    mb_status (*object)(void *arg, const char sha256[MB_DIGEST_HEX], char *path, size_t size);
     void *arg;
     int token_seconds; /* how long a token is good; 0: 3600 */
 } mb_xet_options;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/log.h"
 #include "core/path.h"
 #include "recipes/hub/xet_inside.h"
 
@@ -16,6 +17,8 @@ struct work {
     mb_xet *x;
     mb_xet_xorb xorbs[OPEN_XORBS];
     uint64_t clock;
+    mb_xet_object object;
+    mb_xet_covers covers;
     mb_xet_unpacker *unpacker;
     uint8_t *packed, *bytes;
     mb_digest *digest;
@@ -66,29 +69,46 @@ static mb_status term_check(struct work *w, const mb_xet_term *t)
     return MB_OK;
 }
 
+/* A chunk of a xorb as it came, into w->bytes. */
+static mb_status packed_chunk(struct work *w, const mb_xet_xorb *b, uint32_t i)
+{
+    const uint32_t from = i > 0 ? b->place[i - 1].end : 0, n = b->place[i].end - from;
+    mb_xet_header h;
+    mb_status st;
+
+    MB_TRY(mb_pread_all(b->fd, w->packed, n, from, "a xorb"));
+    st = mb_xet_header_read(w->packed, &h);
+    if (st == MB_OK && h.packed + MB_XET_HEADER == n && h.bytes == b->place[i].bytes)
+        st = mb_xet_unpack(w->unpacker, &h, w->packed + MB_XET_HEADER, w->bytes);
+    else
+        st = MB_EARG;
+    if (st == MB_OK)
+        return MB_OK;
+    mb_status_clear(); /* it was good when it came */
+    return MB_RAISE(MB_EIO, "a stored xorb is damaged at chunk %u", i);
+}
+
+/* The same of a bare one. */
+static mb_status bare_chunk(struct work *w, const mb_xet_xorb *b, uint32_t i)
+{
+    const mb_xet_spot *s = &b->spot[i];
+
+    MB_TRY(mb_xet_object_open(w->x, &w->object, b->object[s->object]));
+    return mb_xet_object_chunk(&w->object, (int64_t)s->at, b->place[i].bytes,
+                               b->hashes + (size_t)i * MB_XET_HASH, w->bytes);
+}
+
 static mb_status term_write(struct work *w, const mb_xet_term *t, int fd, int64_t *at,
                             const char *path)
 {
     const mb_xet_xorb *b;
-    mb_xet_header h;
-    mb_status st;
 
     MB_TRY(xorb(w, t->xorb, &b));
     for (uint32_t i = t->first; i < t->end; i++) {
-        const uint32_t from = i > 0 ? b->place[i - 1].end : 0, n = b->place[i].end - from;
-        MB_TRY(mb_pread_all(b->fd, w->packed, n, from, "a xorb"));
-        st = mb_xet_header_read(w->packed, &h);
-        if (st == MB_OK && h.packed + MB_XET_HEADER == n && h.bytes == b->place[i].bytes)
-            st = mb_xet_unpack(w->unpacker, &h, w->packed + MB_XET_HEADER, w->bytes);
-        else
-            st = MB_EARG;
-        if (st != MB_OK) { /* it was good when it came */
-            mb_status_clear();
-            return MB_RAISE(MB_EIO, "a stored xorb is damaged at chunk %u", i);
-        }
-        MB_TRY(mb_digest_add(w->digest, w->bytes, h.bytes));
-        MB_TRY(mb_pwrite_all(fd, w->bytes, h.bytes, *at, path));
-        *at += h.bytes;
+        MB_TRY(b->spot != NULL ? bare_chunk(w, b, i) : packed_chunk(w, b, i));
+        MB_TRY(mb_digest_add(w->digest, w->bytes, b->place[i].bytes));
+        MB_TRY(mb_pwrite_all(fd, w->bytes, b->place[i].bytes, *at, path));
+        *at += b->place[i].bytes;
     }
     return MB_OK;
 }
@@ -123,6 +143,64 @@ static mb_status assemble(struct work *w, const mb_xet_file *f, int fd, const ch
     return MB_OK;
 }
 
+/* The file is an object now: its chunks need not be kept in xorbs. */
+static mb_status note_covers(struct work *w, const mb_xet_file *f)
+{
+    const mb_xet_xorb *b;
+    int64_t at = 0;
+
+    if (w->x->o.object == NULL)
+        return MB_OK;
+    for (uint32_t i = 0; i < f->n; i++) {
+        const mb_xet_term t = mb_xet_file_term(f, i);
+
+        MB_TRY(xorb(w, t.xorb, &b));
+        if (b->spot == NULL)
+            MB_TRY(mb_xet_covers_add(&w->covers, &t, f->sha256, at));
+        at += t.bytes;
+    }
+    return MB_OK;
+}
+
+/* An object that was there before: is a term of it what the shard says? */
+static mb_status term_compare(struct work *w, const mb_xet_term *t, int64_t at)
+{
+    const mb_xet_xorb *b;
+
+    MB_TRY(xorb(w, t->xorb, &b));
+    if (b->spot != NULL)
+        return MB_OK;
+    for (uint32_t i = t->first; i < t->end; i++) {
+        MB_TRY(mb_xet_object_chunk(&w->object, at, b->place[i].bytes,
+                                   b->hashes + (size_t)i * MB_XET_HASH, w->bytes));
+        at += b->place[i].bytes;
+    }
+    return MB_OK;
+}
+
+/* A hub that was killed between a file and its xorbs, or one that kept xorbs, has both: a shard that
+ * comes again shows which bytes are there twice. One that says wrong things of an object shows none. */
+static mb_status known_file(struct work *w, const mb_xet_file *f)
+{
+    mb_status st;
+    int64_t at = 0;
+
+    if (w->x->o.object == NULL)
+        return MB_OK;
+    st = mb_xet_object_open(w->x, &w->object, f->sha256);
+    for (uint32_t i = 0; i < f->n && st == MB_OK; i++) {
+        const mb_xet_term t = mb_xet_file_term(f, i);
+
+        st = term_compare(w, &t, at);
+        at += t.bytes;
+    }
+    if (st == MB_OK)
+        return note_covers(w, f);
+    mb_log_debug("xet: %s", mb_status_sentence());
+    mb_status_clear();
+    return MB_OK;
+}
+
 static mb_status file(struct work *w, const mb_xet_file *f)
 {
     char path[MB_PATH_MAX];
@@ -134,7 +212,7 @@ static mb_status file(struct work *w, const mb_xet_file *f)
         MB_TRY(term_check(w, &t));
     }
     if (w->x->o.have != NULL && w->x->o.have(w->x->o.arg, f->sha256))
-        return MB_OK;
+        return known_file(w, f);
     MB_TRY(room(w->x, f->bytes));
     MB_TRY(mb_xet_scratch(w->x, path, sizeof path, &fd));
     st = assemble(w, f, fd, path);
@@ -142,7 +220,7 @@ static mb_status file(struct work *w, const mb_xet_file *f)
     if (st == MB_OK)
         st = w->x->o.file(w->x->o.arg, path, f->sha256, f->bytes);
     unlink(path);
-    return st;
+    return st == MB_OK ? note_covers(w, f) : st;
 }
 
 static mb_status each(struct work *w, const uint8_t *shard, size_t n)
@@ -161,7 +239,7 @@ static mb_status each(struct work *w, const uint8_t *shard, size_t n)
 
 mb_status mb_xet_files(mb_xet *x, const uint8_t *shard, size_t n)
 {
-    struct work w = {.x = x};
+    struct work w = {.x = x, .object.fd = -1};
     mb_status st;
 
     for (int i = 0; i < OPEN_XORBS; i++)
@@ -175,6 +253,10 @@ mb_status mb_xet_files(mb_xet *x, const uint8_t *shard, size_t n)
 done:
     for (int i = 0; i < OPEN_XORBS; i++)
         mb_xet_xorb_close(&w.xorbs[i]);
+    mb_xet_object_close(&w.object);
+    if (st == MB_OK)
+        mb_xet_covers_apply(x, &w.covers);
+    mb_xet_covers_release(&w.covers);
     mb_xet_unpacker_free(w.unpacker);
     mb_digest_free(w.digest);
     mb_free(w.bytes);

@@ -6,8 +6,10 @@
 #ifndef MB_RECIPES_HUB_XET_INSIDE_H
 #define MB_RECIPES_HUB_XET_INSIDE_H
 
+#include <endian.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "recipes/hub/xet.h"
 
@@ -23,6 +25,21 @@ enum {
     MB_XET_FOOTER_MAX = 1 << 20, /* bytes that older clients send after the chunks */
     MB_XET_SHARD_MAX = 64 << 20,
 };
+
+/* Little-endian numbers of all these formats. */
+static inline void mb_xet_put32(uint8_t *p, uint32_t v)
+{
+    v = htole32(v);
+    memcpy(p, &v, 4);
+}
+
+static inline uint32_t mb_xet_get32(const uint8_t *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, 4);
+    return le32toh(v);
+}
 
 /* --- xet_hash.c: hashes, and as text: four little-endian numbers of 64 bits. */
 typedef struct mb_xet_node {
@@ -70,19 +87,29 @@ typedef struct mb_xet_place {
     uint32_t bytes; /* unpacked */
 } mb_xet_place;
 
+/* Of a chunk that lies in an object. */
+typedef struct mb_xet_spot {
+    uint64_t at;
+    uint32_t object; /* its number */
+} mb_xet_spot;
+
 typedef struct mb_xet_xorb {
     uint8_t hash[MB_XET_HASH];
     int fd;
     uint32_t n;
     mb_xet_place *place; /* [n] */
     uint8_t *hashes;     /* [n][32] */
-    uint64_t used;       /* for the one who keeps a few of them open */
+    mb_xet_spot *spot;   /* [n] of a bare one, whose places have no end; else NULL */
+    char (*object)[MB_DIGEST_HEX];
+    uint32_t n_objects;
+    uint64_t used; /* for the one who keeps a few of them open */
 } mb_xet_xorb;
 
-/* MB_EARG: there is none of this name. */
+/* MB_EARG: there is none of this name, or a bare one without its objects. */
 mb_status mb_xet_xorb_open(mb_xet *x, const uint8_t hash[MB_XET_HASH],
                            mb_xet_xorb *out) MB_MUST_USE;
 void mb_xet_xorb_close(mb_xet_xorb *b);
+bool mb_xet_xorb_is_whole(mb_xet *x, const uint8_t hash[MB_XET_HASH]);
 
 /* --- xet_shard.c: of which chunks files are made. */
 typedef struct mb_xet_term {
@@ -101,6 +128,43 @@ typedef struct mb_xet_file {
 mb_status mb_xet_shard_next(const uint8_t *shard, size_t n, size_t *at, mb_xet_file *out,
                             bool *more) MB_MUST_USE;
 mb_xet_term mb_xet_file_term(const mb_xet_file *f, uint32_t i);
+
+/* --- xet_bare.c: xorbs whose chunks lie in objects. */
+
+/* Of a xorb whose file is open and has b->n chunks; mb_xet_xorb_open does. */
+mb_status mb_xet_bare_read(mb_xet_xorb *b, int64_t size, const char *path) MB_MUST_USE;
+bool mb_xet_bare_is_whole(const mb_xet *x, const mb_xet_xorb *b); /* all objects are there */
+
+/* An object that is read, one at a time. */
+typedef struct mb_xet_object {
+    int fd; /* -1: none */
+    char sha256[MB_DIGEST_HEX];
+} mb_xet_object;
+
+mb_status mb_xet_object_open(mb_xet *x, mb_xet_object *o, const char *sha256) MB_MUST_USE;
+void mb_xet_object_close(mb_xet_object *o);
+/* MB_EIO: there is another chunk. */
+mb_status mb_xet_object_chunk(mb_xet_object *o, int64_t at, uint32_t bytes,
+                              const uint8_t hash[MB_XET_HASH], uint8_t *out) MB_MUST_USE;
+
+/* Terms that are known to lie in objects, from `at` on. */
+typedef struct mb_xet_cover {
+    uint8_t xorb[MB_XET_HASH];
+    uint32_t first, end, object;
+    int64_t at;
+} mb_xet_cover;
+
+typedef struct mb_xet_covers {
+    mb_xet_cover *cover;
+    char (*object)[MB_DIGEST_HEX];
+    size_t n, n_objects, capacity, object_capacity;
+} mb_xet_covers;
+
+mb_status mb_xet_covers_add(mb_xet_covers *c, const mb_xet_term *t, const char *sha256,
+                            int64_t at) MB_MUST_USE;
+/* Xorbs that they cover whole become bare. One with which that fails stays, with a warning. */
+void mb_xet_covers_apply(mb_xet *x, mb_xet_covers *c);
+void mb_xet_covers_release(mb_xet_covers *c);
 
 /* --- xet_files.c: all files of a shard, put together, checked and handed over. */
 mb_status mb_xet_files(mb_xet *x, const uint8_t *shard, size_t n) MB_MUST_USE;

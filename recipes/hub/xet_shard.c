@@ -4,7 +4,6 @@
  * flags u32, bytes u32, first u32, end u32}, n proofs {hash 32, 16 unused}, {sha256 32, 16 unused};
  * 32 bytes FF and 16 of 00 end the files. What follows, about xorbs, we know from the xorbs.
  */
-#include <endian.h>
 #include <string.h>
 
 #include "recipes/hub/xet_inside.h"
@@ -17,20 +16,12 @@ static const uint8_t tag[32] = {'H', 'F', 'R', 'e', 'p', 'o', 'M', 'e', 't', 'a'
                                 'a', 't', 'a', 0,   85,  105, 103, 69,  106, 123, 129,
                                 87,  131, 165, 189, 217, 92,  205, 209, 74,  169};
 
-static uint32_t get32(const uint8_t *p)
-{
-    uint32_t v;
-
-    memcpy(&v, p, 4);
-    return le32toh(v);
-}
-
 static mb_status header(const uint8_t *shard, size_t n)
 {
     MB_REQUIRE(n >= RECORD && memcmp(shard, tag, sizeof tag) == 0, MB_EARG,
                "these %zu bytes do not begin as a shard does", n);
-    MB_REQUIRE(get32(shard + 32) == VERSION && get32(shard + 36) == 0, MB_EARG,
-               "a shard of version %u, expected %d", get32(shard + 32), VERSION);
+    MB_REQUIRE(mb_xet_get32(shard + 32) == VERSION && mb_xet_get32(shard + 36) == 0, MB_EARG,
+               "a shard of version %u, expected %d", mb_xet_get32(shard + 32), VERSION);
     return MB_OK;
 }
 
@@ -45,7 +36,8 @@ static bool is_end(const uint8_t *record)
 mb_xet_term mb_xet_file_term(const mb_xet_file *f, uint32_t i)
 {
     const uint8_t *p = f->entries + (size_t)i * RECORD;
-    mb_xet_term t = {.bytes = get32(p + 36), .first = get32(p + 40), .end = get32(p + 44)};
+    mb_xet_term t = {
+        .bytes = mb_xet_get32(p + 36), .first = mb_xet_get32(p + 40), .end = mb_xet_get32(p + 44)};
 
     memcpy(t.xorb, p, MB_XET_HASH);
     memcpy(t.proof, f->proofs + (size_t)i * RECORD, MB_XET_HASH);
@@ -77,8 +69,8 @@ mb_status mb_xet_shard_next(const uint8_t *shard, size_t n, size_t *at, mb_xet_f
     if (!*more)
         return MB_OK;
 
-    const uint32_t flags = get32(head + 32);
-    mb_xet_file f = {.n = get32(head + 36)};
+    const uint32_t flags = mb_xet_get32(head + 32);
+    mb_xet_file f = {.n = mb_xet_get32(head + 36)};
     const size_t left = (n - *at) / RECORD - 1;
     MB_REQUIRE((flags & (WITH_PROOFS | WITH_SHA256)) == (WITH_PROOFS | WITH_SHA256), MB_EARG,
                "a file in a shard without its verification or sha256 (flags %08x)", flags);

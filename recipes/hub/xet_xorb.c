@@ -4,10 +4,9 @@
  *     the chunks as they came, headers and all
  *     n x {hash 32, end u32, bytes u32}    where each chunk ends in the file; what it unpacks to
  *     "mbuyuxet", version u32 (1), n u32
- * all little-endian. A client remembers for good that a xorb is here, so it is flushed to disk before
+ * all little-endian; what it becomes once its chunks lie in objects is in xet_bare.c. A client remembers for good that a xorb is here, so it is flushed to disk before
  * it gets its name.
  */
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,7 +18,7 @@
 #include "core/path.h"
 #include "recipes/hub/xet_inside.h"
 
-enum { ENTRY = MB_XET_HASH + 8, TAIL = 16, VERSION = 1, PATH_BYTES = MB_PATH_MAX };
+enum { ENTRY = MB_XET_HASH + 8, TAIL = 16, VERSION = 1, BARE = 2, PATH_BYTES = MB_PATH_MAX };
 
 static const char magic[8] = {'m', 'b', 'u', 'y', 'u', 'x', 'e', 't'};
 static const char old_footer[7] = {'X', 'E', 'T', 'B', 'L', 'O', 'B'};
@@ -40,34 +39,18 @@ struct mb_xet_coming {
     size_t n, capacity;
 };
 
-static void put32(uint8_t *p, uint32_t v)
-{
-    v = htole32(v);
-    memcpy(p, &v, 4);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    uint32_t v;
-
-    memcpy(&v, p, 4);
-    return le32toh(v);
-}
-
 mb_status mb_xet_coming_new(mb_xet *x, const char *hex, mb_xet_coming **out)
 {
     uint8_t hash[MB_XET_HASH];
-    char path[PATH_BYTES];
     mb_xet_coming *c;
     mb_status st;
 
     MB_REQUIRE(mb_xet_unhex(hex, hash), MB_EARG, "'%.80s' is not the name of a xorb", hex);
-    MB_TRY(mb_xet_xorb_path(x, hex, false, path, sizeof path));
     MB_TRY(MB_NEW(&c));
     c->x = x;
     c->fd = -1;
     memcpy(c->hex, hex, sizeof c->hex);
-    c->known = mb_path_is_file(path);
+    c->known = mb_xet_xorb_is_whole(x, hash);
     if (!c->known) {
         c->need = MB_XET_HEADER;
         MB_TRY_GOTO(mb_xet_unpacker_new(&c->unpacker), st, failed);
@@ -112,8 +95,8 @@ static mb_status chunk(mb_xet_coming *c, const mb_xet_header *h)
     c->written += (int64_t)c->need;
     entry = c->index + c->n++ * ENTRY;
     mb_xet_hash_chunk(c->bytes, h->bytes, entry);
-    put32(entry + MB_XET_HASH, (uint32_t)c->written);
-    put32(entry + MB_XET_HASH + 4, h->bytes);
+    mb_xet_put32(entry + MB_XET_HASH, (uint32_t)c->written);
+    mb_xet_put32(entry + MB_XET_HASH + 4, h->bytes);
     return MB_OK;
 }
 
@@ -163,7 +146,7 @@ static mb_status named(const mb_xet_coming *c)
     for (size_t i = 0; i < c->n; i++) {
         const uint8_t *entry = c->index + i * ENTRY;
         memcpy(nodes[i].hash, entry, MB_XET_HASH);
-        nodes[i].bytes = get32(entry + MB_XET_HASH + 4);
+        nodes[i].bytes = mb_xet_get32(entry + MB_XET_HASH + 4);
     }
     mb_xet_hash_tree(nodes, c->n, hash);
     mb_free(nodes);
@@ -186,8 +169,8 @@ mb_status mb_xet_coming_end(mb_xet_coming *c, bool *inserted)
     MB_TRY(named(c));
 
     memcpy(tail, magic, sizeof magic);
-    put32(tail + 8, VERSION);
-    put32(tail + 12, (uint32_t)c->n);
+    mb_xet_put32(tail + 8, VERSION);
+    mb_xet_put32(tail + 12, (uint32_t)c->n);
     MB_TRY(mb_pwrite_all(c->fd, c->index, c->n * ENTRY, c->written, c->path));
     MB_TRY(mb_pwrite_all(c->fd, tail, TAIL, c->written + (int64_t)(c->n * ENTRY), c->path));
     MB_REQUIRE(fsync(c->fd) == 0, MB_EIO, "%s: %s", c->path, strerror(errno));
@@ -208,10 +191,13 @@ static mb_status index_read(mb_xet_xorb *b, int64_t size, const char *path)
 
     MB_REQUIRE(size >= TAIL, MB_EIO, "%s: %lld bytes are not a xorb", path, (long long)size);
     MB_TRY(mb_pread_all(b->fd, tail, TAIL, size - TAIL, path));
-    b->n = get32(tail + 12);
-    MB_REQUIRE(memcmp(tail, magic, sizeof magic) == 0 && get32(tail + 8) == VERSION && b->n > 0 &&
-                   b->n <= MB_XET_CHUNKS_MAX && (int64_t)b->n * ENTRY + TAIL < size,
+    b->n = mb_xet_get32(tail + 12);
+    const uint32_t version = mb_xet_get32(tail + 8);
+    MB_REQUIRE(memcmp(tail, magic, sizeof magic) == 0 && (version == VERSION || version == BARE) &&
+                   b->n > 0 && b->n <= MB_XET_CHUNKS_MAX && (int64_t)b->n * ENTRY + TAIL < size,
                MB_EIO, "%s: is not a xorb of this version, or damaged", path);
+    if (version == BARE)
+        return mb_xet_bare_read(b, size, path);
 
     const int64_t chunks = size - TAIL - (int64_t)b->n * ENTRY;
     MB_TRY(MB_NEW_ARRAY(&raw, b->n * ENTRY));
@@ -220,7 +206,8 @@ static mb_status index_read(mb_xet_xorb *b, int64_t size, const char *path)
     MB_TRY_GOTO(MB_NEW_ARRAY(&b->hashes, b->n * MB_XET_HASH), st, done);
     for (uint32_t i = 0; i < b->n; i++) {
         const uint8_t *entry = raw + (size_t)i * ENTRY;
-        const mb_xet_place p = {get32(entry + MB_XET_HASH), get32(entry + MB_XET_HASH + 4)};
+        const mb_xet_place p = {mb_xet_get32(entry + MB_XET_HASH),
+                                mb_xet_get32(entry + MB_XET_HASH + 4)};
         const uint32_t most = MB_XET_HEADER + MB_XET_PACKED_MAX;
         if (p.end <= before || p.end - before <= MB_XET_HEADER || p.end - before > most ||
             p.end > chunks || p.bytes == 0 || p.bytes > MB_XET_CHUNK_MAX) {
@@ -236,6 +223,14 @@ done:
     return st;
 }
 
+static mb_status none_here(const char *hex)
+{
+    return MB_RAISE(MB_EARG,
+                    "there is no xorb %s here; a client that thinks so has to forget this address: "
+                    "remove its cache HF_HOME/xet",
+                    hex);
+}
+
 mb_status mb_xet_xorb_open(mb_xet *x, const uint8_t hash[MB_XET_HASH], mb_xet_xorb *out)
 {
     char hex[MB_XET_HEX], path[PATH_BYTES];
@@ -245,13 +240,13 @@ mb_status mb_xet_xorb_open(mb_xet *x, const uint8_t hash[MB_XET_HASH], mb_xet_xo
 
     mb_xet_hex(hash, hex);
     MB_TRY(mb_xet_xorb_path(x, hex, false, path, sizeof path));
-    MB_REQUIRE(mb_path_is_file(path), MB_EARG,
-               "there is no xorb %s here; a client that thinks so has to forget this address: "
-               "remove its cache HF_HOME/xet",
-               hex);
+    if (!mb_path_is_file(path))
+        return none_here(hex);
     MB_TRY(mb_file_open(path, MB_EIO, &b.fd, &size));
     memcpy(b.hash, hash, MB_XET_HASH);
     st = index_read(&b, size, path);
+    if (st == MB_OK && b.spot != NULL && !mb_xet_bare_is_whole(x, &b))
+        st = none_here(hex);
     if (st != MB_OK)
         mb_xet_xorb_close(&b);
     else
@@ -265,5 +260,20 @@ void mb_xet_xorb_close(mb_xet_xorb *b)
         close(b->fd);
     mb_free(b->place);
     mb_free(b->hashes);
+    mb_free(b->spot);
+    mb_free(b->object);
     *b = (mb_xet_xorb){.fd = -1};
+}
+
+/* One that cannot be read is sent again, too. */
+bool mb_xet_xorb_is_whole(mb_xet *x, const uint8_t hash[MB_XET_HASH])
+{
+    mb_xet_xorb b;
+
+    if (mb_xet_xorb_open(x, hash, &b) != MB_OK) {
+        mb_status_clear();
+        return false;
+    }
+    mb_xet_xorb_close(&b);
+    return true;
 }

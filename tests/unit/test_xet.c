@@ -415,6 +415,246 @@ static void a_damaged_store_makes_no_wrong_file(void **state)
     mb_xet_free(x);
 }
 
+/* --- bytes are kept once */
+
+static char objects[256];
+
+static mb_status object_path(void *arg, const char sha256[MB_DIGEST_HEX], char *path, size_t size)
+{
+    return mb_path_join(path, size, objects, sha256);
+}
+
+static mb_status keep_it(void *arg, const char *path, const char sha256[MB_DIGEST_HEX],
+                         int64_t size)
+{
+    char to[MB_PATH_MAX];
+
+    assert_int_equal(file_it(arg, path, sha256, size), MB_OK);
+    assert_int_equal(object_path(arg, sha256, to, sizeof to), MB_OK);
+    assert_int_equal(rename(path, to), 0);
+    return MB_OK;
+}
+
+static bool is_kept(void *arg, const char sha256[MB_DIGEST_HEX])
+{
+    char path[MB_PATH_MAX];
+
+    assert_int_equal(object_path(arg, sha256, path, sizeof path), MB_OK);
+    return mb_path_is_file(path);
+}
+
+static mb_xet *open_with_objects(const char *name)
+{
+    char dir[256];
+    mb_xet *x;
+
+    snprintf(objects, sizeof objects, "%s/%s-objects", root, name);
+    snprintf(dir, sizeof dir, "%s/%s", root, name);
+    assert_int_equal(mb_path_mkdirs(objects), MB_OK);
+    assert_int_equal(
+        mb_xet_open(
+            &(mb_xet_options){.dir = dir, .file = keep_it, .have = is_kept, .object = object_path},
+            &x),
+        MB_OK);
+    return x;
+}
+
+static int64_t size_of_xorb(mb_xet *x, const char *name)
+{
+    char path[MB_PATH_MAX];
+    struct stat s;
+
+    assert_int_equal(mb_xet_xorb_path(x, name, false, path, sizeof path), MB_OK);
+    assert_int_equal(stat(path, &s), 0);
+    return s.st_size;
+}
+
+static void push_first(mb_xet *x)
+{
+    bool inserted;
+
+    filed.n = 0;
+    assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
+    assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
+    assert_int_equal(filed.n, 3);
+}
+
+/* A shard of one file that nobody has sent: the second chunk of the first xorb, then its first. */
+static void mixed_shard(mb_xet *x, struct bytes *out)
+{
+    static uint8_t shard[8 * 48], content[2 * MB_XET_CHUNK_MAX];
+    uint8_t digest[MB_DIGEST_BYTES], hash[MB_XET_HASH], *p = shard + 48;
+    char hex[MB_DIGEST_HEX];
+    mb_xet_object o = {.fd = -1};
+    size_t n = 0;
+    mb_xet_xorb b;
+
+    assert_true(mb_xet_unhex(FIRST, hash));
+    assert_int_equal(mb_xet_xorb_open(x, hash, &b), MB_OK);
+    assert_non_null(b.spot);
+    memset(shard, 0, sizeof shard);
+    memcpy(shard, first_shard.p, 48);
+    mb_xet_put32(p + 32, 0xc0000000u);
+    mb_xet_put32(p + 36, 2);
+    p += 48;
+    for (uint32_t i = 2; i-- > 0; p += 48) {
+        memcpy(p, hash, MB_XET_HASH);
+        mb_xet_put32(p + 36, b.place[i].bytes);
+        mb_xet_put32(p + 40, i);
+        mb_xet_put32(p + 44, i + 1);
+        mb_xet_hash_range(b.hashes + (size_t)i * MB_XET_HASH, 1, p + 96);
+        assert_int_equal(mb_xet_object_open(x, &o, b.object[b.spot[i].object]), MB_OK);
+        assert_int_equal(mb_xet_object_chunk(&o, (int64_t)b.spot[i].at, b.place[i].bytes,
+                                             b.hashes + (size_t)i * MB_XET_HASH, content + n),
+                         MB_OK);
+        n += b.place[i].bytes;
+    }
+    assert_int_equal(mb_digest_memory(content, n, digest), MB_OK);
+    mb_digest_hex(digest, hex);
+    assert_true(mb_xet_unhex(hex, p + 96));
+    memset(p + 144, 0xff, 32);
+    mb_xet_object_close(&o);
+    mb_xet_xorb_close(&b);
+    *out = (struct bytes){shard, sizeof shard};
+}
+
+static void bytes_that_lie_in_objects_are_kept_once(void **state)
+{
+    mb_xet *x = open_with_objects("once");
+    struct bytes mixed;
+    bool inserted;
+
+    push_first(x);
+    assert_true(size_of_xorb(x, FIRST) < (int64_t)first_xorb.n / 20);
+    mb_xet_free(x);
+    x = open_with_objects("once"); /* what is left is enough for what refers to it */
+    assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
+    assert_false(inserted);
+    assert_int_equal(send_xorb(x, SECOND, &second_xorb, 4096, &inserted), MB_OK);
+    assert_int_equal(mb_xet_files(x, second_shard.p, second_shard.n), MB_OK);
+    assert_int_equal(filed.n, 5);
+    assert_true(was_filed(EDITED) && was_filed(WHOLE));
+    assert_true(size_of_xorb(x, SECOND) < (int64_t)second_xorb.n / 2);
+    mixed_shard(x, &mixed);
+    assert_int_equal(mb_xet_files(x, mixed.p, mixed.n), MB_OK);
+    assert_int_equal(filed.n, 6);
+    assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
+    assert_int_equal(filed.n, 6);
+    assert_int_equal(scratch_files("once"), 0);
+    mb_xet_free(x);
+}
+
+/* The second push alone: its files hold no more than a part of the first xorb. */
+static void a_xorb_of_which_something_lies_nowhere_else_stays(void **state)
+{
+    mb_xet *x = open_with_objects("parts");
+    const int64_t whole = (int64_t)first_xorb.n;
+    bool inserted;
+
+    filed.n = 0;
+    assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
+    assert_int_equal(send_xorb(x, SECOND, &second_xorb, 4096, &inserted), MB_OK);
+    assert_int_equal(mb_xet_files(x, second_shard.p, second_shard.n), MB_OK);
+    assert_true(size_of_xorb(x, SECOND) < (int64_t)second_xorb.n / 2);
+    assert_true(size_of_xorb(x, FIRST) > whole);
+    assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
+    assert_true(size_of_xorb(x, FIRST) < whole / 20);
+    mb_xet_free(x);
+}
+
+static void a_shard_that_comes_again_clears_up_after_a_hub_that_was_killed(void **state)
+{
+    char name[MB_PATH_MAX], path[MB_PATH_MAX];
+    mb_xet *x = open_with_objects("killed");
+    bool inserted;
+
+    push_first(x);
+    assert_int_equal(mb_xet_xorb_path(x, FIRST, false, path, sizeof path), MB_OK);
+    assert_int_equal(unlink(path), 0); /* as before the xorb gave way */
+    assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
+    assert_true(inserted && size_of_xorb(x, FIRST) > (int64_t)first_xorb.n);
+    assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
+    assert_int_equal(filed.n, 3);
+    assert_true(size_of_xorb(x, FIRST) < (int64_t)first_xorb.n / 20);
+
+    /* An object that is not what the shard says it is does not take a xorb's place. */
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
+    assert_int_equal(object_path(NULL, NOISE, name, sizeof name), MB_OK);
+    assert_int_equal(mb_file_write_atomic(name, "x", 1), MB_OK);
+    assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
+    assert_true(size_of_xorb(x, FIRST) > (int64_t)first_xorb.n);
+    mb_xet_free(x);
+}
+
+static void a_bare_xorb_without_its_object_is_sent_again(void **state)
+{
+    char path[MB_PATH_MAX];
+    mb_xet *x = open_with_objects("gone");
+    bool inserted;
+
+    push_first(x);
+    assert_int_equal(object_path(NULL, NOISE, path, sizeof path), MB_OK);
+    assert_int_equal(unlink(path), 0);
+    expect(mb_xet_files(x, first_shard.p, first_shard.n), MB_EARG, "no xorb " FIRST);
+    assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
+    assert_true(inserted);
+    assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
+    assert_int_equal(filed.n, 4);
+    assert_true(is_kept(NULL, NOISE));
+    mb_xet_free(x);
+}
+
+static void a_damaged_object_or_index_makes_no_wrong_file(void **state)
+{
+    char path[MB_PATH_MAX];
+    mb_xet *x = open_with_objects("damaged");
+    struct bytes mixed;
+    uint8_t *whole;
+    int refused = 0;
+    size_t n;
+
+    push_first(x);
+    mixed_shard(x, &mixed);
+    assert_int_equal(mb_xet_xorb_path(x, FIRST, false, path, sizeof path), MB_OK);
+    assert_int_equal(mb_file_read(path, 1 << 20, (char **)&whole, &n), MB_OK);
+    for (size_t at = 0; at < n; at++) {
+        whole[at] ^= 0x10;
+        assert_int_equal(mb_file_write_atomic(path, whole, n), MB_OK);
+        filed.n = 0; /* keep_it looks at what it is given */
+        refused += mb_xet_files(x, mixed.p, mixed.n) != MB_OK;
+        mb_status_clear();
+        whole[at] ^= 0x10;
+        for (int i = 0; i < filed.n; i++) {
+            char object[MB_PATH_MAX];
+            assert_int_equal(object_path(NULL, filed.name[i], object, sizeof object), MB_OK);
+            assert_int_equal(unlink(object), 0);
+        }
+    }
+    assert_true(refused > (int)n / 2);
+    for (size_t cut = 0; cut < n; cut += 7) {
+        assert_int_equal(mb_file_write_atomic(path, whole, cut), MB_OK);
+        assert_int_not_equal(mb_xet_files(x, mixed.p, mixed.n), MB_OK);
+        mb_status_clear();
+    }
+    assert_int_equal(mb_file_write_atomic(path, whole, n), MB_OK);
+    mb_free(whole);
+
+    filed.n = 0;
+    for (const char *const *name = (const char *const[]){FLOATS, NOISE, TEXT, NULL}; *name != NULL;
+         name++) {
+        assert_int_equal(object_path(NULL, *name, path, sizeof path), MB_OK);
+        assert_int_equal(mb_file_read(path, 1 << 20, (char **)&whole, &n), MB_OK);
+        for (size_t at = 0; at < n; at++)
+            whole[at] ^= 1;
+        assert_int_equal(mb_file_write_atomic(path, whole, n), MB_OK);
+        mb_free(whole);
+    }
+    expect(mb_xet_files(x, mixed.p, mixed.n), MB_EIO, "has not the chunk");
+    assert_int_equal(scratch_files("damaged"), 0);
+    mb_xet_free(x);
+}
+
 /* --- tokens */
 
 static void tokens_end_and_belong_to_their_folder(void **state)
@@ -485,6 +725,11 @@ int main(void)
         cmocka_unit_test(a_flipped_byte_of_a_xorb_is_found),
         cmocka_unit_test(a_broken_shard_makes_no_wrong_file),
         cmocka_unit_test(a_damaged_store_makes_no_wrong_file),
+        cmocka_unit_test(bytes_that_lie_in_objects_are_kept_once),
+        cmocka_unit_test(a_xorb_of_which_something_lies_nowhere_else_stays),
+        cmocka_unit_test(a_shard_that_comes_again_clears_up_after_a_hub_that_was_killed),
+        cmocka_unit_test(a_bare_xorb_without_its_object_is_sent_again),
+        cmocka_unit_test(a_damaged_object_or_index_makes_no_wrong_file),
         cmocka_unit_test(tokens_end_and_belong_to_their_folder),
     };
 
