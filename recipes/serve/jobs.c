@@ -141,6 +141,7 @@ void mb_jobs_close(mb_jobs *j)
         pthread_join(j->asker, NULL);
     }
     mb_jobs_chores_drop(j);
+    mb_child_end(&j->exporter); /* what it has not published is nothing yet */
     for (size_t i = 0; i < j->n_jobs; i++) {
         mb_json_free(j->job[i]->doc);
         mb_free(j->job[i]);

@@ -48,6 +48,6 @@ mb_status mb_jobs_open(const mb_jobs_options *o, mb_jobs **out) MB_MUST_USE;
 void mb_jobs_close(mb_jobs *j);
 
 extern const mb_http_route mb_routes_page[], mb_routes_files[], mb_routes_tuning[],
-    mb_routes_runs[]; /* each ended by {0} */
+    mb_routes_runs[], mb_routes_made[]; /* each ended by {0} */
 
 #endif

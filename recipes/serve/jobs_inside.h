@@ -44,6 +44,8 @@ struct mb_jobs {
     size_t n_jobs, jobs_capacity;
     mb_chore chore[MB_CHORES_MAX];
     int n_chores;
+    mb_child exporter; /* made.c: pid 0: none */
+    char exported[MB_PATH_MAX];
     atomic_bool ending;
     bool threads; /* keeper and asker were started */
     pthread_t keeper, asker;
@@ -106,6 +108,8 @@ void *mb_jobs_ask_keep(void *jobs);
 void mb_jobs_chores_drop(mb_jobs *j);
 
 /* ---- runs.c */
+/* The folder that a run's id names. False: none, or not one of runs. */
+bool mb_run_folder(const mb_jobs *j, const char *id, char out[MB_PATH_MAX]);
 /* The last bytes of a file as text, at most `most`, from a line's beginning; "" where there is none. The
  * caller frees *out. */
 mb_status mb_jobs_tail(const char *path, size_t most, char **out, size_t *n) MB_MUST_USE;

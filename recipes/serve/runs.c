@@ -91,8 +91,7 @@ done:
     return st;
 }
 
-/* The folder that a run's id names. False: none, or not one of runs. */
-static bool folder_of(const mb_jobs *j, const char *id, char out[MB_PATH_MAX])
+bool mb_run_folder(const mb_jobs *j, const char *id, char out[MB_PATH_MAX])
 {
     const char *slash = id != NULL ? strchr(id, '/') : NULL;
     char *end;
@@ -429,7 +428,7 @@ static mb_status run_log(void *arg, mb_http_request *q)
     size_t n = 0;
     mb_status st = MB_OK;
 
-    if (!folder_of(mb_jobs_of(arg), mb_http_query(q, "id"), folder))
+    if (!mb_run_folder(mb_jobs_of(arg), mb_http_query(q, "id"), folder))
         return answer_log(q, "", 0, 0); /* a job that waits has none yet */
     if (from < 0)
         from = 0;
@@ -497,7 +496,7 @@ static mb_status run_file(void *arg, mb_http_request *q)
     size_t n = 0;
     mb_status st;
 
-    if (!folder_of(j, id, folder) && /* a job that failed before it made one has a console */
+    if (!mb_run_folder(j, id, folder) && /* a job that failed before it made one has a console */
         !(id != NULL && j->runs[0] != NULL && strncmp(id, "0/", 2) == 0 && id[2] != '.' &&
           mb_path_is_component(id + 2) && in(j->runs[0], id + 2, folder)))
         return no_run(q);
@@ -515,7 +514,7 @@ static mb_status confusion(void *arg, mb_http_request *q)
     mb_json_doc *doc = NULL;
     mb_status st;
 
-    if (!folder_of(j, mb_http_query(q, "id"), folder) || !has_classes(folder))
+    if (!mb_run_folder(j, mb_http_query(q, "id"), folder) || !has_classes(folder))
         return no_run(q);
     MB_TRY(mb_jobs_new_id("picture-", id));
     MB_TRY(mb_path_join(rows, sizeof rows, folder, "logs/predictions.jsonl"));
@@ -540,7 +539,7 @@ static mb_status run_inspect(void *arg, mb_http_request *q)
     mb_json_doc *doc;
     mb_status st;
 
-    if (!folder_of(j, mb_http_query(q, "id"), folder) ||
+    if (!mb_run_folder(j, mb_http_query(q, "id"), folder) ||
         !in(folder, "recipe.resolved.yaml", path) || !mb_path_is_file(path))
         return no_run(q);
     MB_TRY(mb_json_doc_new_array("words", &doc));
@@ -557,7 +556,7 @@ static mb_status run_serve(void *arg, mb_http_request *q)
     mb_jobs *j = mb_jobs_of(arg);
     char folder[MB_PATH_MAX], path[MB_PATH_MAX], *own;
 
-    if (!folder_of(j, mb_http_query(q, "id"), folder) || !mb_run_model(folder, path))
+    if (!mb_run_folder(j, mb_http_query(q, "id"), folder) || !mb_run_model(folder, path))
         return no_run(q);
     MB_REQUIRE(j->o.offer != NULL, MB_EARG, "this server serves no models");
     MB_TRY(mb_strdup(folder, &own));

@@ -363,6 +363,29 @@ def before_and_after(p):
     p.axe("two models side by side")
 
 
+def take_away(p, work):
+    """Files of the run's model by link, and as GGUF, by keyboard."""
+    final = work / "runs" / "trees" / "final"
+    p.open("runs/0%2Ftrees")
+    until(lambda: p.shows("made-card"), 20)
+    links = {e.text: e.get_attribute("href") for e in p.d.find_elements(By.CSS_SELECTOR, "#made a")}
+    check("files: all of the adapter have links", set(links) == {"final/" + str(f.relative_to(final)) for f in final.rglob("*") if f.is_file()}, links)
+    with urllib.request.urlopen(links["final/adapter_model.safetensors"]) as a:
+        check("files: a link gives the file, to be kept", a.read() == (final / "adapter_model.safetensors").read_bytes()
+              and a.headers["Content-Disposition"] == 'attachment; filename="adapter_model.safetensors"', a.headers)
+    p.choose("gguf-type", "q8_0")
+    p.d.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].focus()", p.id("gguf"))
+    p.d.switch_to.active_element.send_keys("\n")
+    check("GGUF: it is made, and what was compared is shown", until(lambda: "compared with the model:" in p.text("made-note"), 120) and "perplexity" in p.text("gguf-said"),
+          p.text("made-note") + p.text("gguf-said"))
+    gguf = [e for e in p.d.find_elements(By.CSS_SELECTOR, "#made a") if e.text.endswith(".gguf")]
+    check("GGUF: the file has a link", len(gguf) == 1 and urllib.request.urlopen(gguf[0].get_attribute("href")).read(4) == b"GGUF", [e.text for e in gguf])
+    for language, word in [("Français", "Exporter en GGUF"), ("Kiswahili", "Hamisha kama GGUF"), ("English", "Export as GGUF")]:
+        p.choose("language", language)
+        check(f"GGUF: {language}", p.text("gguf") == word and p.text("made-note"), p.text("gguf"))
+    p.axe("files and a GGUF")
+
+
 def load_with_peft(work, models):
     code = ("import sys, torch; from transformers import AutoModelForCausalLM; from peft import PeftModel;"
             "m = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sys.argv[1]), sys.argv[2]);"
@@ -560,6 +583,7 @@ def main():
         train(p, data)
         watch(p)
         before_and_after(p)
+        take_away(p, work)
         p.quit("the stalls")
         load_with_peft(work, models)
         confusion(server, data)

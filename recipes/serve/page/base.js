@@ -62,6 +62,8 @@ export function setKey(value) {
   try { sessionStorage.setItem('mbuyu.key', value); } catch { /* this page only */ }
 }
 
+export const hasKey = () => Boolean(key);
+
 const headers = (more) => (key ? { Authorization: 'Bearer ' + key, ...more } : { ...more });
 
 async function failure(answer) {
@@ -145,8 +147,10 @@ export async function copyText(text, button) {
   setTimeout(() => { button.textContent = t(word); }, 1500);
 }
 
-export function saveText(name, text, type) {
-  const url = URL.createObjectURL(new Blob([text], { type }));
+export const saveText = (name, text, type) => saveBlob(name, new Blob([text], { type }));
+
+export function saveBlob(name, blob) {
+  const url = URL.createObjectURL(blob);
   const a = make('a', { href: url, download: name });
   document.body.append(a);
   a.click();

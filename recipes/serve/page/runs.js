@@ -1,6 +1,6 @@
 /* runs.js - the stall of runs: a list, and of one of them curves, numbers, samples, labels. All of it
  * is read from the files of the run's folder. */
-import { $, ask, askJson, bytes, duration, fill, make, notice, number, small, t } from './base.js';
+import { $, ask, askJson, bytes, duration, fill, hasKey, make, notice, number, saveBlob, small, t } from './base.js';
 import { chart } from './chart.js';
 
 let list = [];
@@ -138,6 +138,7 @@ export function drawRows(box, seen) {
 async function readRest() {
   const id = encodeURIComponent(open.id);
   const file = async (name) => (open.files?.includes(name) ? (await ask('/mbuyu/run/file?id=' + id + '&name=' + name)).text() : '');
+  await readMade();
   drawSamples((await file('samples')));
   $('run-recipe').textContent = await file('recipe');
   $('run-console').textContent = await file('console');
@@ -161,6 +162,61 @@ async function readLabels() {
     drawRows($('run-rows'), await askJson('/mbuyu/run/inspect?id=' + encodeURIComponent(open.id)));
   } catch (e) {
     $('run-rows').textContent = e.message;
+  }
+}
+
+/* ---- what it made: files to take away, and the same as GGUF ---- */
+
+let made = null;
+const ofMade = (rest = '') => '/mbuyu/run/made' + rest + '?id=' + encodeURIComponent(open.id);
+
+/* A link is followed without the key: where there is one the file is fetched with it. */
+async function fetchFile(event, file) {
+  if (!hasKey()) return;
+  event.preventDefault();
+  $('made-note').textContent = t('working');
+  try {
+    saveBlob(file.name.split('/').pop(), await (await ask(event.currentTarget.getAttribute('href'))).blob());
+    $('made-note').textContent = '';
+  } catch (e) {
+    $('made-note').textContent = e.message;
+  }
+}
+
+function madeItem(file) {
+  const link = make('a', { href: ofMade('/file') + '&place=' + file.place + '&name=' + encodeURIComponent(file.name), download: file.name.split('/').pop() }, file.place + '/' + file.name);
+  link.addEventListener('click', (e) => fetchFile(e, file));
+  return make('li', {}, link, ' ', make('span', { className: 'note' }, bytes(file.bytes)));
+}
+
+function drawMade() {
+  $('made-card').hidden = !made?.data.length;
+  if (!made) return;
+  const focus = document.activeElement?.getAttribute?.('href');
+  fill($('made'), ...made.data.map(madeItem));
+  if (focus) [...$('made').querySelectorAll('a')].find((a) => a.getAttribute('href') === focus)?.focus();
+  const { state, said } = made.gguf;
+  $('gguf').disabled = state === 'running';
+  $('made-note').textContent = state === 'none' ? '' : t('gguf_' + state);
+  $('gguf-said').textContent = said.trim();
+  $('gguf-said').hidden = !said.trim();
+}
+
+async function readMade() {
+  const one = open;
+  const seen = open.model ? await askJson(ofMade()) : null;
+  if (one !== open) return;
+  made = seen;
+  drawMade();
+}
+
+async function makeGguf() {
+  $('made-note').textContent = t('working');
+  try {
+    made = await askJson(ofMade('/gguf'), { json: { dtype: $('gguf-type').value } });
+    drawMade();
+  } catch (e) {
+    $('made-note').textContent = e.message;
   }
 }
 
@@ -193,6 +249,8 @@ export async function openRun(id) {
     records = [];
     next = 0;
     evaluations = -1;
+    made = null;
+    $('made-card').hidden = true;
     $('run-note').textContent = '';
     delete $('run-rows').dataset.of;
     $('labels-card').open = false;
@@ -208,6 +266,7 @@ async function tick() {
     if (!document.hidden) {
       if (ticks++ % 3 === 0 || active(open)) await loadRuns();
       if (active(open) || drawn !== open?.state) await refresh();
+      else if (made?.gguf.state === 'running') await readMade();
     }
     if ($('notice').dataset.of === 'runs') notice('');
   } catch (e) {
@@ -247,6 +306,7 @@ export function wireRuns(tryModel) {
   $('numbers').addEventListener('toggle', drawTable);
   $('labels-card').addEventListener('toggle', readLabels);
   $('run-stop').addEventListener('click', () => act('cancel', 'stopping'));
+  $('gguf').addEventListener('click', makeGguf);
   $('run-resume').addEventListener('click', () => act('resume'));
   $('run-try').addEventListener('click', async () => {
     $('run-note').textContent = t('working');
@@ -265,6 +325,7 @@ export function wireRuns(tryModel) {
     drawFacts();
     drawCharts();
     drawTable();
+    drawMade();
   });
   document.addEventListener('theme', drawCharts);
 }

@@ -62,6 +62,12 @@ export const words = {
 
   runs_title: ['Runs', 'Séances', 'Mafunzo'],
   runs_lead: ['What was trained here, and what is being trained now.', 'Ce qui a été entraîné ici, et ce qui l’est en ce moment.', 'Yaliyofunzwa hapa, na yanayofunzwa sasa.'],
+  made: ['Files of the model', 'Fichiers du modèle', 'Faili za modeli'],
+  gguf_type: ['Weights of a GGUF file', 'Poids d’un fichier GGUF', 'Uzito wa faili ya GGUF'],
+  gguf_make: ['Export as GGUF', 'Exporter en GGUF', 'Hamisha kama GGUF'],
+  gguf_running: ['It is written and compared with the model…', 'Il est écrit et comparé au modèle…', 'Inaandikwa na kulinganishwa na modeli…'],
+  gguf_succeeded: ['Written, read again and compared with the model:', 'Écrit, relu et comparé au modèle :', 'Imeandikwa, imesomwa tena na kulinganishwa na modeli:'],
+  gguf_failed: ['No file was made:', 'Aucun fichier n’a été fait :', 'Hakuna faili iliyotengenezwa:'],
   no_runs: ['There are no runs here yet.', 'Il n’y a pas encore de séance ici.', 'Bado hakuna mafunzo hapa.'],
   running: ['running', 'en cours', 'inaendelea'],
   queued: ['waiting', 'en attente', 'inasubiri'],

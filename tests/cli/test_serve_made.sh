@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# test_serve_made.sh - what a run made, taken away over HTTP: files of its model and nothing else, by ranges; and
+# the same model as a GGUF file, with the comparison shown.
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+start
+export MBUYU_LOG=info MBUYU_API_KEY=canary-4711
+cat >made.py <<'PYTHON'
+import atexit, json, os, pathlib, subprocess, sys, time, urllib.error, urllib.parse, urllib.request
+
+mbuyu, llama = sys.argv[1:]
+key, runs = os.environ["MBUYU_API_KEY"], pathlib.Path("runs")
+failures = 0
+
+
+def check(what, good, seen=""):
+    global failures
+    failures += not good
+    if not good:
+        print("FAILED:", what, str(seen)[:600])
+
+
+def start():
+    p = subprocess.Popen([mbuyu, "serve", f"tiny={llama}", "--port", "0", "--runs", "runs", "--data", "data"], stdout=subprocess.PIPE, stderr=open("log", "a"), text=True)
+    atexit.register(p.kill)
+    return p, p.stdout.readline().strip()
+
+
+def ask(path, body=None, headers={}, key=key):
+    q = urllib.request.Request(url + path, None if body is None else json.dumps(body).encode(), {"Authorization": "Bearer " + key, **headers})
+    try:
+        with urllib.request.urlopen(q) as a:
+            return a.status, a.read(), a.headers
+    except urllib.error.HTTPError as e:
+        return e.code, e.read(), e.headers
+
+
+def until(what, seconds=120):
+    end = time.time() + seconds
+    while not (good := what()) and time.time() < end:
+        time.sleep(0.1)
+    return good
+
+
+def made(run):
+    return json.loads(ask("/mbuyu/run/made?id=0/" + run)[1])
+
+
+def get(run, name, place="final", **more):
+    return ask("/mbuyu/run/made/file?" + urllib.parse.urlencode({"id": "0/" + run, "place": place, "name": name}), **more)
+
+
+pathlib.Path("data").mkdir()
+pathlib.Path("data/chat.jsonl").write_text("".join(
+    json.dumps({"messages": [{"role": "user", "content": f"mti {i}"}, {"role": "assistant", "content": f"tree {i}"}]}) + "\n" for i in range(16)))
+server, url = start()
+status, body, _ = ask("/v1/fine_tuning/jobs", {"model": "tiny", "training_file": "data/chat.jsonl", "suffix": "trees",
+                                               "mbuyu": {"settings": {"chat_template": "chatml", "max_length": 64, "max_steps": 2}}})
+check("a run begins", status == 200, body)
+job = json.loads(body)["id"]
+check("and ends", until(lambda: json.loads(ask("/v1/fine_tuning/jobs/" + job)[1])["status"] == "succeeded"), ask("/v1/fine_tuning/jobs/" + job)[1])
+
+# --- files
+final = runs / "trees/final"
+listed = {f["name"]: f["bytes"] for f in made("trees")["data"]}
+check("all files of the model are listed", listed == {str(p.relative_to(final)): p.stat().st_size for p in final.rglob("*") if p.is_file()}, listed)
+check("nothing was exported", made("trees")["gguf"] == {"state": "none", "said": ""}, made("trees"))
+for name in listed:
+    status, body, headers = get("trees", name)
+    check(f"{name} comes as it is", status == 200 and body == (final / name).read_bytes() and headers["Content-Disposition"] == f'attachment; filename="{name}"', (status, headers))
+weights = (final / "adapter_model.safetensors").read_bytes()
+for given, want in (("bytes=0-0", weights[:1]), ("bytes=5-99", weights[5:100]), ("bytes=-7", weights[-7:]), ("bytes=100-", weights[100:])):
+    status, body, headers = get("trees", "adapter_model.safetensors", headers={"Range": given})
+    check(f"a part of it: {given}", status == 206 and body == want and headers["Content-Range"].endswith(f"/{len(weights)}"), (status, headers))
+check("no part behind the end", get("trees", "adapter_model.safetensors", headers={"Range": f"bytes={len(weights)}-"})[0] == 416)
+check("without the key nothing", get("trees", "adapter_config.json", key="x")[0] == 401 and ask("/mbuyu/run/made?id=0/trees", key="x")[0] == 401
+      and ask("/mbuyu/run/made/gguf?id=0/trees", {"dtype": "q8_0"}, key="x")[0] == 401)
+
+# --- nothing else
+pathlib.Path("secret").mkdir()
+pathlib.Path("secret/canary.txt").write_text("canary-4712")
+(final / "link.txt").symlink_to(pathlib.Path("secret/canary.txt").resolve())
+(final / "linked").symlink_to(pathlib.Path("secret").resolve())
+(final / "inside").mkdir()
+(final / "inside/a b.txt").write_text("here")
+(final / ".hidden").write_text("canary-4712")
+(runs / "trees/logs/notes.txt").write_text("canary-4712")
+for name in ("../recipe.resolved.yaml", "../logs/notes.txt", "link.txt", "linked/canary.txt", ".hidden", "inside", "", "/etc/passwd", "inside/../../logs/notes.txt", "..", "inside/..",
+             "inside/../adapter_config.json", "a/b/c", "none", "x" * 400, "\r\nX: y", str(pathlib.Path("secret/canary.txt").resolve())):
+    for place in ("final", "gguf", "logs", "..", "", "final/../logs"):
+        status, body, headers = get("trees", name, place)
+        check(f"nothing at {place!r} {name[:60]!r}", status in (400, 404) and b"canary" not in body and "X" not in headers, (status, body))
+for run in ("..", ".serve", "trees/final", "none", "../secret"):
+    check(f"no run {run}", get(run, "canary.txt")[0] in (400, 404) and ask("/mbuyu/run/made?id=0/" + run)[0] in (400, 404))
+check("what is inside a folder of the model can be had", get("trees", "inside/a b.txt")[1] == b"here" and 'filename="a_b.txt"' in get("trees", "inside/a b.txt")[2]["Content-Disposition"])
+check("links are listed no more than given", "linked/canary.txt" not in {f["name"] for f in made("trees")["data"]} and get("trees", "link.txt")[0] == 404, made("trees"))
+for p in (final / "link.txt", final / "linked", final / "inside/a b.txt"):
+    p.unlink()
+
+# --- as GGUF
+for bad in ({}, {"dtype": "q9"}, {"dtype": ["f16"]}, {"dtype": "q8_0 output_dir=/tmp/x"}, []):
+    check(f"refused: {bad}", ask("/mbuyu/run/made/gguf?id=0/trees", bad)[0] == 400, ask("/mbuyu/run/made/gguf?id=0/trees", bad))
+check("no run, no export", ask("/mbuyu/run/made/gguf?id=0/none", {"dtype": "q8_0"})[0] == 404)
+status, body, _ = ask("/mbuyu/run/made/gguf?id=0/trees", {"dtype": "q8_0"})
+check("an export begins", status == 200 and json.loads(body)["gguf"]["state"] == "running", body)
+status, body, _ = ask("/mbuyu/run/made/gguf?id=0/trees", {"dtype": "q8_0"})
+check("one at a time", status == 429 or made("trees")["gguf"]["state"] != "running", (status, body))
+until(lambda: made("trees")["gguf"]["state"] != "running")
+gguf = made("trees")["gguf"]
+check("it is made, and what was compared is shown", gguf["state"] == "succeeded" and "read again and compared on" in gguf["said"] and "perplexity" in gguf["said"], gguf)
+files = [f["name"] for f in made("trees")["data"] if f["place"] == "gguf" and f["name"].endswith(".gguf")]
+check("the file can be had", len(files) == 1 and get("trees", files[0], "gguf")[1] == (runs / "trees/gguf" / files[0]).read_bytes() and get("trees", files[0], "gguf")[1][:4] == b"GGUF", files)
+
+# --- one that cannot be: what is there no more is said, also by the next server
+(final / "adapter_model.safetensors").write_bytes(weights[: len(weights) // 2])
+ask("/mbuyu/run/made/gguf?id=0/trees", {"dtype": "f16"})
+until(lambda: made("trees")["gguf"]["state"] != "running")
+gguf = made("trees")["gguf"]
+check("a failure says why", gguf["state"] == "failed" and "adapter_model.safetensors" in gguf["said"] and not (runs / "trees/gguf").exists(), gguf)
+server.terminate()
+check("the server ends", server.wait(20) == 0)
+server, url = start()
+check("the next one knows it, too", made("trees")["gguf"] == gguf, made("trees")["gguf"])
+server.terminate()
+check("the server ends", server.wait(20) == 0)
+sys.exit(failures > 0)
+PYTHON
+timeout 500 python3 -P made.py "$MBUYU" "$MB_TEST_DATA/reference/llama" || fail 'made.py'
+
+finish
