@@ -57,7 +57,7 @@ wrappers='
     jpeglib.h     recipes/media/image_jpeg.c
     jerror.h      recipes/media/image_jpeg.c
     curl/curl.h   recipes/hub/fetch.c
-    microhttpd.h  recipes/serve/http.c
+    microhttpd.h  recipes/serve/http_server.h
     lz4frame.h    recipes/hub/xet_chunk.c
 '
 known=''

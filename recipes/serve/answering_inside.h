@@ -86,6 +86,13 @@ struct mb_answering {
     mb_ask_usage usage;
 };
 
+/* answering_heard.c */
+/* Sets the callbacks of an ask but on_end. */
+void mb_answering_hear(const struct mb_answering *g, mb_ask *ask);
+/* The first failure is what is sent in place of an answer. Any thread. */
+void mb_answering_fail(struct mb_answering *g, mb_status st, const char *sentence);
+void mb_answering_begin_stream(struct mb_answering *g); /* once */
+
 /* answering_json.c: what is sent. All add to *out. */
 mb_status mb_answering_token_json(const struct mb_answering *g, const mb_said *t,
                                   mb_bytes json[3]) MB_MUST_USE;
