@@ -9,4 +9,13 @@
 mb_status mb_answer_ends(const char *model, const mb_tokenizer *t, const mb_chat *chat,
                          mb_ids *ends) MB_MUST_USE;
 
+/* Is the token one of n that end an answer? */
+static inline bool mb_is_end(const int32_t *end, int64_t n, int32_t id)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (end[i] == id)
+            return true;
+    return false;
+}
+
 #endif

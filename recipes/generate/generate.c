@@ -6,8 +6,10 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "recipes/data/collate.h"
+#include "recipes/generate/ends.h"
+#include "recipes/generate/telling.h"
 
-enum { LEAST_PROMPT_ROWS = MB_GENERATOR_SEQ_MAX + 1, TEXT_PER_TOKEN = 16 };
+enum { LEAST_PROMPT_ROWS = MB_GENERATOR_SEQ_MAX + 1 };
 
 struct place {
     int64_t prompt;      /* the number of the one that is answered here, -1: free */
@@ -15,8 +17,7 @@ struct place {
     int64_t n_prompt, n; /* tokens of the prompt; of both */
     int64_t cached;      /* the cache holds keys and values of id[0..cached) */
     mb_detokenizer *detokenizer;
-    char *text; /* of the answer */
-    size_t n_text, text_capacity, given;
+    mb_telling telling;
 };
 
 struct mb_generator {
@@ -32,7 +33,7 @@ struct mb_generator {
     /* of the run */
     const mb_prompt *prompt;
     const mb_generate_options *o;
-    size_t longest_stop;
+    mb_stop_texts stop;
     int64_t n_prompts, next;                /* prompts given to a place so far */
     struct place *in[MB_GENERATOR_SEQ_MAX]; /* sequences of the batch */
     int32_t row[MB_GENERATOR_SEQ_MAX];
@@ -164,7 +165,7 @@ void mb_generator_free(mb_generator *g)
         return;
     for (int64_t s = 0; g->place != NULL && s < g->n_seq; s++) {
         mb_detokenizer_free(g->place[s].detokenizer);
-        mb_free(g->place[s].text);
+        mb_telling_release(&g->place[s].telling);
     }
     mb_free(g->place);
     mb_free(g->cache.k);
@@ -176,109 +177,47 @@ void mb_generator_free(mb_generator *g)
     mb_free(g);
 }
 
-/* ---- text --------------------------------------------------------------------------------- */
-
-static mb_status add_text(struct place *s, const char *text, size_t n)
-{
-    MB_TRY(mb_grow((void **)&s->text, &s->text_capacity, s->n_text + n + 1, 1, "an answer's text"));
-    memcpy(s->text + s->n_text, text, n);
-    s->n_text += n;
-    s->text[s->n_text] = '\0';
-    return MB_OK;
-}
-
-/* Where the first stop text begins that ends in what came after `old` bytes; n_text: none. */
-static size_t find_stop(const mb_generator *g, const struct place *s, size_t old)
-{
-    const size_t back = g->longest_stop > 0 ? g->longest_stop - 1 : 0;
-    size_t first = s->n_text;
-
-    for (int64_t i = 0; i < g->o->n_stop; i++) {
-        const char *stop = g->o->stop[i], *from = s->text + (old > back ? old - back : 0);
-        const char *found = memmem(from, (size_t)(s->text + s->n_text - from), stop, strlen(stop));
-
-        if (found != NULL && (size_t)(found - s->text) < first)
-            first = (size_t)(found - s->text);
-    }
-    return first;
-}
-
-/* How much of the text's end is the beginning of a stop text. */
-static size_t held_back(const mb_generator *g, const struct place *s)
-{
-    size_t most = 0;
-
-    for (int64_t i = 0; i < g->o->n_stop; i++) {
-        const size_t n = strlen(g->o->stop[i]);
-
-        for (size_t h = n - 1 < s->n_text ? n - 1 : s->n_text; h > most; h--)
-            if (memcmp(s->text + s->n_text - h, g->o->stop[i], h) == 0)
-                most = h;
-    }
-    return most;
-}
-
-static mb_status give_out(mb_generator *g, struct place *s, size_t until)
-{
-    const size_t from = s->given;
-
-    if (until <= from)
-        return MB_OK;
-    s->given = until;
-    if (g->o->on_text == NULL)
-        return MB_OK;
-    return g->o->on_text(g->o->arg, s->prompt, s->text + from, until - from);
-}
-
 /* ---- answers ------------------------------------------------------------------------------ */
+
+/* What can be told by now; all with stop NULL. */
+static mb_status tell(mb_generator *g, struct place *s, const mb_stop_texts *stop)
+{
+    size_t n;
+    const char *text = mb_telling_take(&s->telling, stop, &n);
+
+    if (n == 0 || g->o->on_text == NULL)
+        return MB_OK;
+    return g->o->on_text(g->o->arg, s->prompt, text, n);
+}
 
 static mb_status finish(mb_generator *g, struct place *s, mb_finish why)
 {
-    const char *rest;
-    size_t n;
     mb_answer a = {
         .prompt = s->prompt, .id = s->id + s->n_prompt, .n = s->n - s->n_prompt, .finish = why};
 
-    MB_TRY(mb_detokenizer_flush(s->detokenizer, &rest, &n));
-    if (why != MB_FINISH_STOP)
-        MB_TRY(add_text(s, rest, n));
-    MB_TRY(give_out(g, s, s->n_text));
-    a.text = s->text;
-    a.n_text = s->n_text;
+    MB_TRY(mb_telling_end(&s->telling, why == MB_FINISH_STOP));
+    MB_TRY(tell(g, s, NULL));
+    a.text = s->telling.text;
+    a.n_text = s->telling.n;
     if (g->o->on_answer != NULL)
         MB_TRY(g->o->on_answer(g->o->arg, &a));
     s->prompt = -1;
     return MB_OK;
 }
 
-static bool is_end(const mb_generate_options *o, int32_t id)
-{
-    for (int64_t i = 0; i < o->n_end; i++)
-        if (o->end[i] == id)
-            return true;
-    return false;
-}
-
 /* The place's answer grows by a token. */
 static mb_status accept(mb_generator *g, struct place *s, int32_t id)
 {
-    const size_t old = s->n_text;
-    const char *text;
-    size_t n;
+    bool stopped;
 
     s->id[s->n++] = id;
     g->stats.answer_tokens++;
-    if (is_end(g->o, id))
+    if (mb_is_end(g->o->end, g->o->n_end, id))
         return finish(g, s, MB_FINISH_END);
-    MB_TRY(mb_detokenizer_push(s->detokenizer, id, &text, &n));
-    MB_TRY(add_text(s, text, n));
-    n = find_stop(g, s, old);
-    if (n < s->n_text) {
-        s->n_text = n;
-        s->text[n] = '\0';
+    MB_TRY(mb_telling_add(&s->telling, id, &g->stop, &stopped));
+    if (stopped)
         return finish(g, s, MB_FINISH_STOP);
-    }
-    MB_TRY(give_out(g, s, s->n_text - held_back(g, s)));
+    MB_TRY(tell(g, s, &g->stop));
     if (s->n - s->n_prompt >= g->o->max_new_tokens)
         return finish(g, s, MB_FINISH_LENGTH);
     return s->n == g->capacity ? finish(g, s, MB_FINISH_CONTEXT) : MB_OK;
@@ -411,21 +350,13 @@ static mb_status start(mb_generator *g, struct place *s, int64_t number)
 {
     const mb_prompt *p = &g->prompt[number];
     const int64_t most = g->capacity - p->n, n = g->o->max_new_tokens;
-    const char *text;
-    size_t bytes;
 
     s->cached = g->o->keep ? common_prefix(s, p) : 0;
     g->stats.kept_tokens += s->cached;
     memcpy(s->id, p->id, (size_t)p->n * sizeof(int32_t));
     s->n = s->n_prompt = p->n;
     s->prompt = number;
-    s->n_text = s->given = 0;
-    MB_TRY(mb_grow((void **)&s->text, &s->text_capacity,
-                   (size_t)(n < most ? n : most) * TEXT_PER_TOKEN + 1, 1, "an answer's text"));
-    s->text[0] = '\0';
-    /* The answer's text goes on behind the prompt's: a first space is kept. */
-    MB_TRY(mb_detokenizer_flush(s->detokenizer, &text, &bytes));
-    return mb_detokenizer_push(s->detokenizer, p->id[p->n - 1], &text, &bytes);
+    return mb_telling_begin(&s->telling, s->detokenizer, p->id[p->n - 1], n < most ? n : most);
 }
 
 static mb_status fill_places(mb_generator *g)
@@ -515,10 +446,7 @@ mb_status mb_generator_run(mb_generator *g, const mb_prompt *prompt, int64_t n,
     g->next = 0;
     g->o = o;
     g->stats = (mb_generator_stats){0};
-    g->longest_stop = 0;
-    for (int64_t i = 0; i < o->n_stop; i++)
-        if (strlen(o->stop[i]) > g->longest_stop)
-            g->longest_stop = strlen(o->stop[i]);
+    g->stop = (mb_stop_texts){o->stop, o->n_stop, mb_stop_texts_longest(o->stop, o->n_stop)};
     st = run(g);
     for (int64_t i = 0; i < g->n_seq; i++) {
         g->place[i].prompt = -1;

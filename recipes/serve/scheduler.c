@@ -110,12 +110,9 @@ static mb_status copy(const mb_ask *a, mb_open_ask **out)
     x->a.prompt = take(&at, a->prompt, (size_t)a->n_prompt * sizeof *a->prompt);
     x->a.end = take(&at, a->end, (size_t)a->n_end * sizeof *a->end);
     x->a.bias = take(&at, a->bias, (size_t)a->n_bias * sizeof *a->bias);
-    for (int64_t i = 0; i < a->n_stop; i++) {
-        const size_t n = strlen(a->stop[i]);
-
-        stop[i] = take(&at, a->stop[i], n + 1);
-        x->longest_stop = n > x->longest_stop ? n : x->longest_stop;
-    }
+    for (int64_t i = 0; i < a->n_stop; i++)
+        stop[i] = take(&at, a->stop[i], strlen(a->stop[i]) + 1);
+    x->stop = (mb_stop_texts){stop, a->n_stop, mb_stop_texts_longest(stop, a->n_stop)};
     x->asked = mb_clock();
     *out = x;
     return MB_OK;

@@ -4,9 +4,10 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "recipes/generate/ends.h"
 #include "recipes/serve/scheduler_inside.h"
 
-enum { TEXT_PER_TOKEN = 16, TRIES = 32 };
+enum { TRIES = 32 };
 
 static const float never = -100.0f; /* a bias of so little */
 
@@ -80,77 +81,26 @@ static bool has_text(const mb_ask *a)
     return a->on_text != NULL || a->n_stop > 0;
 }
 
-static mb_status add_text(mb_place *p, const char *text, size_t n)
-{
-    MB_TRY(mb_grow((void **)&p->text, &p->text_capacity, p->n_text + n + 1, 1, "an answer's text"));
-    memcpy(p->text + p->n_text, text, n);
-    p->n_text += n;
-    p->text[p->n_text] = '\0';
-    return MB_OK;
-}
-
-/* Where the first stop text begins that ends in what came after `old` bytes; n_text: none. */
-static size_t find_stop(const mb_place *p, size_t old)
-{
-    const mb_open_ask *a = p->ask;
-    const size_t back = a->longest_stop > 0 ? a->longest_stop - 1 : 0;
-    size_t first = p->n_text;
-
-    for (int64_t i = 0; i < a->a.n_stop; i++) {
-        const char *stop = a->a.stop[i], *from = p->text + (old > back ? old - back : 0);
-        const char *found = memmem(from, (size_t)(p->text + p->n_text - from), stop, strlen(stop));
-
-        if (found != NULL && (size_t)(found - p->text) < first)
-            first = (size_t)(found - p->text);
-    }
-    return first;
-}
-
-/* How much of the text's end is the beginning of a stop text. */
-static size_t held_back(const mb_place *p)
-{
-    size_t most = 0;
-
-    for (int64_t i = 0; i < p->ask->a.n_stop; i++) {
-        const size_t n = strlen(p->ask->a.stop[i]);
-
-        for (size_t h = n - 1 < p->n_text ? n - 1 : p->n_text; h > most; h--)
-            if (memcmp(p->text + p->n_text - h, p->ask->a.stop[i], h) == 0)
-                most = h;
-    }
-    return most;
-}
-
-static void give_out(mb_place *p, size_t until)
+/* What can be told by now; all with stop NULL. */
+static void tell_text(mb_place *p, const mb_stop_texts *stop)
 {
     const mb_ask *a = &p->ask->a;
-    const size_t from = p->given;
+    size_t n;
+    const char *text = mb_telling_take(&p->telling, stop, &n);
 
-    if (until <= from)
-        return;
-    p->given = until;
-    if (a->on_text != NULL)
-        a->on_text(a->arg, p->choice, p->text + from, until - from);
+    if (n > 0 && a->on_text != NULL)
+        a->on_text(a->arg, p->choice, text, n);
 }
 
 mb_status mb_place_ready(mb_scheduler *s, mb_place *p)
 {
     const mb_ask *a = &p->ask->a;
     const int64_t most = s->model[a->model].m.context - p->n_prompt;
-    mb_detokenizer *d = p->detokenizer[a->model];
-    const char *text;
-    size_t bytes;
 
-    p->n_text = p->given = 0;
     if (!has_text(a))
         return MB_OK;
-    MB_TRY(mb_grow((void **)&p->text, &p->text_capacity,
-                   (size_t)(a->max_new < most ? a->max_new : most) * TEXT_PER_TOKEN + 1, 1,
-                   "an answer's text"));
-    p->text[0] = '\0';
-    /* The answer's text goes on behind the prompt's: a first space is kept. */
-    MB_TRY(mb_detokenizer_flush(d, &text, &bytes));
-    return mb_detokenizer_push(d, p->id[p->n_prompt - 1], &text, &bytes);
+    return mb_telling_begin(&p->telling, p->detokenizer[a->model], p->id[p->n_prompt - 1],
+                            a->max_new < most ? a->max_new : most);
 }
 
 /* ---- ends --------------------------------------------------------------------------------- */
@@ -192,14 +142,11 @@ static void count_out(mb_scheduler *s, mb_place *p)
 void mb_place_finish(mb_scheduler *s, mb_place *p, mb_finish why)
 {
     const mb_ask *a = &p->ask->a;
-    const char *rest;
-    size_t n;
 
     if (has_text(a)) {
-        if (mb_detokenizer_flush(p->detokenizer[a->model], &rest, &n) == MB_OK &&
-            why != MB_FINISH_STOP && add_text(p, rest, n) != MB_OK)
+        if (mb_telling_end(&p->telling, why == MB_FINISH_STOP) != MB_OK)
             mb_status_clear(); /* the last character of a text is lost for want of memory */
-        give_out(p, p->n_text);
+        tell_text(p, NULL);
     }
     if (a->on_finish != NULL)
         a->on_finish(a->arg, p->choice, why);
@@ -224,43 +171,25 @@ void mb_place_fail(mb_scheduler *s, mb_place *p)
 
 /* ---- a token ------------------------------------------------------------------------------ */
 
-static bool ends(const mb_ask *a, int32_t id)
-{
-    for (int64_t i = 0; i < a->n_end; i++)
-        if (a->end[i] == id)
-            return true;
-    return false;
-}
-
-/* Its text; *why: the choice ends with it. */
+/* Its text; *stopped: the choice ends with it. */
 static mb_status add_token_text(mb_place *p, int32_t id, bool *stopped)
 {
-    const mb_ask *a = &p->ask->a;
-    const size_t old = p->n_text;
-    const char *text;
-    size_t n;
-
     *stopped = false;
-    if (!has_text(a))
+    if (!has_text(&p->ask->a))
         return MB_OK;
-    MB_TRY(mb_detokenizer_push(p->detokenizer[a->model], id, &text, &n));
-    MB_TRY(add_text(p, text, n));
-    n = find_stop(p, old);
-    if (n < p->n_text) {
-        p->n_text = n;
-        p->text[n] = '\0';
-        *stopped = true;
-        return MB_OK;
-    }
-    give_out(p, p->n_text - held_back(p));
+    MB_TRY(mb_telling_add(&p->telling, id, &p->ask->stop, stopped));
+    if (!*stopped)
+        tell_text(p, &p->ask->stop);
     return MB_OK;
 }
 
 static void accept(mb_scheduler *s, mb_place *p, int32_t id, const float *logits)
 {
     const mb_ask *a = &p->ask->a;
-    mb_said said = {
-        .choice = p->choice, .place = p->n - p->n_prompt, .token = {.id = id}, .ends = ends(a, id)};
+    mb_said said = {.choice = p->choice,
+                    .place = p->n - p->n_prompt,
+                    .token = {.id = id},
+                    .ends = mb_is_end(a->end, a->n_end, id)};
     bool stopped;
 
     if (p->ask->first_token == 0.0)

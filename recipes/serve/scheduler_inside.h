@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "core/log.h"
+#include "recipes/generate/telling.h"
 #include "recipes/serve/scheduler.h"
 
 enum { MB_SCHEDULER_MODELS = 64, MB_SCORE_ROWS = 64 };
@@ -23,7 +24,7 @@ enum { MB_SCHEDULER_MODELS = 64, MB_SCORE_ROWS = 64 };
 typedef struct mb_open_ask {
     mb_ask a; /* its lists are in `memory` */
     void *memory;
-    size_t longest_stop;
+    mb_stop_texts stop;
     mb_ticket ticket;
     atomic_bool cancelled;
     struct mb_open_ask *next_waiting, *next_open;
@@ -52,8 +53,7 @@ typedef struct mb_place {
     int64_t scored;
     int64_t piece; /* tokens in the forward that is being made */
     mb_detokenizer *detokenizer[MB_SCHEDULER_MODELS];
-    char *text;
-    size_t n_text, text_capacity, given;
+    mb_telling telling; /* where somebody wants the text */
 } mb_place;
 
 /* Keys and values of models that share them. */

@@ -236,7 +236,7 @@ void mb_scheduler_release(mb_scheduler *s)
     for (int i = 0; i < s->n_models; i++)
         drop_model(s, i);
     for (int64_t i = 0; s->place != NULL && i < s->o.n_seq; i++)
-        mb_free(s->place[i].text);
+        mb_telling_release(&s->place[i].telling);
     mb_free(s->place);
     mb_free(s->order);
     mb_free(s->ids);

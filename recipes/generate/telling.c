@@ -1,0 +1,112 @@
+/* recipes/generate/telling.c - see recipes/generate/telling.h. */
+#include "recipes/generate/telling.h"
+
+#include <string.h>
+
+#include "core/alloc.h"
+
+enum { TEXT_PER_TOKEN = 16 };
+
+size_t mb_stop_texts_longest(const char *const *text, int64_t n)
+{
+    size_t longest = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        if (strlen(text[i]) > longest)
+            longest = strlen(text[i]);
+    return longest;
+}
+
+mb_status mb_telling_begin(mb_telling *t, mb_detokenizer *d, int32_t last_of_prompt,
+                           int64_t most_tokens)
+{
+    const char *text;
+    size_t bytes;
+
+    t->detokenizer = d;
+    t->n = t->told = 0;
+    MB_TRY(mb_grow((void **)&t->text, &t->capacity, (size_t)most_tokens * TEXT_PER_TOKEN + 1, 1,
+                   "an answer's text"));
+    t->text[0] = '\0';
+    MB_TRY(mb_detokenizer_flush(d, &text, &bytes));
+    return mb_detokenizer_push(d, last_of_prompt, &text, &bytes);
+}
+
+static mb_status add_text(mb_telling *t, const char *text, size_t n)
+{
+    MB_TRY(mb_grow((void **)&t->text, &t->capacity, t->n + n + 1, 1, "an answer's text"));
+    memcpy(t->text + t->n, text, n);
+    t->n += n;
+    t->text[t->n] = '\0';
+    return MB_OK;
+}
+
+/* Where the first stop text begins that ends in what came after `old` bytes; t->n: none. */
+static size_t find_stop(const mb_telling *t, const mb_stop_texts *stop, size_t old)
+{
+    const size_t back = stop->longest > 0 ? stop->longest - 1 : 0;
+    size_t first = t->n;
+
+    for (int64_t i = 0; i < stop->n; i++) {
+        const char *text = stop->text[i], *from = t->text + (old > back ? old - back : 0);
+        const char *found = memmem(from, (size_t)(t->text + t->n - from), text, strlen(text));
+
+        if (found != NULL && (size_t)(found - t->text) < first)
+            first = (size_t)(found - t->text);
+    }
+    return first;
+}
+
+mb_status mb_telling_add(mb_telling *t, int32_t id, const mb_stop_texts *stop, bool *stopped)
+{
+    const size_t old = t->n;
+    const char *text;
+    size_t n;
+
+    MB_TRY(mb_detokenizer_push(t->detokenizer, id, &text, &n));
+    MB_TRY(add_text(t, text, n));
+    n = find_stop(t, stop, old);
+    *stopped = n < t->n;
+    t->n = n;
+    t->text[n] = '\0';
+    return MB_OK;
+}
+
+/* How much of the text's end is the beginning of a stop text. */
+static size_t held_back(const mb_telling *t, const mb_stop_texts *stop)
+{
+    size_t most = 0;
+
+    for (int64_t i = 0; i < stop->n; i++) {
+        const size_t n = strlen(stop->text[i]);
+
+        for (size_t h = n - 1 < t->n ? n - 1 : t->n; h > most; h--)
+            if (memcmp(t->text + t->n - h, stop->text[i], h) == 0)
+                most = h;
+    }
+    return most;
+}
+
+const char *mb_telling_take(mb_telling *t, const mb_stop_texts *stop, size_t *n)
+{
+    const size_t from = t->told, until = t->n - (stop != NULL ? held_back(t, stop) : 0);
+
+    *n = until > from ? until - from : 0;
+    t->told += *n;
+    return t->text + from;
+}
+
+mb_status mb_telling_end(mb_telling *t, bool stopped)
+{
+    const char *rest;
+    size_t n;
+
+    MB_TRY(mb_detokenizer_flush(t->detokenizer, &rest, &n));
+    return stopped ? MB_OK : add_text(t, rest, n);
+}
+
+void mb_telling_release(mb_telling *t)
+{
+    mb_free(t->text);
+    *t = (mb_telling){0};
+}
