@@ -102,7 +102,8 @@ static mb_status write_down(struct job *j, const char *path)
 {
     MB_TRY(begin_file(j, path));
     for (int64_t i = 0; i < j->heard.n_pieces; i += MB_TRANSCRIBER_AT_A_TIME)
-        MB_TRY(mb_transcriber_write(j->t, &j->heard, i, NULL, add_piece, j));
+        MB_TRY(
+            mb_transcriber_write(j->t, &j->heard, i, MB_TRANSCRIBER_AT_A_TIME, NULL, add_piece, j));
     return print(j);
 }
 

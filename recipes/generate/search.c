@@ -35,6 +35,8 @@ struct mb_search {
     bool *taken;    /* (beams) */
     int32_t *ids;
     int64_t *slot_of;
+    void (*between)(void *arg);
+    void *between_arg;
 };
 
 /* ---- memory ------------------------------------------------------------------------------- */
@@ -444,6 +446,12 @@ static mb_status give_out(mb_search *s, int64_t i, mb_search_fn fn, void *arg)
     return MB_OK;
 }
 
+void mb_search_between(mb_search *s, void (*fn)(void *arg), void *arg)
+{
+    s->between = fn;
+    s->between_arg = arg;
+}
+
 mb_status mb_search_run(mb_search *s, mb_batch *source, const mb_search_prompt *prompt, int64_t n,
                         const mb_rules *rules, mb_search_fn fn, void *arg)
 {
@@ -456,8 +464,11 @@ mb_status mb_search_run(mb_search *s, mb_batch *source, const mb_search_prompt *
     for (int64_t i = 0; i < n; i++)
         MB_TRY(start(s, i));
     MB_TRY(read_prompts(s, source));
-    while (any)
+    while (any) {
+        if (s->between != NULL)
+            s->between(s->between_arg);
         MB_TRY(next_tokens(s, source, &any));
+    }
     for (int64_t i = 0; i < n; i++)
         MB_TRY(give_out(s, i, fn, arg));
     return MB_OK;

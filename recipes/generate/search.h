@@ -43,6 +43,8 @@ typedef struct mb_search mb_search;
 mb_status mb_search_new(mb_engine *e, const mb_search_options *o, mb_batch *source,
                         mb_search **out) MB_MUST_USE;
 void mb_search_free(mb_search *s); /* NULL is allowed */
+/* Runs call fn(arg) before every token but the first: others may have the processors meanwhile. NULL: nobody. */
+void mb_search_between(mb_search *s, void (*fn)(void *arg), void *arg);
 
 /* source: sequence i is that of prompt[i]. fn is called for each prompt in order once all have
  * ended. MB_EDATA when prompts or sources do not fit. */

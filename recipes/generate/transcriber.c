@@ -210,14 +210,20 @@ static void hear(mb_transcriber *t, const mb_heard *h, int64_t first, int64_t n)
     }
 }
 
-mb_status mb_transcriber_write(mb_transcriber *t, const mb_heard *h, int64_t first,
+void mb_transcriber_between(mb_transcriber *t, void (*fn)(void *arg), void *arg)
+{
+    mb_search_between(t->search, fn, arg);
+}
+
+mb_status mb_transcriber_write(mb_transcriber *t, const mb_heard *h, int64_t first, int64_t most,
                                const char *language, mb_transcriber_fn fn, void *arg)
 {
-    const int64_t left = h->n_pieces - first, n = left < AT_A_TIME ? left : AT_A_TIME;
+    const int64_t left = h->n_pieces - first, n = left < most ? left : most;
     struct writing w = {.t = t, .first = first, .fn = fn, .arg = arg};
     int32_t start[MB_TRANSCRIPT_PROMPT];
     int n_start = t->n_start;
 
+    MB_REQUIRE(most >= 1 && most <= AT_A_TIME, MB_EBUG, "%lld pieces at a time", (long long)most);
     memcpy(start, t->start, sizeof start);
     if (language != NULL)
         MB_TRY(mb_transcript_prompt(t->model, t->tok, language, t->task, start, &n_start));

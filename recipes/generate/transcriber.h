@@ -3,7 +3,7 @@
  *     mb_transcriber *t;
  *     MB_TRY(mb_transcriber_open(recipe, NULL, &t));
  *     MB_TRY(mb_transcriber_listen(t, path, seconds, &x));    // cuts the sound into pieces
- *     MB_TRY(mb_transcriber_write(t, &x, from, on_piece, arg));       // some pieces at a time
+ *     MB_TRY(mb_transcriber_write(t, &x, from, n, NULL, on_piece, arg));       // some pieces at a time
  *
  * What is longer than the model hears at a time (30 s, or audio_seconds) is cut where the last fifth of a
  * piece is quietest; a word may be cut in two where nobody pauses.
@@ -40,9 +40,12 @@ void mb_heard_release(mb_heard *h);
 typedef mb_status (*mb_transcriber_fn)(void *arg, int64_t piece, const char *text,
                                        const int32_t *id, int64_t n);
 
-/* Writes down pieces from `first`, at most MB_TRANSCRIBER_AT_A_TIME, in the language `language` (a code; NULL: the
+/* As mb_search_between. */
+void mb_transcriber_between(mb_transcriber *t, void (*fn)(void *arg), void *arg);
+
+/* Writes down at most `most` pieces (1 to MB_TRANSCRIBER_AT_A_TIME) from `first`, in the language `language` (a code; NULL: the
  * recipe's, or the model's own). MB_EARG: a language the model does not know. */
-mb_status mb_transcriber_write(mb_transcriber *t, const mb_heard *h, int64_t first,
+mb_status mb_transcriber_write(mb_transcriber *t, const mb_heard *h, int64_t first, int64_t most,
                                const char *language, mb_transcriber_fn fn, void *arg) MB_MUST_USE;
 
 #endif

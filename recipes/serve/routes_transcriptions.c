@@ -33,18 +33,24 @@ struct asked {
     char language[16];
     mb_heard heard;
     struct piece *piece; /* (heard.n_pieces) */
-    int64_t first;
+    int64_t first, n;    /* pieces that are written down */
     mb_bytes text;
     int64_t tokens;
 };
 
 /* ---- the model ---------------------------------------------------------------------------- */
 
+static void let_others(void *scheduler)
+{
+    mb_scheduler_let_others(scheduler);
+}
+
 static mb_status open_speech(mb_api *a, mb_offer *o)
 {
     mb_transcriber *t = NULL;
 
     MB_TRY(mb_transcriber_open(o->recipe, mb_api_bases(a), &t));
+    mb_transcriber_between(t, let_others, mb_api_scheduler(a));
     o->own = t;
     return MB_OK;
 }
@@ -145,7 +151,7 @@ static mb_status some(void *arg)
 {
     struct asked *k = arg;
 
-    return mb_transcriber_write(k->o->own, &k->heard, k->first,
+    return mb_transcriber_write(k->o->own, &k->heard, k->first, k->n,
                                 k->language[0] != '\0' ? k->language : NULL, keep_piece, k);
 }
 
@@ -258,15 +264,22 @@ static mb_status hear(struct asked *k)
     return MB_NEW_ARRAY(&k->piece, k->heard.n_pieces);
 }
 
+/* As many pieces as are fastest together; one while texts are written, which wait for the encoder. */
+static int64_t at_a_time(mb_api *a)
+{
+    return mb_scheduler_read(mb_api_scheduler(a)).running > 0 ? 1 : MB_TRANSCRIBER_AT_A_TIME;
+}
+
 /* False: nobody waits any more. */
 static bool write_down(mb_api *a, struct asked *k, mb_http_reply *r, mb_status *st)
 {
     *st = hear(k);
     if (*st == MB_OK && k->stream)
         mb_http_reply_begin(r, 200, "text/event-stream");
-    for (k->first = 0; k->first < k->heard.n_pieces && *st == MB_OK;
-         k->first += MB_TRANSCRIBER_AT_A_TIME) {
+    for (k->first = 0; k->first < k->heard.n_pieces && *st == MB_OK; k->first += k->n) {
         const size_t from = k->text.n;
+
+        k->n = at_a_time(a);
 
         if (mb_http_reply_gone(r))
             return false;

@@ -420,6 +420,19 @@ static void note_gone(mb_scheduler *s)
         }
 }
 
+/* Notes who is gone; has anybody to end? With the lock held. */
+static bool look(mb_scheduler *s)
+{
+    bool cancelled;
+
+    note_gone(s);
+    for (mb_open_ask *a = s->open; a != NULL && s->ends; a = a->next_open)
+        atomic_store(&a->cancelled, true);
+    cancelled = s->any_cancelled || s->ends;
+    s->any_cancelled = false;
+    return cancelled;
+}
+
 /* Waits until there is something to do; false at the end. */
 static bool wait_for_work(mb_scheduler *s, bool *cancelled)
 {
@@ -430,13 +443,44 @@ static bool wait_for_work(mb_scheduler *s, bool *cancelled)
     while (!s->ends && s->waiting == NULL && s->calls == NULL && s->n_order == 0)
         pthread_cond_wait(&s->work, &s->lock);
     ends = s->ends;
-    note_gone(s);
-    for (mb_open_ask *a = s->open; a != NULL && ends; a = a->next_open)
-        atomic_store(&a->cancelled, true);
-    *cancelled = s->any_cancelled || ends;
-    s->any_cancelled = false;
+    *cancelled = look(s);
     pthread_mutex_unlock(&s->lock);
     return !ends;
+}
+
+/* Who is gone leaves, who waits is taken. */
+static void change_places(mb_scheduler *s, bool cancelled)
+{
+    if (cancelled)
+        end_cancelled(s);
+    while (admit(s))
+        ;
+}
+
+/* A forward of the next model that has something to do. */
+static void advance(mb_scheduler *s)
+{
+    bool ran = false;
+
+    for (int i = 0; i < s->n_models && !ran; i++) {
+        s->turn = (s->turn + 1) % s->n_models;
+        mb_scheduler_step(s, s->turn, &ran);
+    }
+}
+
+void mb_scheduler_let_others(mb_scheduler *s)
+{
+    bool cancelled, ends;
+
+    pthread_mutex_lock(&s->lock);
+    show(s);
+    ends = s->ends;
+    cancelled = look(s);
+    pthread_mutex_unlock(&s->lock);
+    if (ends) /* run() ends what is open once the call has come back */
+        return;
+    change_places(s, cancelled);
+    advance(s);
 }
 
 static void refuse_calls(mb_scheduler *s)
@@ -458,17 +502,9 @@ static void *run(void *arg)
     bool cancelled;
 
     while (wait_for_work(s, &cancelled)) {
-        bool ran = false;
-
-        if (cancelled)
-            end_cancelled(s);
-        while (admit(s))
-            ;
+        change_places(s, cancelled);
         make_call(s);
-        for (int i = 0; i < s->n_models && !ran; i++) {
-            s->turn = (s->turn + 1) % s->n_models;
-            mb_scheduler_step(s, s->turn, &ran);
-        }
+        advance(s);
     }
     end_cancelled(s);
     refuse_calls(s);

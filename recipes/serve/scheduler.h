@@ -166,6 +166,10 @@ void mb_scheduler_cancel(mb_scheduler *s, mb_ticket t);
  * scheduler's. MB_EPEER once the scheduler ends. Calls are taken in turn with forwards. */
 mb_status mb_scheduler_call(mb_scheduler *s, mb_status (*fn)(void *arg), void *arg) MB_MUST_USE;
 
+/* From within a call, on the scheduler's thread: takes asks that wait and makes one forward for those at work,
+ * as between calls. A call that takes long says so wherever others may go on; theirs are the same bits. */
+void mb_scheduler_let_others(mb_scheduler *s);
+
 /* ---- what goes on ------------------------------------------------------------------------- */
 
 typedef struct mb_scheduler_stats {

@@ -318,6 +318,67 @@ wait "$server"
 code=$?
 [ $code -eq 0 ] || fail "SIGINT in the middle: exit code $code: $(tail -n 5 "$work/log")"
 
+# a stream goes on while a long sound is written down: between pieces and between their tokens
+begin "$reference/gpt2" whisper="$reference/whisper" --slots 4
+python3 - "$url" <<'PYTHON' || fail 'a long sound held a stream up'
+import io
+import json
+import random
+import sys
+import threading
+import time
+import urllib.request
+import wave
+
+url = sys.argv[1]
+sound = io.BytesIO()
+with wave.open(sound, "wb") as w:
+    w.setnchannels(1)
+    w.setsampwidth(2)
+    w.setframerate(16000)
+    w.writeframes(random.Random(1).randbytes(2 * 16000 * 60))
+form = b"".join(b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % field for field in
+                [(b"model", b"whisper"), (b"stream", b"true"), (b'file"; filename="a.wav', sound.getvalue())]) + b"--x--"
+pieces, tokens = [], []
+begun, over = threading.Event(), threading.Event()
+
+
+def events(path, body, kind):
+    request = urllib.request.Request(url + path, data=body, headers={"Content-Type": kind})
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        for line in answer:
+            if line.startswith(b"data: {"):
+                yield time.monotonic(), json.loads(line[6:])
+
+
+def write_texts():
+    body = json.dumps({"model": "gpt2", "prompt": [1, 2, 3], "max_tokens": 100, "stream": True, "logit_bias": {}}).encode()
+    while not over.is_set():
+        last = None
+        for now, _ in events("/v1/completions", body, "application/json"):
+            tokens.append((now, now - last if last is not None else 0.0))
+            last = now
+            begun.set()
+
+
+writer = threading.Thread(target=write_texts)
+writer.start()
+begun.wait(60)
+start = time.monotonic()
+for now, event in events("/v1/audio/transcriptions", form, "multipart/form-data; boundary=x"):
+    if event["type"].endswith("delta"):
+        pieces.append(now)
+over.set()
+writer.join()
+within = [gap for at, gap in tokens if pieces[0] < at < pieces[-1]]
+longest = max(b - a for a, b in zip([start] + pieces, pieces))
+print(f"{len(pieces)} pieces, the longest {longest:.3f} s; {len(within)} tokens meanwhile, at most {max(within):.3f} s apart")
+# four pieces in one call had let two tokens through between their ends
+sys.exit(not (len(pieces) >= 8 and len(within) > 5 * len(pieces) and max(within) < longest + 0.2))
+PYTHON
+kill "$server"
+wait "$server" || fail 'the server of a sound and a text'
+
 # a run's adapter beside its base: two models, two answers
 mkdir "$work/run"
 touch "$work/run/recipe.resolved.yaml"

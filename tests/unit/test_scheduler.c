@@ -750,6 +750,54 @@ static void calls_are_made_between_forwards(void **state)
     close_model(&shop);
 }
 
+struct patient {
+    struct shop *shop;
+    mb_ask *ask;
+    int turns;
+};
+
+/* An ask comes while the call is made, and is answered before it comes back. */
+static mb_status take_long(void *arg)
+{
+    struct patient *p = arg;
+    const struct heard *h = p->ask->arg;
+
+    submit(p->shop, p->ask);
+    for (; !atomic_load(&h->ended) && p->turns < 1000; p->turns++) {
+        const int64_t before = h->choice[0].n;
+
+        mb_scheduler_let_others(p->shop->s);
+        assert_true(h->choice[0].n <= before + 1);
+    }
+    mb_scheduler_let_others(p->shop->s); /* with nobody there */
+    return MB_OK;
+}
+
+static void a_long_call_lets_others_go_on(void **state)
+{
+    static struct heard alone, within;
+    struct shop shop = {0};
+    int32_t prompt[CONTEXT];
+    struct patient p = {.shop = &shop};
+    mb_ask a;
+
+    (void)state;
+    open_model("llama", 1, &shop);
+    open_shop(&shop, (mb_scheduler_options){.n_seq = 4, .queue = 4}, 0);
+    memset(&alone, 0, sizeof alone);
+    memset(&within, 0, sizeof within);
+    a = ask_of(&alone, prompt, make_prompt(4, &shop, prompt), 5);
+    submit(&shop, &a);
+    wait_end(&alone);
+    a.arg = &within;
+    p.ask = &a;
+    OK(mb_scheduler_call(shop.s, take_long, &p));
+    assert_true(atomic_load(&within.ended));
+    assert_in_range(p.turns, NEW, NEW + 4); /* a token each, and the prompt */
+    assert_same(&alone, &within, 1, "llama", "within a call");
+    close_model(&shop);
+}
+
 /* Two models in one scheduler, the second with its blocks from the first's cache. */
 static void models_share_a_cache_and_find_only_their_own(void **state)
 {
@@ -891,6 +939,7 @@ int main(void)
         cmocka_unit_test(who_is_gone_is_not_answered),
         cmocka_unit_test(cancelled_asks_lose_nothing),
         cmocka_unit_test(calls_are_made_between_forwards),
+        cmocka_unit_test(a_long_call_lets_others_go_on),
         cmocka_unit_test(models_share_a_cache_and_find_only_their_own),
         cmocka_unit_test(adapters_share_weights_and_answer_as_alone),
         cmocka_unit_test(memory_stays_flat),
