@@ -133,7 +133,7 @@ peer_arguments() {
             --minilm "$MB_MATERIALS/minilm" --gpt2 "$MB_MATERIALS/gpt2-tokenizer/gpt2.tiktoken"
         ;;
     token_pieces) printf '%s\n' "$helper/peer_tokenize" "$MBUYU" ;;
-    page) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" "$MB_MATERIALS" "$(peers_python)" ;;
+    page | lm_eval) printf '%s\n' "$MBUYU" "$MB_TEST_DATA" "$MB_MATERIALS" "$(peers_python)" ;;
     *) if [ -x "$helper/$1" ]; then printf '%s\n' "$helper/$1"; fi ;;
     esac
 }
@@ -141,6 +141,11 @@ peer_arguments() {
 # A line "# environment: NAME" in a script names the lock file of its packages.
 environment_of() {
     sed -nE 's/^# environment: ([a-z0-9-]+)$/\1/p' "$1"
+}
+
+# A line "# long..." in a lock file: the short form neither installs nor runs it.
+wanted() { # wanted [NAME]
+    [ "$long" -eq 1 ] || ! grep -q '^# long' "$(peers_lock "${1:-}")"
 }
 
 peer() {
@@ -217,13 +222,15 @@ if [ "$peers" -eq 1 ]; then
     check 'peers: packages' install_peers
     for lock in scripts/peers-*.lock; do
         [ -f "$lock" ] || continue
-        name=${lock#scripts/peers-}
-        check "peers: packages of ${name%.lock}" install_peers "${name%.lock}"
+        name=${lock#scripts/peers-} name=${name%.lock}
+        wanted "$name" || continue
+        check "peers: packages of $name" install_peers "$name"
     done
     MB_PEERS=$(peers_python)
     export MB_PEERS
     stage peers
     for script in tests/peers/*.py; do
+        wanted "$(environment_of "$script")" || continue
         check "peers: $(basename "$script" .py)" peer "$script"
     done
     if [ "$long" -eq 1 ]; then
