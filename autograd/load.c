@@ -296,8 +296,9 @@ static bool stays(const mb_model *m, const mb_tensor_file *f, int64_t at, const 
     const unsigned never = MB_W_CONV1D | MB_W_GGUF_PLUS_1 | MB_W_FIXED;
 
     return w->row != NULL && !w->trained && w->value.ndim == 2 && w->lora_m == NULL &&
-           (w->row->flags & never) == 0 && (w->row->flags & (MB_W_LINEAR | MB_W_EMBED)) != 0 &&
-           !is_turned(f, w) && rows_ahead(m, f, w) == 0 && strcmp(w->row->shape, "P D") != 0 &&
+           w->token_rows == NULL && (w->row->flags & never) == 0 &&
+           (w->row->flags & (MB_W_LINEAR | MB_W_EMBED)) != 0 && !is_turned(f, w) &&
+           rows_ahead(m, f, w) == 0 && strcmp(w->row->shape, "P D") != 0 &&
            mb_dtype_is_quantised(info->dtype) &&
            mb_cols(&w->value) % mb_dtype_block(info->dtype) == 0;
 }

@@ -176,8 +176,7 @@ static bool is_module_weight(const mb_weight *w)
     return w->row != NULL && w->value.ndim == 2 && n > 7 && strcmp(w->name + n - 7, ".weight") == 0;
 }
 
-/* By the module's name, or the one that files and transformers before 5 give it. */
-static bool is_called(const mb_weight *w, const char *target)
+bool mb_weight_is_called(const mb_weight *w, const char *target)
 {
     char now[NAME_MAX_BYTES], then[NAME_MAX_BYTES];
 
@@ -189,7 +188,7 @@ static bool is_called(const mb_weight *w, const char *target)
 static mb_status choose_by_suffix(mb_model *m, const char *target, bool *chosen, int *n)
 {
     for (int i = 0; i < m->n_weights; i++) {
-        if (!is_module_weight(&m->weight[i]) || !is_called(&m->weight[i], target))
+        if (!is_module_weight(&m->weight[i]) || !mb_weight_is_called(&m->weight[i], target))
             continue;
         MB_TRY(refuse(&m->weight[i], target));
         chosen[i] = true;
@@ -328,15 +327,17 @@ mb_status mb_model_add_lora(mb_model *m, const mb_lora_options *o)
     int n = 0;
 
     const int64_t most = o->dora ? MOST_DORA_RANK : MOST_RANK;
-    MB_REQUIRE(o->r > 0 && o->r <= most, MB_EARG, "lora_r must be between 1 and %lld%s, not %lld",
-               (long long)most, o->dora ? " with use_dora" : "", (long long)o->r);
+    MB_REQUIRE((o->r > 0 || (o->r == 0 && o->n_tokens > 0)) && o->r <= most, MB_EARG,
+               "lora_r must be between 1 and %lld%s, not %lld", (long long)most,
+               o->dora ? " with use_dora" : "", (long long)o->r);
     MB_TRY(MB_NEW_ARRAY(&chosen, before));
-    MB_TRY_GOTO(choose_all(m, o, chosen), st, done);
+    if (o->r > 0)
+        MB_TRY_GOTO(choose_all(m, o, chosen), st, done);
     for (int i = 0; i < before; i++) {
         n += chosen[i];
         m->weight[i].trained = false;
     }
-    MB_TRY_GOTO(mb_model_reserve(m, (o->dora ? 3 : 2) * n), st, done);
+    MB_TRY_GOTO(mb_model_reserve(m, (o->dora ? 3 : 2) * n + o->n_tokens), st, done);
     for (int i = 0; i < before; i++)
         if (chosen[i])
             MB_TRY_GOTO(attach(m, o, i), st, done);
@@ -345,6 +346,7 @@ mb_status mb_model_add_lora(mb_model *m, const mb_lora_options *o)
     for (int i = 0; i < before; i++) /* a new classifier is useless frozen; PEFT trains it too */
         if (mb_head_is_task(m->config.head) && (m->weight[i].row->flags & MB_W_HEAD) != 0)
             m->weight[i].trained = true;
+    MB_TRY_GOTO(mb_model_add_token_rows(m, o), st, done);
 done:
     mb_free(chosen);
     return st;
@@ -465,21 +467,21 @@ mb_status mb_model_init_lora(mb_model *m, uint64_t seed)
     for (int i = 0; i < m->n_weights; i++)
         if (m->weight[i].lora_a != NULL)
             MB_TRY(init_one(m, &m->weight[i], seed));
-    return MB_OK;
+    return mb_model_init_token_rows(m);
 }
 
 bool mb_model_has_module(const mb_model *m, const char *suffix)
 {
     for (int i = 0; i < m->n_weights; i++)
-        if (is_module_weight(&m->weight[i]) && is_called(&m->weight[i], suffix))
+        if (is_module_weight(&m->weight[i]) && mb_weight_is_called(&m->weight[i], suffix))
             return true;
     return false;
 }
 
-bool mb_model_has_lora(const mb_model *m)
+bool mb_model_has_adapter(const mb_model *m)
 {
     for (int i = 0; i < m->n_weights; i++)
-        if (m->weight[i].lora_a != NULL)
+        if (m->weight[i].lora_a != NULL || m->weight[i].token_rows != NULL)
             return true;
     return false;
 }
@@ -499,5 +501,8 @@ mb_status mb_model_merge_lora(mb_model *m, mb_exec *ex)
             MB_TRY(merge_magnitude(m, w));
         MB_TRY(mb_weight_zero(m, w->lora_b));
     }
+    MB_TRY(mb_model_write_token_rows(m));
+    for (int i = 0; i < m->n_weights; i++)
+        m->weight[i].token_rows = NULL;
     return MB_OK;
 }

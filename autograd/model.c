@@ -541,6 +541,29 @@ void mb_model_compute_in(mb_model *m, mb_dtype dtype)
     m->dtype = dtype;
 }
 
+/* Where each id's row is among the trained ones. */
+static mb_status bind_token_rows(const mb_model *m, mb_arena *run, const mb_weight *w)
+{
+    mb_token_rows *r = w->token_rows;
+    const int64_t v = w->value.dim[0], n = r->values->value.dim[0];
+    int32_t *slot = NULL;
+    mb_status st;
+    void *p;
+
+    MB_TRY(mb_arena_take(run, (size_t)v * sizeof *slot, &p));
+    r->slot = mb_tensor_2d(p, MB_DTYPE_I32, v, 1);
+    if (mb_arena_is_counting(run))
+        return MB_OK;
+    MB_TRY(MB_NEW_ARRAY(&slot, v));
+    for (int64_t i = 0; i < v; i++)
+        slot[i] = -1;
+    for (int64_t i = 0; i < n; i++)
+        slot[r->id[i]] = (int32_t)i;
+    st = mb_device_write(m->device, &r->slot, slot);
+    mb_free(slot);
+    return st;
+}
+
 mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *flat, bool exact)
 {
     void *p;
@@ -558,6 +581,8 @@ mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *
             w->value.data = p;
             w->grad.data = NULL;
         }
+        if (w->token_rows != NULL)
+            MB_TRY(bind_token_rows(m, run, w));
     }
     MB_TRY(bind_rope(m, run, &m->config.rope, &m->rope[0]));
     MB_TRY(bind_rope(m, run, &m->config.rope_window, &m->rope[1]));

@@ -172,6 +172,16 @@ typedef struct mb_weight_row {
     bool (*has)(const mb_model_config *c); /* NULL: always */
 } mb_weight_row;
 
+/* Rows of a frozen table, one per token, that are trained by themselves (autograd/live_rows.h). */
+typedef struct mb_token_rows {
+    mb_weight *values; /* (n, D): row i stands for row id[i] of the table */
+    const char *twin;  /* the second name that files have for them, NULL: none */
+    const int32_t *id; /* (n), distinct; the model's, as is run */
+    const mb_row_run *run;
+    int n_runs;
+    mb_tensor slot; /* i32 (V, 1), the device's: where in `values` an id's row is; -1: nowhere */
+} mb_token_rows;
+
 struct mb_weight {
     const char *name;   /* full Hugging Face name, or PEFT's on disk for adapters; the model's */
     const char *module; /* path of its module in PEFT; NULL: the name without its ending */
@@ -188,6 +198,7 @@ struct mb_weight {
     mb_weight *lora_m;          /* its magnitudes (DoRA), one per output; NULL: none */
     mb_weight *lora_base;       /* of an adapter: the matrix it sits on */
     float lora_scale, lora_dropout;
+    mb_token_rows *token_rows; /* of a frozen table; NULL: none */
 };
 
 typedef struct mb_output {

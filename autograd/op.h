@@ -34,6 +34,7 @@ struct mb_var {
     int64_t column;
     int buffer, grad_buffer; /* the tape's buffers, -1: not the tape's */
     int maker;               /* the recorded call that can make the value again; -1: it is kept */
+    const struct mb_live_rows *live; /* of a frozen table: rows trained by themselves; NULL: none */
 };
 
 struct mb_call {

@@ -6,6 +6,7 @@
 #ifndef MB_AUTOGRAD_OPS_H
 #define MB_AUTOGRAD_OPS_H
 
+#include "autograd/live_rows.h"
 #include "autograd/tape.h"
 
 /* W(out,in), or (in,out) when `transposed` (GPT-2's Conv1D). A(r,in), B(out,r): low-rank adapter,

@@ -118,6 +118,7 @@ peer_arguments() {
     images) printf '%s\n' "$helper/image_pixels" ;;
     model_h5) printf '%s\n' "$helper/model_h5_save" "$MBUYU" "$MB_TEST_DATA" ;;
     smollm2) printf '%s\n' "$helper/logits" "$MB_MATERIALS" ;;
+    token_rows) printf '%s\n' "$MBUYU" "$helper/forward" "$MB_TEST_DATA" ;;
     exports)
         printf '%s\n' "$MBUYU" "$helper/forward" "$MB_TEST_DATA" \
             "$MB_MATERIALS/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

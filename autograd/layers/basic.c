@@ -1,6 +1,15 @@
 /* autograd/layers/basic.c - weights on the tape, and the layers that are one op each. */
 #include "autograd/layers.h"
 
+/* Rows that are not trained now are in the table already (mb_model_write_token_rows). */
+static mb_status put_token_rows(mb_tape *t, const mb_token_rows *r, mb_var *table)
+{
+    mb_live_rows live = {.slot = r->slot, .run = r->run, .n_runs = r->n_runs};
+
+    MB_TRY(mb_tape_weight(t, &r->values->value, &r->values->grad, &live.var));
+    return mb_live_rows_put(t, table, &live);
+}
+
 mb_status mb_weight_var(mb_tape *t, const mb_model *m, const mb_weight *w, mb_var **v)
 {
     *v = NULL;
@@ -8,7 +17,10 @@ mb_status mb_weight_var(mb_tape *t, const mb_model *m, const mb_weight *w, mb_va
         return MB_OK;
     MB_REQUIRE(w->layer < 0 || w->layer == m->open_layer, MB_EBUG,
                "weight '%s' is used outside its layer", w->name);
-    return mb_tape_weight(t, &w->value, w->trained ? &w->grad : NULL, v);
+    MB_TRY(mb_tape_weight(t, &w->value, w->trained ? &w->grad : NULL, v));
+    return w->token_rows != NULL && w->token_rows->values->trained
+               ? put_token_rows(t, w->token_rows, *v)
+               : MB_OK;
 }
 
 static mb_dropout token_dropout(const mb_model *m, const mb_batch *b, float p, uint64_t site)

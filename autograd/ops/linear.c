@@ -5,12 +5,13 @@
  *     dh = s dy B                                 dB += dy^T h,  dA += dh^T drop(x)
  *     dx = dy W + drop'(dh A)                     dW += dy^T x,  dbias += sum of rows of dy
  *
- * Only h is saved. A frozen W gets no dW and, without an adapter, its input is not kept.
+ * Only h is saved. A frozen W gets no dW and, without an adapter, its input is not kept; a W with rows that
+ * are trained by themselves (autograd/live_rows.h) gives these theirs.
  */
 #include "autograd/ops.h"
 #include "core/rng.h"
 
-enum { X, W, BIAS, A, B };
+enum { X, W, BIAS, A, B, ROWS };
 enum { H };
 
 static bool drops(const mb_linear_args *a)
@@ -94,6 +95,9 @@ static mb_status backward(mb_tape *t, mb_call *c)
     if (c->d_in[W] != NULL && a->transposed)
         MB_TRY(
             MB_RUN(ex, gemm, c->d_in[W], in, true, dy, false, 1.0f, c->acc[W] ? 1.0f : 0.0f, NULL));
+    if (c->in[ROWS] != NULL && c->d_in[ROWS] != NULL)
+        MB_TRY(mb_live_rows_linear_bwd(t, c->in[W]->live, c->d_in[ROWS], dy, in,
+                                       c->acc[ROWS] ? 1.0f : 0.0f));
     if (c->in[BIAS] != NULL && c->d_in[BIAS] != NULL)
         MB_TRY(MB_RUN(ex, bias_bwd, c->d_in[BIAS], dy));
     return MB_OK;
@@ -111,6 +115,7 @@ static mb_status check(const mb_var *x, const mb_linear_args *a)
                "linear: bias has %lld entries for %lld outputs",
                (long long)mb_tensor_count(&a->bias->value), (long long)out);
     MB_REQUIRE((a->lora_a == NULL) == (a->lora_b == NULL), MB_EBUG, "linear: half an adapter");
+    MB_REQUIRE(a->w->live == NULL || !a->transposed, MB_EBUG, "linear: rows of a turned weight");
     if (a->lora_a != NULL)
         MB_REQUIRE(mb_cols(&a->lora_a->value) == in && a->lora_b->value.dim[0] == out &&
                        a->lora_b->value.dim[1] == a->lora_a->value.dim[0],
@@ -125,14 +130,15 @@ static mb_status check(const mb_var *x, const mb_linear_args *a)
 
 mb_status mb_linear(mb_tape *t, mb_var *x, const mb_linear_args *a, mb_var **y)
 {
-    mb_call c = {.op = &mb_op_linear, .in = {x, a->w, a->bias, a->lora_a, a->lora_b}};
+    mb_call c = {.op = &mb_op_linear,
+                 .in = {x, a->w, a->bias, a->lora_a, a->lora_b, mb_live_rows_of(a->w)}};
     mb_linear_args args = *a;
 
     MB_TRY(check(x, a));
     if (!mb_tape_is_training(t))
         args.drop.p = 0.0f;
     const int64_t dim[2] = {mb_rows(&x->value), a->w->value.dim[a->transposed ? 1 : 0]};
-    if (a->w->needs_grad || a->lora_a != NULL)
+    if (a->w->needs_grad || a->lora_a != NULL || c.in[ROWS] != NULL)
         c.needs_in |= 1u << X;
     if (x->needs_grad)
         c.needs_in |= 1u << W;
@@ -153,10 +159,12 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
         int64_t rows, in, out, rank;
         bool bias, transposed;
         float dropout;
+        bool live; /* rows of W are trained by themselves */
     } cases[] = {
-        {1, 1, 1, 0, false, false, 0},  {3, 7, 5, 0, true, false, 0},
-        {4, 6, 9, 0, true, true, 0},    {5, 8, 6, 2, false, false, 0},
-        {5, 6, 8, 3, true, true, 0.3f}, {66, 17, 33, 4, true, false, 0.5f},
+        {1, 1, 1, 0, false, false, 0, false},  {3, 7, 5, 0, true, false, 0, false},
+        {4, 6, 9, 0, true, true, 0, false},    {5, 8, 6, 2, false, false, 0, false},
+        {5, 6, 8, 3, true, true, 0.3f, false}, {66, 17, 33, 4, true, false, 0.5f, false},
+        {9, 7, 6, 0, true, false, 0, true},
     };
     static int32_t ordinal[66], position[66];
     mb_linear_args a = {0};
@@ -177,8 +185,11 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
                           .ordinal = ordinal,
                           .position = position};
     MB_TRY(mb_sample_var(t, cases[i].rows, cases[i].in, &x));
-    MB_TRY(mb_sample_var(t, a.transposed ? cases[i].in : cases[i].out,
-                         a.transposed ? cases[i].out : cases[i].in, &a.w));
+    if (cases[i].live)
+        MB_TRY(mb_live_rows_sample(t, cases[i].out, cases[i].in, &a.w));
+    else
+        MB_TRY(mb_sample_var(t, a.transposed ? cases[i].in : cases[i].out,
+                             a.transposed ? cases[i].out : cases[i].in, &a.w));
     if (cases[i].bias) {
         MB_TRY(mb_sample_var(t, 0, cases[i].out, &a.bias));
         MB_TRY(mb_tape_seed(t, a.bias, 0.0f, NULL)); /* exists beforehand */

@@ -7,20 +7,21 @@
  * nothing (the idea of cut cross-entropy, Wijmans et al. 2024, arXiv:2411.09009).
  *
  * dW is in f32 and far larger than the cache: adding to it costs as much as the product of one chunk.
- * Where the model computes in 16 bits, it therefore waits for the dlogits of four chunks.
+ * Where the model computes in 16 bits, it therefore waits for the dlogits of four chunks. Of rows of W that
+ * are trained by themselves (autograd/live_rows.h) the columns of dlogits are taken that are theirs.
  */
 #include "autograd/batch.h"
 #include "autograd/ops.h"
 
-enum { HIDDEN, W, BIAS };
+enum { HIDDEN, W, BIAS, ROWS };
 enum { CHUNK = 288, DW_CHUNKS = 4 };
 
 struct work {
-    mb_tensor dh, logits;               /* (CHUNK, D), (CHUNK, V) */
-    mb_tensor h, dlogits;               /* (waits, D), (waits, V) */
-    int64_t waits;                      /* rows that dW waits for */
-    bool apart;                         /* dlogits are in the model's type, not logits themselves */
-    mb_tensor *d_hidden, *d_w, *d_bias; /* NULL: not wanted */
+    mb_tensor dh, logits; /* (CHUNK, D), (CHUNK, V) */
+    mb_tensor h, dlogits; /* (waits, D), (waits, V) */
+    int64_t waits;        /* rows that dW waits for */
+    bool apart;           /* dlogits are in the model's type, not logits themselves */
+    mb_tensor *d_hidden, *d_w, *d_bias, *d_rows; /* NULL: not wanted */
 };
 
 /* n targets from `from`, the first of them at row `at` of what dW waits for. */
@@ -29,7 +30,8 @@ static mb_status chunk(mb_tape *t, mb_call *c, const struct work *w, int64_t fro
 {
     const mb_head_args *a = c->attr;
     mb_exec *ex = mb_tape_exec(t);
-    const bool train = w->d_hidden != NULL || w->d_w != NULL || w->d_bias != NULL;
+    const bool train =
+        w->d_hidden != NULL || w->d_w != NULL || w->d_bias != NULL || w->d_rows != NULL;
     const mb_tensor index = mb_tensor_1d((void *)(uintptr_t)(a->row + from), MB_DTYPE_I32, n);
     const mb_tensor label = mb_tensor_1d((void *)(uintptr_t)(a->label + from), MB_DTYPE_I32, n);
     const mb_tensor weight = mb_tensor_1d((void *)(uintptr_t)(a->weight + from), MB_DTYPE_F32, n);
@@ -54,11 +56,13 @@ static mb_status chunk(mb_tape *t, mb_call *c, const struct work *w, int64_t fro
 }
 
 /* dW of the first n rows that wait */
-static mb_status add_dw(mb_tape *t, const struct work *w, int64_t n)
+static mb_status add_dw(mb_tape *t, mb_call *c, const struct work *w, int64_t n)
 {
     const mb_tensor h = mb_tensor_rows(&w->h, 0, n);
     const mb_tensor dlogits = mb_tensor_rows(w->apart ? &w->dlogits : &w->logits, 0, n);
 
+    if (w->d_rows != NULL)
+        return mb_live_rows_linear_bwd(t, c->in[W]->live, w->d_rows, &dlogits, &h, 1.0f);
     if (w->d_w == NULL)
         return MB_OK;
     return MB_RUN(mb_tape_exec(t), gemm, w->d_w, &dlogits, true, &h, false, 1.0f, 1.0f, NULL);
@@ -70,7 +74,7 @@ static mb_status plan(mb_tape *t, mb_call *c, const struct work *w, int64_t most
     for (int64_t n = MB_ROW_PAD; n <= most; n += MB_ROW_PAD)
         MB_TRY(chunk(t, c, w, 0, 0, n));
     for (int64_t n = MB_ROW_PAD; n <= w->waits; n += MB_ROW_PAD)
-        MB_TRY(add_dw(t, w, n));
+        MB_TRY(add_dw(t, c, w, n));
     return MB_OK;
 }
 
@@ -106,6 +110,7 @@ static mb_status forward(mb_tape *t, mb_call *c)
     MB_TRY(want(t, c->in[HIDDEN], true, &w.d_hidden));
     MB_TRY(want(t, c->in[W], true, &w.d_w));
     MB_TRY(want(t, c->in[BIAS], true, &w.d_bias));
+    MB_TRY(want(t, c->in[ROWS], true, &w.d_rows));
     if (w.d_hidden != NULL)
         MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){most, d}, &w.dh));
     if (mb_tape_exec(t)->planning)
@@ -117,7 +122,7 @@ static mb_status forward(mb_tape *t, mb_call *c)
         MB_TRY(chunk(t, c, &w, from, at, n));
         at += n;
         if (at == w.waits || from + most >= a->n) {
-            MB_TRY(add_dw(t, &w, at));
+            MB_TRY(add_dw(t, c, &w, at));
             at = 0;
         }
     }
@@ -126,7 +131,7 @@ static mb_status forward(mb_tape *t, mb_call *c)
 
 mb_status mb_lm_head_ce(mb_tape *t, mb_var *hidden, const mb_head_args *a, mb_var **logprob)
 {
-    mb_call c = {.op = &mb_op_lm_head_ce, .in = {hidden, a->w, a->bias}};
+    mb_call c = {.op = &mb_op_lm_head_ce, .in = {hidden, a->w, a->bias, mb_live_rows_of(a->w)}};
     const mb_tensor *w = &a->w->value;
 
     MB_REQUIRE(w->ndim == 2 && mb_cols(w) == mb_cols(&hidden->value), MB_ESHAPE,
@@ -148,10 +153,12 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
         int64_t rows, d, v, n;
         bool bias;
         float softcap, scale;
+        bool live; /* rows of W are trained by themselves */
     } cases[] = {
-        {4, 3, 5, 2, false, 0, 1},
-        {9, 6, 21, 7, true, 0, 0.7f},
-        {300, 4, 11, 290, true, 3.0f, 1}, /* more than one chunk */
+        {4, 3, 5, 2, false, 0, 1, false},
+        {9, 6, 21, 7, true, 0, 0.7f, false},
+        {300, 4, 11, 290, true, 3.0f, 1, false}, /* more than one chunk */
+        {300, 6, 12, 290, true, 0, 0.7f, true},
     };
     static int32_t row[336], label[336];
     static float weight[336];
@@ -171,7 +178,10 @@ static mb_status sample(mb_tape *t, int i, mb_var **y)
         weight[j] = j < a.n ? -mb_sample_projection(j) : 0.0f;
     }
     MB_TRY(mb_sample_var(t, cases[i].rows, cases[i].d, &h));
-    MB_TRY(mb_sample_var(t, cases[i].v, cases[i].d, &a.w));
+    if (cases[i].live)
+        MB_TRY(mb_live_rows_sample(t, cases[i].v, cases[i].d, &a.w));
+    else
+        MB_TRY(mb_sample_var(t, cases[i].v, cases[i].d, &a.w));
     if (cases[i].bias)
         MB_TRY(mb_sample_var(t, 0, cases[i].v, &a.bias));
     return mb_lm_head_ce(t, h, &a, y);

@@ -95,7 +95,7 @@ static mb_status write_out(struct task *t, const char *stage)
                          .card = &card};
 
     MB_TRY(mb_export_not_the_base(&x, r->output_dir));
-    if (merged && mb_model_has_lora(t->e->model))
+    if (merged && mb_model_has_adapter(t->e->model))
         MB_TRY(mb_model_merge_lora(t->e->model, &t->e->ex));
     MB_TRY(write_files(t, &x, stage));
     MB_TRY(compare(t, &x, stage));

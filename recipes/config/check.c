@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "recipes/config/private.h"
+#include "recipes/config/token_ids.h"
 #include "recipes/config/value.h"
 
 /* A failure at the place of `key`. */
@@ -29,6 +30,28 @@ static mb_status check_model(const mb_recipe *r)
     REJECT_IF(r->task != MB_TASK_CAUSAL_LM && r->task != MB_TASK_MASKED_LM && r->packing, "packing",
               "packing is for language models, task is %s", mb_choice_word(r->task));
     return MB_OK;
+}
+
+static mb_status check_tokens(const mb_recipe *r)
+{
+    const bool alone = r->finetuning_type == MB_FINETUNING_TOKENS;
+    mb_status st;
+
+    REJECT_IF(alone && r->trainable_token_indices.n == 0 && r->adapter_path == NULL,
+              "finetuning_type", "%s trains nothing: trainable_token_indices is empty",
+              "finetuning_type: trainable_tokens");
+    REJECT_IF(!alone && r->finetuning_type != MB_FINETUNING_LORA &&
+                  r->trainable_token_indices.n > 0,
+              "trainable_token_indices",
+              "trainable_token_indices is for finetuning_type: lora or trainable_tokens, not %s",
+              mb_choice_word(r->finetuning_type));
+    REJECT_IF(r->trainable_token_indices.n == 0 && r->trainable_token_modules.n > 0,
+              "trainable_token_modules", "%s without trainable_token_indices names no row",
+              "trainable_token_modules");
+    st = mb_token_ids_check(&r->trainable_token_indices);
+    if (st != MB_OK)
+        mb_status_prefix(st, "%s: ", mb_recipe_where(r, "trainable_token_indices"));
+    return st;
 }
 
 /* LoRA's keys without LoRA would change nothing, which nobody wants who wrote them. Values equal to
@@ -164,6 +187,7 @@ mb_status mb_recipe_check(const mb_recipe *r)
 {
     MB_TRY(check_model(r));
     MB_TRY(check_lora(r));
+    MB_TRY(check_tokens(r));
     MB_TRY(check_data(r));
     MB_TRY(check_batch(r));
     MB_TRY(check_schedule(r));

@@ -12,10 +12,13 @@
 
 enum { NAME_MAX_BYTES = 384 };
 
+enum { MOST_TABLES = 8 };
+
 static mb_status add(mb_model *m, const char *dir, const mb_peft *p)
 {
+    mb_token_wish wish[MOST_TABLES];
     const mb_lora_options o = {
-        .r = p->r,
+        .r = p->tokens_alone ? 0 : p->r,
         .alpha = p->alpha,
         .dropout = (float)p->dropout,
         .rslora = p->rslora,
@@ -25,8 +28,17 @@ static mb_status add(mb_model *m, const char *dir, const mb_peft *p)
         .n_targets = p->target_regex != NULL ? 1 : (int)p->n_target,
         .save = (const char *const *)p->save,
         .n_save = (int)p->n_save,
+        .tokens = wish,
+        .n_tokens = (int)p->n_tokens,
         .lenient = true,
     };
+
+    MB_REQUIRE(p->n_tokens <= MOST_TABLES, MB_ENOTSUP,
+               "%s/adapter_config.json: rows of tokens in %lld tables, at most %d", dir,
+               (long long)p->n_tokens, MOST_TABLES);
+    for (int64_t i = 0; i < p->n_tokens; i++)
+        wish[i] = (mb_token_wish){
+            .module = p->tokens[i].module, .id = p->tokens[i].id, .n = p->tokens[i].n};
 
     MB_REQUIRE(p->n_rank_pattern == 0 && p->n_alpha_pattern == 0, MB_ENOTSUP,
                "%s/adapter_config.json: rank_pattern and alpha_pattern are not supported", dir);
@@ -125,6 +137,37 @@ static mb_status check_unknown(const mb_model *m, mb_tensor_file *f, const char 
     return MB_OK;
 }
 
+/* Rows that a file has a second time must be the same. */
+static mb_status check_twin(mb_tensor_file *f, const char *path, const mb_token_rows *r,
+                            mb_exec *ex, mb_arena *scratch, int64_t *used)
+{
+    const int64_t at = mb_tensor_file_find(f, r->values->name),
+                  twin = mb_tensor_file_find(f, r->twin);
+    const size_t mark = mb_arena_used(scratch);
+    mb_tensor x = r->values->value, y;
+
+    if (twin < 0)
+        return MB_OK;
+    const mb_tensor_info *info = mb_tensor_file_info(f, twin);
+    const mb_tensor found = mb_tensor_of(NULL, MB_DTYPE_F32, info->ndim, info->dim);
+    x.dtype = MB_DTYPE_F32;
+    y = x;
+    bool same = mb_tensor_same_shape(&found, &x);
+    if (same) {
+        MB_TRY(mb_arena_take(scratch, (size_t)mb_tensor_bytes(&x), &x.data));
+        MB_TRY(mb_arena_take(scratch, (size_t)mb_tensor_bytes(&x), &y.data));
+        MB_TRY(mb_load_f32(f, at, ex, scratch, &x));
+        MB_TRY(mb_load_f32(f, twin, ex, scratch, &y));
+        same = memcmp(x.data, y.data, (size_t)mb_tensor_bytes(&x)) == 0;
+    }
+    MB_REQUIRE(same, MB_EMODEL,
+               "%s: '%s' differs from '%s', but in this model both are one table (tied)", path,
+               r->twin, r->values->name);
+    mb_arena_rewind(scratch, mark);
+    (*used)++;
+    return MB_OK;
+}
+
 static mb_status load_all(mb_model *m, mb_tensor_file *f, const char *path, mb_exec *ex,
                           mb_arena *scratch)
 {
@@ -133,6 +176,9 @@ static mb_status load_all(mb_model *m, mb_tensor_file *f, const char *path, mb_e
     for (int i = 0; i < m->n_weights; i++)
         if (m->weight[i].trained)
             MB_TRY(load_one(m, f, path, &m->weight[i], ex, scratch, &used));
+    for (int i = 0; i < m->n_weights; i++)
+        if (m->weight[i].token_rows != NULL && m->weight[i].token_rows->twin != NULL)
+            MB_TRY(check_twin(f, path, m->weight[i].token_rows, ex, scratch, &used));
     return used == mb_tensor_file_count(f) ? MB_OK : check_unknown(m, f, path);
 }
 
@@ -177,6 +223,22 @@ static mb_status append(const mb_model *m, mb_safetensors_writer *w, const mb_we
     return st;
 }
 
+/* The rows of a tied head, as PEFT stores them. */
+static mb_status write_twins(const mb_model *m, mb_safetensors_writer *w, bool declare)
+{
+    for (int i = 0; i < m->n_weights; i++) {
+        const mb_token_rows *r = m->weight[i].token_rows;
+
+        if (r == NULL || r->twin == NULL)
+            continue;
+        if (declare)
+            MB_TRY(mb_safetensors_declare(w, r->twin, MB_DTYPE_F32, 2, r->values->value.dim));
+        else
+            MB_TRY(append(m, w, r->values));
+    }
+    return MB_OK;
+}
+
 static mb_status write_all(const mb_model *m, mb_safetensors_writer *w)
 {
     char name[NAME_MAX_BYTES];
@@ -188,9 +250,11 @@ static mb_status write_all(const mb_model *m, mb_safetensors_writer *w)
         mb_weight_peft_name(v, name, sizeof name);
         MB_TRY(mb_safetensors_declare(w, name, MB_DTYPE_F32, v->value.ndim, v->value.dim));
     }
+    MB_TRY(write_twins(m, w, true));
     for (int i = 0; i < m->n_weights; i++)
         if (m->weight[i].trained)
             MB_TRY(append(m, w, &m->weight[i]));
+    MB_TRY(write_twins(m, w, false));
     return mb_safetensors_finish(w);
 }
 

@@ -274,6 +274,10 @@ static mb_status check_adapter(const mb_export *e, const mb_peft *p)
     for (int i = 0; i < m->n_weights; i++) {
         char module[384];
         mb_weight_module(&m->weight[i], module, sizeof module);
+        MB_REQUIRE(m->weight[i].token_rows == NULL, MB_ENOTSUP,
+                   "%s has rows of its own for single tokens, which have no place in an adapter's "
+                   "GGUF: merge them into its base (format=gguf)",
+                   module);
         MB_REQUIRE(
             m->weight[i].row == NULL || !mb_peft_saves(p, module), MB_ENOTSUP,
             "%s was trained whole, which has no place in an adapter's GGUF: merge it into its "

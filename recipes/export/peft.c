@@ -9,7 +9,7 @@
 #include "core/alloc.h"
 #include "core/path.h"
 
-enum { CONFIG_MAX_BYTES = 4 << 20, RANK_MAX = 65536 };
+enum { CONFIG_MAX_BYTES = 4 << 20, RANK_MAX = 65536, TOKENS_MAX = 16 << 20 };
 
 static const char *const file_name = "adapter_config.json";
 
@@ -32,7 +32,6 @@ static const struct refused {
     {"use_bdlora", "block-diagonal adapters", NULL_OR_FALSE},
     {"layer_replication", "replicated layers", NULL_OR_EMPTY},
     {"target_parameters", "adapters on bare parameters", NULL_OR_EMPTY},
-    {"trainable_token_indices", "adapters with trained token rows", NULL_OR_EMPTY},
     {"alora_invocation_tokens", "activated LoRA", NULL_OR_EMPTY},
     {"arrow_config", "Arrow routing", NULL_OR_EMPTY},
     {"kasa_config", "KaSA adapters", NULL_OR_EMPTY},
@@ -126,6 +125,62 @@ static mb_status read_patterns(mb_json root, const char *key, mb_peft_pattern **
     return MB_OK;
 }
 
+static mb_status read_ids(mb_json list, mb_peft_tokens *t)
+{
+    int32_t *id = NULL;
+    int64_t v;
+
+    if (!mb_json_is(list, MB_JSON_ARRAY) || mb_json_count(list) > TOKENS_MAX)
+        return mb_json_fault(list, "must be a list of token ids");
+    MB_TRY(MB_NEW_ARRAY(&id, mb_json_count(list)));
+    t->id = id;
+    for (mb_json_it it = mb_json_first(list); mb_json_more(&it); mb_json_next(&it)) {
+        MB_TRY(mb_json_int(it.value, &v));
+        if (v < 0 || v > INT32_MAX)
+            return mb_json_fault(it.value, "is no token's id");
+        id[t->n++] = (int32_t)v;
+    }
+    return MB_OK;
+}
+
+/* A list for the input embedding, or lists by module. */
+static mb_status read_tokens(mb_json root, mb_peft *p)
+{
+    const mb_json v = mb_json_get(root, "trainable_token_indices");
+
+    if (!mb_json_is_set(v) || (mb_json_is(v, MB_JSON_ARRAY) && mb_json_count(v) == 0))
+        return MB_OK;
+    if (mb_json_is(v, MB_JSON_OBJECT)) {
+        MB_TRY(MB_NEW_ARRAY(&p->tokens, mb_json_count(v)));
+        for (mb_json_it it = mb_json_first(v); mb_json_more(&it); mb_json_next(&it)) {
+            mb_peft_tokens *t = &p->tokens[p->n_tokens++];
+            t->module = it.key;
+            MB_TRY(read_ids(it.value, t));
+        }
+        return MB_OK;
+    }
+    MB_TRY(MB_NEW_ARRAY(&p->tokens, 1));
+    p->n_tokens = 1;
+    return read_ids(v, p->tokens);
+}
+
+/* One list, of the modules that are named, or of the one whose whole name target_modules is. */
+static mb_status read_tokens_alone(mb_json root, mb_peft *p)
+{
+    const mb_json ids = mb_json_get(root, "token_indices");
+
+    MB_REQUIRE(mb_json_is_set(ids), MB_EMODEL, "%s: token_indices is missing", file_name);
+    p->tokens_alone = true;
+    MB_TRY(read_names(root, "target_modules", &p->target_regex, &p->target, &p->n_target));
+    p->n_tokens = p->n_target > 0 ? p->n_target : 1;
+    MB_TRY(MB_NEW_ARRAY(&p->tokens, p->n_tokens));
+    for (int64_t i = 0; i < p->n_tokens; i++) {
+        p->tokens[i].module = p->n_target > 0 ? p->target[i] : p->target_regex;
+        MB_TRY(read_ids(ids, &p->tokens[i]));
+    }
+    return MB_OK;
+}
+
 static mb_status read_config(mb_json root, mb_peft *p)
 {
     const char *type, *bias;
@@ -133,17 +188,20 @@ static mb_status read_config(mb_json root, mb_peft *p)
     MB_TRY(mb_json_get_string(root, "peft_type", NULL, &type));
     MB_REQUIRE(type != NULL, MB_EMODEL, "%s: peft_type is missing: this is no PEFT adapter",
                file_name);
+    MB_TRY(mb_json_get_string(root, "task_type", NULL, &p->task_type));
+    MB_TRY(mb_json_get_string(root, "base_model_name_or_path", NULL, &p->base));
+    MB_TRY(mb_json_get_string(root, "revision", NULL, &p->revision));
+    if (strcmp(type, "TRAINABLE_TOKENS") == 0)
+        return read_tokens_alone(root, p);
     MB_REQUIRE(strcmp(type, "LORA") == 0, MB_ENOTSUP,
-               "%s: peft_type is \"%s\"; only \"LORA\" is supported", file_name, type);
+               "%s: peft_type is \"%s\"; only \"LORA\" and \"TRAINABLE_TOKENS\" are supported",
+               file_name, type);
     MB_TRY(refuse(root));
     MB_TRY(check_start(root));
     MB_TRY(mb_json_get_string(root, "bias", "none", &bias));
     MB_REQUIRE(strcmp(bias, "none") == 0, MB_ENOTSUP,
                "%s: bias is \"%s\": trained biases are not supported, only \"none\"", file_name,
                bias);
-    MB_TRY(mb_json_get_string(root, "task_type", NULL, &p->task_type));
-    MB_TRY(mb_json_get_string(root, "base_model_name_or_path", NULL, &p->base));
-    MB_TRY(mb_json_get_string(root, "revision", NULL, &p->revision));
     MB_TRY(mb_json_get_int(root, "r", p->r, &p->r));
     MB_TRY(mb_json_get_real(root, "lora_alpha", p->alpha, &p->alpha));
     MB_TRY(mb_json_get_real(root, "lora_dropout", p->dropout, &p->dropout));
@@ -153,6 +211,7 @@ static mb_status read_config(mb_json root, mb_peft *p)
     MB_TRY(read_names(root, "target_modules", &p->target_regex, &p->target, &p->n_target));
     MB_TRY(read_names(root, "exclude_modules", &p->exclude_regex, &p->exclude, &p->n_exclude));
     MB_TRY(read_names(root, "modules_to_save", NULL, &p->save, &p->n_save));
+    MB_TRY(read_tokens(root, p));
     MB_TRY(read_patterns(root, "rank_pattern", &p->rank_pattern, &p->n_rank_pattern));
     return read_patterns(root, "alpha_pattern", &p->alpha_pattern, &p->n_alpha_pattern);
 }
@@ -173,6 +232,9 @@ mb_status mb_peft_read(const char *dir, mb_peft *out)
 void mb_peft_close(mb_peft *p)
 {
     if (p->doc != NULL) { /* what a writer's caller lends is not ours to free */
+        for (int64_t i = 0; i < p->n_tokens; i++)
+            mb_free((void *)(uintptr_t)p->tokens[i].id);
+        mb_free(p->tokens);
         mb_free(p->target);
         mb_free(p->exclude);
         mb_free(p->save);
@@ -185,6 +247,10 @@ void mb_peft_close(mb_peft *p)
 
 mb_status mb_peft_check(const mb_peft *p, const char *where)
 {
+    for (int64_t i = 0; i < p->n_tokens; i++)
+        MB_REQUIRE(p->tokens[i].n > 0, MB_EMODEL, "%s: the list of tokens is empty", where);
+    if (p->tokens_alone)
+        return MB_OK;
     MB_REQUIRE(p->r >= 1 && p->r <= RANK_MAX, MB_EMODEL, "%s: r is %lld, expected 1 to %d", where,
                (long long)p->r, RANK_MAX);
     MB_REQUIRE(isfinite(p->alpha), MB_EMODEL, "%s: lora_alpha is not a number", where);
@@ -378,11 +444,59 @@ static mb_status write_text(mb_json root, const char *key, const char *text)
     return text != NULL ? mb_json_set_string(root, key, text) : mb_json_set_null(root, key);
 }
 
+static mb_status write_ids(mb_json list, const mb_peft_tokens *t)
+{
+    for (int64_t i = 0; i < t->n; i++)
+        MB_TRY(mb_json_set_int(list, NULL, t->id[i]));
+    return MB_OK;
+}
+
+static mb_status write_tokens(mb_json root, const mb_peft *p)
+{
+    static const char *const key = "trainable_token_indices";
+    mb_json map, list;
+
+    if (p->n_tokens == 0)
+        return mb_json_set_null(root, key);
+    if (p->n_tokens == 1 && p->tokens->module == NULL) {
+        MB_TRY(mb_json_set_array(root, key, &list));
+        return write_ids(list, p->tokens);
+    }
+    MB_TRY(mb_json_set_object(root, key, &map));
+    for (int64_t i = 0; i < p->n_tokens; i++) {
+        MB_TRY(mb_json_set_array(map, p->tokens[i].module, &list));
+        MB_TRY(write_ids(list, &p->tokens[i]));
+    }
+    return MB_OK;
+}
+
+static mb_status fill_tokens_alone(mb_json root, const mb_peft *p)
+{
+    const bool named = p->tokens->module != NULL;
+    mb_json list;
+
+    MB_TRY(mb_json_set_null(root, "auto_mapping"));
+    MB_TRY(write_text(root, "base_model_name_or_path", p->base));
+    MB_TRY(mb_json_set_bool(root, "inference_mode", true));
+    MB_TRY(mb_json_set_bool(root, "init_weights", true));
+    MB_TRY(mb_json_set_string(root, "peft_type", "TRAINABLE_TOKENS"));
+    MB_TRY(write_text(root, "revision", p->revision));
+    if (named)
+        MB_TRY(mb_json_set_array(root, "target_modules", &list));
+    else
+        MB_TRY(mb_json_set_null(root, "target_modules"));
+    for (int64_t i = 0; named && i < p->n_tokens; i++)
+        MB_TRY(mb_json_set_string(list, NULL, p->tokens[i].module));
+    MB_TRY(write_text(root, "task_type", p->task_type));
+    MB_TRY(mb_json_set_array(root, "token_indices", &list));
+    return write_ids(list, p->tokens);
+}
+
 static mb_status fill(mb_json root, const mb_peft *p)
 {
-    static const char *const nulls[] = {
-        "auto_mapping",    "layer_replication", "layers_pattern",         "layers_to_transform",
-        "megatron_config", "target_parameters", "trainable_token_indices"};
+    static const char *const nulls[] = {"auto_mapping",    "layer_replication",
+                                        "layers_pattern",  "layers_to_transform",
+                                        "megatron_config", "target_parameters"};
     mb_json none;
 
     MB_TRY(write_patterns(root, "alpha_pattern", p->alpha_pattern, p->n_alpha_pattern));
@@ -404,6 +518,7 @@ static mb_status fill(mb_json root, const mb_peft *p)
     MB_TRY(write_text(root, "revision", p->revision));
     MB_TRY(write_names(root, "target_modules", p->target_regex, p->target, p->n_target));
     MB_TRY(write_text(root, "task_type", p->task_type));
+    MB_TRY(write_tokens(root, p));
     MB_TRY(mb_json_set_bool(root, "use_dora", p->dora));
     MB_TRY(mb_json_set_bool(root, "use_rslora", p->rslora));
     for (size_t i = 0; i < sizeof nulls / sizeof nulls[0]; i++)
@@ -420,7 +535,7 @@ mb_status mb_peft_write(const char *dir, const mb_peft *p)
     MB_TRY(mb_path_join(path, sizeof path, dir, file_name));
     MB_TRY(mb_peft_check(p, path));
     MB_TRY(mb_json_doc_new(file_name, &doc));
-    MB_TRY_GOTO(fill(mb_json_root(doc), p), st, done);
+    MB_TRY_GOTO((p->tokens_alone ? fill_tokens_alone : fill)(mb_json_root(doc), p), st, done);
     MB_TRY_GOTO(mb_json_write(mb_json_root(doc), 2, path), st, done);
 done:
     mb_json_free(doc);

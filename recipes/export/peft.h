@@ -7,6 +7,9 @@
  * altered the base weights. Which modules carry an adapter is decided by the tensors in
  * adapter_model.safetensors; the config says how they are scaled. PEFT lists both "classifier" and
  * "score" in modules_to_save of every classifier, so a name that the model lacks is no error.
+ *
+ * Rows of single tokens are LoRA's trainable_token_indices, a list for the input embedding or lists by
+ * module, or stand alone under the peft_type TRAINABLE_TOKENS, which has one list for all its modules.
  */
 #ifndef MB_RECIPES_EXPORT_PEFT_H
 #define MB_RECIPES_EXPORT_PEFT_H
@@ -19,6 +22,13 @@ typedef struct mb_peft_pattern {
     const char *pattern; /* a module's name, its end after a dot, or a regex for these */
     double value;
 } mb_peft_pattern;
+
+/* Tokens whose rows are trained, in the order of their rows. */
+typedef struct mb_peft_tokens {
+    const char *module; /* NULL: the input embedding */
+    const int32_t *id;  /* borrowed by a writer, a reader's own */
+    int64_t n;
+} mb_peft_tokens;
 
 /* Strings are borrowed by a writer from its caller, by a reader from `doc`. */
 typedef struct mb_peft {
@@ -33,6 +43,10 @@ typedef struct mb_peft {
     const char *exclude_regex; /* instead of the list */
     mb_peft_pattern *rank_pattern, *alpha_pattern;
     int64_t n_rank_pattern, n_alpha_pattern;
+    bool
+        tokens_alone; /* peft_type TRAINABLE_TOKENS: what is above, but for task_type and base, is not there */
+    mb_peft_tokens *tokens; /* alone: all have the same ids */
+    int64_t n_tokens;
     mb_json_doc *doc; /* private to a reader */
 } mb_peft;
 
@@ -46,7 +60,8 @@ void mb_peft_close(mb_peft *p);
 /* Are these numbers and lists an adapter? `where` begins the sentence. */
 mb_status mb_peft_check(const mb_peft *p, const char *where) MB_MUST_USE;
 
-/* Writes dir/adapter_config.json with every key that PEFT's LoraConfig has, lists sorted. */
+/* Writes dir/adapter_config.json with every key that PEFT's LoraConfig (TrainableTokensConfig) has, lists
+ * of names sorted. */
 mb_status mb_peft_write(const char *dir, const mb_peft *p) MB_MUST_USE;
 
 /* Does the whole of `name` match `pattern`? A regex engine of the caller's. */

@@ -57,15 +57,14 @@ static mb_status compare_piece(void *ctx, int64_t from, int64_t n, float *number
     return MB_OK;
 }
 
-static mb_status compare_weight(struct reader *r, const mb_weight *w, mb_tensor_file *base)
+static mb_status compare_weight(struct reader *r, const mb_weight *w, const char *name,
+                                mb_tensor_file *base)
 {
-    char name[NAME_MAX_BYTES], a[96], b[96];
+    char a[96], b[96];
 
-    if (r->adapter)
-        mb_weight_peft_name(w, name, sizeof name);
-    r->at = mb_tensor_file_find(r->file, r->adapter ? name : w->name);
+    r->at = mb_tensor_file_find(r->file, name);
     MB_REQUIRE(r->at >= 0, MB_EIO, "%s: tensor '%s' is missing of what was written",
-               mb_tensor_file_name(r->file), r->adapter ? name : w->name);
+               mb_tensor_file_name(r->file), name);
     const mb_tensor_info *info = mb_tensor_file_info(r->file, r->at);
     const mb_tensor found = mb_tensor_of(NULL, info->dtype, info->ndim, info->dim);
     MB_REQUIRE(info->dtype == written_type(r) && mb_tensor_same_shape(&found, &w->value), MB_EIO,
@@ -77,6 +76,21 @@ static mb_status compare_weight(struct reader *r, const mb_weight *w, mb_tensor_
     return mb_export_weight(r->e, w, base, compare_piece, r);
 }
 
+/* A weight, and rows of tokens where a file has them a second time. */
+static mb_status compare_written(struct reader *r, const mb_weight *w, mb_tensor_file *base)
+{
+    const mb_token_rows *rows = w->token_rows;
+    char name[NAME_MAX_BYTES];
+
+    if (r->adapter && rows != NULL && rows->twin != NULL)
+        MB_TRY(compare_weight(r, rows->values, rows->twin, base));
+    if (!is_written(r, w))
+        return MB_OK;
+    if (r->adapter)
+        mb_weight_peft_name(w, name, sizeof name);
+    return compare_weight(r, w, r->adapter ? name : w->name, base);
+}
+
 static mb_status compare_all(struct reader *r)
 {
     const mb_model *m = r->e->model;
@@ -84,8 +98,7 @@ static mb_status compare_all(struct reader *r)
     mb_status st = mb_export_open_base(r->e, &base);
 
     for (int i = 0; i < m->n_weights && st == MB_OK; i++)
-        if (is_written(r, &m->weight[i]))
-            st = compare_weight(r, &m->weight[i], base);
+        st = compare_written(r, &m->weight[i], base);
     mb_tensor_file_close(base);
     if (st == MB_OK)
         MB_REQUIRE(r->tensors == mb_tensor_file_count(r->file), MB_EIO,

@@ -9,6 +9,7 @@
 #include "core/formats/safetensors_writer.h"
 #include "core/formats/tensor_file.h"
 #include "core/path.h"
+#include "recipes/config/token_ids.h"
 #include "recipes/export/hf_folder.h"
 
 #define SHARD_BYTES 5000000000
@@ -221,6 +222,7 @@ static mb_status resize(struct resizer *r, mb_json config, const char *base, con
     MB_TRY(write_weights(r, dir, out));
     out->before = r->before;
     out->after = r->after;
+    MB_TRY(mb_token_ids_note(config, r->x->first, r->x->first + r->x->n - 1));
     const mb_hf_folder folder = {.config = config,
                                  .base_dir = base,
                                  .edits = {.vocab_size = r->after},

@@ -18,7 +18,7 @@ typedef struct mb_resized {
     char what[MB_MOST_RESIZED][160]; /* "model.embed_tokens.weight  384 x 64 -> 400 x 64" */
 } mb_resized;
 
-/* Writes weights, config.json, the new tokenizer and the base's generation settings into `dir`, which
+/* Writes weights, config.json (with a note of the new ids: recipes/config/token_ids.h), the new tokenizer and the base's generation settings into `dir`, which
  * must not hold a model (MB_EARG). MB_EMODEL: a table that has not vocab_size rows. */
 mb_status mb_resize_vocabulary(const char *base, const char *dir, const mb_tok_extension *x,
                                mb_resized *out) MB_MUST_USE;

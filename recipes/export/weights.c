@@ -5,10 +5,12 @@
 
 enum { PIECE = 1 << 20 };
 
-/* A frozen weight that the model holds rounded: the file has it as it came. */
+/* A frozen weight that the model holds rounded, or a table in which trained rows stand: the file has it as
+ * it came. */
 static bool in_file(const mb_export *e, const mb_weight *w)
 {
-    return w->row != NULL && !w->trained && e->model->dtype != MB_DTYPE_F32;
+    return w->row != NULL && !w->trained &&
+           (e->model->dtype != MB_DTYPE_F32 || w->token_rows != NULL);
 }
 
 mb_status mb_export_open_base(const mb_export *e, mb_tensor_file **out)

@@ -55,10 +55,10 @@ size_t mb_bases_bytes(const mb_bases *b)
 
 /* ---- which one it is ---------------------------------------------------------------------- */
 
-/* Can it be the base's? */
+/* Can it be the base's? Not a table that gets an adapter's rows. */
 static bool is_common(const mb_weight *w)
 {
-    return w->row != NULL && !w->trained && !w->fresh;
+    return w->row != NULL && !w->trained && !w->fresh && w->token_rows == NULL;
 }
 
 /* The kept weight of this name and shape; of the same type, or of any. */

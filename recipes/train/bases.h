@@ -17,7 +17,7 @@
  * (mb_model_keep_blocks), all models have them: open the GGUF file first.
  *
  * Of a base a model takes every weight of its table that it does not train and that is kept there with the
- * same name, shape and type; adapters, modules an adapter has saved, and weights the files lack are its own.
+ * same name, shape and type; adapters, modules an adapter has saved, tables it has rows of tokens for, and weights the files lack are its own.
  * What is taken is only read, so answers have the bits they have alone.
  *
  * Host memory only: models on other devices keep their own. Models are opened and freed one at a time; that

@@ -63,11 +63,25 @@ static const char *precision(const mb_job *j)
                                : "float32";
 }
 
+/* In all tables together. */
+static int64_t token_rows(const mb_job *j)
+{
+    const mb_model *m = j->engine->model;
+    int64_t n = 0;
+
+    for (int i = 0; i < m->n_weights; i++)
+        if (m->weight[i].token_rows != NULL)
+            n += m->weight[i].token_rows->values->value.dim[0];
+    return n;
+}
+
 static void gather(const mb_job *j, struct facts *f)
 {
     const mb_recipe *r = j->recipe;
 
     add(f, f->training, "method", "%s", mb_choice_word(r->finetuning_type));
+    if (r->trainable_token_indices.n > 0)
+        add(f, f->training, "trained rows of tokens", "%lld", (long long)token_rows(j));
     if (r->finetuning_type == MB_FINETUNING_LORA)
         add(f, f->training, "LoRA", "r %lld, alpha %g, dropout %g%s%s", (long long)r->lora_r,
             r->lora_alpha, r->lora_dropout, r->use_rslora ? ", rsLoRA" : "",
@@ -136,6 +150,7 @@ static mb_status base_folder(const mb_job *j, const mb_export *e, char *path, si
 struct adapter {
     mb_peft peft;
     const char *target[TARGETS_MAX], *save[TARGETS_MAX];
+    mb_peft_tokens tokens[TARGETS_MAX];
 };
 
 static mb_status describe_targets(const mb_job *j, struct adapter *a)
@@ -182,6 +197,34 @@ static mb_status save_head(const mb_job *j, struct adapter *a)
     return MB_OK;
 }
 
+/* The tables that have rows of tokens by the names they were given; the input embedding without one is what a list is for. */
+static mb_status describe_tokens(const mb_job *j, struct adapter *a)
+{
+    const mb_model *m = j->engine->model;
+    const bool named = j->recipe->trainable_token_modules.n > 0;
+    mb_peft *p = &a->peft;
+    char module[384];
+    void *text;
+
+    p->tokens = a->tokens;
+    for (int i = 0; i < m->n_weights && p->n_tokens < TARGETS_MAX; i++) {
+        const mb_token_rows *r = m->weight[i].token_rows;
+        mb_peft_tokens *t = &a->tokens[p->n_tokens];
+
+        if (r == NULL)
+            continue;
+        *t = (mb_peft_tokens){.id = r->id, .n = r->values->value.dim[0]};
+        p->n_tokens++;
+        mb_weight_module(&m->weight[i], module, sizeof module);
+        if (!named)
+            continue;
+        MB_TRY(mb_arena_take(m->strings, strlen(module) + 1, &text));
+        memcpy(text, module, strlen(module) + 1);
+        t->module = text;
+    }
+    return MB_OK;
+}
+
 /* A new adapter, as PEFT says it. */
 static mb_status describe(const mb_job *j, struct adapter *a)
 {
@@ -191,6 +234,10 @@ static mb_status describe(const mb_job *j, struct adapter *a)
 
     *p = mb_peft_defaults();
     p->task_type = j->task->peft_task;
+    MB_TRY(describe_tokens(j, a));
+    p->tokens_alone = r->finetuning_type == MB_FINETUNING_TOKENS;
+    if (p->tokens_alone)
+        return MB_OK;
     p->r = r->lora_r;
     p->alpha = r->lora_alpha;
     p->dropout = r->lora_dropout;
@@ -287,8 +334,8 @@ static mb_status write_final(mb_job *j)
     MB_TRY(mb_path_join(dir, sizeof dir, r->output_dir, "final"));
     st = find_talk(j, &e, &chat, &ends);
     if (st == MB_OK)
-        st = mb_model_has_lora(j->engine->model) ? export_adapter(j, &e, &card, dir)
-                                                 : export_model(j, &e, dir);
+        st = mb_model_has_adapter(j->engine->model) ? export_adapter(j, &e, &card, dir)
+                                                    : export_model(j, &e, dir);
     mb_chat_free(chat);
     mb_ids_release(&ends);
     if (st == MB_OK)

@@ -44,6 +44,8 @@ void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads
                  .n_targets = (int)r->lora_target_modules.n,
                  .save = (const char *const *)r->lora_modules_to_save.at,
                  .n_save = (int)r->lora_modules_to_save.n},
+        .token_ids = &r->trainable_token_indices,
+        .token_modules = &r->trainable_token_modules,
         .layers = r->freeze_trainable_layers,
         .patterns = (const char *const *)r->trainable_parameters.at,
         .n_patterns = (int)r->trainable_parameters.n,
@@ -59,7 +61,9 @@ void mb_job_session_options(const mb_recipe *r, const mb_task *task, int threads
     };
     if (r->finetuning_type == MB_FINETUNING_FREEZE)
         o->trained = MB_TRAINED_SOME;
-    if (r->finetuning_type == MB_FINETUNING_LORA)
+    if (r->finetuning_type == MB_FINETUNING_TOKENS)
+        o->lora = (mb_lora_options){0};
+    if (r->finetuning_type == MB_FINETUNING_LORA || r->finetuning_type == MB_FINETUNING_TOKENS)
         o->trained = r->adapter_path != NULL ? MB_TRAINED_ADAPTER : MB_TRAINED_LORA;
 }
 

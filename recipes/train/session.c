@@ -2,11 +2,41 @@
 #include "recipes/train/session.h"
 
 #include "autograd/load.h"
+#include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/log.h"
+#include "recipes/config/token_ids.h"
 #include "recipes/export/adapter.h"
 
-static mb_status choose_trained(mb_model *m, const mb_session_options *o)
+enum { MOST_TABLES = 8 };
+
+/* Adapters, and rows of tokens in each of the tables that are named. */
+static mb_status add_lora(mb_model *m, const mb_session_options *o, mb_json config)
+{
+    const int64_t named = o->token_modules != NULL ? o->token_modules->n : 0;
+    mb_token_wish wish[MOST_TABLES] = {0};
+    mb_lora_options lora = o->lora;
+    int32_t *ids = NULL;
+    int64_t n;
+    mb_status st;
+
+    if (o->token_ids == NULL || o->token_ids->n == 0)
+        return mb_model_add_lora(m, &lora);
+    MB_REQUIRE(named <= MOST_TABLES, MB_EARG,
+               "trainable_token_modules names %lld tables, at most %d", (long long)named,
+               MOST_TABLES);
+    MB_TRY(mb_token_ids(o->token_ids, config, o->path, m->config.vocab, &ids, &n));
+    lora.tokens = wish;
+    lora.n_tokens = named > 0 ? (int)named : 1;
+    for (int i = 0; i < lora.n_tokens; i++)
+        wish[i] = (mb_token_wish){
+            .module = named > 0 ? o->token_modules->at[i] : NULL, .id = ids, .n = n};
+    st = mb_model_add_lora(m, &lora);
+    mb_free(ids);
+    return st;
+}
+
+static mb_status choose_trained(mb_model *m, const mb_session_options *o, mb_json config)
 {
     switch (o->trained) {
     case MB_TRAINED_ALL:
@@ -15,7 +45,7 @@ static mb_status choose_trained(mb_model *m, const mb_session_options *o)
     case MB_TRAINED_SOME:
         return mb_model_train_some(m, o->layers, o->patterns, o->n_patterns);
     case MB_TRAINED_LORA:
-        return mb_model_add_lora(m, &o->lora);
+        return add_lora(m, o, config);
     case MB_TRAINED_ADAPTER:
         return mb_adapter_add(m, o->adapter_path);
     case MB_TRAINED_NOTHING:
@@ -39,11 +69,14 @@ static mb_status new_weights_are_kept(const mb_model *m)
     return MB_OK;
 }
 
-/* Adapters of a model that is only evaluated need no gradients. */
-static void freeze(mb_model *m)
+/* Adapters of a model that is only evaluated need no gradients, and rows of tokens stay where they
+ * are. */
+static mb_status freeze(mb_model *m)
 {
+    MB_TRY(mb_model_write_token_rows(m));
     for (int i = 0; i < m->n_weights; i++)
         m->weight[i].trained = false;
+    return MB_OK;
 }
 
 static mb_status read_values(mb_engine *e, const mb_session_options *o, mb_load_report *report)
@@ -88,9 +121,7 @@ mb_status mb_session_load(mb_engine *e, const mb_session_options *o)
                     report.ignored, report.fresh);
     if (e->base != NULL)
         MB_TRY(mb_base_keep(e->base, e->model, &e->run));
-    if (o->trained == MB_TRAINED_NOTHING)
-        freeze(e->model);
-    return MB_OK;
+    return o->trained == MB_TRAINED_NOTHING ? freeze(e->model) : MB_OK;
 }
 
 static void keep_blocks(const mb_session_options *o, mb_model *m, const mb_tensor_file *f)
@@ -145,7 +176,7 @@ static mb_status build(const mb_session_options *o, mb_json_doc *doc, mb_engine 
         c.temperature = o->temperature;
     }
     MB_TRY(mb_model_new(&c, &m));
-    st = choose_trained(m, o);
+    st = choose_trained(m, o, mb_json_root(doc));
     if (st == MB_OK)
         st = look_at_file(o, m, &engine.base);
     if (st != MB_OK) {

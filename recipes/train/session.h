@@ -6,13 +6,14 @@
 #define MB_RECIPES_TRAIN_SESSION_H
 
 #include "core/comm.h"
+#include "recipes/config/recipe.h"
 #include "recipes/train/engine.h"
 
 typedef enum mb_trained {
     MB_TRAINED_NOTHING, /* evaluation, generation; adapters are applied */
     MB_TRAINED_ALL,
     MB_TRAINED_SOME,
-    MB_TRAINED_LORA,    /* new adapters */
+    MB_TRAINED_LORA,    /* new adapters, rows of tokens, or both */
     MB_TRAINED_ADAPTER, /* go on with the adapters of adapter_path */
 } mb_trained;
 
@@ -22,7 +23,9 @@ typedef struct mb_session_options {
     mb_head head;
     mb_trained trained;
     mb_lora_options lora;
-    int64_t layers; /* MB_TRAINED_SOME: the last n, and */
+    const mb_strings *token_ids,
+        *token_modules; /* trainable_token_indices and _modules; NULL: none */
+    int64_t layers;     /* MB_TRAINED_SOME: the last n, and */
     const char *const *patterns;
     int n_patterns; /* these */
     int64_t labels; /* of a classifier; 0: as the model says */

@@ -112,6 +112,14 @@ bad 4 'model.embed_tokens is also the output head of this model' finetuning_type
 bad 2 '9 layers are to be trained, the model has 2' finetuning_type=freeze freeze_trainable_layers=9
 bad 2 "trainable_parameters: 'nothing' matches no parameter" finetuning_type=freeze \
     trainable_parameters='[nothing]'
+bad 2 "trainable_token_indices: '3-5' is none of an id" finetuning_type=trainable_tokens \
+    trainable_token_indices='[3-5]'
+bad 2 'trains nothing: trainable_token_indices is empty' finetuning_type=trainable_tokens
+bad 2 'is for finetuning_type: lora or trainable_tokens, not full' trainable_token_indices='[5]'
+bad 2 'without trainable_token_indices names no row' finetuning_type=lora trainable_token_modules='[lm_head]'
+bad 2 'has rows for the ids 0 to 383, none for 384' finetuning_type=lora trainable_token_indices='[380..384]'
+bad 2 'no table of tokens called q_proj' finetuning_type=lora trainable_token_indices='[5]' \
+    trainable_token_modules='[q_proj]'
 bad 4 'masked-lm|MaskedLM|masked' task=masked-lm stage=pt
 bad 4 'classif|Sequence' task=seq-classification datasets="$work/classes.jsonl"
 bad 4 'none/adapter_config.json|none' finetuning_type=lora adapter_path="$work/none"

@@ -75,6 +75,52 @@ must_train 1 "${common[@]}" output_dir=rows finetuning_type=freeze freeze_traina
 must_train 1 "${common[@]}" output_dir=adapter finetuning_type=lora 'lora_target=[q_proj]' \
     'lora_modules_to_save=[embed_tokens,lm_head]'
 ls rows/final/model.safetensors adapter/final/adapter_model.safetensors >/dev/null || fail 'nothing saved'
+
+# The new rows alone, then with LoRA on top of them; merged, everything but these rows is as it was.
+# Two and three ranks, every stage of ZeRO and a resumed run give the bits of one.
+tied=$MB_TEST_DATA/reference/llama
+"$MBUYU" tokenizer extend "$tied" --add 40 --output tied text.txt >out 2>log || fail "extend: $(cat log)"
+common[0]=model_name_or_path=tied
+rows_alone=(finetuning_type=trainable_tokens trainable_token_indices=new)
+rows_lora=(finetuning_type=lora 'lora_target=[q_proj]' 'trainable_token_indices=[new,5,9..11]' reduction=exact
+    per_device_train_batch_size=2 global_batch_size=6 max_steps=4 save_steps=2)
+must_train 1 "${common[@]}" "${rows_alone[@]}" output_dir=alone
+grep -q '"peft_type": "TRAINABLE_TOKENS"' alone/final/adapter_config.json || fail 'rows alone: not of that type'
+"$MBUYU" merge tied adapter_path=alone/final output_dir=merged >out 2>log || fail "rows alone, merged: $(cat log)"
+common[0]=model_name_or_path=merged # knows its new tokens still
+must_train 1 "${common[@]}" "${rows_lora[@]}" output_dir=one
+state one/checkpoint-000004 >one/state
+[ -s one/state ] || fail 'rows and LoRA: no state'
+for ranks in 2 3; do
+    for stage in 0 3; do
+        must_train $ranks "${common[@]}" "${rows_lora[@]}" output_dir=some zero_stage=$stage
+        state some/checkpoint-000004 >some/state
+        same_run one some "rows and LoRA on $ranks ranks, stage $stage"
+        rm -r some
+    done
+done
+must_train 1 "${common[@]}" "${rows_lora[@]}" output_dir=again resume_from_checkpoint="$PWD/one/checkpoint-000002"
+state again/checkpoint-000004 >again/state
+same one/state again/state 'rows and LoRA, resumed'
+same one/final/adapter_model.safetensors again/final/adapter_model.safetensors 'rows and LoRA, resumed: weights'
+"$MBUYU" plan "${common[@]}" "${rows_alone[@]}" output_dir=planned >out 2>log || fail "plan: $(cat log)"
+grep -q "trained $((40 * $(grep -oE '"hidden_size": *[0-9]+' tied/config.json | grep -oE '[0-9]+')))" out ||
+    fail "plan: $(cat out)"
+must_train 1 "${common[@]}" finetuning_type=lora adapter_path=one/final output_dir=more
+for format in hf gguf; do
+    "$MBUYU" export merged adapter_path=more/final output_dir=whole-$format export_format=$format >out 2>log ||
+        fail "rows and LoRA as $format: $(cat log)"
+done
+"$MBUYU" export merged adapter_path=more/final output_dir=x export_format=gguf_lora >out 2>log
+[ $? -eq 4 ] || fail 'rows of tokens in an adapter GGUF: not refused'
+grep -q 'rows of its own for single tokens' log || fail "rows of tokens in an adapter GGUF: $(cat log)"
+"$MBUYU" generate merged adapter_path=more/final prompt=Habari max_new_tokens=4 >first 2>log || fail "generate: $(cat log)"
+"$MBUYU" generate whole-hf prompt=Habari max_new_tokens=4 >second 2>log || fail "generate: $(cat log)"
+same first second 'what an adapter and its merged model say'
+common[0]=model_name_or_path=$tied
+train 1 "${common[@]}" "${rows_alone[@]}" output_dir=x
+grep -q 'does not say which of its tokens are new' log || fail "no new tokens: $(cat log)"
+
 refused 2 'usage: mbuyu tokenizer extend' extend model --output x text.txt
 refused 2 "'larger' holds a model" extend model --add 40 --output larger text.txt
 refused 4 'cannot be extended' extend "$MB_TEST_DATA/tokenizers/pieces/unigram.model" --add 4 --output x text.txt

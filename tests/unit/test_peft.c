@@ -97,8 +97,15 @@ static void what_would_change_the_result_is_refused_by_name(void **state)
          "pissa_niter_16", MB_ENOTSUP},
         {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"layer_replication\":[[0,2]]}",
          "layer_replication", MB_ENOTSUP},
-        {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"trainable_token_indices\":[3]}",
-         "trainable_token_indices", MB_ENOTSUP},
+        {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"trainable_token_indices\":3}",
+         "trainable_token_indices must be a list", MB_EMODEL},
+        {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"trainable_token_indices\":[-1]}",
+         "is no token's id", MB_EMODEL},
+        {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"trainable_token_indices\":{\"b\":[]}}",
+         "list of tokens is empty", MB_EMODEL},
+        {"{\"peft_type\":\"TRAINABLE_TOKENS\"}", "token_indices is missing", MB_EMODEL},
+        {"{\"peft_type\":\"TRAINABLE_TOKENS\",\"token_indices\":[]}", "list of tokens is empty",
+         MB_EMODEL},
         {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"r\":0}", "r is 0", MB_EMODEL},
         {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"r\":\"8\"}", "r must be", MB_EMODEL},
         {"{\"peft_type\":\"LORA\",\"target_modules\":[\"a\"],\"lora_dropout\":1.5}", "lora_dropout",
@@ -123,6 +130,36 @@ static void what_would_change_the_result_is_refused_by_name(void **state)
         mb_peft_close(&p);
     }
     mb_status_clear();
+}
+
+static void rows_of_tokens_are_written_and_read_again(void **state)
+{
+    static const int32_t few[] = {7, 3}, more[] = {9, 10, 400};
+    const char *target[] = {"q_proj"};
+    mb_peft_tokens of[] = {{"model.embed_tokens", few, 2}, {"lm_head", more, 3}};
+    mb_peft_tokens plain = {.id = more, .n = 3};
+    const mb_peft forms[] = {
+        {.r = 8, .alpha = 8, .target = target, .n_target = 1, .tokens = of, .n_tokens = 2},
+        {.r = 8, .alpha = 8, .target = target, .n_target = 1, .tokens = &plain, .n_tokens = 1},
+        {.tokens_alone = true, .tokens = &plain, .n_tokens = 1},
+    };
+
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        const mb_peft *out = &forms[i];
+        mb_peft in;
+
+        assert_int_equal(mb_peft_write(root, out), MB_OK);
+        assert_int_equal(mb_peft_read(root, &in), MB_OK);
+        assert_int_equal(in.tokens_alone, out->tokens_alone);
+        assert_int_equal(in.n_tokens, out->n_tokens);
+        for (int64_t k = 0; k < in.n_tokens; k++) {
+            const mb_peft_tokens *a = &in.tokens[k], *b = &out->tokens[k];
+            assert_int_equal(a->n, b->n);
+            assert_memory_equal(a->id, b->id, (size_t)a->n * sizeof *a->id);
+            assert_true((a->module == NULL) == (b->module == NULL));
+        }
+        mb_peft_close(&in);
+    }
 }
 
 static void what_is_written_is_read_again(void **state)
@@ -274,6 +311,7 @@ int main(void)
         IN_ROOT(the_least_config_and_unknown_keys_are_enough),
         IN_ROOT(what_would_change_the_result_is_refused_by_name),
         IN_ROOT(what_is_written_is_read_again),
+        IN_ROOT(rows_of_tokens_are_written_and_read_again),
         IN_ROOT(no_key_of_the_format_is_left_out),
         cmocka_unit_test(targets_are_chosen_as_peft_does),
     };
