@@ -590,20 +590,28 @@ static double time_requests(int n)
 static void slow_clients_do_not_slow_others_and_are_dropped(void **state)
 {
     enum { SLOW = 1000, REQUESTS = 200 };
+    const mb_http_options o = {.routes = routes};
     int *fd = malloc(SLOW * sizeof *fd);
+    mb_http *busy = shared.server, *idle;
     double alone, beside, t;
     int open_ones = 0;
 
-    alone = time_requests(REQUESTS);
+    assert_int_equal(mb_http_start(&o, &idle), MB_OK);
     for (int i = 0; i < SLOW; i++) {
         fd[i] = reach();
         if (i % 2)
             SEND(fd[i], "GET / HTTP/1.1\r\nHo");
     }
-    beside = time_requests(REQUESTS);
-    /* the same once more where the machine was busy with something else */
-    for (int again = 0; again < 3 && beside >= 2 * alone; again++)
+    /* A pair again where the machine was busy with something else: one after the other both meet it. The
+     * slow ones are dropped after two seconds. */
+    t = mb_clock();
+    do {
+        shared.server = idle;
+        alone = time_requests(REQUESTS);
+        shared.server = busy;
         beside = time_requests(REQUESTS);
+    } while (beside >= 2 * alone && mb_clock() - t < 1.5);
+    mb_http_stop(idle);
     print_message("200 requests: %.0f ms alone, %.0f ms beside 1000 slow clients\n", 1000 * alone,
                   1000 * beside);
     assert_true(beside < 2 * alone);
