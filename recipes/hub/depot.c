@@ -361,11 +361,9 @@ static mb_status file_object(void *arg, const char *path, const char sha256[MB_D
     return mb_objects_take(mb_shelf_objects(arg), path, sha256, size);
 }
 
-static bool have_object(void *arg, const char sha256[MB_DIGEST_HEX])
+static bool have_object(void *arg, const char sha256[MB_DIGEST_HEX], int64_t *size)
 {
-    int64_t size;
-
-    return mb_objects_has(mb_shelf_objects(arg), sha256, &size);
+    return mb_objects_has(mb_shelf_objects(arg), sha256, size);
 }
 
 static mb_status object_path(void *arg, const char sha256[MB_DIGEST_HEX], char *path, size_t size)

@@ -21,7 +21,8 @@
  *
  *     DIR/id                 32 hex digits            DIR/key       what tokens are signed with, 0600
  *     DIR/xorbs/ab/ab...     a xorb as it came, then the hash and place of each of its chunks; or, once
- *                            all of them lie in objects, only where (options.object)
+ *                            the files of one shard hold all of them, only where they lie in objects
+ *                            (options.object)
  *     DIR/tmp                uploads in progress; emptied by mb_xet_open
  *
  * Nothing is believed: chunks are hashed as they come and a xorb is kept under the name that its
@@ -43,8 +44,9 @@ typedef struct mb_xet_options {
      * disk; it is to be renamed to where it belongs (what is left at `path` is removed). Called by
      * one thread of the store's own, one file at a time. */
     mb_status (*file)(void *arg, const char *path, const char sha256[MB_DIGEST_HEX], int64_t size);
-    /* Is this object there? Then a shard that names it is not put together again. NULL: no. */
-    bool (*have)(void *arg, const char sha256[MB_DIGEST_HEX]);
+    /* Is this object there, and with how many bytes? A file that is there whole is not put together
+     * again. NULL: no. */
+    bool (*have)(void *arg, const char sha256[MB_DIGEST_HEX], int64_t *size);
     /* Where an object lies that was filed. Then bytes are kept once: xorbs give way to an index of where
      * their chunks lie in objects. Any thread; needs `have`. NULL: xorbs are kept. */
     mb_status (*object)(void *arg, const char sha256[MB_DIGEST_HEX], char *path, size_t size);

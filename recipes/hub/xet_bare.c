@@ -1,4 +1,5 @@
 /* recipes/hub/xet_bare.c - xorbs whose chunks all lie in objects, so that their bytes are kept once.
+ * They become so by one shard, whose files hold all chunks: what earlier shards had is not noted.
  *
  * Such a xorb is a file:
  *     n x {hash 32, bytes u32, object u32, at u64}    a chunk is `bytes` of that object, from `at` on
@@ -53,6 +54,8 @@ static mb_status chunks_read(mb_xet_xorb *b, const uint8_t *raw, const char *pat
         memcpy(b->hashes + (size_t)i * MB_XET_HASH, entry, MB_XET_HASH);
         b->place[i].bytes = bytes;
         b->spot[i] = s;
+        if (b->reach[s.object] < (int64_t)s.at + bytes)
+            b->reach[s.object] = (int64_t)s.at + bytes;
     }
     return MB_OK;
 }
@@ -87,6 +90,7 @@ mb_status mb_xet_bare_read(mb_xet_xorb *b, int64_t size, const char *path)
     MB_TRY_GOTO(MB_NEW_ARRAY(&b->hashes, b->n * MB_XET_HASH), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&b->spot, b->n), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&b->object, b->n_objects), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&b->reach, b->n_objects), st, done);
     MB_TRY_GOTO(names_read(b, raw + chunks, path), st, done);
     st = chunks_read(b, raw, path);
 done:
@@ -96,8 +100,10 @@ done:
 
 bool mb_xet_bare_is_whole(const mb_xet *x, const mb_xet_xorb *b)
 {
+    int64_t size;
+
     for (uint32_t i = 0; i < b->n_objects; i++)
-        if (x->o.object == NULL || !x->o.have(x->o.arg, b->object[i]))
+        if (x->o.object == NULL || !x->o.have(x->o.arg, b->object[i], &size) || size < b->reach[i])
             return false;
     return true;
 }
@@ -251,7 +257,7 @@ static mb_status write_bare(mb_xet *x, const mb_xet_covers *c, const mb_xet_xorb
     return st;
 }
 
-/* A xorb of which all chunks lie in objects. One of which only some do stays as it is. */
+/* Of a xorb all of whose chunks the covers hold. One of which they hold only some stays as it is. */
 static mb_status make_bare(mb_xet *x, const mb_xet_covers *c, const mb_xet_cover *of, size_t n)
 {
     mb_xet_spot *spot = NULL;

@@ -92,10 +92,14 @@ static mb_status packed_chunk(struct work *w, const mb_xet_xorb *b, uint32_t i)
 static mb_status bare_chunk(struct work *w, const mb_xet_xorb *b, uint32_t i)
 {
     const mb_xet_spot *s = &b->spot[i];
+    mb_status st;
 
     MB_TRY(mb_xet_object_open(w->x, &w->object, b->object[s->object]));
-    return mb_xet_object_chunk(&w->object, (int64_t)s->at, b->place[i].bytes,
-                               b->hashes + (size_t)i * MB_XET_HASH, w->bytes);
+    st = mb_xet_object_chunk(&w->object, (int64_t)s->at, b->place[i].bytes,
+                             b->hashes + (size_t)i * MB_XET_HASH, w->bytes);
+    if (st != MB_OK)
+        mb_xet_xorb_forget(w->x, b);
+    return st;
 }
 
 static mb_status term_write(struct work *w, const mb_xet_term *t, int fd, int64_t *at,
@@ -201,6 +205,14 @@ static mb_status known_file(struct work *w, const mb_xet_file *f)
     return MB_OK;
 }
 
+/* An object of another size is damaged: its file is made again. */
+static bool is_known(const mb_xet *x, const mb_xet_file *f)
+{
+    int64_t size;
+
+    return x->o.have != NULL && x->o.have(x->o.arg, f->sha256, &size) && size == f->bytes;
+}
+
 static mb_status file(struct work *w, const mb_xet_file *f)
 {
     char path[MB_PATH_MAX];
@@ -211,7 +223,7 @@ static mb_status file(struct work *w, const mb_xet_file *f)
         const mb_xet_term t = mb_xet_file_term(f, i);
         MB_TRY(term_check(w, &t));
     }
-    if (w->x->o.have != NULL && w->x->o.have(w->x->o.arg, f->sha256))
+    if (is_known(w->x, f))
         return known_file(w, f);
     MB_TRY(room(w->x, f->bytes));
     MB_TRY(mb_xet_scratch(w->x, path, sizeof path, &fd));

@@ -101,15 +101,19 @@ typedef struct mb_xet_xorb {
     uint8_t *hashes;     /* [n][32] */
     mb_xet_spot *spot;   /* [n] of a bare one, whose places have no end; else NULL */
     char (*object)[MB_DIGEST_HEX];
+    int64_t *reach; /* [n_objects]: where the last chunk in it ends */
     uint32_t n_objects;
     uint64_t used; /* for the one who keeps a few of them open */
 } mb_xet_xorb;
 
-/* MB_EARG: there is none of this name, or a bare one without its objects. */
+/* MB_EARG: there is none of this name, or a bare one of which an object is gone or cut short. */
 mb_status mb_xet_xorb_open(mb_xet *x, const uint8_t hash[MB_XET_HASH],
                            mb_xet_xorb *out) MB_MUST_USE;
 void mb_xet_xorb_close(mb_xet_xorb *b);
 bool mb_xet_xorb_is_whole(mb_xet *x, const uint8_t hash[MB_XET_HASH]);
+/* Removes one of which a chunk was found damaged, so that it is taken when it is sent again; logs the
+ * error that found it. */
+void mb_xet_xorb_forget(mb_xet *x, const mb_xet_xorb *b);
 
 /* --- xet_shard.c: of which chunks files are made. */
 typedef struct mb_xet_term {
@@ -133,7 +137,8 @@ mb_xet_term mb_xet_file_term(const mb_xet_file *f, uint32_t i);
 
 /* Of a xorb whose file is open and has b->n chunks; mb_xet_xorb_open does. */
 mb_status mb_xet_bare_read(mb_xet_xorb *b, int64_t size, const char *path) MB_MUST_USE;
-bool mb_xet_bare_is_whole(const mb_xet *x, const mb_xet_xorb *b); /* all objects are there */
+/* All objects are there and reach as far as the chunks; what is in them is seen when it is read. */
+bool mb_xet_bare_is_whole(const mb_xet *x, const mb_xet_xorb *b);
 
 /* An object that is read, one at a time. */
 typedef struct mb_xet_object {

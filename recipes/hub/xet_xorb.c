@@ -4,8 +4,8 @@
  *     the chunks as they came, headers and all
  *     n x {hash 32, end u32, bytes u32}    where each chunk ends in the file; what it unpacks to
  *     "mbuyuxet", version u32 (1), n u32
- * all little-endian; what it becomes once its chunks lie in objects is in xet_bare.c. A client remembers for good that a xorb is here, so it is flushed to disk before
- * it gets its name.
+ * all little-endian; what it becomes once its chunks lie in objects is in xet_bare.c. A client
+ * remembers for good that a xorb is here, so it is flushed to disk before it gets its name.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/log.h"
 #include "core/path.h"
 #include "recipes/hub/xet_inside.h"
 
@@ -262,6 +263,7 @@ void mb_xet_xorb_close(mb_xet_xorb *b)
     mb_free(b->hashes);
     mb_free(b->spot);
     mb_free(b->object);
+    mb_free(b->reach);
     *b = (mb_xet_xorb){.fd = -1};
 }
 
@@ -276,4 +278,14 @@ bool mb_xet_xorb_is_whole(mb_xet *x, const uint8_t hash[MB_XET_HASH])
     }
     mb_xet_xorb_close(&b);
     return true;
+}
+
+void mb_xet_xorb_forget(mb_xet *x, const mb_xet_xorb *b)
+{
+    char hex[MB_XET_HEX], path[PATH_BYTES];
+
+    mb_xet_hex(b->hash, hex);
+    mb_log_warn("xet: %s; xorb %s has to be sent again", mb_status_sentence(), hex);
+    if (mb_xet_xorb_path(x, hex, false, path, sizeof path) == MB_OK)
+        unlink(path);
 }

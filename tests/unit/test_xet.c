@@ -3,6 +3,7 @@
  * tests/data/xet holds what hf-xet 1.8.0 sent for two pushes: three files (floats, noise, text), then
  * a folder in which one of them had ten bytes changed and one was new, made of both.
  */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -40,15 +41,25 @@ static char root[] = "/tmp/mb_xet_XXXXXX";
 /* --- a place for objects: what was filed, each looked at again */
 static struct {
     char name[64][MB_DIGEST_HEX];
+    int64_t size[64];
     int n;
 } filed;
 
-static bool was_filed(const char *sha256)
+static bool have_it(void *arg, const char sha256[MB_DIGEST_HEX], int64_t *size)
 {
     for (int i = 0; i < filed.n; i++)
-        if (strcmp(filed.name[i], sha256) == 0)
+        if (strcmp(filed.name[i], sha256) == 0) {
+            *size = filed.size[i];
             return true;
+        }
     return false;
+}
+
+static bool was_filed(const char *sha256)
+{
+    int64_t size;
+
+    return have_it(NULL, sha256, &size);
 }
 
 static mb_status file_it(void *arg, const char *path, const char sha256[MB_DIGEST_HEX],
@@ -64,13 +75,9 @@ static mb_status file_it(void *arg, const char *path, const char sha256[MB_DIGES
     mb_digest_hex(digest, hex);
     assert_string_equal(hex, sha256);
     assert_true(filed.n < 64);
+    filed.size[filed.n] = size;
     memcpy(filed.name[filed.n++], hex, sizeof hex);
     return MB_OK;
-}
-
-static bool have_it(void *arg, const char sha256[MB_DIGEST_HEX])
-{
-    return was_filed(sha256);
 }
 
 static mb_xet *open_at(const char *name)
@@ -356,15 +363,13 @@ static void a_broken_shard_makes_no_wrong_file(void **state)
     mb_xet *x = open_at("real"); /* has both xorbs */
     int refused = 0;
 
+    filed.n = 0;
+    assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
+    assert_int_equal(mb_xet_files(x, second_shard.p, second_shard.n), MB_OK);
     for (size_t at = 0; at < second_shard.n; at++)
         for (size_t m = 0; m < sizeof masks; m++) {
             memcpy(copy, second_shard.p, second_shard.n);
             copy[at] ^= masks[m];
-            filed.n = 0;
-            for (const char *const *known =
-                     (const char *const[]){FLOATS, NOISE, TEXT, EDITED, WHOLE, 0};
-                 *known != NULL; known++)
-                memcpy(filed.name[filed.n++], *known, MB_DIGEST_HEX);
             const mb_status st = mb_xet_files(x, copy, second_shard.n);
             assert_true(st == MB_OK || st == MB_EARG);
             assert_int_equal(filed.n, 5); /* another name would have been filed */
@@ -435,12 +440,30 @@ static mb_status keep_it(void *arg, const char *path, const char sha256[MB_DIGES
     return MB_OK;
 }
 
-static bool is_kept(void *arg, const char sha256[MB_DIGEST_HEX])
+static bool is_kept(void *arg, const char sha256[MB_DIGEST_HEX], int64_t *size)
 {
     char path[MB_PATH_MAX];
+    struct stat s;
 
     assert_int_equal(object_path(arg, sha256, path, sizeof path), MB_OK);
-    return mb_path_is_file(path);
+    if (stat(path, &s) != 0)
+        return false;
+    *size = s.st_size;
+    return true;
+}
+
+/* An object with one bit changed in place. */
+static void flip_bit(const char *sha256, int64_t at)
+{
+    char path[MB_PATH_MAX];
+    uint8_t one;
+
+    assert_int_equal(object_path(NULL, sha256, path, sizeof path), MB_OK);
+    const int fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, &one, 1, at), 1);
+    one ^= 1;
+    assert_int_equal(pwrite(fd, &one, 1, at), 1);
+    close(fd);
 }
 
 static mb_xet *open_with_objects(const char *name)
@@ -564,7 +587,7 @@ static void a_xorb_of_which_something_lies_nowhere_else_stays(void **state)
 
 static void a_shard_that_comes_again_clears_up_after_a_hub_that_was_killed(void **state)
 {
-    char name[MB_PATH_MAX], path[MB_PATH_MAX];
+    char path[MB_PATH_MAX];
     mb_xet *x = open_with_objects("killed");
     bool inserted;
 
@@ -580,28 +603,81 @@ static void a_shard_that_comes_again_clears_up_after_a_hub_that_was_killed(void 
     /* An object that is not what the shard says it is does not take a xorb's place. */
     assert_int_equal(unlink(path), 0);
     assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
-    assert_int_equal(object_path(NULL, NOISE, name, sizeof name), MB_OK);
-    assert_int_equal(mb_file_write_atomic(name, "x", 1), MB_OK);
+    flip_bit(NOISE, 0);
     assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
     assert_true(size_of_xorb(x, FIRST) > (int64_t)first_xorb.n);
     mb_xet_free(x);
+}
+
+/* After an object of the first push became unusable: it is made again of the xorb that comes again. */
+static void push_first_again(mb_xet *x, int64_t noise_bytes)
+{
+    bool inserted;
+    int64_t size = 0;
+
+    expect(mb_xet_files(x, first_shard.p, first_shard.n), MB_EARG, "no xorb " FIRST);
+    assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
+    assert_true(inserted);
+    assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
+    assert_int_equal(filed.n, 4);
+    assert_true(is_kept(NULL, NOISE, &size));
+    assert_int_equal(size, noise_bytes);
+    assert_true(size_of_xorb(x, FIRST) < (int64_t)first_xorb.n / 20);
 }
 
 static void a_bare_xorb_without_its_object_is_sent_again(void **state)
 {
     char path[MB_PATH_MAX];
     mb_xet *x = open_with_objects("gone");
-    bool inserted;
+    int64_t size = 0;
 
     push_first(x);
+    assert_true(is_kept(NULL, NOISE, &size));
     assert_int_equal(object_path(NULL, NOISE, path, sizeof path), MB_OK);
     assert_int_equal(unlink(path), 0);
-    expect(mb_xet_files(x, first_shard.p, first_shard.n), MB_EARG, "no xorb " FIRST);
+    push_first_again(x, size);
+    mb_xet_free(x);
+}
+
+static void a_bare_xorb_over_an_object_cut_short_is_sent_again(void **state)
+{
+    char path[MB_PATH_MAX];
+    mb_xet *x = open_with_objects("short");
+    int64_t size = 0;
+
+    push_first(x);
+    assert_true(is_kept(NULL, NOISE, &size));
+    assert_int_equal(object_path(NULL, NOISE, path, sizeof path), MB_OK);
+    assert_int_equal(truncate(path, size - 1), 0);
+    push_first_again(x, size);
+    mb_xet_free(x);
+}
+
+/* Nothing tells before the chunk is read. Then its xorb is not here any more. */
+static void a_bare_xorb_over_a_changed_object_is_sent_again(void **state)
+{
+    mb_xet *x = open_with_objects("changed");
+    uint8_t hash[MB_XET_HASH];
+    struct bytes mixed;
+    bool inserted;
+    mb_xet_xorb b;
+
+    push_first(x);
+    mixed_shard(x, &mixed);
+    assert_true(mb_xet_unhex(FIRST, hash));
+    assert_int_equal(mb_xet_xorb_open(x, hash, &b), MB_OK);
+    flip_bit(b.object[b.spot[0].object], (int64_t)b.spot[0].at);
+    mb_xet_xorb_close(&b);
+
+    assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
+    assert_false(inserted);
+    expect(mb_xet_files(x, mixed.p, mixed.n), MB_EIO, "has not the chunk at byte");
+    expect(mb_xet_files(x, mixed.p, mixed.n), MB_EARG, "no xorb " FIRST);
     assert_int_equal(send_xorb(x, FIRST, &first_xorb, 4096, &inserted), MB_OK);
     assert_true(inserted);
-    assert_int_equal(mb_xet_files(x, first_shard.p, first_shard.n), MB_OK);
+    assert_int_equal(mb_xet_files(x, mixed.p, mixed.n), MB_OK);
     assert_int_equal(filed.n, 4);
-    assert_true(is_kept(NULL, NOISE));
+    assert_int_equal(scratch_files("changed"), 0);
     mb_xet_free(x);
 }
 
@@ -729,6 +805,8 @@ int main(void)
         cmocka_unit_test(a_xorb_of_which_something_lies_nowhere_else_stays),
         cmocka_unit_test(a_shard_that_comes_again_clears_up_after_a_hub_that_was_killed),
         cmocka_unit_test(a_bare_xorb_without_its_object_is_sent_again),
+        cmocka_unit_test(a_bare_xorb_over_an_object_cut_short_is_sent_again),
+        cmocka_unit_test(a_bare_xorb_over_a_changed_object_is_sent_again),
         cmocka_unit_test(a_damaged_object_or_index_makes_no_wrong_file),
         cmocka_unit_test(tokens_end_and_belong_to_their_folder),
     };
