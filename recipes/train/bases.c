@@ -55,10 +55,16 @@ size_t mb_bases_bytes(const mb_bases *b)
 
 /* ---- which one it is ---------------------------------------------------------------------- */
 
-/* Can it be the base's? Not a table that gets an adapter's rows. */
+/* Does m have the files' values of it? */
+static bool is_read(const mb_weight *w)
+{
+    return w->row != NULL && !w->trained && !w->fresh;
+}
+
+/* Can it lie in the base's memory? Not a table that gets an adapter's rows. */
 static bool is_common(const mb_weight *w)
 {
-    return w->row != NULL && !w->trained && !w->fresh && w->token_rows == NULL;
+    return is_read(w) && w->token_rows == NULL;
 }
 
 /* The kept weight of this name and shape; of the same type, or of any. */
@@ -72,22 +78,22 @@ static const struct kept *find(const mb_base *b, const mb_weight *w, bool any_ty
     return NULL;
 }
 
-/* A kept weight beside the same one of other files. */
+/* A weight of the base beside the same one of other files. */
 struct beside {
-    const mb_tensor *kept;
+    const mb_tensor *base;
     mb_exec *ex;
-    float *numbers; /* (PIECE) of kept blocks */
+    float *numbers; /* (PIECE) of blocks */
     bool same;
 };
 
 static mb_status compare(void *ctx, int64_t from, int64_t n, float *x)
 {
     struct beside *c = ctx;
-    const mb_dtype d = c->kept->dtype;
+    const mb_dtype d = c->base->dtype;
 
     for (int64_t at = 0; at < n && c->same; at += PIECE) {
         const int64_t k = n - at < PIECE ? n - at : PIECE;
-        char *data = (char *)c->kept->data + mb_dtype_bytes(d, from + at);
+        char *data = (char *)c->base->data + mb_dtype_bytes(d, from + at);
         const mb_tensor raw = mb_tensor_1d(data, d, k);
         mb_tensor numbers = mb_tensor_1d(data, MB_DTYPE_F32, k);
 
@@ -100,16 +106,41 @@ static mb_status compare(void *ctx, int64_t from, int64_t n, float *x)
     return MB_OK;
 }
 
+static mb_status put(void *ctx, int64_t from, int64_t n, float *x)
+{
+    memcpy((float *)ctx + from, x, (size_t)n * sizeof *x);
+    return MB_OK;
+}
+
+/* A weight that no model of the base keeps there, by its file. */
+static mb_status same_in_files(const mb_base *b, mb_tensor_file *f, const mb_model *m,
+                               const mb_weight *w, struct beside *c)
+{
+    const int64_t n = mb_tensor_count(&w->value);
+    float *numbers;
+    mb_status st;
+
+    MB_TRY(MB_NEW_ARRAY(&numbers, n));
+    const mb_tensor base = mb_tensor_1d(numbers, MB_DTYPE_F32, n);
+    c->base = &base;
+    st = mb_model_read_file(m, w, b->file, mb_tensor_file_name(b->file), c->ex, put, numbers);
+    if (st == MB_OK)
+        st = mb_model_read_file(m, w, f, mb_tensor_file_name(f), c->ex, compare, c);
+    mb_free(numbers);
+    return st;
+}
+
 static mb_status same_weight(const mb_base *b, mb_tensor_file *f, const mb_model *m,
                              const mb_weight *w, struct beside *c)
 {
     const struct kept *k = find(b, w, true);
 
-    c->same =
-        k != NULL && (k->value.dtype == MB_DTYPE_F32 || mb_dtype_is_quantised(k->value.dtype));
+    if (k == NULL)
+        return same_in_files(b, f, m, w, c);
+    c->same = k->value.dtype == MB_DTYPE_F32 || mb_dtype_is_quantised(k->value.dtype);
     if (!c->same)
         return MB_OK;
-    c->kept = &k->value;
+    c->base = &k->value;
     return mb_model_read_file(m, w, f, mb_tensor_file_name(f), c->ex, compare, c);
 }
 
@@ -121,7 +152,7 @@ static bool gives_the_same(const mb_base *b, mb_tensor_file *f, const mb_model *
 
     c->same = b->n_kept > 0;
     for (int i = 0; i < m->n_weights && st == MB_OK && c->same; i++)
-        if (is_common(&m->weight[i]))
+        if (is_read(&m->weight[i]))
             st = same_weight(b, f, m, &m->weight[i], c);
     mb_status_clear();
     return st == MB_OK && c->same;

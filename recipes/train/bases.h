@@ -12,13 +12,14 @@
  *
  * A base is what was read from the same files for a model of the same family: by device, number, length and
  * time of each, whatever the path; or from other files that give the same numbers, as the folders do that runs
- * on one GGUF file leave beside their adapters. (These are read once and compared; whatever is not known to be
- * equal is another base.) The base's first files are then read for all, so where they have blocks that stay
- * (mb_model_keep_blocks), all models have them: open the GGUF file first.
+ * on one GGUF file leave beside their adapters. (Every weight that the model reads of them is compared, tables
+ * it has rows of tokens for as well; whatever is not known to be equal is another base.) The base's first files
+ * are then read for all, so where they have blocks that stay (mb_model_keep_blocks), all models have them: open
+ * the GGUF file first.
  *
  * Of a base a model takes every weight of its table that it does not train and that is kept there with the
- * same name, shape and type; adapters, modules an adapter has saved, tables it has rows of tokens for, and weights the files lack are its own.
- * What is taken is only read, so answers have the bits they have alone.
+ * same name, shape and type; adapters, modules an adapter has saved, tables it has rows of tokens for, and
+ * weights the files lack are its own. What is taken is only read, so answers have the bits they have alone.
  *
  * Host memory only: models on other devices keep their own. Models are opened and freed one at a time; that
  * others run meanwhile does no harm.

@@ -4,10 +4,12 @@
 
 #include "core/cpu/cpu.h"
 #include "recipes/data/collate.h"
+#include "recipes/export/adapter.h"
+#include "recipes/export/peft.h"
 #include "recipes/train/session.h"
 #include "tests/unit/data_test.h"
 
-enum { TOKENS = 24, MOST_LOGITS = TOKENS * 1024 };
+enum { TOKENS = 24, MOST_LOGITS = TOKENS * 1024, LAST = -1 };
 
 static const struct subject {
     const char *folder;
@@ -22,11 +24,12 @@ static const struct subject {
 };
 enum { SUBJECTS = sizeof subjects / sizeof subjects[0] };
 
-/* The base, or one of its adapters: both where they belong, or from another folder. */
+/* The base, or one of its adapters: both where they belong, or from another folder (an adapter's path may be
+ * absolute). */
 static mb_engine *open_at(const char *base, const struct subject *s, const char *adapter,
                           mb_bases *all)
 {
-    char of[400];
+    char reference[300], of[MB_PATH_MAX];
     mb_session_options o = {.path = base,
                             .adapter_path = adapter != NULL ? of : NULL,
                             .head = s->head,
@@ -35,7 +38,9 @@ static mb_engine *open_at(const char *base, const struct subject *s, const char 
                             .engine = {.threads = 1}};
     mb_engine *e;
 
-    snprintf(of, sizeof of, "%s/reference/%s/%s", MB_TEST_DATA, s->folder, adapter);
+    snprintf(reference, sizeof reference, "%s/reference/%s", MB_TEST_DATA, s->folder);
+    if (adapter != NULL)
+        OK(mb_path_join(of, sizeof of, reference, adapter));
     OK(mb_cpu_init());
     OK(mb_session_open(&o, &e, NULL));
     return e;
@@ -140,13 +145,15 @@ static void adapters_have_their_base_once_and_answer_as_alone(void **state)
     }
 }
 
-/* A folder like the reference's with its own file of weights; `bits` of the last number are turned. */
-static const char *copy_of(const char *name, const char *folder_name, uint32_t bits)
+/* A folder like the reference's with its own file of weights; `bits` of one of its numbers are turned (LAST, or
+ * counted from 0). */
+static const char *copy_of(const char *name, const char *folder_name, int64_t number, uint32_t bits)
 {
     static char dir[300];
     char from[300], to[400];
-    uint32_t last;
-    char *text;
+    uint64_t header;
+    uint32_t turned;
+    char *text, *at;
     struct stat st;
     FILE *f;
 
@@ -163,9 +170,12 @@ static const char *copy_of(const char *name, const char *folder_name, uint32_t b
     assert_non_null(f);
     assert_int_equal(fread(text, 1, (size_t)st.st_size, f), st.st_size);
     fclose(f);
-    memcpy(&last, text + st.st_size - sizeof last, sizeof last);
-    last ^= bits;
-    memcpy(text + st.st_size - sizeof last, &last, sizeof last);
+    memcpy(&header, text, sizeof header);
+    at = number == LAST ? text + st.st_size - sizeof turned
+                        : text + sizeof header + header + number * (int64_t)sizeof turned;
+    memcpy(&turned, at, sizeof turned);
+    turned ^= bits;
+    memcpy(at, &turned, sizeof turned);
     snprintf(to, sizeof to, "%s/model.safetensors", dir);
     OK(mb_file_write_atomic(to, text, (size_t)st.st_size));
     mb_free(text);
@@ -181,12 +191,12 @@ static void other_files_are_the_same_base_if_all_their_numbers_are(void **state)
     OK(mb_bases_new(&all));
     first = open(s, NULL, all);
     const size_t base = mb_bases_bytes(all);
-    copy = open_at(copy_of(s->folder, "copy", 0), s, "adapter-before", all);
+    copy = open_at(copy_of(s->folder, "copy", LAST, 0), s, "adapter-before", all);
     assert_int_equal(mb_bases_bytes(all), base);
     assert_ptr_equal(copy->base, first->base);
-    other = open_at(copy_of(s->folder, "other", 1), s, NULL, all);
+    other = open_at(copy_of(s->folder, "other", LAST, 1), s, NULL, all);
     assert_int_equal(mb_bases_bytes(all), 2 * base);
-    adapter = open_at(copy_of(s->folder, "another", 1), s, "adapter-before", all);
+    adapter = open_at(copy_of(s->folder, "another", LAST, 1), s, "adapter-before", all);
     assert_int_equal(mb_bases_bytes(all), 2 * base);
     assert_ptr_equal(adapter->base, other->base);
     mb_engine_free(other);
@@ -197,6 +207,68 @@ static void other_files_are_the_same_base_if_all_their_numbers_are(void **state)
     mb_bases_free(all);
 }
 
+/* An adapter of this base that has rows of its own for some tokens of the first table. */
+static const char *rows_for(const char *base, const struct subject *s)
+{
+    static char dir[300];
+    static const int32_t ids[] = {8, 13};
+    mb_token_wish wish = {.id = ids, .n = 2};
+    mb_peft_tokens tokens = {.module = "embed_tokens", .id = ids, .n = 2};
+    mb_peft peft = mb_peft_defaults();
+    mb_session_options o = {.path = base,
+                            .head = s->head,
+                            .trained = MB_TRAINED_LORA,
+                            .lora = {.tokens = &wish, .n_tokens = 1},
+                            .quiet = true,
+                            .engine = {.threads = 1}};
+    const float number = 0.5f;
+    mb_engine *e;
+
+    snprintf(dir, sizeof dir, "%s/rows", folder);
+    mkdir(dir, 0700);
+    OK(mb_session_open(&o, &e, NULL));
+    for (int i = 0; i < e->model->n_weights; i++)
+        if (e->model->weight[i].trained)
+            OK(mb_weight_write(e->model, &e->model->weight[i], 0, 1, &number));
+    OK(mb_adapter_write_tensors(e->model, dir));
+    mb_engine_free(e);
+    peft.tokens_alone = true;
+    peft.tokens = &tokens;
+    peft.n_tokens = 1;
+    OK(mb_peft_write(dir, &peft));
+    return dir;
+}
+
+/* Where rows of one adapter are merged the next one's are in another table, whether the base's own is in memory
+ * (round 0) or had rows of its first model. */
+static void rows_of_tokens_stand_in_the_table_of_their_own_base(void **state)
+{
+    static float alone[MOST_LOGITS];
+    const struct subject *s = &subjects[0];
+    char merged[300];
+    mb_engine *first, *e;
+    mb_bases *all;
+
+    snprintf(merged, sizeof merged, "%s", copy_of(s->folder, "merged", 23 * 64, 1u << 22));
+    const char *const rows = rows_for(merged, s);
+    e = open_at(merged, s, rows, NULL);
+    const int64_t n = ask(s, e, alone);
+    mb_engine_free(e);
+    for (int round = 0; round < 2; round++) {
+        OK(mb_bases_new(&all));
+        first = open(s, round > 0 ? rows : NULL, all);
+        e = open_at(merged, s, rows, all);
+        assert_bits(s, e, alone, n);
+        assert_ptr_not_equal(e->base, first->base);
+        mb_engine_free(e);
+        e = open_at(copy_of(s->folder, "same", LAST, 0), s, rows, all);
+        assert_ptr_equal(e->base, first->base);
+        mb_engine_free(first);
+        mb_engine_free(e);
+        mb_bases_free(all);
+    }
+}
+
 static void a_folder_that_was_written_again_is_another_base(void **state)
 {
     static float before[MOST_LOGITS], after[MOST_LOGITS];
@@ -205,10 +277,10 @@ static void a_folder_that_was_written_again_is_another_base(void **state)
     mb_bases *all;
 
     OK(mb_bases_new(&all));
-    e = open_at(copy_of(s->folder, "written", 0), s, NULL, all);
+    e = open_at(copy_of(s->folder, "written", LAST, 0), s, NULL, all);
     const int64_t n = ask(s, e, before);
     const size_t base = mb_bases_bytes(all);
-    again = open_at(copy_of(s->folder, "written", 1u << 30), s, NULL, all);
+    again = open_at(copy_of(s->folder, "written", LAST, 1u << 30), s, NULL, all);
     assert_int_equal(mb_bases_bytes(all), 2 * base);
     ask(s, again, after);
     assert_memory_not_equal(before, after, (size_t)n * sizeof(float));
@@ -256,6 +328,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adapters_have_their_base_once_and_answer_as_alone),
         cmocka_unit_test(other_files_are_the_same_base_if_all_their_numbers_are),
+        cmocka_unit_test(rows_of_tokens_stand_in_the_table_of_their_own_base),
         cmocka_unit_test(a_folder_that_was_written_again_is_another_base),
         cmocka_unit_test(a_model_that_cannot_be_opened_leaves_nothing),
     };
