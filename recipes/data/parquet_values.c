@@ -145,6 +145,9 @@ static mb_status begin_delta(struct delta *d, int64_t n)
         return nonsense("their blocks have no sensible size");
     if (count != (uint64_t)n)
         return nonsense("there are not as many as the page says");
+    const uint64_t blocks = ((uint64_t)n - 1 + d->per_block - 1) / d->per_block;
+    if (blocks > (uint64_t)(d->in->end - d->in->at) / (1 + minis)) /* least, and widths */
+        return nonsense("they are cut off");
     d->per_mini = d->per_block / minis;
     return MB_OK;
 }

@@ -71,7 +71,9 @@ static const struct {
      "a number has more than 64 bits"},
     {DELTA, INT32, 0, 8, BYTES(128, 1, 4, 8, 14, 3, 20, 0, 0, 0, 1), "they are cut off"},
     {DELTA, INT32, 0, 8, BYTES(128, 1, 4, 8, 14, 3, 20, 0), "they are cut off"},
-    {DELTA, INT64, 0, 1 << 28, BYTES(128, 1, 4, 0x80, 0x80, 0x80, 0x80, 1, 14),
+    {DELTA, INT64, 0, 1 << 27, BYTES(128, 1, 4, 0x80, 0x80, 0x80, 0x40, 14), "they are cut off"},
+    {DELTA, INT64, 0, 1 << 28, /* one block of equal differences */
+     BYTES(0x80, 0x80, 0x80, 0x80, 1, 1, 0x80, 0x80, 0x80, 0x80, 1, 14, 0, 0),
      "a page has more than 1024 MiB of values"},
     {LENGTHS, BYTE_ARRAY, 0, 1, BYTES(128, 1, 4, 1, 1), "a length is negative"},
     {LENGTHS, BYTE_ARRAY, 0, 1, BYTES(128, 1, 4, 1, 10, 'a'), "they are cut off"},
