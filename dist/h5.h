@@ -55,6 +55,7 @@ mb_status mb_h5_write_range(mb_h5 *f, const char *path, mb_dtype d, int64_t from
 mb_status mb_h5_read_range(mb_h5 *f, const char *path, mb_dtype d, int64_t from, int64_t n,
                            void *out) MB_MUST_USE;
 
+/* Neither soft nor external links are followed. */
 bool mb_h5_has(mb_h5 *f, const char *path);
 /* Type and shape; *ndim at most MB_MAX_DIMS. */
 mb_status mb_h5_shape(mb_h5 *f, const char *path, mb_dtype *d, int *ndim,

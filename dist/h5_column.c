@@ -113,8 +113,9 @@ mb_status mb_h5_list(mb_h5 *f, const char *group, mb_h5_what what, char ***name,
     const hid_t id = mb_h5_has_inside(f, group) || strcmp(group, "/") == 0
                          ? H5Gopen2(f->id, group, H5P_DEFAULT)
                          : H5I_INVALID_HID;
-    st = id < 0 ? MB_RAISE(f->code, "%s: there is no group %s", f->name, group)
-                : list_group(f, id, group, what, name, n);
+    st = id < 0
+             ? MB_RAISE(f->code, "%s: there is no group %s; links are not followed", f->name, group)
+             : list_group(f, id, group, what, name, n);
     if (id >= 0)
         H5Gclose(id);
     mb_h5_unlock();
@@ -272,6 +273,15 @@ static mb_status shape(mb_h5_column *c)
     return MB_OK;
 }
 
+static size_t chunk_bytes(const hsize_t dim[2], size_t size)
+{
+    const hsize_t most = size > 0 ? MOST_CHUNK / size : 0; /* values */
+
+    if (dim[0] > most || (dim[0] > 0 && dim[1] > most / dim[0]))
+        return SIZE_MAX;
+    return (size_t)(dim[0] * dim[1]) * size;
+}
+
 /* Data of this file alone. *chunk: bytes of a chunk, 0 where there are none. */
 static mb_status storage(const mb_h5_column *c, size_t *chunk)
 {
@@ -288,9 +298,7 @@ static mb_status storage(const mb_h5_column *c, size_t *chunk)
         st = MB_RAISE(c->file->code, "%s: '%s' has its data in other files, which are not opened",
                       c->file->name, c->path);
     else if (layout == H5D_CHUNKED && H5Pget_chunk(list, 2, dim) > 0)
-        *chunk = dim[0] > MOST_CHUNK || dim[1] > MOST_CHUNK
-                     ? SIZE_MAX
-                     : (size_t)(dim[0] * dim[1]) * H5Tget_size(type);
+        *chunk = chunk_bytes(dim, H5Tget_size(type));
     if (st == MB_OK && *chunk > MOST_CHUNK)
         st = MB_RAISE(c->file->code, "%s: '%s' has chunks of more than %d MiB", c->file->name,
                       c->path, MOST_CHUNK >> 20);

@@ -222,16 +222,18 @@ mb_status mb_h5_read_range(mb_h5 *f, const char *path, mb_dtype d, int64_t from,
     return mb_h5_read(f, path, d, 1, &from, &n, out);
 }
 
-/* H5Lexists wants every group on the way to exist. */
+/* H5Lexists wants every group on the way to exist. Soft and external links are followed nowhere. */
 bool mb_h5_has_inside(mb_h5 *f, const char *path)
 {
     char part[1024];
+    H5L_info_t link;
 
     for (size_t n = 1; n < sizeof part; n++) {
         if (n > 1 && (path[n] == '/' || path[n] == '\0')) {
             memcpy(part, path, n);
             part[n] = '\0';
-            if (H5Lexists(f->id, part, H5P_DEFAULT) <= 0)
+            if (H5Lexists(f->id, part, H5P_DEFAULT) <= 0 ||
+                H5Lget_info(f->id, part, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
                 return false;
         }
         if (path[n] == '\0')

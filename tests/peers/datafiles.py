@@ -268,13 +268,24 @@ def check_hdf5_refused(helper, tmp):
             make(f)
         got = rows_of(helper, path)
         assert got[-1].startswith(f"error: {path}: {sentence}"), got
+    with h5py.File(tmp / "target.h5", "a") as f:
+        f["deep/text"] = ["a", "b"]
+    with h5py.File(path, "w") as f:
+        f["here/text"] = ["a", "b"]
+        f["soft"] = h5py.SoftLink("/here")
+        f["away"] = h5py.ExternalLink(tmp / "target.h5", "/")
+        f["inner/away"] = h5py.ExternalLink(tmp / "target.h5", "/deep")
+    assert len(rows_of(helper, f"{path}/here")) == 2
+    for group in ("/soft", "/away", "/away/deep", "/inner/away"):
+        got = rows_of(helper, str(path) + group)
+        assert got == [f"error: {path}: there is no group {group}; links are not followed"], got
     with h5py.File(path, "w") as f:
         f.create_dataset("x", data=[1, 2], compression="lzf") # a filter that h5py brings along
     assert rows_of(helper, path)[0].startswith(f"error: {path}: cannot read '/x' from row 1 on: HDF5 says: "), rows_of(helper, path)
     with h5py.File(path, "w") as f:
         f.create_dataset("text", data=["z" * (65 << 20)], dtype=h5py.string_dtype())
     assert rows_of(helper, path) == [f"error: {path}: row 1 of '/text' takes more than 64 MiB"]
-    return len(kinds) + 7
+    return len(kinds) + 11
 
 
 def vds_of(path):

@@ -738,7 +738,7 @@ static void an_hdf5_file_that_is_no_table_is_one_sentence(void **state)
         {"", "test",
          "ids.h5: the group / has no datasets, which would be the columns, and no group test of the "
          "split; its groups: odd, train, val"},
-        {"/nothing", NULL, "ids.h5: there is no group /nothing"},
+        {"/nothing", NULL, "ids.h5: there is no group /nothing; links are not followed"},
         {"/odd", NULL,
          "ids.h5/odd: the columns do not have the same rows: input_ids has 4, labels 6"},
     };
