@@ -229,6 +229,7 @@ static mb_status take_rows(struct build *b, int64_t tokens, int64_t *row)
     MB_TRY(MB_NEW_ARRAY(&s->label, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->source, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->line, s->n_rows));
+    MB_TRY(MB_NEW_ARRAY(&s->record, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->hash, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->picture, s->n_rows));
     s->rows = MB_WANT_CLASS;
@@ -259,6 +260,7 @@ static mb_status fill_rows(struct build *b, int64_t tokens, const int64_t *row)
         s->label[i] = class;
         s->source[i] = e->source;
         s->line[i] = e->line;
+        s->record[i] = e->record;
         s->hash[i] = mb_rng_key((uint64_t)fact[HASH], 0, (uint64_t) class);
         s->picture[i] =
             (mb_picture){.width = fact[WIDTH], .height = fact[HEIGHT], .bytes = fact[BYTES]};

@@ -268,11 +268,13 @@ static mb_status split_folder(const mb_source *s, char *dir, size_t size)
     return MB_OK;
 }
 
-/* Keeps what is within the split's bounds of the entries from `from` on. */
+/* Counts the entries from `from` on, and keeps what is within the split's bounds. */
 static mb_status cut_split(mb_image_list *l, const mb_source *s, int64_t from)
 {
     int64_t first, end;
 
+    for (int64_t i = from; i < l->n; i++)
+        l->entry[i].record = i - from;
     if (s->split == NULL)
         return MB_OK;
     MB_TRY(mb_split_bounds(s->split, l->n - from, &first, &end));

@@ -8,6 +8,7 @@
 typedef struct mb_image_entry {
     int64_t path, label; /* label -1: none */
     int64_t line;        /* of the metadata file; 0: none */
+    int64_t record;      /* the source's before it, within its split or not */
     int32_t source;
 } mb_image_entry;
 

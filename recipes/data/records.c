@@ -1112,7 +1112,9 @@ mb_status mb_records_next(mb_records *r, mb_row_text *row, bool *more)
         *more = false;
         if (r->at < r->to) {
             MB_TRY(mb_rowfile_next(r->rows, row, more));
-            if (*more && r->at++ >= r->from)
+            if (*more)
+                row->record = r->at++;
+            if (*more && row->record >= r->from)
                 return MB_OK;
             if (*more)
                 continue;

@@ -37,7 +37,8 @@ typedef enum mb_text_unit { MB_TEXT_FILE, MB_TEXT_LINE, MB_TEXT_PARAGRAPH } mb_t
 typedef struct mb_row_text {
     const char *text; /* borrowed until the next row is asked for; not zero-terminated */
     size_t n;
-    int64_t line; /* on which the row begins, from 1 */
+    int64_t line;   /* on which the row begins, from 1 */
+    int64_t record; /* of mb_records_next: how many the file has before it */
 } mb_row_text;
 
 typedef struct mb_rowfile mb_rowfile;

@@ -30,6 +30,7 @@ void mb_store_free(mb_store *s)
     mb_free(s->label);
     mb_free(s->source);
     mb_free(s->line);
+    mb_free(s->record);
     mb_free(s->media);
     mb_free(s->media_at);
     mb_free(s->hash);

@@ -90,6 +90,7 @@ typedef struct mb_store {
     bool scored;
     int32_t *source; /* (n_rows) index of the source */
     int64_t *line;   /* (n_rows) line its record begins at, from 1 */
+    int64_t *record; /* (n_rows) records of its file before it: several may begin on a line */
     uint64_t *hash;  /* (n_rows) of the row's content: equal rows, equal hashes */
     char *media; /* (n_media) what rows are about, each with its zero: paths of files; of the first
                        * window of a context JSON: question, context, answers */

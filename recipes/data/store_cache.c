@@ -11,7 +11,7 @@
 #include "dist/h5.h"
 #include "recipes/data/store_inside.h"
 
-static const char *const FORMAT = "mbuyu-tokens-2";
+static const char *const FORMAT = "mbuyu-tokens-3";
 
 /* The counts that cannot be had from the rows; in the order of the attribute "counts". */
 enum { COUNTS = 8 };
@@ -91,6 +91,7 @@ static mb_status fill_image(const mb_store *s, mb_h5 *f)
     MB_TRY(mb_h5_set_ints(f, "/", "scored", 1, &scored));
     MB_TRY(mb_h5_put(f, "/source", MB_DTYPE_I32, s->n_rows, s->source));
     MB_TRY(mb_h5_put(f, "/line", MB_DTYPE_I64, s->n_rows, s->line));
+    MB_TRY(mb_h5_put(f, "/record", MB_DTYPE_I64, s->n_rows, s->record));
     MB_TRY(mb_h5_put(f, "/media", MB_DTYPE_U8, s->n_media, s->media));
     MB_TRY(mb_h5_put(f, "/media_at", MB_DTYPE_I64, s->n_rows + 1, s->media_at));
     MB_TRY(put_labels(f, s));
@@ -177,7 +178,8 @@ static mb_status make_arrays(mb_store *s, int64_t n_extra)
     MB_TRY(MB_NEW_ARRAY(&s->trained, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->label, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->source, s->n_rows));
-    return MB_NEW_ARRAY(&s->line, s->n_rows);
+    MB_TRY(MB_NEW_ARRAY(&s->line, s->n_rows));
+    return MB_NEW_ARRAY(&s->record, s->n_rows);
 }
 
 static mb_status check_rows(mb_store *s, int64_t n_extra)
@@ -237,6 +239,7 @@ static mb_status get_store(mb_h5 *f, mb_store *s)
     MB_TRY(get(f, "/label", MB_DTYPE_I32, s->n_rows, s->label));
     MB_TRY(get(f, "/source", MB_DTYPE_I32, s->n_rows, s->source));
     MB_TRY(get(f, "/line", MB_DTYPE_I64, s->n_rows, s->line));
+    MB_TRY(get(f, "/record", MB_DTYPE_I64, s->n_rows, s->record));
     MB_TRY(mb_h5_get_ints(f, "/", "counts", COUNTS, counts));
     counts_in(&s->stats, counts);
     MB_TRY(check_rows(s, n_extra));
@@ -256,6 +259,7 @@ static void forget(mb_store *s)
     mb_free(s->label);
     mb_free(s->source);
     mb_free(s->line);
+    mb_free(s->record);
     mb_free(s->media);
     mb_free(s->media_at);
     s->media = NULL, s->media_at = NULL, s->n_media = 0;
@@ -263,7 +267,7 @@ static void forget(mb_store *s)
     mb_free(s->extra_offset);
     s->extra = NULL, s->extra_offset = NULL;
     s->label_name = NULL, s->ids = NULL, s->flags = NULL, s->offset = NULL, s->trained = NULL;
-    s->label = NULL, s->source = NULL, s->line = NULL;
+    s->label = NULL, s->source = NULL, s->line = NULL, s->record = NULL;
     s->n_labels = 0, s->n_rows = s->n_tokens = 0;
     s->stats = (mb_store_stats){0};
 }
@@ -355,17 +359,12 @@ mb_status mb_store_cache_share(mb_store *s, mb_comm *comm)
         void *at;
         int64_t bytes;
     } part[] = {
-        {s->ids, 4 * s->n_tokens},
-        {s->flags, s->n_tokens},
-        {s->offset, 8 * (s->n_rows + 1)},
-        {s->trained, 4 * s->n_rows},
-        {s->label, 4 * s->n_rows},
-        {s->source, 4 * s->n_rows},
-        {s->line, 8 * s->n_rows},
-        {s->extra, 4 * head[3]},
-        {s->extra_offset, 8 * (s->n_rows + 1)},
-        {s->media, s->n_media},
-        {s->media_at, 8 * (s->n_rows + 1)},
+        {s->ids, 4 * s->n_tokens},        {s->flags, s->n_tokens},
+        {s->offset, 8 * (s->n_rows + 1)}, {s->trained, 4 * s->n_rows},
+        {s->label, 4 * s->n_rows},        {s->source, 4 * s->n_rows},
+        {s->line, 8 * s->n_rows},         {s->record, 8 * s->n_rows},
+        {s->extra, 4 * head[3]},          {s->extra_offset, 8 * (s->n_rows + 1)},
+        {s->media, s->n_media},           {s->media_at, 8 * (s->n_rows + 1)},
     };
     for (size_t i = 0; i < sizeof part / sizeof part[0]; i++)
         MB_TRY(comm->ops->broadcast(comm, part[i].at, part[i].bytes, 0));

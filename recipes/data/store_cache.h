@@ -4,7 +4,7 @@
  *     /mask      u8  (n_tokens)           MB_MARK_*
  *     /offsets   u64 (n_rows+1)
  *     /label     i32 (n_rows)             -1 without labels
- *     /source    i32 (n_rows), /line i64 (n_rows)
+ *     /source    i32 (n_rows), /line, /record i64 (n_rows)
  *     /labels      JSON text              names of the labels
  *     attributes of /: format, digest, counts
  *

@@ -11,7 +11,7 @@ enum {
 
 /* What is known of a row besides its tokens; broadcast as bytes. */
 struct mb_store_about {
-    int64_t chunk, line;
+    int64_t chunk, line, record;
     int32_t tokens, trained, label, source, extras, scored;
     int32_t media; /* bytes of what it is about with its zero; 0: none */
 };

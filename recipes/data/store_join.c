@@ -298,6 +298,7 @@ static mb_status make_arrays(struct mb_store_builder *b, const struct layout *l,
     MB_TRY(MB_NEW_ARRAY(&s->label, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->source, s->n_rows));
     MB_TRY(MB_NEW_ARRAY(&s->line, s->n_rows));
+    MB_TRY(MB_NEW_ARRAY(&s->record, s->n_rows));
     for (int r = 0; r < b->comm->size; r++) {
         for (int64_t k = 0; k < l->rows[r]; k++, i++) {
             const struct mb_store_about *a = &l->about[i];
@@ -310,6 +311,7 @@ static mb_status make_arrays(struct mb_store_builder *b, const struct layout *l,
             s->trained[to] = a->trained;
             s->source[to] = a->source;
             s->line[to] = a->line;
+            s->record[to] = a->record;
             s->label[to] =
                 a->label < 0 || !b->word_labels ? a->label : c->class_of[c->of_rank[r][a->label]];
         }

@@ -504,8 +504,11 @@ static mb_status take_result(struct mb_store_builder *b, int source, int i)
     const mb_source *from = &b->o->source[source];
     struct mb_store_result *r = &b->result[i];
     const int64_t line = b->chunk.row[i].line;
-    struct mb_store_about about = {
-        .chunk = b->chunk.number, .line = line, .label = -1, .source = source};
+    struct mb_store_about about = {.chunk = b->chunk.number,
+                                   .line = line,
+                                   .record = b->chunk.row[i].record,
+                                   .label = -1,
+                                   .source = source};
     mb_status st;
 
     b->stats.rows_read++;

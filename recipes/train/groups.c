@@ -8,10 +8,10 @@
 #include "core/path.h"
 #include "recipes/data/image_list.h"
 
-/* An evaluation row by where it begins. */
+/* An evaluation row by the record it is of. */
 struct place {
     int32_t source;
-    int64_t line, row;
+    int64_t record, row;
 };
 
 struct reading {
@@ -38,8 +38,8 @@ static int by_place(const void *a, const void *b)
 
     if (x->source != y->source)
         return x->source < y->source ? -1 : 1;
-    if (x->line != y->line)
-        return x->line < y->line ? -1 : 1;
+    if (x->record != y->record)
+        return x->record < y->record ? -1 : 1;
     return (x->row > y->row) - (x->row < y->row);
 }
 
@@ -52,16 +52,16 @@ static mb_status places(struct reading *r, const mb_data *d)
     for (int64_t i = 0; i < r->n; i++) {
         const int64_t row = d->eval_store != NULL ? i : d->val_rows[i];
 
-        r->place[i] = (struct place){s->source[row], s->line[row], row};
+        r->place[i] = (struct place){s->source[row], s->record[row], row};
     }
     qsort(r->place, (size_t)r->n, sizeof *r->place, by_place);
     return MB_OK;
 }
 
 /* The first place that is not before this one. */
-static int64_t first_at(const struct reading *r, int32_t source, int64_t line)
+static int64_t first_at(const struct reading *r, int32_t source, int64_t record)
 {
-    const struct place wanted = {source, line, -1};
+    const struct place wanted = {source, record, -1};
     int64_t low = 0, high = r->n;
 
     while (low < high) {
@@ -73,6 +73,11 @@ static int64_t first_at(const struct reading *r, int32_t source, int64_t line)
             high = middle;
     }
     return low;
+}
+
+static bool is_of(const struct place *p, int32_t source, int64_t record)
+{
+    return p->source == source && p->record == record;
 }
 
 static mb_status group_of(struct reading *r, const char *name, int32_t *out)
@@ -90,28 +95,22 @@ static mb_status group_of(struct reading *r, const char *name, int32_t *out)
     return MB_OK;
 }
 
-/* The rows that begin on a line of a source. */
+/* The rows of a record. */
 static mb_status note(struct reading *r, const mb_records *file, int32_t source,
                       const mb_row_text *row)
 {
-    int64_t i = first_at(r, source, row->line);
-    char value[MB_GROUP_BYTES], place[MB_STORE_PLACE];
+    int64_t i = first_at(r, source, row->record);
+    char value[MB_GROUP_BYTES];
     int32_t group;
 
-    if (i == r->n || r->place[i].source != source || r->place[i].line != row->line)
+    if (i == r->n || !is_of(&r->place[i], source, row->record))
         return MB_OK;
     MB_TRY(mb_records_column(file, row, r->column, value, sizeof value));
     if (value[0] == '\0')
         return MB_OK;
     MB_TRY(group_of(r, value, &group));
-    for (; i < r->n && r->place[i].source == source && r->place[i].line == row->line; i++) {
-        int32_t *const of = &r->g->of[r->place[i].row];
-
-        MB_REQUIRE(*of < 0 || *of == group, MB_EDATA,
-                   "%s: rows that begin here have several values of \"%s\", which metrics_by names",
-                   mb_store_place(r->store, r->place[i].row, place, sizeof place), r->column);
-        *of = group;
-    }
+    for (; i < r->n && is_of(&r->place[i], source, row->record); i++)
+        r->g->of[r->place[i].row] = group;
     return MB_OK;
 }
 
@@ -139,10 +138,6 @@ static mb_status read_source(struct reading *r, const mb_source *given, int32_t 
         st = mb_records_next(rows, &row, &more);
         if (st == MB_OK && more)
             st = note(r, rows, number, &row);
-        if (st == MB_EDATA && source.skip_bad) { /* it is no row of the store either */
-            mb_status_clear();
-            st = MB_OK;
-        }
     }
     mb_records_close(rows);
     return st;

@@ -45,6 +45,9 @@ run=(model_name_or_path=cls/final task=seq-classification 'datasets=[classes.jso
 ok "$MBUYU" eval "${run[@]}"
 cp out one
 [ "$(grep -c '_rows"' one)" -eq 4 ] || fail 'there are not four groups'
+for group in sw en 'Dar es Salaam'; do
+    [ "$(value "eval_${group}_rows" one)" = "$(grep -cF "\"language\": \"$group\"" classes.jsonl)" ] || fail "rows of $group"
+done
 for group in sw en 'Dar es Salaam' '(none)'; do
     grep -F "\"group\":\"$group\"" said.jsonl >some.jsonl || grep -F "\"group\": \"$group\"" said.jsonl >some.jsonl
     "$MBUYU" score some.jsonl metric=accuracy,f1,matthews_correlation >scored 2>log || fail 'score'
@@ -70,6 +73,18 @@ ok "$MBUYU" eval model_name_or_path=cls/final task=seq-classification 'datasets=
     metrics_by=half
 [ "$(value eval_early_rows out) $(value eval_late_rows out)" = '30 31' ] || fail 'groups of a table'
 
+# rows of one line are told apart, in the order they are read in; what was skipped is in no group
+printf '[{"text": "one", "label": "good", "language": "sw"}, 5, {"text": "two", "label": "bad"}, ' >list.json
+printf '{"label": "good", "language": 7.5}, {"text": "three", "label": "bad", "language": "en"}, ' >>list.json
+printf '{"text": "four", "label": "bad", "language": "sw"}]' >>list.json
+groups_of() { # groups_of SPLIT: "group rows" of list.json
+    ok "$MBUYU" eval model_name_or_path=cls/final task=seq-classification max_length=64 bad_rows=skip \
+        metrics_by=language "datasets=[{path: list.json, split: '$1'}]"
+    sed -nE 's/^ *"eval_(.*)_rows": ([0-9]+),$/\1 \2/p' out | paste -sd ' '
+}
+[ "$(groups_of train)" = '(none) 1 en 1 sw 2' ] || fail 'rows of one line'
+[ "$(groups_of 'train[4:]+train[:2]')" = 'en 1 sw 2' ] || fail 'rows of one line, in two parts'
+
 # every kind of task: each group has its rows and its numbers
 check() { # check METRIC TASK ROWS KEY...
     local metric=$1 task=$2
@@ -78,7 +93,7 @@ check() { # check METRIC TASK ROWS KEY...
     ok "$MBUYU" eval "task=$task" 'datasets=[rows.jsonl]' max_length=64 metrics_by=language "$@"
     [ "$(value eval_sw_rows out) $(value eval_en_rows out)" = '1 2' ] || fail "rows of groups, $task"
     for group in sw en; do
-        [ -n "$(value "eval_${group}_$metric" out)" ] || fail "$metric of $group, $task"
+        [[ "$(value "eval_${group}_$metric" out)" =~ ^[-0-9] ]] || fail "$metric of $group, $task, is no number"
     done
 }
 three() { printf '{%s, "language": "%s"}\n' "$1" sw "$2" en "$3" en; }
@@ -105,6 +120,12 @@ refused 3 'metrics_by: the column "district" has more than 64 values' "${base[@]
 refused 3 'no row of the evaluation has a column "langue"' "${base[@]}" 'datasets=[classes.jsonl]' metrics_by=langue
 sed 's/"district": 7,/"district": 7.5,/; s/"district": 7}/"district": 7.5}/' classes.jsonl >real.jsonl
 refused 3 'real.jsonl:7: district must be an integer' "${base[@]}" 'datasets=[real.jsonl]' metrics_by=district
+refused 3 'real.jsonl:7: district must be an integer' "${base[@]}" 'datasets=[real.jsonl]' metrics_by=district bad_rows=skip
+printf '{"text": "too long", "label": "good", "district": "%064d"}\n' 7 >long.jsonl
+for bad_rows in error skip; do
+    refused 3 'long.jsonl:1: district has 64 bytes, at most 63 are read' "${base[@]}" 'datasets=[long.jsonl]' \
+        metrics_by=district bad_rows=$bad_rows
+done
 printf '{"text": "a b c"}\n%.0s' 1 2 3 4 >texts.jsonl
 refused 2 'metrics_by: evaluations of this task measure the loss only' "model_name_or_path=$models/llama" \
     'datasets=[texts.jsonl]' max_length=64 metrics_by=language

@@ -70,11 +70,13 @@ cmp -s one/final/model.safetensors padded/final/model.safetensors && fail 'crops
 {
     echo 'label,file_name'
     for class in bars disc ring; do
-        for file in shapes/train/$class/*; do echo "$class,$file"; done
+        for file in "shapes/train/$class"/*; do echo "$class,$file"; done
     done
 } >all.csv
 must_train 1 "${drawn[@]}" 'datasets=[all.csv]' output_dir=table
 same one/final/model.safetensors table/final/model.safetensors 'folders and a table'
+ok eval model_name_or_path=full/final 'datasets=[{path: all.csv, split: "train[12:36]"}]' metrics_by=label
+[ "$(number eval_bars_rows) $(number eval_disc_rows)" = '12 12' ] || fail "groups of a part of a table: $(cat out)"
 
 # --- pictures that cannot be read
 cp -r shapes broken

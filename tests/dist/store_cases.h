@@ -45,6 +45,7 @@ static void assert_same(const mb_store *a, const mb_store *b)
     assert_memory_equal(a->trained, b->trained, (size_t)a->n_rows * 4);
     assert_memory_equal(a->label, b->label, (size_t)a->n_rows * 4);
     assert_memory_equal(a->line, b->line, (size_t)a->n_rows * 8);
+    assert_memory_equal(a->record, b->record, (size_t)a->n_rows * 8);
     assert_memory_equal(a->hash, b->hash, (size_t)a->n_rows * 8);
     assert_memory_equal(&a->stats, &b->stats, sizeof a->stats);
     assert_int_equal(a->n_media, b->n_media);

@@ -79,6 +79,7 @@ static void rows_are_kept_in_order_with_their_places(void **state)
         assert_string_equal(text, want);
         mb_free(text);
         assert_int_equal(s->line[r], r + 1);
+        assert_int_equal(s->record[r], r);
         for (int64_t i = s->offset[r]; i < s->offset[r + 1]; i++)
             trained += s->flags[i] & MB_MARK_TRAINED;
         assert_int_equal(trained, s->trained[r]);
@@ -86,6 +87,25 @@ static void rows_are_kept_in_order_with_their_places(void **state)
     }
     assert_string_equal(mb_store_place(s, 4, place, sizeof place) + strlen(folder),
                         "/pairs.jsonl:5");
+    mb_store_free(s);
+    mb_tokenizer_free(t);
+}
+
+/* Of those left out, and of those that share a line. */
+static void rows_know_how_many_records_are_before_theirs(void **state)
+{
+    static const char rows[] = "[{\"text\":\"a\"}, 5, {\"text\":\"b\"},\n{\"text\":\"c\"}, "
+                               "{\"text\":\"d\"}]";
+    mb_tokenizer *t = make_tokenizer(NULL, "</s>", NULL);
+    const mb_source source = {
+        .path = text_file("list.json", rows), .split = "train[3:]+train[:3]", .skip_bad = true};
+    mb_store_options o = options(t, &source, 1);
+    mb_store *s = build(&o);
+    static const int64_t record[] = {3, 4, 0, 2}, line[] = {2, 2, 1, 1};
+
+    assert_int_equal(s->n_rows, 4);
+    assert_memory_equal(s->record, record, sizeof record);
+    assert_memory_equal(s->line, line, sizeof line);
     mb_store_free(s);
     mb_tokenizer_free(t);
 }
@@ -109,6 +129,7 @@ static void any_number_of_threads_makes_the_same_store(void **state)
         assert_memory_equal(many->flags, one->flags, (size_t)one->n_tokens);
         assert_memory_equal(many->offset, one->offset, 2001 * 8);
         assert_memory_equal(many->line, one->line, 2000 * 8);
+        assert_memory_equal(many->record, one->record, 2000 * 8);
         assert_memory_equal(many->hash, one->hash, 2000 * 8);
         assert_memory_equal(&many->stats, &one->stats, sizeof one->stats);
         mb_store_free(many);
@@ -503,6 +524,7 @@ int main(void)
         cmocka_unit_test(rows_about_sounds_have_their_files_and_a_prompt),
         cmocka_unit_test(rows_about_sounds_that_are_not_there_are_refused),
         cmocka_unit_test(rows_are_kept_in_order_with_their_places),
+        cmocka_unit_test(rows_know_how_many_records_are_before_theirs),
         cmocka_unit_test(any_number_of_threads_makes_the_same_store),
         cmocka_unit_test(every_loss_of_a_row_is_counted),
         cmocka_unit_test(a_set_without_trained_tokens_is_refused_with_rows),
