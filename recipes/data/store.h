@@ -106,6 +106,7 @@ typedef struct mb_store {
     mb_store_stats stats;
     char digest[MB_DIGEST_HEX]; /* sha256 of everything the content depends on */
     bool from_cache;
+    bool dated; /* what rows say depends on render.now */
 } mb_store;
 
 /* Zeroed, with the defaults of recipes: truncate, train_on assistant, train_on_eos. */

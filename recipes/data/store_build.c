@@ -319,6 +319,8 @@ static mb_status prepare(struct mb_store_builder *b)
     MB_REQUIRE(o->max_length >= 0 && o->max_length < INT32_MAX, MB_EARG, "max_length is %lld",
                (long long)o->max_length);
     MB_TRY(mb_renderer_new(&o->render, &b->renderer));
+    const mb_chat *chat = mb_renderer_chat(b->renderer);
+    b->store->dated = chat != NULL && mb_chat_says_date(chat);
     return name_sources(b->store, o);
 }
 

@@ -131,6 +131,11 @@ int64_t mb_chat_today(void)
     return fixed != NULL && fixed[0] != '\0' ? strtoll(fixed, NULL, 10) : (int64_t)time(NULL);
 }
 
+bool mb_chat_says_date(const mb_chat *c)
+{
+    return mb_jinja_reads(c->jinja, "strftime_now");
+}
+
 static mb_status make_identity(mb_chat *c, const char *text)
 {
     uint8_t digest[MB_DIGEST_BYTES];
@@ -141,7 +146,7 @@ static mb_status make_identity(mb_chat *c, const char *text)
 
     MB_TRY(mb_digest_memory(text, strlen(text), digest));
     mb_digest_hex(digest, hex);
-    if (mb_jinja_reads(c->jinja, "strftime_now") && localtime_r(&c->now, &t) != NULL)
+    if (mb_chat_says_date(c) && localtime_r(&c->now, &t) != NULL)
         strftime(date, sizeof date, "%Y-%m-%d", &t);
     MB_TRY(mb_json_text(mb_json_root(c->values), 0, &values, NULL));
     st = mb_asprintf(&c->identity, "jinja/1|%s|%s|%s|%d|%d|%d|%s", hex, values, date,

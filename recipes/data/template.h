@@ -91,6 +91,8 @@ void mb_chat_free(mb_chat *c); /* NULL is allowed */
 const char *mb_chat_name(const mb_chat *c);
 /* Its Jinja text. */
 const char *mb_chat_source(const mb_chat *c);
+/* Does its text read strftime_now? */
+bool mb_chat_says_date(const mb_chat *c);
 /* Everything that decides the rendering, as text, for digests. */
 const char *mb_chat_identity(const mb_chat *c);
 /* "alpaca, chatml, ..." */

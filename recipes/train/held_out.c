@@ -2,9 +2,12 @@
 #include "recipes/train/held_out.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "core/log.h"
+#include "dist/checkpoint.h"
 
 /* The tokens of row i; of two sides the first. */
 static mb_status take_row(const mb_data *d, int64_t i, mb_ids *out)
@@ -24,6 +27,8 @@ static mb_status take_rows(const mb_data *d, int most, mb_held_out *out)
 
     if (there == 0 || s->ids == NULL || s->n_sentences > 1)
         return MB_OK;
+    MB_REQUIRE(d->eval_store != NULL || !s->dated || d->now != 0, MB_EDATA,
+               "the chat template says the date, and no checkpoint of the run knows when it began");
     MB_TRY(MB_NEW_ARRAY(&out->row, most));
     out->n = there < most ? (int)there : most;
     for (int i = 0; i < out->n; i++)
@@ -31,10 +36,37 @@ static mb_status take_rows(const mb_data *d, int most, mb_held_out *out)
     return MB_OK;
 }
 
-/* Training rows are needed where the rows held out were split off them. */
+/* As the newest checkpoint says; 0: there is none. A start that is no resume leaves none of those before. */
+static mb_status when_begun(const char *run, int64_t *begun)
+{
+    mb_checkpoint_info info = {.step = -1};
+    char path[MB_PATH_MAX];
+    int64_t *steps = NULL;
+    mb_json_doc *doc = NULL;
+    size_t n = 0;
+    mb_status st;
+
+    *begun = 0;
+    MB_TRY(mb_checkpoint_list(run, &steps, &n));
+    st = n > 0 ? mb_checkpoint_path(run, steps[n - 1], path, sizeof path) : MB_OK;
+    mb_free(steps);
+    if (st != MB_OK || n == 0)
+        return st;
+    MB_TRY(mb_checkpoint_read_info(path, &info));
+    st = mb_json_parse(info.state_json, strlen(info.state_json), path, 0, MB_EIO, &doc);
+    if (st == MB_OK)
+        st = mb_json_get_int(mb_json_root(doc), "begun", 0, begun);
+    mb_json_free(doc);
+    mb_checkpoint_info_release(&info);
+    return st;
+}
+
+/* Training rows are needed where the rows held out were split off them: by what they say, so they are made
+ * as the run made them. */
 static mb_status read_rows(mb_recipe *r, const char *model_path, const mb_model_config *c, int most,
                            mb_held_out *out)
 {
+    int64_t begun;
     mb_data *d = NULL;
     mb_status st;
 
@@ -43,7 +75,8 @@ static mb_status read_rows(mb_recipe *r, const char *model_path, const mb_model_
     if (r->eval_datasets.n > 0)
         MB_TRY(mb_recipe_set(r, "datasets", "[]", "not read"));
     MB_TRY(mb_recipe_set(r, "model_name_or_path", model_path, "what is exported"));
-    MB_TRY(mb_data_open(r, mb_task_of(r), c, true, 0, mb_comm_self(), &d));
+    MB_TRY(when_begun(out->run, &begun));
+    MB_TRY(mb_data_open(r, mb_task_of(r), c, false, begun, mb_comm_self(), &d));
     st = take_rows(d, most, out);
     mb_data_free(d);
     return st;

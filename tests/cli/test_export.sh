@@ -110,6 +110,22 @@ expect 0 . -- "$m" train model_name_or_path="$ref/llama" "datasets=[rows.jsonl]"
     max_steps=1 save_strategy=no report_to=jsonl output_dir=split
 expect 0 'compared on 1 rows held out' -- "$m" export split/final output_dir=split-gguf format=gguf
 expect 0 'compared on 2 texts' -- "$m" export split/final output_dir=split-own check_file=texts.txt
+
+# rows of a split are drawn by what they say: that of the day the run began, from the run's own token store
+for i in $(seq 20); do
+    printf '{"messages": [{"role": "user", "content": "habari %d"}, {"role": "assistant", "content": "nzuri %d"}]}\n' "$i" "$i"
+done >talk.jsonl
+dated=(model_name_or_path="$ref/llama" "datasets=[talk.jsonl]" val_set_size=5 max_length=120 max_steps=1 report_to=jsonl
+    chat_template="{% for m in messages %}{{ strftime_now('%d') }} {{ m.content }} {% endfor %}")
+SOURCE_DATE_EPOCH=86400 expect 0 . -- "$m" train "${dated[@]}" save_steps=1 output_dir=dated
+for left in final checkpoint-000001; do
+    SOURCE_DATE_EPOCH=864000 expect 0 'compared on 5 rows held out' -- \
+        "$m" export dated/$left output_dir=dated-$left format=gguf
+    grep -q '20 rows.*from the cache' said || fail "of dated/$left other rows were made than were trained: $(cat said)"
+done
+expect 0 . -- "$m" train "${dated[@]}" save_strategy=no output_dir=undated
+expect 0 'undated held out are not to be had: the chat template says the date, and no checkpoint of the run knows when it began' -- \
+    "$m" export undated/final output_dir=undated-gguf format=gguf
 rm held.jsonl
 expect 0 'the rows that .*/held-full held out are not to be had' -- \
     "$m" export held-full/final output_dir=held-gone format=gguf
