@@ -13,6 +13,7 @@
  * be in MBUYU_API_KEY.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,10 +42,14 @@ struct job {
 };
 
 static volatile sig_atomic_t stopped;
+static pthread_t waiting; /* the thread that waits for signals */
 
+/* The system may choose any thread: what it says wakes only the one that waits. */
 static void on_stop(int number)
 {
     stopped = number;
+    if (!pthread_equal(pthread_self(), waiting))
+        pthread_kill(waiting, number);
 }
 
 /* ---- arguments ---------------------------------------------------------------------------- */
@@ -177,6 +182,7 @@ static void watch_signals(void)
 {
     struct sigaction a = {.sa_handler = on_stop, .sa_flags = SA_ONSTACK};
 
+    waiting = pthread_self();
     mb_signal_stack();
     sigemptyset(&a.sa_mask);
     sigaction(SIGINT, &a, NULL);

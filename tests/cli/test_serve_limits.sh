@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 start
 cat >limits.py <<'PYTHON'
-import atexit, concurrent.futures, http.client, json, pathlib, signal, subprocess, sys, time, urllib.error, urllib.parse, urllib.request
+import atexit, concurrent.futures, ctypes, http.client, json, os, pathlib, signal, subprocess, sys, time, urllib.error, urllib.parse, urllib.request
 
 mbuyu, llama = sys.argv[1:]
 files, jobs = pathlib.Path("runs/.serve/files"), pathlib.Path("runs/.serve/jobs")
@@ -159,6 +159,21 @@ check("the rest is forgotten", until(lambda: len(ended()) == 1 and len(list(jobs
 check("runs stay", any(pathlib.Path("runs").glob("run*/final")), list(pathlib.Path("runs").iterdir()))
 server.send_signal(signal.SIGTERM)
 check("the server ends", server.wait(20) == 0)
+
+
+# --- the system may give a signal to any thread that has it not blocked
+def takers(number):
+    """All but the first thread, which waits for it."""
+    tasks = pathlib.Path(f"/proc/{server.pid}/task")
+    blocked = lambda t: int((t / "status").read_text().split("SigBlk:")[1].split()[0], 16)
+    return [int(t.name) for t in tasks.iterdir() if int(t.name) != server.pid and not blocked(t) >> (number - 1) & 1]
+
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    server, url = start()
+    for t in takers(number)[:1] or [server.pid]:
+        check("a thread is given a signal", ctypes.CDLL(None).tgkill(server.pid, t, number) == 0)
+    check("and the server ends", server.wait(20) == 0)
 for bad in (("--files-max", "0"), ("--jobs-max", "x"), ("--uploads-max", "-1")):
     check(f"refused: {bad}", subprocess.run([mbuyu, "serve", "--runs", "runs", *bad], capture_output=True).returncode == 2)
 sys.exit(failures > 0)
