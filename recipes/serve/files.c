@@ -111,6 +111,16 @@ static mb_status file_data(struct upload *u, const void *data, size_t n)
     return mb_pwrite_all(u->file.fd, data, n, u->n - (int64_t)n, u->file.path);
 }
 
+/* What came of it is removed, then its room is there for others; what cannot be removed keeps it. */
+static void let_go(struct upload *u)
+{
+    mb_newfile_abandon(&u->file);
+    if (mb_path_remove_tree(u->dir) != MB_OK)
+        return;
+    give_room(u->jobs, 0, u->n);
+    u->n = 0;
+}
+
 static mb_status part_data(void *arg, const void *data, size_t n)
 {
     struct upload *u = arg;
@@ -124,10 +134,8 @@ static mb_status part_data(void *arg, const void *data, size_t n)
     } else if (u->in_file) {
         st = file_data(u, data, n);
     }
-    if (st != MB_OK) { /* whoever hears that it was refused finds its room free */
-        give_room(u->jobs, 0, u->n);
-        u->n = 0;
-    }
+    if (st != MB_OK) /* whoever hears that it was refused finds its room free */
+        let_go(u);
     return st;
 }
 
@@ -257,6 +265,11 @@ static bool find(const mb_jobs *j, mb_http_request *q, char dir[MB_PATH_MAX], mb
         return false;
     }
     *st = mb_json_read(path, MB_EIO, MB_JOBS_JSON, doc);
+    if (*st != MB_OK && !mb_path_is_file(path)) { /* deleted meanwhile */
+        mb_status_clear();
+        *st = no_file(q);
+        return false;
+    }
     return *st == MB_OK;
 }
 
@@ -280,8 +293,14 @@ static mb_status content(void *arg, mb_http_request *q)
     if (!find(mb_jobs_of(arg), q, dir, &doc, &st))
         return st;
     mb_json_free(doc);
-    MB_TRY(mb_jobs_data(mb_jobs_of(arg), mb_http_part(q, "id"), path));
-    MB_TRY(mb_file_open(path, MB_EIO, &fd, &size));
+    st = mb_jobs_data(mb_jobs_of(arg), mb_http_part(q, "id"), path);
+    if (st == MB_OK)
+        st = mb_file_open(path, MB_EIO, &fd, &size);
+    if (st != MB_OK && !mb_path_is_dir(dir)) { /* deleted meanwhile */
+        mb_status_clear();
+        return no_file(q);
+    }
+    MB_TRY(st);
     MB_TRY(mb_http_add(q, "Content-Disposition", "attachment"));
     return mb_http_answer_file(q, fd, size, "application/octet-stream", NULL);
 }

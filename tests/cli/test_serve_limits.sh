@@ -74,6 +74,23 @@ check("which makes room", upload(b"x" * 60000)[0] == 200)
 for f in ask("/v1/files")[1]["data"]:
     ask("/v1/files/" + f["id"], method="DELETE")
 
+# --- who reads while it is deleted finds it whole or not at all
+def read_to_the_end(path):
+    codes = [0]
+    while codes[-1] in (0, 200):
+        codes.append(ask(path)[0])
+    return codes[-1]
+
+
+for _ in range(30):
+    id = upload(b"{}\n")[1]["id"]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        readers = [pool.submit(read_to_the_end, f"/v1/files/{id}{more}") for more in ("", "/content") * 4]
+        time.sleep(0.02)
+        ask("/v1/files/" + id, method="DELETE")
+    codes = {r.result() for r in readers}
+    check("a file that goes is not found", codes == {404}, codes)
+
 # --- many at once share the room
 with concurrent.futures.ThreadPoolExecutor(12) as pool:
     answers = list(pool.map(lambda _: upload(b"x" * 30000), range(12)))
@@ -93,10 +110,10 @@ check("they are listed", [f["id"] for f in ask("/v1/files")[1]["data"]] == sorte
 ask("/v1/files/" + kept[0]["id"], method="DELETE")
 
 
-def begin():
+def begin(length=50000):
     c = http.client.HTTPConnection(urllib.parse.urlparse(url).netloc)
     c.putrequest("POST", "/v1/files")
-    for name, value in {**kind, "Content-Length": "50000"}.items():
+    for name, value in {**kind, "Content-Length": str(length)}.items():
         c.putheader(name, value)
     c.endheaders()
     c.send(head + b"y" * 20000)
@@ -110,6 +127,15 @@ check("it counts", sentence(upload(b"{}\n"), "at most 4"))
 c.close()
 check("who hangs up leaves nothing", until(lambda: parts() == []), parts())
 check("and gives the room back", until(lambda: upload(b"{}\n")[0] == 200))
+ask("/v1/files/" + ask("/v1/files")[1]["data"][0]["id"], method="DELETE")
+slow = begin(200000)
+check("one has begun that will be too large", until(lambda: len(parts()) == 1))
+slow.send(b"y" * 50000)
+check("it is gone from the disk while its client still sends", until(lambda: parts() == [], 5), parts())
+slow.send(b"y" * (130000 - len(head)))
+check("who hears the reason in the end", slow.getresponse().status == 400)
+slow.close()
+check("and its room is there", until(lambda: upload(b"{}\n")[0] == 200))
 ask("/v1/files/" + ask("/v1/files")[1]["data"][0]["id"], method="DELETE")
 c = begin()
 check("another has begun", until(lambda: len(parts()) == 1))
