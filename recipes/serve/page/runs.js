@@ -203,20 +203,23 @@ function drawMade() {
 }
 
 async function readMade() {
-  const one = open;
+  const { id } = open;
   const seen = open.model ? await askJson(ofMade()) : null;
-  if (one !== open) return;
+  if (id !== open?.id) return; /* loadRuns() makes new objects of the same runs */
   made = seen;
   drawMade();
 }
 
 async function makeGguf() {
+  const { id } = open;
   $('made-note').textContent = t('working');
   try {
-    made = await askJson(ofMade('/gguf'), { json: { dtype: $('gguf-type').value } });
+    const seen = await askJson(ofMade('/gguf'), { json: { dtype: $('gguf-type').value } });
+    if (id !== open?.id) return;
+    made = seen;
     drawMade();
   } catch (e) {
-    $('made-note').textContent = e.message;
+    if (id === open?.id) $('made-note').textContent = e.message;
   }
 }
 
