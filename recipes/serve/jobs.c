@@ -72,6 +72,7 @@ static mb_status open_state(mb_jobs *j)
         sweep(path, ".part");
     }
     sweep(j->state, ".png");
+    mb_export_load(j);
     MB_TRY(mb_jobs_count_files(j));
     return mb_jobs_load(j);
 }
@@ -141,7 +142,7 @@ void mb_jobs_close(mb_jobs *j)
         pthread_join(j->asker, NULL);
     }
     mb_jobs_chores_drop(j);
-    mb_child_end(&j->exporter); /* what it has not published is nothing yet */
+    mb_export_end(j);
     for (size_t i = 0; i < j->n_jobs; i++) {
         mb_json_free(j->job[i]->doc);
         mb_free(j->job[i]);

@@ -45,6 +45,7 @@ struct mb_jobs {
     mb_chore chore[MB_CHORES_MAX];
     int n_chores;
     mb_child exporter; /* made.c: pid 0: none */
+    bool own_export;   /* this server began it */
     char exported[MB_PATH_MAX];
     atomic_bool ending;
     bool threads; /* keeper and asker were started */
@@ -101,6 +102,12 @@ void mb_jobs_forget(mb_jobs *j);
 
 /* ---- files.c: what is there when the server starts. */
 mb_status mb_jobs_count_files(mb_jobs *j) MB_MUST_USE;
+
+/* ---- made.c: the export that goes on, also since before a restart. With the lock held. */
+void mb_export_load(mb_jobs *j);
+bool mb_export_runs(mb_jobs *j); /* asked often: who has ended is forgotten */
+/* Ends one that this server began; what it has not published is removed. */
+void mb_export_end(mb_jobs *j);
 
 /* ---- chores.c: takes the chore's words, file and folder in any case. */
 mb_status mb_jobs_ask(mb_jobs *j, mb_http_request *q, mb_chore c);

@@ -381,6 +381,7 @@ void *mb_jobs_keep(void *jobs)
     while (!j->ending) {
         struct timespec until;
 
+        (void)mb_export_runs(j);
         look_at_all(j);
         mb_jobs_forget(j);
         clock_gettime(CLOCK_REALTIME, &until);

@@ -5,16 +5,19 @@
  *     POST /mbuyu/run/made/gguf?id=          {"dtype": "q8_0"}: RUN/gguf is made by `mbuyu export`
  *
  * Places are the folders RUN/final and RUN/gguf: nothing else of a run is given, wherever links lead. One
- * export goes on at a time, as a child process that ends with the server. What it says, with the comparison
- * of what was written, is in RUN/logs/gguf.log. Whether it did well is seen from RUN/gguf, which is made
- * last: so it is known after a restart, too.
+ * export goes on at a time, as a child process that ends with the server; of a server that was killed it
+ * goes on, and .serve/export.json, {"folder", "pid", "begun"}, tells the next of it. What it says, with the
+ * comparison of what was written, is in RUN/logs/gguf.log. Whether it did well is seen from RUN/gguf, which is
+ * made last: so it is known after a restart, too.
  */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/log.h"
 #include "core/path_below.h"
+#include "recipes/export/stage.h"
 #include "recipes/serve/jobs_inside.h"
 
 enum { SAID = 4096, FILES_MAX = 1000 };
@@ -143,18 +146,96 @@ static bool log_of(const char *folder, char out[MB_PATH_MAX])
     return snprintf(out, MB_PATH_MAX, "%s/logs/gguf.log", folder) < MB_PATH_MAX;
 }
 
-/* Does an export go on, of this run (NULL: of any)? */
+static bool note_of(const mb_jobs *j, char out[MB_PATH_MAX])
+{
+    return j->state != NULL && snprintf(out, MB_PATH_MAX, "%s/export.json", j->state) < MB_PATH_MAX;
+}
+
+static mb_status write_note(const mb_jobs *j)
+{
+    char path[MB_PATH_MAX];
+    mb_json_doc *doc;
+    mb_status st;
+
+    MB_REQUIRE(note_of(j, path), MB_EARG, "%s: the path is too long", j->state);
+    MB_TRY(mb_json_doc_new("export", &doc));
+    MB_TRY_GOTO(mb_json_set_string(mb_json_root(doc), "folder", j->exported), st, done);
+    MB_TRY_GOTO(mb_json_set_int(mb_json_root(doc), "pid", j->exporter.pid), st, done);
+    MB_TRY_GOTO(mb_json_set_int(mb_json_root(doc), "begun", j->exporter.begun), st, done);
+    st = mb_json_write(mb_json_root(doc), 1, path);
+done:
+    mb_json_free(doc);
+    return st;
+}
+
+static mb_status read_note(mb_jobs *j, const char *path)
+{
+    mb_json_doc *doc;
+    int64_t pid = 0;
+    mb_status st;
+
+    MB_TRY(mb_json_read(path, MB_EIO, MB_JOBS_JSON, &doc));
+    MB_TRY_GOTO(mb_json_get_int(mb_json_root(doc), "pid", 0, &pid), st, done);
+    MB_TRY_GOTO(mb_json_get_int(mb_json_root(doc), "begun", 0, &j->exporter.begun), st, done);
+    snprintf(j->exported, sizeof j->exported, "%s", mb_jobs_text(mb_json_root(doc), "folder"));
+    if (pid > 1 && pid <= INT32_MAX && j->exported[0] != '\0')
+        j->exporter.pid = (pid_t)pid;
+    else
+        st = MB_RAISE(MB_EIO, "%s does not name a run and its process", path);
+done:
+    mb_json_free(doc);
+    return st;
+}
+
+void mb_export_load(mb_jobs *j)
+{
+    char path[MB_PATH_MAX];
+
+    if (!note_of(j, path) || !mb_path_is_file(path) || read_note(j, path) == MB_OK)
+        return;
+    mb_log_warn("an export that may go on is not known: %s", mb_status_sentence());
+    mb_status_clear();
+}
+
+static void forget(mb_jobs *j)
+{
+    char path[MB_PATH_MAX];
+
+    j->exporter = (mb_child){0};
+    j->own_export = false;
+    if (note_of(j, path))
+        unlink(path); /* what is left names a process that is no more */
+}
+
+bool mb_export_runs(mb_jobs *j)
+{
+    int code;
+
+    if (j->exporter.pid > 0 && !mb_child_runs(&j->exporter, &code))
+        forget(j);
+    return j->exporter.pid > 0;
+}
+
 static bool goes_on(mb_jobs *j, const char *folder)
 {
     bool is;
-    int code;
 
     pthread_mutex_lock(&j->lock);
-    if (j->exporter.pid > 0 && !mb_child_runs(&j->exporter, &code))
-        j->exporter = (mb_child){0};
-    is = j->exporter.pid > 0 && (folder == NULL || strcmp(j->exported, folder) == 0);
+    is = mb_export_runs(j) && strcmp(j->exported, folder) == 0;
     pthread_mutex_unlock(&j->lock);
     return is;
+}
+
+void mb_export_end(mb_jobs *j)
+{
+    char part[MB_PATH_MAX];
+
+    if (!j->own_export)
+        return;
+    mb_child_end(&j->exporter);
+    forget(j);
+    if (snprintf(part, sizeof part, "%s/gguf.part", j->exported) < (int)sizeof part)
+        mb_stage_drop(part);
 }
 
 static mb_status add_gguf(mb_jobs *j, const char *folder, mb_json root)
@@ -206,6 +287,7 @@ static mb_status export_start(mb_jobs *j, const char *folder, const char *dtype)
     char from[MB_PATH_MAX + 32], to[MB_PATH_MAX + 32], type[80];
     const char *const words[] = {
         "export", from, to, "export_format=gguf", type, "overwrite_output_dir=true", NULL};
+    mb_status st;
 
     MB_REQUIRE(log_of(folder, log), MB_EARG, "%s: the path is too long", folder);
     MB_TRY(mb_path_dir(dir, sizeof dir, log));
@@ -217,8 +299,12 @@ static mb_status export_start(mb_jobs *j, const char *folder, const char *dtype)
     snprintf(to, sizeof to, "output_dir=%s", gguf);
     snprintf(type, sizeof type, "export_dtype=%s", dtype);
     MB_TRY(mb_child_start(words, log, &j->exporter));
+    j->own_export = true;
     snprintf(j->exported, sizeof j->exported, "%s", folder);
-    return MB_OK;
+    st = write_note(j);
+    if (st != MB_OK) /* the next server would not know of it */
+        mb_export_end(j);
+    return st;
 }
 
 static mb_status read_dtype(mb_http_request *q, char *out, size_t size)
@@ -242,21 +328,23 @@ static mb_status make_gguf(void *arg, mb_http_request *q)
 {
     mb_jobs *j = mb_jobs_of(arg);
     char folder[MB_PATH_MAX], path[MB_PATH_MAX], dtype[64];
-    mb_status st;
+    mb_status st = MB_OK;
+    bool busy;
 
     MB_TRY(mb_jobs_can_train(j));
     if (!mb_run_folder(j, mb_http_query(q, "id"), folder) || !mb_run_model(folder, path))
         return nothing_here(q);
     MB_TRY(read_dtype(q, dtype, sizeof dtype));
-    if (goes_on(j, NULL)) {
+    pthread_mutex_lock(&j->lock);
+    busy = mb_export_runs(j);
+    if (!busy)
+        st = export_start(j, folder, dtype);
+    pthread_mutex_unlock(&j->lock);
+    MB_TRY(st);
+    if (busy) {
         MB_TRY(mb_http_add(q, "Retry-After", "10"));
         return mb_http_refuse(q, 429, "busy", "another model is being exported; try again soon");
     }
-    pthread_mutex_lock(&j->lock);
-    st = j->exporter.pid > 0 ? MB_RAISE(MB_EARG, "another model is being exported")
-                             : export_start(j, folder, dtype);
-    pthread_mutex_unlock(&j->lock);
-    MB_TRY(st);
     return made(arg, q);
 }
 

@@ -6,7 +6,7 @@
 start
 export MBUYU_LOG=info MBUYU_API_KEY=canary-4711
 cat >made.py <<'PYTHON'
-import atexit, json, os, pathlib, subprocess, sys, time, urllib.error, urllib.parse, urllib.request
+import atexit, concurrent.futures, ctypes, json, os, pathlib, signal, subprocess, sys, time, urllib.error, urllib.parse, urllib.request
 
 mbuyu, llama = sys.argv[1:]
 key, runs = os.environ["MBUYU_API_KEY"], pathlib.Path("runs")
@@ -110,6 +110,68 @@ gguf = made("trees")["gguf"]
 check("it is made, and what was compared is shown", gguf["state"] == "succeeded" and "read again and compared on" in gguf["said"] and "perplexity" in gguf["said"], gguf)
 files = [f["name"] for f in made("trees")["data"] if f["place"] == "gguf" and f["name"].endswith(".gguf")]
 check("the file can be had", len(files) == 1 and get("trees", files[0], "gguf")[1] == (runs / "trees/gguf" / files[0]).read_bytes() and get("trees", files[0], "gguf")[1][:4] == b"GGUF", files)
+
+# --- many who ask at once
+with concurrent.futures.ThreadPoolExecutor(12) as pool:
+    codes = [s for s, _, _ in pool.map(lambda _: ask("/mbuyu/run/made/gguf?id=0/trees", {"dtype": "f16"}), range(12))]
+check("one is answered that it begins, the others that they are to wait", set(codes) == {200, 429} and codes.count(429) > 5, codes)
+until(lambda: made("trees")["gguf"]["state"] != "running")
+
+
+# --- exports, and servers that end
+# A group of processes that stands still and whose last parent in the session goes is hung up: be that parent.
+PR_SET_CHILD_SUBREAPER = 36
+check("orphans come here", ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def held():
+    """An export that has begun and goes no further; its process."""
+    for _ in range(5):
+        ask("/mbuyu/run/made/gguf?id=0/trees", {"dtype": "q8_0"})
+        try:
+            pid = json.loads((runs / ".serve/export.json").read_text())["pid"]
+            os.kill(pid, signal.SIGSTOP)
+        except OSError:  # it has ended
+            continue
+        if made("trees")["gguf"]["state"] == "running":
+            return pid
+    return 0
+
+
+def lives(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+pid = held()
+check("an export is held", pid > 0)
+(runs / "trees/gguf.part").mkdir(exist_ok=True)
+server.terminate()
+check("the server ends", server.wait(20) == 0)
+check("and with it the export, of which nothing is left", not lives(pid) and not (runs / "trees/gguf.part").exists() and not (runs / ".serve/export.json").exists())
+server, url = start()
+check("the next one knows that it failed", made("trees")["gguf"]["state"] == "failed", made("trees"))
+pid = held()
+check("another is held", pid > 0)
+server.kill()
+server.wait()
+server, url = start()
+check("of a server that was killed it goes on", made("trees")["gguf"]["state"] == "running", made("trees"))
+check("and is the only one", ask("/mbuyu/run/made/gguf?id=0/trees", {"dtype": "f16"})[0] == 429)
+server.terminate()
+check("the server ends", server.wait(20) == 0)
+check("but not what it did not begin", lives(pid))
+server, url = start()
+os.kill(pid, signal.SIGCONT)
+until(lambda: made("trees")["gguf"]["state"] != "running")
+check("it ends well", made("trees")["gguf"]["state"] == "succeeded" and not (runs / "trees/gguf.part").exists(), made("trees"))
+(runs / ".serve/export.json").write_text("{")
+server.terminate()
+check("the server ends", server.wait(20) == 0)
+server, url = start()
+check("a note of it that cannot be read stops nobody", made("trees")["gguf"]["state"] == "succeeded", made("trees"))
 
 # --- one that cannot be: what is there no more is said, also by the next server
 (final / "adapter_model.safetensors").write_bytes(weights[: len(weights) // 2])
