@@ -200,7 +200,8 @@ static mb_status identity(const struct mb_store_builder *b, mb_digest *d)
         MB_TRY(add_text(d, s->type));
         MB_TRY(add_text(d, s->split));
         MB_TRY(mb_digest_add(d, &s->skip_bad, sizeof s->skip_bad));
-        for (int k = 0; s->within != NULL && s->within[k] != NULL; k++)
+        /* data files were held to it above; which files rows name, and how, it decides for sounds alone */
+        for (int k = 0; o->rows == MB_WANT_SOUND && s->within != NULL && s->within[k] != NULL; k++)
             MB_TRY(add_text(d, s->within[k]));
         for (int f = 0; f < s->n_fields; f++) {
             MB_TRY(add_text(d, s->field[f].canonical));

@@ -504,6 +504,44 @@ static void rows_about_sounds_have_their_files_and_a_prompt(void **state)
     mb_tokenizer_free(t);
 }
 
+static void which_folders_may_be_read_changes_rows_about_sounds_alone(void **state)
+{
+    mb_tokenizer *t = make_tokenizer(NULL, "<|im_end|>", NULL);
+    char other[200], cache[200];
+    const char *const here[] = {folder, NULL}, *const both[] = {other, folder, NULL},
+                      *const elsewhere[] = {other, NULL};
+    mb_source source = {.path = pairs_file("within.jsonl", 30)};
+    mb_store_options o = options(t, &source, 1);
+    mb_store *anywhere, *s;
+
+    snprintf(other, sizeof other, "%s/elsewhere", folder);
+    snprintf(cache, sizeof cache, "%s/within-cache", folder);
+    OK(mb_path_mkdirs(other));
+    o.cache_dir = cache;
+    for (int sound = 0; sound < 2; sound++) {
+        const char *const *const given[] = {here, both};
+
+        if (sound) {
+            text_file("heard.wav", "not looked into");
+            source = (mb_source){.path = text_file("heard.csv", "file_name,text\nheard.wav,a\n")};
+            o = sound_options(t, &source);
+            o.cache_dir = cache;
+        }
+        anywhere = build(&o);
+        for (int i = 0; i < 2; i++) {
+            source.within = given[i];
+            s = build(&o);
+            assert_int_equal(s->from_cache, !sound);
+            assert_int_equal(strcmp(s->digest, anywhere->digest) == 0, !sound);
+            mb_store_free(s);
+        }
+        source.within = elsewhere; /* nor from the cache */
+        refuse(&o, MB_EDATA, "below the folders that may be read");
+        mb_store_free(anywhere);
+    }
+    mb_tokenizer_free(t);
+}
+
 static void rows_about_sounds_that_are_not_there_are_refused(void **state)
 {
     mb_tokenizer *t = make_tokenizer(NULL, "<|im_end|>", NULL);
@@ -522,6 +560,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_about_sounds_have_their_files_and_a_prompt),
+        cmocka_unit_test(which_folders_may_be_read_changes_rows_about_sounds_alone),
         cmocka_unit_test(rows_about_sounds_that_are_not_there_are_refused),
         cmocka_unit_test(rows_are_kept_in_order_with_their_places),
         cmocka_unit_test(rows_know_how_many_records_are_before_theirs),
