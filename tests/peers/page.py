@@ -366,6 +366,14 @@ def before_and_after(p):
 def take_away(p, work):
     """Files of the run's model by link, and as GGUF, by keyboard."""
     final = work / "runs" / "trees" / "final"
+    late = p.d.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": """const now = window.fetch;
+        window.fetch = async (url, ...more) => {
+            if (url.startsWith('/mbuyu/run/made?')) await new Promise((go) => setTimeout(go, 4000));
+            return now(url, ...more);
+        };"""})
+    p.open("runs/0%2Ftrees")
+    check("files: shown also when their list comes after the next list of runs", until(lambda: p.shows("made-card"), 20))
+    p.d.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", late)
     p.open("runs/0%2Ftrees")
     until(lambda: p.shows("made-card"), 20)
     links = {e.text: e.get_attribute("href") for e in p.d.find_elements(By.CSS_SELECTOR, "#made a")}
