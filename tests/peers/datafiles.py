@@ -12,6 +12,7 @@ import gzip
 import json
 import pathlib
 import random
+import struct
 import subprocess
 import sys
 import tempfile
@@ -279,13 +280,19 @@ def check_hdf5_refused(helper, tmp):
     for group in ("/soft", "/away", "/away/deep", "/inner/away"):
         got = rows_of(helper, str(path) + group)
         assert got == [f"error: {path}: there is no group {group}; links are not followed"], got
+    with h5py.File(path, "w", libver="earliest") as f: # the bytes of a chunk, 2^64, are 0 in 64 bits
+        f.create_dataset("x", (4, 2), "S16", maxshape=(None, None), chunks=(1001, 1003))
+    shape, huge = (struct.pack("<III", *sizes, 16) for sizes in ((1001, 1003), (1 << 30, 1 << 30)))
+    assert path.read_bytes().count(shape) > 0
+    path.write_bytes(path.read_bytes().replace(shape, huge))
+    assert rows_of(helper, path) == [f"error: {path}: '/x' has chunks of more than 1024 MiB"], rows_of(helper, path)
     with h5py.File(path, "w") as f:
         f.create_dataset("x", data=[1, 2], compression="lzf") # a filter that h5py brings along
     assert rows_of(helper, path)[0].startswith(f"error: {path}: cannot read '/x' from row 1 on: HDF5 says: "), rows_of(helper, path)
     with h5py.File(path, "w") as f:
         f.create_dataset("text", data=["z" * (65 << 20)], dtype=h5py.string_dtype())
     assert rows_of(helper, path) == [f"error: {path}: row 1 of '/text' takes more than 64 MiB"]
-    return len(kinds) + 11
+    return len(kinds) + 12
 
 
 def vds_of(path):
