@@ -134,6 +134,7 @@ static mb_status inspect(mb_recipe *r, const struct wishes *w)
 
     MB_TRY(mb_recipe_check_model(r));
     MB_TRY(mb_task_adopt(r));
+    MB_TRY(mb_recipe_expand_folders(r));
     task = mb_task_of(r);
     images = mb_task_sees_images(task);
     to.tokens = w->tokens;

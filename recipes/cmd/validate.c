@@ -30,6 +30,7 @@ static mb_status validate(mb_recipe *r)
     MB_TRY(mb_recipe_require(r, "train", "model_name_or_path", "datasets", "output_dir", NULL));
     MB_TRY(mb_recipe_check_model(r));
     MB_TRY(mb_task_adopt(r));
+    MB_TRY(mb_recipe_expand_folders(r));
     MB_TRY(mb_recipe_check_start(r));
     MB_TRY(check_datasets(r, &r->datasets));
     return check_datasets(r, &r->eval_datasets);

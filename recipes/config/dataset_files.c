@@ -3,6 +3,7 @@
 
 #include <fnmatch.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -11,14 +12,23 @@
 
 enum { MOST_README = 1 << 20, DEEPEST = 8 };
 
+/* What train-00001-of-00003.parquet says. */
+struct shard {
+    int64_t prefix;      /* characters before -00001-of-; 0: the name is no shard's */
+    int64_t index, of;   /* 1, 3 */
+    int64_t from, width; /* where the index stands */
+};
+
 /* The data files below a folder by their names in it, in order; and those of them that were chosen. */
 struct listing {
     mb_arena *arena;
     const char *dir;
     const char *name[MB_DATASET_FILES_MAX];
+    struct shard shard[MB_DATASET_FILES_MAX];
     bool chosen[MB_DATASET_FILES_MAX];
     int64_t n;
-    int deepest; /* folders within folders that are looked into */
+    int deepest;       /* folders within folders that are looked into */
+    const char *split; /* only shards of this split; NULL: all */
 };
 
 bool mb_dataset_is_file(const char *name)
@@ -48,6 +58,62 @@ static mb_status keep(mb_arena *a, const char *text, const char **out)
     return MB_OK;
 }
 
+static int64_t digits(const char *text)
+{
+    return (int64_t)strspn(text, "0123456789");
+}
+
+/* The last -DIGITS-of-DIGITS that ends before a dot, or before a dash and what hubs put there. */
+static struct shard shard_of(const char *name)
+{
+    struct shard s = {0};
+
+    for (const char *p = mb_path_base(name); (p = strchr(p, '-')) != NULL; p++) {
+        const int64_t n = digits(p + 1);
+        const char *of = p + 1 + n;
+        const int64_t m = strncmp(of, "-of-", 4) == 0 ? digits(of + 4) : 0;
+
+        if (n < 1 || n > 9 || m < 1 || m > 9 || (of[4 + m] != '.' && of[4 + m] != '-'))
+            continue;
+        s = (struct shard){.prefix = p - name,
+                           .index = strtol(p + 1, NULL, 10),
+                           .of = strtol(of + 4, NULL, 10),
+                           .from = p + 1 - name,
+                           .width = n};
+    }
+    return s;
+}
+
+int64_t mb_dataset_shards(const char *name)
+{
+    return shard_of(name).of;
+}
+
+static bool is_wanted(const struct listing *l, const char *name, struct shard s)
+{
+    const char *base = mb_path_base(name);
+    const size_t n = l->split != NULL ? strlen(l->split) : 0;
+
+    return mb_dataset_is_file(base) &&
+           (l->split == NULL ||
+            (s.prefix > 0 && name + s.prefix == base + n && strncmp(base, l->split, n) == 0));
+}
+
+static mb_status add(struct listing *l, const char *name)
+{
+    const struct shard s = shard_of(name);
+
+    if (!is_wanted(l, name, s))
+        return MB_OK;
+    MB_REQUIRE(
+        l->n < MB_DATASET_FILES_MAX, MB_EDATA,
+        "%s holds more than %d data files; name those that are meant, each in a block of its "
+        "own",
+        l->dir, MB_DATASET_FILES_MAX);
+    l->shard[l->n] = s;
+    return keep(l->arena, name, &l->name[l->n++]);
+}
+
 static mb_status list(struct listing *l, const char *inner, int depth)
 {
     char path[MB_PATH_MAX], below[MB_PATH_MAX], **name = NULL;
@@ -56,33 +122,115 @@ static mb_status list(struct listing *l, const char *inner, int depth)
 
     MB_TRY(mb_path_join(path, sizeof path, l->dir, inner));
     MB_TRY(mb_path_list(path, &name, &n));
-    for (size_t i = 0; i < n && st == MB_OK && l->n < MB_DATASET_FILES_MAX; i++) {
+    for (size_t i = 0; i < n && st == MB_OK; i++) {
         if (name[i][0] == '.')
             continue;
         st = mb_path_join(below, sizeof below, inner, name[i]);
         if (st == MB_OK)
             st = mb_path_join(path, sizeof path, l->dir, below);
-        if (st == MB_OK && mb_path_is_dir(path) && depth < l->deepest)
-            st = list(l, below, depth + 1);
-        else if (st == MB_OK && mb_dataset_is_file(name[i]))
-            st = keep(l->arena, below, &l->name[l->n++]);
+        if (st == MB_OK && mb_path_is_dir(path))
+            st = depth < l->deepest ? list(l, below, depth + 1) : MB_OK;
+        else if (st == MB_OK)
+            st = add(l, below);
     }
     mb_path_list_free(name, n);
     return st;
 }
 
-/* ---- what README.md says -------------------------------------------------------------------- */
+/* ---- patterns ------------------------------------------------------------------------------- */
 
-/* ** stands for any folders, also for none. */
+/* One name between slashes. */
+static bool matches_part(const char *pattern, size_t n, const char *name, size_t m)
+{
+    char p[256], text[256];
+
+    if (n >= sizeof p || m >= sizeof text)
+        return false;
+    snprintf(p, sizeof p, "%.*s", (int)n, pattern);
+    snprintf(text, sizeof text, "%.*s", (int)m, name);
+    return fnmatch(p, text, 0) == 0;
+}
+
+/* A ** between slashes stands for any folders, also for none; at the end for all that is below. */
 static bool matches(const char *pattern, const char *name)
 {
-    if (strncmp(pattern, "./", 2) == 0)
+    size_t n, m;
+
+    while (strncmp(pattern, "./", 2) == 0)
         pattern += 2;
-    if (strstr(pattern, "**") == NULL)
-        return fnmatch(pattern, name, FNM_PATHNAME) == 0;
-    return fnmatch(pattern, name, 0) == 0 ||
-           (strncmp(pattern, "**/", 3) == 0 && fnmatch(pattern + 3, name, 0) == 0);
+    while (strncmp(pattern, "**/**/", 6) == 0)
+        pattern += 3;
+    n = strcspn(pattern, "/");
+    m = strcspn(name, "/");
+    if (strcmp(pattern, "**") == 0)
+        return true;
+    if (strncmp(pattern, "**/", 3) == 0)
+        return matches(pattern + 3, name) || (name[m] == '/' && matches(pattern, name + m + 1));
+    if (!matches_part(pattern, n, name, m) || pattern[n] != name[m])
+        return false;
+    return pattern[n] == '\0' || matches(pattern + n + 1, name + m + 1);
 }
+
+/* ---- shards --------------------------------------------------------------------------------- */
+
+static bool beside(const struct listing *l, int64_t i, int64_t k)
+{
+    return l->shard[i].prefix == l->shard[k].prefix &&
+           strncmp(l->name[i], l->name[k], (size_t)l->shard[i].prefix) == 0;
+}
+
+/* Those beside shard i that the pattern takes: one of each number, from 0 or from 1, and all say of how
+ * many. `seen` has room for MB_DATASET_FILES_MAX + 1. */
+static mb_status check_beside(const struct listing *l, const char *pattern, int64_t i, bool *seen)
+{
+    const struct shard *s = &l->shard[i];
+    char name[MB_PATH_MAX];
+    int64_t first;
+
+    MB_REQUIRE(s->of <= MB_DATASET_FILES_MAX, MB_EDATA,
+               "%s: %s is one of %lld files; %d are the most", l->dir, l->name[i], (long long)s->of,
+               MB_DATASET_FILES_MAX);
+    memset(seen, 0, (size_t)(s->of + 1) * sizeof *seen);
+    for (int64_t k = 0; k < l->n; k++) {
+        const struct shard *other = &l->shard[k];
+
+        if (!beside(l, i, k) || !matches(pattern, l->name[k]))
+            continue;
+        MB_REQUIRE(other->of == s->of && other->index <= s->of && !seen[other->index] &&
+                       !(seen[0] && other->index == s->of),
+                   MB_EDATA, "%s: %s and %s are not of one set of files; remove those that are old",
+                   l->dir, l->name[i], l->name[k]);
+        seen[other->index] = true;
+    }
+    first = seen[s->of] ? 1 : 0;
+    for (int64_t k = first; k < first + s->of; k++) {
+        snprintf(name, sizeof name, "%.*s%0*lld%s", (int)s->from, l->name[i], (int)s->width,
+                 (long long)k, l->name[i] + s->from + s->width);
+        MB_REQUIRE(seen[k] || !matches(pattern, name), MB_EDATA,
+                   "%s: there is no %s, which is one of %lld files", l->dir, name,
+                   (long long)s->of);
+    }
+    return MB_OK;
+}
+
+static mb_status check_shards(const struct listing *l, const char *pattern)
+{
+    bool seen[MB_DATASET_FILES_MAX + 1];
+
+    for (int64_t i = 0; i < l->n; i++) {
+        int64_t first = 0;
+
+        if (l->shard[i].prefix == 0 || !matches(pattern, l->name[i]))
+            continue;
+        while (first < i && !(beside(l, first, i) && matches(pattern, l->name[first])))
+            first++;
+        if (first == i)
+            MB_TRY(check_beside(l, pattern, i, seen));
+    }
+    return MB_OK;
+}
+
+/* ---- what README.md says -------------------------------------------------------------------- */
 
 static mb_status choose(struct listing *l, const mb_yaml *pattern)
 {
@@ -97,7 +245,7 @@ static mb_status choose(struct listing *l, const mb_yaml *pattern)
             any = l->chosen[i] = true;
     MB_REQUIRE(any, MB_EDATA, "%s: no data file here is called %s, which its README.md names",
                l->dir, pattern->text);
-    return MB_OK;
+    return check_shards(l, pattern->text);
 }
 
 static bool is(const mb_yaml *y, const char *text)
@@ -194,21 +342,23 @@ static mb_status of_readme(struct listing *l, const char *split)
 
 static mb_status of_names(struct listing *l, const char *split)
 {
-    char pattern[2][160], inner[MB_PATH_MAX];
+    char inner[MB_PATH_MAX];
+    int64_t outer;
 
     l->n = 0;
     l->deepest = 0;
-    memset(l->chosen, 0, sizeof l->chosen);
+    l->split = split;
     MB_TRY(list(l, "", 0));
+    outer = l->n;
     MB_TRY(mb_path_join(inner, sizeof inner, l->dir, "data"));
     if (mb_path_is_dir(inner))
         MB_TRY(list(l, "data", 0));
-    snprintf(pattern[0], sizeof pattern[0], "%s-[0-9]*-of-[0-9]*", split);
-    snprintf(pattern[1], sizeof pattern[1], "data/%s-[0-9]*-of-[0-9]*", split);
+    MB_REQUIRE(outer == 0 || outer == l->n, MB_EDATA,
+               "%s: %s and %s are not of one set of files; remove those that are old", l->dir,
+               l->name[0], l->name[outer]);
     for (int64_t i = 0; i < l->n; i++)
-        for (int k = 0; k < 2; k++)
-            l->chosen[i] |= fnmatch(pattern[k], l->name[i], FNM_PATHNAME) == 0;
-    return MB_OK;
+        l->chosen[i] = true;
+    return check_shards(l, "**");
 }
 
 static mb_status chosen(const struct listing *l, const char ***file, int64_t *n)

@@ -9,6 +9,7 @@
  *
  * of which the only config counts, or the one that is called default or has `default: true`. Where it says
  * nothing, files train-00000-of-00002.parquet and its like are shards, in the folder or in its folder data.
+ * Of shards that a pattern or a split takes none may be missing, and all must be of one set.
  */
 #ifndef MB_RECIPES_CONFIG_DATASET_FILES_H
 #define MB_RECIPES_CONFIG_DATASET_FILES_H
@@ -19,8 +20,11 @@ enum { MB_DATASET_FILES_MAX = 4096 };
 
 /* Does the name end like a data file (recipes/data/rowfile.h)? */
 bool mb_dataset_is_file(const char *name);
+/* 3 of train-00001-of-00003.parquet; 0: it is no shard's name. */
+int64_t mb_dataset_shards(const char *name);
 /* The files of a split ("train", or "train[:10]") in order, from the arena; *n 0: neither says which they
- * are. MB_EDATA: a config or a pattern of README.md that cannot be followed. */
+ * are. MB_EDATA: a config or a pattern of README.md that cannot be followed, shards that are missing or of
+ * several sets, more files than MB_DATASET_FILES_MAX. */
 mb_status mb_dataset_files(mb_arena *a, const char *dir, const char *split, const char ***file,
                            int64_t *n) MB_MUST_USE;
 

@@ -129,50 +129,13 @@ static mb_status follow(mb_recipe *r, const char **field, bool is_dataset)
         return MB_OK;
     if (is_dataset && mb_path_is_dir(path)) {
         MB_TRY(find_data(path, 0, file, &n));
-        if (n == 1) /* several: the folder, which is right for pictures and sounds */
+        /* several: the folder, which is right for pictures, sounds and shards */
+        if (n == 1 && mb_dataset_shards(file) <= 1)
             snprintf(path, sizeof path, "%s", file);
     }
     MB_TRY(mb_arena_take(r->own->arena, strlen(path) + 1, &p));
     memcpy(p, path, strlen(path) + 1);
     *field = p;
-    return MB_OK;
-}
-
-/* Appends a block to what `sets` becomes: for each file of its split, or as it is. */
-static mb_status expand_block(mb_recipe *r, const mb_dataset_spec *d, mb_datasets *to)
-{
-    const char **file = NULL;
-    int64_t n = 0;
-    void *p;
-
-    if (d->path != NULL && mb_path_is_dir(d->path) && !holds(d->path, "metadata.jsonl") &&
-        !holds(d->path, "metadata.csv") && !holds(d->path, "metadata.tsv"))
-        MB_TRY(mb_dataset_files(r->own->arena, d->path, d->split, &file, &n));
-    MB_REQUIRE(
-        n < 2 || strchr(d->split, '[') == NULL, MB_EDATA,
-        "%s: the split %s is of %lld files of %s; a part can be taken of each, named in a block "
-        "of its own",
-        d->where, d->split, (long long)n, d->path);
-    MB_TRY(mb_arena_take(r->own->arena, (size_t)(to->n + (n > 0 ? n : 1)) * sizeof *d, &p));
-    if (to->n > 0)
-        memcpy(p, to->at, (size_t)to->n * sizeof *d);
-    to->at = p;
-    for (int64_t i = 0; i < (n > 0 ? n : 1); i++) {
-        to->at[to->n] = *d;
-        if (n > 0)
-            to->at[to->n].path = file[i];
-        to->n++;
-    }
-    return MB_OK;
-}
-
-static mb_status expand(mb_recipe *r, mb_datasets *sets)
-{
-    mb_datasets all = {0};
-
-    for (int64_t i = 0; i < sets->n; i++)
-        MB_TRY(expand_block(r, &sets->at[i], &all));
-    *sets = all;
     return MB_OK;
 }
 
@@ -182,12 +145,81 @@ mb_status mb_recipe_follow_hub(mb_recipe *r)
 
     MB_TRY(follow(r, &r->model_name_or_path, false));
     MB_TRY(follow(r, &r->adapter_path, false));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++)
         for (int64_t k = 0; k < sets[i]->n; k++)
             MB_TRY(follow(r, &sets[i]->at[k].path, true));
-        MB_TRY(expand(r, sets[i]));
-    }
     return MB_OK;
+}
+
+/* ---- folders of data files ------------------------------------------------------------------ */
+
+/* What a block becomes: one for each of n files, or for n 0 itself. */
+struct split_files {
+    const char **file;
+    int64_t n;
+};
+
+static mb_status find_files(const mb_recipe *r, const mb_dataset_spec *d, struct split_files *out)
+{
+    if (d->type == MB_ROWS_AUDIOFOLDER || !mb_path_is_dir(d->path) ||
+        holds(d->path, "metadata.jsonl") || holds(d->path, "metadata.csv") ||
+        holds(d->path, "metadata.tsv"))
+        return MB_OK;
+    MB_TRY(mb_dataset_files(r->own->arena, d->path, d->split, &out->file, &out->n));
+    MB_REQUIRE(
+        out->n < 2 || strchr(d->split, '[') == NULL, MB_EDATA,
+        "%s: the split %s is of %lld files of %s; a part can be taken of each, named in a block "
+        "of its own",
+        d->where, d->split, (long long)out->n, d->path);
+    return MB_OK;
+}
+
+static mb_status expand_into(const mb_recipe *r, mb_datasets *sets, struct split_files *files)
+{
+    mb_datasets all = {0};
+    int64_t n = 0;
+    void *p;
+
+    for (int64_t i = 0; i < sets->n; i++) {
+        MB_TRY(find_files(r, &sets->at[i], &files[i]));
+        n += files[i].n > 0 ? files[i].n : 1;
+    }
+    MB_TRY(mb_arena_take(r->own->arena, (size_t)n * sizeof *all.at, &p));
+    all.at = p;
+    for (int64_t i = 0; i < sets->n; i++) {
+        for (int64_t k = 0; k < files[i].n || k < 1; k++) {
+            all.at[all.n] = sets->at[i];
+            if (files[i].n > 0)
+                all.at[all.n].path = files[i].file[k];
+            all.n++;
+        }
+    }
+    *sets = all;
+    return MB_OK;
+}
+
+static mb_status expand(const mb_recipe *r, mb_datasets *sets)
+{
+    struct split_files *files = NULL;
+    int64_t folders = 0;
+    mb_status st;
+
+    for (int64_t i = 0; i < sets->n; i++)
+        folders += mb_path_is_dir(sets->at[i].path);
+    if (folders == 0)
+        return MB_OK;
+    MB_TRY(MB_NEW_ARRAY(&files, sets->n));
+    st = expand_into(r, sets, files);
+    mb_free(files);
+    return st;
+}
+
+mb_status mb_recipe_expand_folders(mb_recipe *r)
+{
+    if (r->task == MB_TASK_IMAGE_CLASSIFICATION || r->task == MB_TASK_SPEECH_RECOGNITION)
+        return MB_OK; /* their folders hold pictures and sounds */
+    MB_TRY(expand(r, &r->datasets));
+    return expand(r, &r->eval_datasets);
 }
 
 mb_status mb_recipe_check_data(const mb_dataset_spec *d)

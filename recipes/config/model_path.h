@@ -15,9 +15,14 @@ mb_status mb_recipe_check_model(const mb_recipe *r) MB_MUST_USE;
 
 /* Names on a hub (recipes/config/hub_path.h) in model_name_or_path, adapter_path and paths of datasets
  * become where the cache has them; those it does not have stay, for mb_recipe_check_model and readers
- * of data to say so. A block whose path is a folder then becomes one for each file of its split
- * (recipes/config/dataset_files.h). Called when a recipe is loaded. */
+ * of data to say so. Called when a recipe is loaded. */
 mb_status mb_recipe_follow_hub(mb_recipe *r) MB_MUST_USE;
+
+/* A block of datasets whose path is a folder of data files becomes one for each file of its split
+ * (recipes/config/dataset_files.h, where the errors are); not where the task or the block's type has folders
+ * of pictures or sounds. For verbs that read rows, once the task is known and every rank's cache has
+ * them. */
+mb_status mb_recipe_expand_folders(mb_recipe *r) MB_MUST_USE;
 
 /* MB_EDATA when a block's path is "dataset:ORG/NAME" still: the command that fetches it. */
 mb_status mb_recipe_check_data(const mb_dataset_spec *d) MB_MUST_USE;

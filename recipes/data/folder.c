@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/path_below.h"
+#include "recipes/config/dataset_files.h"
 #include "recipes/data/hdf5.h"
 #include "recipes/data/records.h"
 #include "recipes/data/unpack.h"
@@ -108,6 +109,9 @@ static mb_status split_file(const mb_source *source, char *out, size_t size)
                "%s is a folder without metadata.jsonl, metadata.csv or metadata.tsv, and without a "
                "data file of the split %s (%s.jsonl, %s-00000-of-00001.parquet, ...)",
                source->path, split, split, split);
+    MB_REQUIRE(mb_dataset_shards(out) <= 1, MB_EDATA,
+               "%s is one of %lld files of the split %s, and the others are not beside it", out,
+               (long long)mb_dataset_shards(out), split);
     return MB_OK;
 }
 

@@ -218,6 +218,7 @@ static mb_status read_config(mb_job *j, mb_model_config *c)
     MB_TRY(mb_recipe_require(j->recipe, verb_of(j), "model_name_or_path", NULL));
     MB_TRY(mb_recipe_check_model(j->recipe));
     MB_TRY(mb_task_adopt(j->recipe));
+    MB_TRY(mb_recipe_expand_folders(j->recipe));
     choose_task(j);
     st = mb_model_config_doc(j->recipe->model_name_or_path, &doc);
     if (st == MB_OK)
@@ -674,16 +675,16 @@ static mb_status open_export(mb_job *j, const mb_model_config *c)
     return mb_checkpoint_load(j->resumed_from, j->zero);
 }
 
-static mb_status same_recipe_everywhere(mb_comm *comm, const mb_recipe *r)
+/* `otherwise` is the error of a rank whose recipe is not rank 0's. */
+static mb_status same_recipe_everywhere(mb_comm *comm, const mb_recipe *r, const char *otherwise)
 {
     char mine[65], first[65];
 
     MB_TRY(mb_comm_agree(comm, mb_recipe_digest(r, mine)));
     memcpy(first, mine, sizeof first);
     MB_TRY(comm->ops->broadcast(comm, first, sizeof first, 0));
-    return mb_comm_agree(comm, strcmp(mine, first) == 0
-                                   ? MB_OK
-                                   : MB_RAISE(MB_EARG, "this rank has another recipe than rank 0"));
+    return mb_comm_agree(comm,
+                         strcmp(mine, first) == 0 ? MB_OK : MB_RAISE(MB_EARG, "%s", otherwise));
 }
 
 /* Bits are promised per class of what computes; a mixture is worth a word. */
@@ -716,6 +717,9 @@ static mb_status open_for(mb_job *j)
     j->library_bytes = mb_memory_own();
     MB_TRY(compare_hardware(j));
     MB_TRY(mb_comm_agree(j->comm, read_config(j, &c)));
+    MB_TRY(same_recipe_everywhere(j->comm, j->recipe,
+                                  "the folders that datasets name, or the model's config.json, are "
+                                  "not the same on this rank as on rank 0"));
     MB_TRY(mb_comm_agree(j->comm, mb_job_choose_metrics(j)));
     MB_TRY(open[j->use](j, &c));
     return mb_job_open_groups(j);
@@ -762,7 +766,7 @@ mb_status mb_job_open(mb_recipe *r, const mb_launch *launch, mb_job_use use, mb_
         mb_free(j);
         return st;
     }
-    st = same_recipe_everywhere(j->comm, r);
+    st = same_recipe_everywhere(j->comm, r, "this rank has another recipe than rank 0");
     if (st == MB_OK)
         st = mb_comm_agree(j->comm, mb_cpu_init());
     return finish_open(j, st, out);

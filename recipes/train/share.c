@@ -16,7 +16,7 @@
 #include "recipes/config/hub_path.h"
 #include "recipes/config/model_path.h"
 
-enum { PIECE = 8 << 20, MOST_FIELDS = 256, MOST_DEPTH = 16, MOST_LIST = 64 << 20 };
+enum { PIECE = 8 << 20, MOST_DEPTH = 16, MOST_LIST = 64 << 20 };
 
 /* ---- what the recipe names ----------------------------------------------------------------- */
 
@@ -26,25 +26,29 @@ struct field {
     bool mine;             /* this rank lacks it */
 };
 
-static int collect(const mb_recipe *r, struct field *f)
+static int64_t count_fields(const mb_recipe *r)
 {
-    const mb_datasets *const sets[] = {&r->datasets, &r->eval_datasets};
-    int n = 0;
-
-    f[n++].text = r->model_name_or_path;
-    f[n++].text = r->adapter_path;
-    for (int i = 0; i < 2; i++)
-        for (int64_t k = 0; k < sets[i]->n && n < MOST_FIELDS; k++)
-            f[n++].text = sets[i]->at[k].path;
-    return n;
+    return 2 + r->datasets.n + r->eval_datasets.n;
 }
 
-static mb_status ask_all(mb_comm *c, struct field *f, int n)
+static void collect(const mb_recipe *r, struct field *f)
 {
-    int64_t lacks[MOST_FIELDS], holder[MOST_FIELDS];
+    const mb_datasets *const sets[] = {&r->datasets, &r->eval_datasets};
+
+    (f++)->text = r->model_name_or_path;
+    (f++)->text = r->adapter_path;
+    for (int i = 0; i < 2; i++)
+        for (int64_t k = 0; k < sets[i]->n; k++)
+            (f++)->text = sets[i]->at[k].path;
+}
+
+/* `asked` has room for two numbers of each field. */
+static mb_status ask_all(mb_comm *c, struct field *f, int64_t n, int64_t *asked)
+{
+    int64_t *lacks = asked, *holder = asked + n;
     mb_hub_name name;
 
-    for (int i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         f[i].mine = f[i].text != NULL && mb_hub_is_meant(f[i].text);
         lacks[i] = f[i].mine;
         holder[i] =
@@ -54,7 +58,7 @@ static mb_status ask_all(mb_comm *c, struct field *f, int n)
     }
     MB_TRY(c->ops->all_reduce(c, lacks, n, MB_DTYPE_I64, MB_SUM));
     MB_TRY(c->ops->all_reduce(c, holder, n, MB_DTYPE_I64, MB_MIN));
-    for (int i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         f[i].lacks = lacks[i];
         f[i].holder = holder[i];
     }
@@ -352,29 +356,41 @@ done:
     return st;
 }
 
-mb_status mb_share_hub(mb_comm *world, mb_recipe *r)
+static mb_status share_fields(mb_comm *c, mb_recipe *r, struct field *f, int64_t n, int64_t *asked)
 {
-    mb_comm *c = mb_comm_host(world);
-    struct field f[MOST_FIELDS] = {{0}};
-    int64_t counts[2];
-    int n;
-
-    if (c->size == 1)
-        return MB_OK;
-    n = collect(r, f);
-    counts[0] = n;
-    counts[1] = -n;
-    MB_TRY(c->ops->all_reduce(c, counts, 2, MB_DTYPE_I64, MB_MAX));
-    if (counts[0] != -counts[1])
-        return MB_OK; /* other recipes: for those who compare them to say */
-    MB_TRY(ask_all(c, f, n));
-    for (int i = 0; i < n; i++) {
+    collect(r, f);
+    MB_TRY(ask_all(c, f, n, asked));
+    for (int64_t i = 0; i < n; i++) {
         if (f[i].lacks == 0 || f[i].holder == c->size)
             continue;
         MB_TRY(share(c, &f[i]));
         MB_TRY(mb_comm_agree(c, mb_recipe_follow_hub(r)));
         collect(r, f);
-        MB_TRY(ask_all(c, f, n)); /* several fields may be of one repository */
+        MB_TRY(ask_all(c, f, n, asked)); /* several fields may be of one repository */
     }
     return MB_OK;
+}
+
+mb_status mb_share_hub(mb_comm *world, mb_recipe *r)
+{
+    mb_comm *c = mb_comm_host(world);
+    const int64_t n = count_fields(r);
+    int64_t counts[2] = {n, -n}, *asked = NULL;
+    struct field *f = NULL;
+    mb_status st;
+
+    if (c->size == 1)
+        return MB_OK;
+    MB_TRY(c->ops->all_reduce(c, counts, 2, MB_DTYPE_I64, MB_MAX));
+    if (counts[0] != -counts[1])
+        return MB_OK; /* other recipes: for those who compare them to say */
+    st = MB_NEW_ARRAY(&f, n);
+    if (st == MB_OK)
+        st = MB_NEW_ARRAY(&asked, 2 * n);
+    st = mb_comm_agree(c, st);
+    if (st == MB_OK)
+        st = share_fields(c, r, f, n, asked);
+    mb_free(f);
+    mb_free(asked);
+    return st;
 }

@@ -39,7 +39,8 @@ mkdir data data/data
 for i in 1 2 3 4 5 6 7 8; do
     printf '{"prompt": "Swahili: mti %d\\nEnglish:", "completion": " tree %d"}\n' $i $i
 done >data/rows.jsonl
-cp data/rows.jsonl data/data/train-00000-of-00001.jsonl
+head -n 4 data/rows.jsonl >data/data/train-00000-of-00002.jsonl
+tail -n 4 data/rows.jsonl >data/data/train-00001-of-00002.jsonl
 
 # before anything is here: what to type
 says 4 'command line: there is no folder org/tiny, and the cache does not have that model: `mbuyu pull org/tiny` fetches it' \
@@ -61,18 +62,27 @@ kill "${hubs[@]}"
 mkdir -p sharded/data sharded/old
 for i in 0 1 2; do head -n $((i + 1)) data/rows.jsonl >"sharded/data/train-0000$i-of-00003.jsonl"; done
 cp data/rows.jsonl sharded/old/first.jsonl
-blocks() { "$MBUYU" config "datasets=[{path: sharded, split: '${1:-train}'}]" 2>/dev/null | grep -oE 'sharded/?[^ "]*'; }
-[ "$(blocks | tr '\n' ' ')" = "$(echo sharded/data/train-0000{0,1,2}-of-00003.jsonl) " ] || fail "shards: $(blocks)"
-says 3 'the split train\[:50%\] is of 3 files of sharded' "$MBUYU" config "datasets=[{path: sharded, split: 'train[:50%]'}]"
+tiny=$MB_TEST_DATA/reference/llama
+# of VERB SPLIT [KEY=VALUE]...: with the rows of that split of the folder
+of() { "$MBUYU" "$1" model_name_or_path="$tiny" "datasets=[{path: sharded, split: '$2'}]" "${@:3}"; }
+says 0 'on 3 file\(s\)' of validate train output_dir=out
+says 0 'rows read +6$|^rows kept +6$' of inspect train max_length=64
+says 3 'the split train\[:50%\] is of 3 files of sharded' of inspect 'train[:50%]'
+mv sharded/data/train-00001-of-00003.jsonl kept.jsonl
+says 3 'sharded: there is no data/train-00001-of-00003.jsonl, which is one of 3 files' of inspect train
+says 3 'there is no data/train-00001-of-00003.jsonl' of train train output_dir=out
+mv kept.jsonl sharded/data/train-00001-of-00003.jsonl
+mkdir -p val
+head -n 2 data/rows.jsonl >val/val-00000-of-00002.jsonl
+says 3 'val/val-00000-of-00002.jsonl is one of 2 files of the split validation' \
+    "$MBUYU" inspect model_name_or_path="$tiny" 'datasets=[{path: val, split: validation}]'
 printf -- '---\nlicense: mit\nconfigs:\n- config_name: en\n  data_files: x.csv\n- config_name: default\n  data_files:\n  - split: train\n    path: ["old/*", data/train-00001*]\n  - split: test\n    path: "**/first.jsonl"\n  - split: lost\n    path: nothing-*\n---\n# Rows\n' >sharded/README.md
-[ "$(blocks | tr '\n' ' ')" = 'sharded/data/train-00001-of-00003.jsonl sharded/old/first.jsonl ' ] || fail "configs: $(blocks)"
-[ "$(blocks 'test[:50%]')" = sharded/old/first.jsonl ] || fail "a pattern with folders: $(blocks test)"
-says 3 'sharded: no data file here is called nothing-\*, which its README.md names' \
-    "$MBUYU" config "datasets=[{path: sharded, split: lost}]"
-says 0 'rows read +10$|^rows kept +10$' "$MBUYU" inspect model_name_or_path="$MB_TEST_DATA/reference/llama" datasets=sharded \
-    max_length=64
+says 0 'on 2 file\(s\)' of validate train output_dir=out
+says 0 'rows read +10$|^rows kept +10$' of inspect train max_length=64
+says 0 'rows read +4$|^rows kept +4$' of inspect 'test[:50%]' max_length=64
+says 3 'sharded: no data file here is called nothing-\*, which its README.md names' of inspect lost
 sed -i 's/config_name: default/config_name: sw/' sharded/README.md
-says 3 'its README.md has the configs en, sw and none of them is the default' "$MBUYU" config datasets=sharded
+says 3 'its README.md has the configs en, sw and none of them is the default' of inspect train
 
 # another machine pulls from this one's cache, and from a folder of plain models
 mkdir -p plain/models/org
@@ -123,7 +133,7 @@ exec "$@"
 END
 cp -r home node-0
 timeout 300 "${mpi[@]}" -np 4 bash node.sh "$MBUYU" train "${recipe[@]}" output_dir=by-mpi \
-    datasets=dataset:org/rows/rows.jsonl per_device_train_batch_size=1 >said 2>&1 ||
+    datasets=dataset:org/rows per_device_train_batch_size=1 >said 2>&1 ||
     fail "by MPI: $(tail -5 said)"
 grep -q 'the caches of 2 ranks lack org/tiny: they receive it from rank 0' said || fail "nobody received: $(cat said)"
 for file in "home/hub/models--org--tiny/snapshots/$commit"/*; do
@@ -131,8 +141,23 @@ for file in "home/hub/models--org--tiny/snapshots/$commit"/*; do
 done
 [ -L "node-1/hub/models--org--tiny/snapshots/$commit/model.safetensors" ] || fail 'no link by MPI'
 [ "$(cat node-1/hub/models--org--tiny/refs/main)" = "$commit" ] || fail 'no branch by MPI'
-same node-1/hub/datasets--org--rows/snapshots/*/rows.jsonl data/rows.jsonl 'data by MPI'
+for file in rows.jsonl data/train-0000{0,1}-of-00002.jsonl; do # the folder is shared whole, then it is files
+    same node-1/hub/datasets--org--rows/snapshots/*/"$file" "data/$file" 'data by MPI'
+done
+[ "$(grep -c 'path: "dataset:org/rows@[0-9a-f]*/data/train-0000[01]-of-00002.jsonl"$' by-mpi/recipe.resolved.yaml)" = 2 ] ||
+    fail 'the data of the recipe by MPI'
 grep -q "model_name_or_path: \"org/tiny@$commit\"" by-mpi/recipe.resolved.yaml || fail 'the recipe by MPI'
+# a folder that is not the same on every machine
+mkdir -p on-0/rows on-1/rows
+head -n 4 data/rows.jsonl | tee on-0/rows/train-00000-of-00002.jsonl on-0/rows/train-00001-of-00002.jsonl \
+    >on-1/rows/train-00000-of-00001.jsonl
+cat >there.sh <<'END'
+cd "on-${OMPI_COMM_WORLD_RANK:-0}" && exec "$@"
+END
+timeout 100 "${mpi[@]}" -np 2 bash there.sh "$MBUYU" train "${recipe[@]}" output_dir="$work/other" datasets=rows \
+    model_name_or_path="$tiny" per_device_train_batch_size=1 >said 2>&1
+[ $? = 2 ] || fail "other files on rank 1: $(tail -5 said)"
+grep -q 'rank 1: the folders that datasets name, .* are not the same on this rank' said || fail "other files: $(cat said)"
 # a cache that is damaged where it comes from
 rm -rf node-1
 printf x >>"$(readlink -f "node-0/hub/models--org--tiny/snapshots/$commit/config.json")"

@@ -14,6 +14,8 @@
 #include "core/alloc.h"
 #include "core/path.h"
 #include "optim/optimizer.h"
+#include "recipes/config/dataset_files.h"
+#include "recipes/config/model_path.h"
 #include "recipes/config/recipe.h"
 #include "recipes/config/schema.h"
 
@@ -315,6 +317,152 @@ static void files_and_models_can_stand_alone(void **state)
     assert_string_equal(r->model_name_or_path, "/tmp");
     mb_recipe_free(r);
     remove(path);
+}
+
+/* ---- folders of data ------------------------------------------------------------------------ */
+
+static void put_file(const char *dir, const char *name, const char *text)
+{
+    char path[MB_PATH_MAX], above[MB_PATH_MAX];
+    FILE *file;
+
+    assert_int_equal(mb_path_join(path, sizeof path, dir, name), MB_OK);
+    assert_int_equal(mb_path_dir(above, sizeof above, path), MB_OK);
+    assert_int_equal(mb_path_mkdirs(above), MB_OK);
+    file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* The paths that `datasets: {path: dir, ...more}` becomes, without the folder, each before a space. */
+static mb_status expand_folder(const char *dir, const char *more, const char *args, char *out,
+                               size_t size)
+{
+    char text[512];
+    const size_t n = strlen(dir);
+    mb_recipe *r;
+    mb_status st;
+
+    snprintf(text, sizeof text, "datasets:\n  - {path: %s%s}\n", dir, more);
+    r = load_ok(text, args);
+    st = mb_recipe_expand_folders(r);
+    out[0] = '\0';
+    for (int64_t i = 0; st == MB_OK && i < r->datasets.n; i++) {
+        const char *path = r->datasets.at[i].path;
+
+        assert_memory_equal(path, dir, n);
+        snprintf(out + strlen(out), size - strlen(out), "%s ", path[n] == '/' ? path + n + 1 : ".");
+    }
+    mb_recipe_free(r);
+    return st;
+}
+
+#define README(files) "---\nconfigs:\n- config_name: default\n  data_files: " files "\n---\n"
+#define SHARD(i, n)   "data/train-0000" #i "-of-0000" #n ".jsonl"
+
+static const struct {
+    const char *files[5], *readme, *more, *args;
+    const char *becomes, *error; /* one of them */
+} folders[] = {
+    {{SHARD(0, 3), SHARD(1, 3), SHARD(2, 3), "data/test-00000-of-00001.jsonl", "other.jsonl"},
+     .becomes = SHARD(0, 3) " " SHARD(1, 3) " " SHARD(2, 3) " "},
+    {{"train-00000-of-00002-ab12.parquet", "train-00001-of-00002-cd34.parquet"},
+     .becomes = "train-00000-of-00002-ab12.parquet train-00001-of-00002-cd34.parquet "},
+    {{SHARD(0, 3), SHARD(2, 3)}, .error = "there is no " SHARD(1, 3) ", which is one of 3 files"},
+    {{SHARD(1, 2), SHARD(2, 2)}, .becomes = SHARD(1, 2) " " SHARD(2, 2) " "},
+    {{SHARD(1, 3), SHARD(3, 3)}, .error = "there is no " SHARD(2, 3) ", which is one of 3 files"},
+    {{SHARD(0, 2)}, .error = "there is no " SHARD(1, 2) ", which is one of 2 files"},
+    {{SHARD(0, 2), SHARD(1, 2), SHARD(0, 1)}, .error = "are not of one set"},
+    {{SHARD(0, 2), SHARD(1, 2), SHARD(2, 2)}, .error = "are not of one set"},
+    {{"train-00000-of-00001-ab12.parquet", "train-00000-of-00001-cd34.parquet"},
+     .error = "are not of one set"},
+    {{"train-00000-of-00001.csv", SHARD(0, 1)}, .error = "are not of one set"},
+    {{"data/train-00000-of-99999.csv"}, .error = "is one of 99999 files; 4096 are the most"},
+    {{SHARD(0, 3)}, .more = ", split: test", .becomes = ". "},
+    {{"data/train-0.csv", "data/a/b/train-1.csv", "data/a/test-2.csv", "train-3.csv"},
+     README("'data/**/train-*'"),
+     .becomes = "data/a/b/train-1.csv data/train-0.csv "},
+    {{"data/train-0.csv", "data/a/b/train-1.csv", "train-3.csv"},
+     README("'./data/**'"),
+     .becomes = "data/a/b/train-1.csv data/train-0.csv "},
+    {{"a/x.csv", "x.csv", "b/c/x.csv", "b/y.csv"},
+     README("'**/x.csv'"),
+     .becomes = "a/x.csv b/c/x.csv x.csv "},
+    {{"a/x.csv", "x.csv", "b/c/x.csv", "b/y.csv"}, README("'*/x.csv'"), .becomes = "a/x.csv "},
+    {{SHARD(0, 3), SHARD(2, 3)}, README("data/train-*"), .error = "there is no " SHARD(1, 3)},
+    {{SHARD(0, 3), SHARD(2, 3)}, README("data/train-00002*"), .becomes = SHARD(2, 3) " "},
+    {{"sw/train-00000-of-00001.csv", "en/train-00000-of-00002.csv", "en/train-00001-of-00002.csv"},
+     README("'*/train-*'"),
+     .becomes = "en/train-00000-of-00002.csv en/train-00001-of-00002.csv "
+                "sw/train-00000-of-00001.csv "},
+    {{"train/rust/1.jpg", "train/scab/2.jpg"},
+     README("'train/*/*.jpg'"),
+     .args = "task=image-classification",
+     .becomes = ". "},
+    {{"train/metadata.csv", "train/1.flac"},
+     README("'train/**'"),
+     .args = "task=speech-recognition",
+     .becomes = ". "},
+    {{"train/metadata.csv", "train/1.flac"},
+     README("'train/*.flac'"),
+     .more = ", type: audiofolder",
+     .becomes = ". "},
+    {{"train/rust/1.jpg"},
+     README("'train/*/*.jpg'"),
+     .error = "no data file here is called train/*/*.jpg"},
+};
+
+static void folders_become_the_files_of_their_split_or_say_which_is_missing(void **state)
+{
+    for (size_t i = 0; i < COUNT(folders); i++) {
+        char dir[] = "/tmp/mb_recipe_XXXXXX", got[2048];
+        mb_status st;
+
+        assert_non_null(mkdtemp(dir));
+        for (size_t k = 0; k < COUNT(folders[i].files) && folders[i].files[k] != NULL; k++)
+            put_file(dir, folders[i].files[k], "x\n");
+        if (folders[i].readme != NULL)
+            put_file(dir, "README.md", folders[i].readme);
+        st = expand_folder(dir, folders[i].more != NULL ? folders[i].more : "",
+                           folders[i].args != NULL ? folders[i].args : "", got, sizeof got);
+        if (folders[i].error == NULL && (st != MB_OK || strcmp(got, folders[i].becomes) != 0))
+            fail_msg("folder %zu: '%s' %s", i, got, st != MB_OK ? mb_status_sentence() : "");
+        if (folders[i].error != NULL &&
+            (st != MB_EDATA || strstr(mb_status_sentence(), folders[i].error) == NULL))
+            fail_msg("folder %zu: '%s' %s", i, got, st != MB_OK ? mb_status_sentence() : "");
+        assert_int_equal(mb_path_remove_tree(dir), MB_OK);
+    }
+}
+
+static void no_file_of_a_large_folder_is_left_out_silently(void **state)
+{
+    char dir[] = "/tmp/mb_recipe_XXXXXX", name[64], text[128];
+    mb_recipe *r;
+
+    assert_non_null(mkdtemp(dir));
+    for (int i = 0; i < MB_DATASET_FILES_MAX; i++) {
+        snprintf(name, sizeof name, "train-%05d-of-%05d.csv", i, MB_DATASET_FILES_MAX);
+        put_file(dir, name, "x\n");
+    }
+    put_file(dir, "other.csv", "x\n"); /* no shard, and so none too many */
+    snprintf(text, sizeof text, "datasets: [a.csv, %s, b.csv]\n", dir);
+    r = load_ok(text, "");
+    if (mb_recipe_expand_folders(r) != MB_OK)
+        fail_msg("%s", mb_status_sentence());
+    assert_int_equal(r->datasets.n, MB_DATASET_FILES_MAX + 2);
+    assert_string_equal(mb_path_base(r->datasets.at[MB_DATASET_FILES_MAX].path), name);
+    assert_string_equal(r->datasets.at[MB_DATASET_FILES_MAX + 1].path, "b.csv");
+    assert_int_equal(mb_recipe_expand_folders(r), MB_OK); /* once more changes nothing */
+    assert_int_equal(r->datasets.n, MB_DATASET_FILES_MAX + 2);
+    mb_recipe_free(r);
+
+    put_file(dir, "README.md", README("'*.csv'"));
+    r = load_ok(text, "");
+    assert_int_equal(mb_recipe_expand_folders(r), MB_EDATA);
+    assert_non_null(strstr(mb_status_sentence(), "holds more than 4096 data files"));
+    mb_recipe_free(r);
+    assert_int_equal(mb_path_remove_tree(dir), MB_OK);
 }
 
 static void references_are_replaced(void **state)
@@ -754,6 +902,8 @@ int main(void)
         cmocka_unit_test(a_resume_refuses_what_changes_results_and_names_it),
         cmocka_unit_test(an_unchanged_recipe_resumes_in_silence),
         cmocka_unit_test(schedules_get_their_arguments),
+        cmocka_unit_test(folders_become_the_files_of_their_split_or_say_which_is_missing),
+        cmocka_unit_test(no_file_of_a_large_folder_is_left_out_silently),
         cmocka_unit_test(words_of_other_tables_exist_there),
         cmocka_unit_test(other_names_of_optimizers_are_understood),
         cmocka_unit_test(every_key_has_a_default_of_its_type_and_a_line_of_help),
