@@ -22,7 +22,9 @@
 #include "recipes/data/collate.h"
 #include "recipes/train/session.h"
 
-enum { TOKENS = 96, SEED = 7, N_IDS = 9, WIDTH_MAX = 256 };
+/* The shortest context is RoBERTa's: 24 positions, of which two are no token's. */
+enum { TOKENS = 96, SEQUENCES = 4, LENGTH = 22, USED = SEQUENCES * LENGTH };
+enum { SEED = 7, N_IDS = 9, WIDTH_MAX = 256 };
 
 /* Neighbours, single ones, not in order; row 1 is the padding of RoBERTa. */
 static const int32_t ids[N_IDS] = {40, 41, 42, 7, 60, 61, 1, 2, 50};
@@ -83,33 +85,33 @@ static mb_engine *open_engine(const struct subject *s, mb_dtype dtype, bool reco
     return e;
 }
 
-/* Two sequences, in which every token with a row occurs, is predicted, or both. */
+/* Sequences in which every token with a row occurs, is predicted, or both. */
 static mb_batch *some_batch(const mb_engine *e)
 {
     const mb_model_config *c = &e->model->config;
     mb_batch *b;
 
-    ok(mb_batch_new(TOKENS, 2, &b));
+    ok(mb_batch_new(TOKENS, SEQUENCES, &b));
     b->seed = SEED;
     b->tokens = TOKENS;
-    b->used = 90;
-    b->n_seq = 2;
-    b->max_len = 45;
-    for (int32_t t = 0; t < 90; t++) {
+    b->used = USED;
+    b->n_seq = SEQUENCES;
+    b->max_len = LENGTH;
+    for (int32_t t = 0; t < USED; t++) {
         b->ids[t] = t % 3 == 0 ? ids[t / 3 % N_IDS]
                                : (int32_t)mb_rng_below(3, (uint64_t)t, (uint64_t)c->vocab);
-        b->position[t] = t % 45;
-        b->ordinal[t] = t / 45;
+        b->position[t] = t % LENGTH;
+        b->ordinal[t] = t / LENGTH;
     }
-    for (int32_t s = 0; s < 2; s++) {
-        b->start[s] = b->k_start[s] = 45 * s;
-        b->len[s] = b->k_len[s] = 45;
+    for (int32_t s = 0; s < SEQUENCES; s++) {
+        b->start[s] = b->k_start[s] = LENGTH * s;
+        b->len[s] = b->k_len[s] = LENGTH;
         b->seq_ordinal[s] = s;
     }
-    for (int32_t t = 0; t < 90; t += 2) {
+    for (int32_t t = 0; t < USED; t += 2) {
         b->target_row[b->n_targets] = t;
-        b->target_label[b->n_targets] = b->ids[(t + 1) % 90];
-        b->target_weight[b->n_targets++] = 0.5f + (float)t / 90.0f;
+        b->target_label[b->n_targets] = b->ids[(t + 1) % USED];
+        b->target_weight[b->n_targets++] = 0.5f + (float)t / (float)USED;
     }
     for (int64_t i = b->n_targets; i < (b->n_targets + MB_ROW_PAD - 1) / MB_ROW_PAD * MB_ROW_PAD;
          i++)
