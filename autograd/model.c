@@ -61,17 +61,13 @@ static mb_status full_name(mb_model *m, const char *pattern, int64_t layer, cons
 {
     const char *at = strstr(pattern, "{l}");
     char text[256];
-    void *p;
 
     if (at == NULL)
         snprintf(text, sizeof text, "%s", pattern);
     else
         snprintf(text, sizeof text, "%.*s%lld%s", (int)(at - pattern), pattern, (long long)layer,
                  at + 3);
-    MB_TRY(mb_arena_take(m->strings, strlen(text) + 1, &p));
-    memcpy(p, text, strlen(text) + 1);
-    *out = p;
-    return MB_OK;
+    return mb_arena_strdup(m->strings, text, out);
 }
 
 /* Replaces one part of a name. */

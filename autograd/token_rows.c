@@ -161,15 +161,11 @@ static mb_status name_twin(mb_model *m, const mb_weight *w, mb_token_rows *r)
 {
     const mb_weight head = tied_head(m);
     char name[NAME_MAX_BYTES + 64];
-    void *p;
 
     if (head.row == NULL || (w->row->flags & MB_W_EMBED) == 0)
         return MB_OK;
     name_rows(&head, true, name, sizeof name);
-    MB_TRY(mb_arena_take(m->strings, strlen(name) + 1, &p));
-    memcpy(p, name, strlen(name) + 1);
-    r->twin = p;
-    return MB_OK;
+    return mb_arena_strdup(m->strings, name, &r->twin);
 }
 
 static mb_status attach(mb_model *m, const mb_lora_options *o, mb_weight *w,

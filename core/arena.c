@@ -1,6 +1,8 @@
 /* core/arena.c - see core/arena.h. */
 #include "core/arena.h"
 
+#include <string.h>
+
 #include "core/alloc.h"
 
 /* With a sanitizer, bytes that are not taken are poisoned: an overrun inside an arena is caught
@@ -98,6 +100,17 @@ mb_status mb_arena_take(mb_arena *a, size_t bytes, void **out)
     a->used = from + bytes + GAP;
     if (a->used > a->peak)
         a->peak = a->used;
+    return MB_OK;
+}
+
+mb_status mb_arena_strdup(mb_arena *a, const char *text, const char **out)
+{
+    const size_t n = strlen(text) + 1;
+    void *p;
+
+    MB_TRY(mb_arena_take(a, n, &p));
+    memcpy(p, text, n);
+    *out = p;
     return MB_OK;
 }
 

@@ -35,6 +35,8 @@ void mb_arena_free(mb_arena *a); /* NULL is allowed */
 /* Bytes aligned to 64, not zeroed after a reset; borrowed from the arena. MB_ENOMEM names the
  * capacity, what is in use and what was asked for. */
 mb_status mb_arena_take(mb_arena *a, size_t bytes, void **out) MB_MUST_USE;
+/* A copy of a text; not for a counting arena, which has no memory. */
+mb_status mb_arena_strdup(mb_arena *a, const char *text, const char **out) MB_MUST_USE;
 
 void mb_arena_reset(mb_arena *a);             /* forget everything; capacity is kept */
 size_t mb_arena_used(const mb_arena *a);      /* a mark to rewind to */

@@ -48,16 +48,6 @@ bool mb_dataset_is_file(const char *name)
     return false;
 }
 
-static mb_status keep(mb_arena *a, const char *text, const char **out)
-{
-    void *p;
-
-    MB_TRY(mb_arena_take(a, strlen(text) + 1, &p));
-    memcpy(p, text, strlen(text) + 1);
-    *out = p;
-    return MB_OK;
-}
-
 static int64_t digits(const char *text)
 {
     return (int64_t)strspn(text, "0123456789");
@@ -111,7 +101,7 @@ static mb_status add(struct listing *l, const char *name)
         "own",
         l->dir, MB_DATASET_FILES_MAX);
     l->shard[l->n] = s;
-    return keep(l->arena, name, &l->name[l->n++]);
+    return mb_arena_strdup(l->arena, name, &l->name[l->n++]);
 }
 
 static mb_status list(struct listing *l, const char *inner, int depth)
@@ -373,7 +363,7 @@ static mb_status chosen(const struct listing *l, const char ***file, int64_t *n)
         if (!l->chosen[i])
             continue;
         MB_TRY(mb_path_join(path, sizeof path, l->dir, l->name[i]));
-        MB_TRY(keep(l->arena, path, &(*file)[(*n)++]));
+        MB_TRY(mb_arena_strdup(l->arena, path, &(*file)[(*n)++]));
     }
     return MB_OK;
 }

@@ -54,16 +54,6 @@ static mb_status raise_conflict(const mb_setting *old, const mb_yaml *y, const c
                     mb_yaml_describe(old->node, was, sizeof was), other, key->name);
 }
 
-static mb_status copy_text(mb_arena *a, const char *text, const char **out)
-{
-    void *p;
-
-    MB_TRY(mb_arena_take(a, strlen(text) + 1, &p));
-    memcpy(p, text, strlen(text) + 1);
-    *out = p;
-    return MB_OK;
-}
-
 /* Rewrites the value of an alias. *out is NULL when the value says nothing. */
 static mb_status rewrite(mb_arena *a, const char *rules, mb_yaml *y, mb_yaml **out)
 {
@@ -80,7 +70,7 @@ static mb_status rewrite(mb_arena *a, const char *rules, mb_yaml *y, mb_yaml **o
         return MB_OK;
     }
     MB_TRY(mb_yaml_new(a, MB_YAML_SCALAR, y, out));
-    return copy_text(a, to, &(*out)->text);
+    return mb_arena_strdup(a, to, &(*out)->text);
 }
 
 static mb_status put(mb_settings *s, const mb_name *name, const char *as, mb_yaml *y, bool args)
@@ -96,7 +86,7 @@ static mb_status put(mb_settings *s, const mb_name *name, const char *as, mb_yam
         !mb_yaml_equal(at->node, y))
         return raise_conflict(at, y, as, name->key);
     *at = (mb_setting){.node = y, .from_args = args};
-    return copy_text(s->arena, as, &at->as);
+    return mb_arena_strdup(s->arena, as, &at->as);
 }
 
 static bool says_no(const mb_yaml *y)
@@ -264,7 +254,7 @@ static mb_status set_inside(mb_arena *a, mb_yaml *node, const char *path, const 
     if (child != NULL) {
         replace_child(node, child, value);
     } else {
-        MB_TRY(copy_text(a, part, &value->key));
+        MB_TRY(mb_arena_strdup(a, part, &value->key));
         if (node->kind == MB_YAML_LIST)
             value->key = NULL;
         mb_yaml_append(node, value);

@@ -81,7 +81,6 @@ static mb_status list_modules(mb_model *m, const mb_tensor_file *f, const char *
 {
     char text[MODULE_MAX];
     int64_t used = 0;
-    void *p;
 
     for (int i = 0; i < m->n_weights; i++) {
         const int64_t a = find(m, f, &m->weight[i], "lora_a"),
@@ -92,9 +91,7 @@ static mb_status list_modules(mb_model *m, const mb_tensor_file *f, const char *
                    m->weight[i].name);
         MB_TRY(same_rank(f, a, path, r));
         mb_weight_module(&m->weight[i], text, sizeof text);
-        MB_TRY(mb_arena_take(m->strings, strlen(text) + 1, &p));
-        memcpy(p, text, strlen(text) + 1);
-        module[(*n)++] = p;
+        MB_TRY(mb_arena_strdup(m->strings, text, &module[(*n)++]));
         used += 2;
     }
     MB_REQUIRE(used == mb_tensor_file_count(f) && used > 0, MB_EMODEL,

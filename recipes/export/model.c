@@ -288,7 +288,6 @@ mb_status mb_export_targets(const mb_model *m, const char **names, int most, int
 
     for (int i = 0; i < m->n_weights; i++) {
         const char *end;
-        void *p;
 
         if (m->weight[i].lora_a == NULL)
             continue;
@@ -297,9 +296,7 @@ mb_status mb_export_targets(const mb_model *m, const char **names, int most, int
         if (listed(names, n, end))
             continue;
         MB_REQUIRE(n < most, MB_ENOTSUP, "an adapter on more than %d kinds of modules", most);
-        MB_TRY(mb_arena_take(m->strings, strlen(end) + 1, &p));
-        memcpy(p, end, strlen(end) + 1);
-        names[n++] = p;
+        MB_TRY(mb_arena_strdup(m->strings, end, &names[n++]));
     }
     *count = n;
     return MB_OK;
