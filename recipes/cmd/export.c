@@ -322,9 +322,16 @@ done:
     return st;
 }
 
+/* What a GGUF export is to be, by the checkpoint's recipe and the command line. */
+struct target {
+    const char *output_dir, *format, *dtype;
+};
+
 /* `folder`/final, as the command line says. */
-static mb_status folder_to_gguf(const char *checkpoint, const char *folder, int argc, char **argv)
+static mb_status folder_to_gguf(const char *checkpoint, const char *folder, const struct target *to,
+                                int argc, char **argv)
 {
+    const char *why = "of the checkpoint";
     char final[MB_PATH_MAX], *args[64] = {"export", final};
     mb_recipe *r = NULL;
     mb_status st;
@@ -333,9 +340,13 @@ static mb_status folder_to_gguf(const char *checkpoint, const char *folder, int 
     for (int i = 2; i < argc; i++)
         args[i] = argv[i];
     MB_TRY(mb_recipe_load(argc, args, &r));
-    st = mb_recipe_follow_adapter(r);
+    st = mb_recipe_set_path(r, "output_dir", to->output_dir, why);
     if (st == MB_OK)
-        st = check_target(r, "export");
+        st = mb_recipe_set(r, "export_format", to->format, why);
+    if (st == MB_OK)
+        st = mb_recipe_set(r, "export_dtype", to->dtype, why);
+    if (st == MB_OK)
+        st = mb_recipe_follow_adapter(r);
     if (st == MB_OK)
         st = export_model(r, checkpoint);
     mb_recipe_free(r);
@@ -345,17 +356,19 @@ static mb_status folder_to_gguf(const char *checkpoint, const char *folder, int 
 /* By way of a folder beside output_dir, which does not stay. */
 static mb_status checkpoint_to_gguf(const char *path, mb_recipe *r, int argc, char **argv)
 {
+    const struct target to = {r->output_dir, mb_choice_word(r->export_format),
+                              mb_choice_word(r->export_dtype)};
     char place[MB_PATH_MAX], folder[MB_PATH_MAX];
     mb_status st = MB_OK;
 
     MB_TRY(check_target(r, "export"));
     snprintf(place, sizeof place, "%.4000s-checkpoint", r->output_dir);
     MB_TRY(mb_stage_open(place, folder));
-    MB_TRY_GOTO(mb_recipe_set(r, "output_dir", folder, "on the way to GGUF"), st, done);
+    MB_TRY_GOTO(mb_recipe_set_path(r, "output_dir", folder, "on the way to GGUF"), st, done);
     MB_TRY_GOTO(mb_recipe_set(r, "export_format", "hf", "on the way to GGUF"), st, done);
     MB_TRY_GOTO(mb_recipe_set(r, "export_dtype", "f32", "on the way to GGUF"), st, done);
     MB_TRY_GOTO(checkpoint_to_folder(r), st, done);
-    st = folder_to_gguf(path, folder, argc, argv);
+    st = folder_to_gguf(path, folder, &to, argc, argv);
 done:
     mb_stage_drop(folder);
     return st;

@@ -119,7 +119,6 @@ done:
 static mb_status follow(mb_recipe *r, const char **field, bool is_dataset)
 {
     char path[MB_PATH_MAX], file[MB_PATH_MAX];
-    void *p;
     int n = 0;
 
     if (*field == NULL || (is_dataset && strncmp(*field, "dataset:", 8) != 0))
@@ -133,10 +132,7 @@ static mb_status follow(mb_recipe *r, const char **field, bool is_dataset)
         if (n == 1 && mb_dataset_shards(file) <= 1)
             snprintf(path, sizeof path, "%s", file);
     }
-    MB_TRY(mb_arena_take(r->own->arena, strlen(path) + 1, &p));
-    memcpy(p, path, strlen(path) + 1);
-    *field = p;
-    return MB_OK;
+    return mb_arena_strdup(r->own->arena, path, field);
 }
 
 mb_status mb_recipe_follow_hub(mb_recipe *r)
@@ -234,7 +230,7 @@ mb_status mb_recipe_check_data(const mb_dataset_spec *d)
 
 /* ---- adapters ----------------------------------------------------------------------------- */
 
-static mb_status set_path(mb_recipe *r, const char *key, const char *path, const char *why)
+mb_status mb_recipe_set_path(mb_recipe *r, const char *key, const char *path, const char *why)
 {
     mb_text quoted = {0};
     char *text = NULL;
@@ -286,8 +282,8 @@ static mb_status use_base(mb_recipe *r, const char *base, const char *revision)
                "%s is an adapter of %s, which is not there%s: give the base model and "
                "adapter_path=%s",
                adapter, base != NULL ? base : "a model it does not name", command, adapter);
-    MB_TRY(set_path(r, "adapter_path", adapter, "the model given"));
-    return set_path(r, "model_name_or_path", base, "the adapter's base");
+    MB_TRY(mb_recipe_set_path(r, "adapter_path", adapter, "the model given"));
+    return mb_recipe_set_path(r, "model_name_or_path", base, "the adapter's base");
 }
 
 mb_status mb_recipe_follow_adapter(mb_recipe *r)

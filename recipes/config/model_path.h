@@ -27,6 +27,10 @@ mb_status mb_recipe_expand_folders(mb_recipe *r) MB_MUST_USE;
 /* MB_EDATA when a block's path is "dataset:ORG/NAME" still: the command that fetches it. */
 mb_status mb_recipe_check_data(const mb_dataset_spec *d) MB_MUST_USE;
 
+/* mb_recipe_set of a key whose value is a path, whatever is in its name. */
+mb_status mb_recipe_set_path(mb_recipe *r, const char *key, const char *path,
+                             const char *why) MB_MUST_USE;
+
 /* For verbs that use a model: a model_name_or_path that is a PEFT adapter's folder becomes the
  * adapter_path, and the base it names (or ../base, when that has moved with it) the model. */
 mb_status mb_recipe_follow_adapter(mb_recipe *r) MB_MUST_USE;

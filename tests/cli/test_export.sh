@@ -93,6 +93,11 @@ cmp -s <(tail -c 400000 at-3/at-3-F32.gguf) <(tail -c 400000 at-4/at-4-F32.gguf)
     fail 'a GGUF of a checkpoint has other weights than one of its folder'
 expect 0 'is in at-5' -- "$m" export run/checkpoint-000001 output_dir=at-5 format=gguf_lora
 expect 2 'holds a training run' -- "$m" export run/checkpoint-000001 format=gguf
+# what is not said here, and may be overwritten, is as the run's recipe says
+expect 0 . -- "$m" train model_name_or_path="$ref/llama" "datasets=[rows.jsonl]" max_length=64 max_steps=1 \
+    save_steps=1 report_to=jsonl output_dir='run: again' overwrite_output_dir=true export_dtype=f16
+expect 0 'is in run: again' -- "$m" export 'run: again/checkpoint-000001' format=gguf
+[ -e 'run: again/run: again-F16.gguf' ] || fail 'no GGUF of the type and in the place that the run has'
 for left in at-*.part run*.part; do
     [ ! -e "$left" ] || fail "$left stays"
 done
