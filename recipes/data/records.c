@@ -857,25 +857,22 @@ mb_status mb_records_parse(const mb_records *r, const mb_row_text *text, mb_reco
 static mb_status column_text(const struct mb_row *row, const char *column, char number[24],
                              const char **out)
 {
-    const mb_json v = row->field == NULL ? mb_json_get(row->object, column) : (mb_json){0};
+    struct mb_row_value v;
     int64_t whole;
     bool truth;
 
     *out = "";
-    for (int i = 0; row->field != NULL && i < row->r->n_columns; i++)
-        if (strcmp(row->r->column[i], column) == 0)
-            *out = row->field[i];
-    if (!mb_json_is_set(v))
+    if (!mb_row_find(row, column, &v))
         return MB_OK;
-    if (mb_json_is(v, MB_JSON_STRING))
-        return mb_json_string(v, out, NULL);
+    if (v.text != NULL || mb_json_is(v.json, MB_JSON_STRING))
+        return mb_row_value_text(&v, out);
     *out = number;
-    if (mb_json_is(v, MB_JSON_BOOL)) {
-        MB_TRY(mb_json_bool(v, &truth));
+    if (mb_json_is(v.json, MB_JSON_BOOL)) {
+        MB_TRY(mb_json_bool(v.json, &truth));
         snprintf(number, 24, "%s", truth ? "true" : "false");
         return MB_OK;
     }
-    MB_TRY(mb_json_int(v, &whole));
+    MB_TRY(mb_json_int(v.json, &whole));
     snprintf(number, 24, "%lld", (long long)whole);
     return MB_OK;
 }

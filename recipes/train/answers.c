@@ -5,7 +5,7 @@
 
 const mb_store *mb_answer_store(const mb_job *j)
 {
-    return j->data->eval_store != NULL ? j->data->eval_store : j->data->store;
+    return mb_data_eval_store(j->data);
 }
 
 const char *mb_answer_class_name(const mb_job *j, int64_t class, int64_t n_classes)

@@ -442,6 +442,16 @@ int64_t mb_data_eval_rows(const mb_data *d)
     return d->eval_store != NULL ? d->eval_store->n_rows : d->n_val;
 }
 
+const mb_store *mb_data_eval_store(const mb_data *d)
+{
+    return d->eval_store != NULL ? d->eval_store : d->store;
+}
+
+int64_t mb_data_eval_row(const mb_data *d, int64_t i)
+{
+    return d->eval_store != NULL ? i : d->val_rows[i];
+}
+
 static mb_status order_train(const mb_data *d, const mb_recipe *r, int64_t micro_units,
                              int64_t step_units, mb_sampler **out)
 {
@@ -468,7 +478,7 @@ static mb_status order_train(const mb_data *d, const mb_recipe *r, int64_t micro
 
 static mb_status order_eval(mb_data *d, const mb_recipe *r)
 {
-    const mb_store *s = d->eval_store != NULL ? d->eval_store : d->store;
+    const mb_store *s = mb_data_eval_store(d);
     const mb_sampler_options o = {
         .n_rows = mb_data_eval_rows(d),
         .rows = d->eval_store != NULL ? NULL : d->val_rows,
@@ -604,9 +614,9 @@ mb_status mb_data_order(mb_data *d, const mb_recipe *r, int64_t micro_units, int
         MB_TRY(order_eval(d, r));
         d->eval_collate.largest = mb_sampler_max_tokens(d->eval);
         if (d->collate.kind == MB_TARGET_SECOND)
-            MB_TRY(bound_sides(d->eval_store != NULL ? d->eval_store : d->store,
-                               d->eval_store != NULL ? NULL : d->val_rows, mb_data_eval_rows(d),
-                               mb_sampler_max_rows(d->eval), &d->eval_collate));
+            MB_TRY(bound_sides(mb_data_eval_store(d), d->eval_store != NULL ? NULL : d->val_rows,
+                               mb_data_eval_rows(d), mb_sampler_max_rows(d->eval),
+                               &d->eval_collate));
         rows = most(rows, mb_sampler_max_rows(d->eval));
     }
     MB_TRY(make_batch(d, rows * sentences));

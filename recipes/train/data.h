@@ -61,8 +61,10 @@ mb_status mb_data_adopt_labels(mb_recipe *r, const mb_task *task, mb_json_doc *c
 /* Before a rank's micro-batches of a training step: sounds of this step and the next are read. */
 mb_status mb_data_expect(mb_data *d, const mb_step *s, int rank, int size) MB_MUST_USE;
 
-/* Does anything evaluate? Rows to evaluate on, in which store. */
+/* Rows to evaluate on, 0 for none; the store they are in, and the row of it that evaluation row i is. */
 int64_t mb_data_eval_rows(const mb_data *d);
+const mb_store *mb_data_eval_store(const mb_data *d);
+int64_t mb_data_eval_row(const mb_data *d, int64_t i);
 
 /* The store's options as a recipe gives them; strings stay the recipe's. *source (n_sources) is owned
  * by the caller. Shared with inspect and preprocessing. */

@@ -258,19 +258,12 @@ static mb_status collect(mb_job *j, mb_predictions **said)
     return j->task->rows == MB_WANT_QUESTIONS ? mb_comm_agree(j->comm, join(j, said)) : MB_OK;
 }
 
-/* The metrics once more, of each group's rows. */
-static mb_status judge_groups(mb_job *j, const mb_predictions *said, const mb_metric_options *o,
-                              mb_metrics *out)
+static void add_groups(const mb_job *j, mb_metrics *out)
 {
-    if (j->groups == NULL)
-        return MB_OK;
-    MB_TRY(mb_predictions_score_groups(said, j->comm, j->metric, j->n_metrics, o, j->groups->name,
-                                       j->groups->n, j->group_value));
     for (int i = 0; i < j->groups->n * (j->n_metrics + 1); i++)
         mb_metrics_add_of_group(out, j->group_metric[i], j->group_value[i]);
     if (j->comm->rank == 0)
         log_groups(j);
-    return MB_OK;
 }
 
 /* The metrics of what was said, and the file it goes to. */
@@ -280,15 +273,20 @@ static mb_status judge(mb_job *j, mb_predictions **heard, mb_metrics *out)
     const mb_metric_options o = {.tokenize = j->recipe->bleu_tokenize};
     const char *path = j->recipe->predictions_file;
     double value[MB_JOB_METRICS];
+    mb_group_scores groups;
 
     if (j->task->answer == NULL)
         return MB_OK;
     MB_TRY(collect(j, heard));
     said = *heard;
-    MB_TRY(mb_predictions_score(said, j->comm, j->metric, j->n_metrics, &o, value));
+    if (j->groups != NULL)
+        groups = (mb_group_scores){j->groups->name, j->groups->n, j->group_value};
+    MB_TRY(mb_predictions_score(said, j->comm, j->metric, j->n_metrics, &o, value,
+                                j->groups != NULL ? &groups : NULL));
     for (int i = 0; i < j->n_metrics; i++)
         mb_metrics_add(out, j->metric[i]->eval_name, value[i]);
-    MB_TRY(judge_groups(j, said, &o, out));
+    if (j->groups != NULL)
+        add_groups(j, out);
     if (path == NULL)
         return MB_OK;
     return mb_comm_agree(j->comm, j->comm->rank == 0 ? mb_predictions_write(said, path) : MB_OK);

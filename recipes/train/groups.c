@@ -1,6 +1,7 @@
 /* recipes/train/groups.c - see recipes/train/groups.h. */
 #include "recipes/train/groups.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,7 +51,7 @@ static mb_status places(struct reading *r, const mb_data *d)
     r->n = mb_data_eval_rows(d);
     MB_TRY(MB_NEW_ARRAY(&r->place, r->n));
     for (int64_t i = 0; i < r->n; i++) {
-        const int64_t row = d->eval_store != NULL ? i : d->val_rows[i];
+        const int64_t row = mb_data_eval_row(d, i);
 
         r->place[i] = (struct place){s->source[row], s->record[row], row};
     }
@@ -117,19 +118,28 @@ static mb_status note(struct reading *r, const mb_records *file, int32_t source,
 static mb_status read_source(struct reading *r, const mb_source *given, int32_t number,
                              bool pictures)
 {
-    char file[MB_PATH_MAX];
+    char file[MB_PATH_MAX], split[100];
+    const int64_t first = first_at(r, number, 0);
     mb_source source = *given;
     mb_records *rows;
     mb_row_text row;
     bool more = true;
     mb_status st = MB_OK;
 
+    if (first == r->n || r->place[first].source != number)
+        return MB_OK;
     source.bare = true;
     source.type = NULL;
+    source.n_fields = 0; /* the column is meant by its name in the file */
     if (pictures) {
         MB_TRY(mb_image_list_file(given, file, sizeof file));
         source.path = file;
         source.split = NULL;
+    }
+    if (source.split !=
+        NULL) { /* records are counted from the file's first: no bounds are needed */
+        snprintf(split, sizeof split, "%.*s", (int)strcspn(given->split, "[+ "), given->split);
+        source.split = split;
     }
     if (source.path[0] == '\0') /* a folder for each class has no columns */
         return MB_OK;
@@ -179,7 +189,7 @@ static mb_status read_all(const mb_recipe *r, const mb_task *task, const mb_data
 {
     struct reading reading = {
         .column = r->metrics_by,
-        .store = d->eval_store != NULL ? d->eval_store : d->store,
+        .store = mb_data_eval_store(d),
         .g = g,
     };
     const mb_datasets *sets = d->eval_store != NULL ? &r->eval_datasets : &r->datasets;
@@ -215,7 +225,7 @@ static mb_status new_groups(const mb_data *d, mb_groups **out)
     mb_groups *g;
 
     MB_TRY(MB_NEW(&g));
-    g->n_rows = d->eval_store != NULL ? d->eval_store->n_rows : d->store->n_rows;
+    g->n_rows = mb_data_eval_store(d)->n_rows;
     const mb_status st = MB_NEW_ARRAY(&g->of, g->n_rows);
     if (st != MB_OK) {
         mb_groups_free(g);

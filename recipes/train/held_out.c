@@ -8,12 +8,13 @@
 #include "core/json.h"
 #include "core/log.h"
 #include "dist/checkpoint.h"
+#include "recipes/config/model_path.h"
 
 /* The tokens of row i; of two sides the first. */
 static mb_status take_row(const mb_data *d, int64_t i, mb_ids *out)
 {
-    const mb_store *s = d->eval_store != NULL ? d->eval_store : d->store;
-    const int64_t row = d->eval_store != NULL ? i : d->val_rows[i];
+    const mb_store *s = mb_data_eval_store(d);
+    const int64_t row = mb_data_eval_row(d, i);
     const int64_t n = d->collate.kind == MB_TARGET_SECOND ? mb_store_source_tokens(s, row)
                                                           : s->offset[row + 1] - s->offset[row];
 
@@ -22,7 +23,7 @@ static mb_status take_row(const mb_data *d, int64_t i, mb_ids *out)
 
 static mb_status take_rows(const mb_data *d, int most, mb_held_out *out)
 {
-    const mb_store *s = d->eval_store != NULL ? d->eval_store : d->store;
+    const mb_store *s = mb_data_eval_store(d);
     const int64_t there = mb_data_eval_rows(d);
 
     if (there == 0 || s->ids == NULL || s->n_sentences > 1)
@@ -74,7 +75,7 @@ static mb_status read_rows(mb_recipe *r, const char *model_path, const mb_model_
         return MB_OK;
     if (r->eval_datasets.n > 0)
         MB_TRY(mb_recipe_set(r, "datasets", "[]", "not read"));
-    MB_TRY(mb_recipe_set(r, "model_name_or_path", model_path, "what is exported"));
+    MB_TRY(mb_recipe_set_path(r, "model_name_or_path", model_path, "what is exported"));
     MB_TRY(when_begun(out->run, &begun));
     MB_TRY(mb_data_open(r, mb_task_of(r), c, false, begun, mb_comm_self(), &d));
     st = take_rows(d, most, out);
@@ -82,14 +83,13 @@ static mb_status read_rows(mb_recipe *r, const char *model_path, const mb_model_
     return st;
 }
 
-static mb_status read_run(const char *recipe, const char *model_path, const mb_model_config *c,
-                          int most, mb_held_out *out)
+static mb_status read_run(char *recipe, const char *model_path, const mb_model_config *c, int most,
+                          mb_held_out *out)
 {
-    char file[MB_PATH_MAX], *args[] = {"export", file};
+    char *args[] = {"export", recipe};
     mb_recipe *r = NULL;
     mb_status st;
 
-    snprintf(file, sizeof file, "%s", recipe);
     MB_TRY(mb_recipe_load(2, args, &r));
     st = read_rows(r, model_path, c, most, out);
     mb_recipe_free(r);

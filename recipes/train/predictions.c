@@ -210,79 +210,73 @@ static mb_status parse(const mb_predictions *p, mb_answers *rows)
     return MB_OK;
 }
 
-static mb_status score(const mb_predictions *p, const mb_metric *const *metric, int n,
+static mb_status score(const mb_answers *rows, const mb_metric *const *metric, int n,
                        const mb_metric_options *o, double *value)
 {
-    mb_answers *rows;
     mb_scores s;
-    mb_status st;
 
-    MB_TRY(mb_answers_new(&rows));
-    MB_TRY_GOTO(parse(p, rows), st, done);
     for (int i = 0; i < n; i++) {
-        MB_TRY_GOTO(mb_metric_compute(metric[i], rows, o, &s), st, done);
+        MB_TRY(mb_metric_compute(metric[i], rows, o, &s));
         value[i] = s.at[0].value;
     }
-done:
-    mb_answers_free(rows);
-    return st;
+    return MB_OK;
 }
 
 static mb_status score_group(const mb_answers *rows, int32_t id, const mb_metric *const *metric,
                              int n, const mb_metric_options *o, double *value)
 {
     mb_answers *some;
-    mb_scores s;
-    mb_status st = MB_OK;
 
     MB_TRY(mb_answers_of_group(rows, id, &some));
-    for (int i = 0; i < n && st == MB_OK; i++) {
-        st = mb_metric_compute(metric[i], some, o, &s);
-        value[i] = st == MB_OK ? s.at[0].value : NAN;
-    }
+    const mb_status st = score(some, metric, n, o, value);
     value[n] = (double)some->n;
     mb_answers_free(some);
     return st;
 }
 
-static mb_status score_groups(const mb_predictions *p, const mb_metric *const *metric, int n,
-                              const mb_metric_options *o, char *const *name, int n_names,
-                              double *value)
+static mb_status score_groups(const mb_answers *rows, const mb_metric *const *metric, int n,
+                              const mb_metric_options *o, const mb_group_scores *groups)
 {
-    mb_answers *rows;
     int32_t *id = NULL;
     int n_groups = 0;
     mb_status st;
 
-    for (int i = 0; i < n_names * (n + 1); i++)
-        value[i] = i % (n + 1) == n ? 0.0 : NAN;
+    for (int i = 0; i < groups->n * (n + 1); i++)
+        groups->value[i] = i % (n + 1) == n ? 0.0 : NAN;
+    st = mb_answers_groups(rows, &id, &n_groups);
+    for (int g = 0; g < n_groups && st == MB_OK; g++)
+        for (int i = 0; i < groups->n && st == MB_OK; i++)
+            if (strcmp(mb_answers_text(rows, id[g]), groups->name[i]) == 0)
+                st = score_group(rows, id[g], metric, n, o, groups->value + i * (n + 1));
+    mb_free(id);
+    return st;
+}
+
+static mb_status score_all(const mb_predictions *p, const mb_metric *const *metric, int n,
+                           const mb_metric_options *o, double *value, const mb_group_scores *groups)
+{
+    mb_answers *rows;
+    mb_status st;
+
     MB_TRY(mb_answers_new(&rows));
     st = parse(p, rows);
     if (st == MB_OK)
-        st = mb_answers_groups(rows, &id, &n_groups);
-    for (int g = 0; g < n_groups && st == MB_OK; g++)
-        for (int i = 0; i < n_names && st == MB_OK; i++)
-            if (strcmp(mb_answers_text(rows, id[g]), name[i]) == 0)
-                st = score_group(rows, id[g], metric, n, o, value + i * (n + 1));
-    mb_free(id);
+        st = score(rows, metric, n, o, value);
+    if (st == MB_OK && groups != NULL)
+        st = score_groups(rows, metric, n, o, groups);
     mb_answers_free(rows);
     return st;
 }
 
-mb_status mb_predictions_score_groups(const mb_predictions *p, mb_comm *comm,
-                                      const mb_metric *const *metric, int n,
-                                      const mb_metric_options *o, char *const *name, int n_names,
-                                      double *value)
-{
-    MB_TRY(mb_comm_agree(comm, comm->rank == 0 ? score_groups(p, metric, n, o, name, n_names, value)
-                                               : MB_OK));
-    return comm->ops->broadcast(comm, value, n_names * (n + 1) * (int64_t)sizeof *value, 0);
-}
-
 mb_status mb_predictions_score(const mb_predictions *p, mb_comm *comm,
                                const mb_metric *const *metric, int n, const mb_metric_options *o,
-                               double *value)
+                               double *value, const mb_group_scores *groups)
 {
-    MB_TRY(mb_comm_agree(comm, comm->rank == 0 ? score(p, metric, n, o, value) : MB_OK));
-    return comm->ops->broadcast(comm, value, n * (int64_t)sizeof *value, 0);
+    MB_TRY(
+        mb_comm_agree(comm, comm->rank == 0 ? score_all(p, metric, n, o, value, groups) : MB_OK));
+    MB_TRY(comm->ops->broadcast(comm, value, n * (int64_t)sizeof *value, 0));
+    return groups == NULL
+               ? MB_OK
+               : comm->ops->broadcast(comm, groups->value,
+                                      groups->n * (n + 1) * (int64_t)sizeof *groups->value, 0);
 }

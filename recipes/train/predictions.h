@@ -10,7 +10,7 @@
  *     MB_TRY(mb_json_set_string(object, "prediction", ...));
  *     MB_TRY(mb_json_set_string(object, "label", ...));
  *     MB_TRY(mb_predictions_gather(p, comm));                   // on all ranks
- *     MB_TRY(mb_predictions_score(p, comm, metric, n, &options, value));
+ *     MB_TRY(mb_predictions_score(p, comm, metric, n, &options, value, NULL));
  *
  * A task says how its rows are made in tasks.def, as an mb_answer_fn.
  */
@@ -41,15 +41,18 @@ const char *mb_predictions_line(const mb_predictions *p, int64_t i, size_t *n);
 /* Writes the file, whole or not at all; on the rank that has the rows. */
 mb_status mb_predictions_write(const mb_predictions *p, const char *path) MB_MUST_USE;
 
-/* After gathering: value[i] of metric[i] over all rows, the same on all ranks. Collective. */
+/* The same metrics of the rows of each group. */
+typedef struct mb_group_scores {
+    char *const *name;
+    int n;
+    double
+        *value; /* (n, metrics + 1), the last one the number of its rows; NaN and 0 without any */
+} mb_group_scores;
+
+/* After gathering: value[i] of metric[i] over all rows, and of groups (NULL: none), the same on all ranks.
+ * Collective. */
 mb_status mb_predictions_score(const mb_predictions *p, mb_comm *comm,
                                const mb_metric *const *metric, int n, const mb_metric_options *o,
-                               double *value) MB_MUST_USE;
-/* The same of the rows of each group: value (n_names, n + 1), the last one the number of its rows; NaN and
- * 0 for a group without any. Collective. */
-mb_status mb_predictions_score_groups(const mb_predictions *p, mb_comm *comm,
-                                      const mb_metric *const *metric, int n,
-                                      const mb_metric_options *o, char *const *name, int n_names,
-                                      double *value) MB_MUST_USE;
+                               double *value, const mb_group_scores *groups) MB_MUST_USE;
 
 #endif

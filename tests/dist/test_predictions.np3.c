@@ -61,7 +61,7 @@ static void all_ranks_get_the_same_values(void **state)
     mb_predictions *p = said_on_three();
     double value[2] = {0};
 
-    OK(mb_predictions_score(p, launch.world, metric, 2, NULL, value));
+    OK(mb_predictions_score(p, launch.world, metric, 2, NULL, value, NULL));
     assert_true(fabs(value[0] - 4.0 / 6.0) < 1e-15);
     assert_true(fabs(value[1] - 6.0 / 8.0) < 1e-15);
     mb_predictions_free(p);
@@ -73,7 +73,8 @@ static void a_failure_on_rank_0_is_one_on_all(void **state)
     mb_predictions *p = said_on_three();
     double value;
 
-    assert_int_equal(mb_predictions_score(p, launch.world, metric, 1, NULL, &value), MB_EDATA);
+    assert_int_equal(mb_predictions_score(p, launch.world, metric, 1, NULL, &value, NULL),
+                     MB_EDATA);
     assert_non_null(strstr(mb_status_sentence(), "does not hold a text"));
     mb_status_clear();
     mb_predictions_free(p);
