@@ -10,13 +10,10 @@
 #include "core/path.h"
 #include "recipes/export/peft.h"
 
-enum { NAME_MAX_BYTES = 384 };
-
-enum { MOST_TABLES = 8 };
+enum { NAME_MAX_BYTES = 384, MOST_TABLES = 8 };
 
 static mb_status add(mb_model *m, const char *dir, const mb_peft *p)
 {
-    mb_token_wish wish[MOST_TABLES];
     const mb_lora_options o = {
         .r = p->tokens_alone ? 0 : p->r,
         .alpha = p->alpha,
@@ -28,7 +25,7 @@ static mb_status add(mb_model *m, const char *dir, const mb_peft *p)
         .n_targets = p->target_regex != NULL ? 1 : (int)p->n_target,
         .save = (const char *const *)p->save,
         .n_save = (int)p->n_save,
-        .tokens = wish,
+        .tokens = p->tokens,
         .n_tokens = (int)p->n_tokens,
         .lenient = true,
     };
@@ -36,10 +33,6 @@ static mb_status add(mb_model *m, const char *dir, const mb_peft *p)
     MB_REQUIRE(p->n_tokens <= MOST_TABLES, MB_ENOTSUP,
                "%s/adapter_config.json: rows of tokens in %lld tables, at most %d", dir,
                (long long)p->n_tokens, MOST_TABLES);
-    for (int64_t i = 0; i < p->n_tokens; i++)
-        wish[i] = (mb_token_wish){
-            .module = p->tokens[i].module, .id = p->tokens[i].id, .n = p->tokens[i].n};
-
     MB_REQUIRE(p->n_rank_pattern == 0 && p->n_alpha_pattern == 0, MB_ENOTSUP,
                "%s/adapter_config.json: rank_pattern and alpha_pattern are not supported", dir);
     MB_REQUIRE(p->n_exclude == 0 && p->exclude_regex == NULL, MB_ENOTSUP,

@@ -125,7 +125,7 @@ static mb_status read_patterns(mb_json root, const char *key, mb_peft_pattern **
     return MB_OK;
 }
 
-static mb_status read_ids(mb_json list, mb_peft_tokens *t)
+static mb_status read_ids(mb_json list, mb_token_wish *t)
 {
     int32_t *id = NULL;
     int64_t v;
@@ -153,7 +153,7 @@ static mb_status read_tokens(mb_json root, mb_peft *p)
     if (mb_json_is(v, MB_JSON_OBJECT)) {
         MB_TRY(MB_NEW_ARRAY(&p->tokens, mb_json_count(v)));
         for (mb_json_it it = mb_json_first(v); mb_json_more(&it); mb_json_next(&it)) {
-            mb_peft_tokens *t = &p->tokens[p->n_tokens++];
+            mb_token_wish *t = &p->tokens[p->n_tokens++];
             t->module = it.key;
             MB_TRY(read_ids(it.value, t));
         }
@@ -444,7 +444,7 @@ static mb_status write_text(mb_json root, const char *key, const char *text)
     return text != NULL ? mb_json_set_string(root, key, text) : mb_json_set_null(root, key);
 }
 
-static mb_status write_ids(mb_json list, const mb_peft_tokens *t)
+static mb_status write_ids(mb_json list, const mb_token_wish *t)
 {
     for (int64_t i = 0; i < t->n; i++)
         MB_TRY(mb_json_set_int(list, NULL, t->id[i]));

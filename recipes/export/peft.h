@@ -16,19 +16,13 @@
 
 #include <stdint.h>
 
+#include "autograd/lora.h"
 #include "core/json.h"
 
 typedef struct mb_peft_pattern {
     const char *pattern; /* a module's name, its end after a dot, or a regex for these */
     double value;
 } mb_peft_pattern;
-
-/* Tokens whose rows are trained, in the order of their rows. */
-typedef struct mb_peft_tokens {
-    const char *module; /* NULL: the input embedding */
-    const int32_t *id;  /* borrowed by a writer, a reader's own */
-    int64_t n;
-} mb_peft_tokens;
 
 /* Strings are borrowed by a writer from its caller, by a reader from `doc`. */
 typedef struct mb_peft {
@@ -45,7 +39,7 @@ typedef struct mb_peft {
     int64_t n_rank_pattern, n_alpha_pattern;
     bool
         tokens_alone; /* peft_type TRAINABLE_TOKENS: what is above, but for task_type and base, is not there */
-    mb_peft_tokens *tokens; /* alone: all have the same ids */
+    mb_token_wish *tokens; /* alone: all have the same ids */
     int64_t n_tokens;
     mb_json_doc *doc; /* private to a reader */
 } mb_peft;

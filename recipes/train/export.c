@@ -150,7 +150,7 @@ static mb_status base_folder(const mb_job *j, const mb_export *e, char *path, si
 struct adapter {
     mb_peft peft;
     const char *target[TARGETS_MAX], *save[TARGETS_MAX];
-    mb_peft_tokens tokens[TARGETS_MAX];
+    mb_token_wish tokens[TARGETS_MAX];
 };
 
 static mb_status describe_targets(const mb_job *j, struct adapter *a)
@@ -204,23 +204,20 @@ static mb_status describe_tokens(const mb_job *j, struct adapter *a)
     const bool named = j->recipe->trainable_token_modules.n > 0;
     mb_peft *p = &a->peft;
     char module[384];
-    void *text;
 
     p->tokens = a->tokens;
     for (int i = 0; i < m->n_weights && p->n_tokens < TARGETS_MAX; i++) {
         const mb_token_rows *r = m->weight[i].token_rows;
-        mb_peft_tokens *t = &a->tokens[p->n_tokens];
+        mb_token_wish *t = &a->tokens[p->n_tokens];
 
         if (r == NULL)
             continue;
-        *t = (mb_peft_tokens){.id = r->id, .n = r->values->value.dim[0]};
+        *t = (mb_token_wish){.id = r->id, .n = r->values->value.dim[0]};
         p->n_tokens++;
-        mb_weight_module(&m->weight[i], module, sizeof module);
         if (!named)
             continue;
-        MB_TRY(mb_arena_take(m->strings, strlen(module) + 1, &text));
-        memcpy(text, module, strlen(module) + 1);
-        t->module = text;
+        mb_weight_module(&m->weight[i], module, sizeof module);
+        MB_TRY(mb_arena_strdup(m->strings, module, &t->module));
     }
     return MB_OK;
 }

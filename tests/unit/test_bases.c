@@ -213,7 +213,7 @@ static const char *rows_for(const char *base, const struct subject *s)
     static char dir[300];
     static const int32_t ids[] = {8, 13};
     mb_token_wish wish = {.id = ids, .n = 2};
-    mb_peft_tokens tokens = {.module = "embed_tokens", .id = ids, .n = 2};
+    mb_token_wish tokens = {.module = "embed_tokens", .id = ids, .n = 2};
     mb_peft peft = mb_peft_defaults();
     mb_session_options o = {.path = base,
                             .head = s->head,
