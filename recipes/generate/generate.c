@@ -446,7 +446,7 @@ mb_status mb_generator_run(mb_generator *g, const mb_prompt *prompt, int64_t n,
     g->next = 0;
     g->o = o;
     g->stats = (mb_generator_stats){0};
-    g->stop = (mb_stop_texts){o->stop, o->n_stop, mb_stop_texts_longest(o->stop, o->n_stop)};
+    g->stop = (mb_stop_texts){o->stop, o->n_stop};
     st = run(g);
     for (int64_t i = 0; i < g->n_seq; i++) {
         g->place[i].prompt = -1;

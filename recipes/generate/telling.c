@@ -7,16 +7,6 @@
 
 enum { TEXT_PER_TOKEN = 16 };
 
-size_t mb_stop_texts_longest(const char *const *text, int64_t n)
-{
-    size_t longest = 0;
-
-    for (int64_t i = 0; i < n; i++)
-        if (strlen(text[i]) > longest)
-            longest = strlen(text[i]);
-    return longest;
-}
-
 mb_status mb_telling_begin(mb_telling *t, mb_detokenizer *d, int32_t last_of_prompt,
                            int64_t most_tokens)
 {
@@ -44,12 +34,12 @@ static mb_status add_text(mb_telling *t, const char *text, size_t n)
 /* Where the first stop text begins that ends in what came after `old` bytes; t->n: none. */
 static size_t find_stop(const mb_telling *t, const mb_stop_texts *stop, size_t old)
 {
-    const size_t back = stop->longest > 0 ? stop->longest - 1 : 0;
     size_t first = t->n;
 
     for (int64_t i = 0; i < stop->n; i++) {
-        const char *text = stop->text[i], *from = t->text + (old > back ? old - back : 0);
-        const char *found = memmem(from, (size_t)(t->text + t->n - from), text, strlen(text));
+        const char *text = stop->text[i];
+        const size_t n = strlen(text), from = old >= n ? old - (n - 1) : 0;
+        const char *found = memmem(t->text + from, t->n - from, text, n);
 
         if (found != NULL && (size_t)(found - t->text) < first)
             first = (size_t)(found - t->text);

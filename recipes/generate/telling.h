@@ -19,10 +19,7 @@
 typedef struct mb_stop_texts {
     const char *const *text;
     int64_t n;
-    size_t longest; /* bytes: mb_stop_texts_longest */
 } mb_stop_texts;
-
-size_t mb_stop_texts_longest(const char *const *text, int64_t n);
 
 /* All zero before the first; the memory is kept from answer to answer. */
 typedef struct mb_telling {

@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "core/log.h"
+#include "recipes/generate/ends.h"
 #include "recipes/serve/answering_inside.h"
 
 /* ---- failing, hanging up ------------------------------------------------------------------ */
@@ -269,9 +270,8 @@ static bool may(void *arg, int64_t choice, int32_t id)
     const char *p;
     size_t n;
 
-    for (size_t i = 0; i < g->offer->writer.end.n; i++)
-        if (g->offer->writer.end.id[i] == id)
-            return mb_json_rule_complete(&next);
+    if (mb_is_end(g->offer->writer.end.id, (int64_t)g->offer->writer.end.n, id))
+        return mb_json_rule_complete(&next);
     p = mb_vocab_bytes_of(g->offer->pieces, id, &n);
     return n > 0 && mb_json_rule_take(&next, p, n);
 }

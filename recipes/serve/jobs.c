@@ -291,6 +291,24 @@ int64_t mb_jobs_limit(const mb_http_request *q)
     return n < 1 ? 1 : n > 1000 ? 1000 : n;
 }
 
+mb_status mb_jobs_note_child(mb_json object, const mb_child *c)
+{
+    MB_TRY(mb_json_set_int(object, "pid", c->pid));
+    return mb_json_set_int(object, "begun", c->begun);
+}
+
+mb_status mb_jobs_noted_child(mb_json object, mb_child *out)
+{
+    int64_t pid = 0;
+
+    *out = (mb_child){0};
+    MB_TRY(mb_json_get_int(object, "pid", 0, &pid));
+    MB_TRY(mb_json_get_int(object, "begun", 0, &out->begun));
+    if (pid > 1 && pid <= INT32_MAX)
+        out->pid = (pid_t)pid;
+    return MB_OK;
+}
+
 const char *mb_jobs_text(mb_json object, const char *key)
 {
     const mb_json v = mb_json_get(object, key);

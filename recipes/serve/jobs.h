@@ -2,7 +2,7 @@
  * runs that are started, watched and stopped, and the page that shows all of it.
  *
  *     MB_TRY(mb_jobs_open(&(mb_jobs_options){.runs = folders, .offer = offer, .arg = a}, &jobs));
- *     ... routes: mb_routes_page, mb_routes_files, mb_routes_tuning, mb_routes_runs
+ *     ... routes: mb_routes_page, mb_routes_files, mb_routes_tuning, mb_routes_runs, mb_routes_made
  *     mb_jobs_close(jobs);
  *
  * The arg of those routes must be a struct whose first member is the mb_jobs *.

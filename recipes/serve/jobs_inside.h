@@ -78,6 +78,9 @@ mb_status mb_jobs_list(mb_json_doc **doc, mb_json *data) MB_MUST_USE;
 mb_status mb_jobs_list_end(mb_json list, mb_json data, bool more) MB_MUST_USE;
 /* limit (20, at most 1000) and after of a list's query. */
 int64_t mb_jobs_limit(const mb_http_request *q);
+/* "pid" and "begun" of a child, for the next server; pid 0: none is noted, or none that there can be. */
+mb_status mb_jobs_note_child(mb_json object, const mb_child *c) MB_MUST_USE;
+mb_status mb_jobs_noted_child(mb_json object, mb_child *out) MB_MUST_USE;
 /* A member's string, "" where it is not one. */
 const char *mb_jobs_text(mb_json object, const char *key);
 
@@ -89,7 +92,8 @@ mb_status mb_jobs_words(const mb_jobs *j, mb_json request, const char *recipe_pa
 mb_status mb_jobs_argv(const char *verb, mb_json words, const char *more, char ***out) MB_MUST_USE;
 void mb_jobs_argv_free(char **argv);
 
-/* ---- keeper.c: the thread that starts jobs and sees them end. All with the lock held. */
+/* ---- keeper.c: the thread that starts jobs and sees them end, which takes the lock itself; all else with
+ * the lock held, or while no other thread runs. */
 void *mb_jobs_keep(void *jobs);
 mb_status mb_jobs_load(mb_jobs *j) MB_MUST_USE; /* what was there when the last server ended */
 /* MB_EARG: it is larger than what mb_jobs_load reads. */
@@ -97,13 +101,11 @@ mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t) MB_MUST_USE;
 mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id);          /* NULL */
 mb_tuning *mb_tuning_of_folder(const mb_jobs *j, const char *folder); /* the latest; NULL */
 
-/* Forgets the oldest jobs that have ended, but jobs_max of them. */
-void mb_jobs_forget(mb_jobs *j);
-
 /* ---- files.c: what is there when the server starts. */
 mb_status mb_jobs_count_files(mb_jobs *j) MB_MUST_USE;
 
-/* ---- made.c: the export that goes on, also since before a restart. With the lock held. */
+/* ---- made.c: the export that goes on, also since before a restart. With the lock held, or while no other
+ * thread runs. */
 void mb_export_load(mb_jobs *j);
 bool mb_export_runs(mb_jobs *j); /* asked often: who has ended is forgotten */
 /* Ends one that this server began; what it has not published is removed. */

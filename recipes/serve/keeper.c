@@ -62,7 +62,6 @@ static bool is(const mb_tuning *t, const char *status)
 /* What a job's file must say: the rest of this folder relies on it. */
 static mb_status read_job(const char *path, const char *name, mb_tuning *t)
 {
-    int64_t pid = 0;
     const char *id;
     mb_json root;
 
@@ -72,9 +71,7 @@ static mb_status read_job(const char *path, const char *name, mb_tuning *t)
     MB_REQUIRE(mb_jobs_is_id(id, "ftjob-") && strncmp(name, id, strlen(id)) == 0 &&
                    strcmp(name + strlen(id), ".json") == 0,
                MB_EIO, "%s is not the job that it is called after", path);
-    MB_TRY(mb_json_get_int(root, "pid", 0, &pid));
-    MB_TRY(mb_json_get_int(root, "begun", 0, &t->child.begun));
-    t->child.pid = (pid_t)pid;
+    MB_TRY(mb_jobs_noted_child(root, &t->child));
     if (mb_json_is_set(mb_json_get(root, "asked")))
         t->asked = mb_clock();
     return MB_OK;
@@ -157,8 +154,7 @@ static mb_status note_start(mb_jobs *j, mb_tuning *t)
 {
     const mb_json root = mb_json_root(t->doc);
 
-    MB_TRY(mb_json_set_int(root, "pid", t->child.pid));
-    MB_TRY(mb_json_set_int(root, "begun", t->child.begun));
+    MB_TRY(mb_jobs_note_child(root, &t->child));
     return set_status(j, t, "running", NULL);
 }
 
@@ -351,7 +347,8 @@ static void remove_files(const mb_jobs *j, const char *id)
         }
 }
 
-void mb_jobs_forget(mb_jobs *j)
+/* The oldest jobs that have ended, but jobs_max of them. */
+static void forget_ended(mb_jobs *j)
 {
     int64_t many = -j->o.jobs_max;
     size_t kept = 0;
@@ -383,7 +380,7 @@ void *mb_jobs_keep(void *jobs)
 
         (void)mb_export_runs(j);
         look_at_all(j);
-        mb_jobs_forget(j);
+        forget_ended(j);
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += 250000000;
         until.tv_sec += until.tv_nsec / 1000000000;

@@ -17,6 +17,7 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "core/path_below.h"
+#include "recipes/config/hub_path.h"
 #include "recipes/export/stage.h"
 #include "recipes/serve/jobs_inside.h"
 
@@ -43,15 +44,9 @@ static mb_status nothing_here(mb_http_request *q)
 static bool is_name(const char *name)
 {
     const char *slash = name != NULL ? strchr(name, '/') : NULL;
-    char first[300];
 
-    if (name == NULL || name[0] == '.')
-        return false;
-    if (slash == NULL)
-        return mb_path_is_component(name);
-    snprintf(first, sizeof first, "%.*s", (int)(slash - name), name);
-    return slash - name < (ptrdiff_t)sizeof first && mb_path_is_component(first) &&
-           slash[1] != '.' && mb_path_is_component(slash + 1);
+    return name != NULL && name[0] != '.' && mb_hub_file_is(name) &&
+           (slash == NULL || (slash[1] != '.' && strchr(slash + 1, '/') == NULL));
 }
 
 /* Opens a file that lies in the place, wherever links lead. */
@@ -160,8 +155,7 @@ static mb_status write_note(const mb_jobs *j)
     MB_REQUIRE(note_of(j, path), MB_EARG, "%s: the path is too long", j->state);
     MB_TRY(mb_json_doc_new("export", &doc));
     MB_TRY_GOTO(mb_json_set_string(mb_json_root(doc), "folder", j->exported), st, done);
-    MB_TRY_GOTO(mb_json_set_int(mb_json_root(doc), "pid", j->exporter.pid), st, done);
-    MB_TRY_GOTO(mb_json_set_int(mb_json_root(doc), "begun", j->exporter.begun), st, done);
+    MB_TRY_GOTO(mb_jobs_note_child(mb_json_root(doc), &j->exporter), st, done);
     st = mb_json_write(mb_json_root(doc), 1, path);
 done:
     mb_json_free(doc);
@@ -171,17 +165,15 @@ done:
 static mb_status read_note(mb_jobs *j, const char *path)
 {
     mb_json_doc *doc;
-    int64_t pid = 0;
     mb_status st;
 
     MB_TRY(mb_json_read(path, MB_EIO, MB_JOBS_JSON, &doc));
-    MB_TRY_GOTO(mb_json_get_int(mb_json_root(doc), "pid", 0, &pid), st, done);
-    MB_TRY_GOTO(mb_json_get_int(mb_json_root(doc), "begun", 0, &j->exporter.begun), st, done);
+    MB_TRY_GOTO(mb_jobs_noted_child(mb_json_root(doc), &j->exporter), st, done);
     snprintf(j->exported, sizeof j->exported, "%s", mb_jobs_text(mb_json_root(doc), "folder"));
-    if (pid > 1 && pid <= INT32_MAX && j->exported[0] != '\0')
-        j->exporter.pid = (pid_t)pid;
-    else
+    if (j->exporter.pid == 0 || j->exported[0] == '\0') {
+        j->exporter = (mb_child){0};
         st = MB_RAISE(MB_EIO, "%s does not name a run and its process", path);
+    }
 done:
     mb_json_free(doc);
     return st;

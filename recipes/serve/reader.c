@@ -7,24 +7,7 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "recipes/data/collate.h"
-#include "recipes/train/device.h"
-#include "recipes/train/session.h"
-
-static mb_status open_engine(mb_api *a, const mb_recipe *r, mb_head head, mb_reader *d)
-{
-    const int threads = r->threads > 0 ? (int)r->threads : mb_default_threads();
-    mb_session_options session = {.path = r->model_name_or_path,
-                                  .adapter_path = r->adapter_path,
-                                  .head = head,
-                                  .quiet = true,
-                                  .bases = mb_api_bases(a),
-                                  .engine = {.threads = threads}};
-
-    MB_TRY(mb_recipe_open_device(r, 0, threads, &d->device));
-    MB_TRY(mb_recipe_dtype(r, d->device, false, &session.engine.dtype));
-    session.engine.device = d->device;
-    return mb_session_open(&session, &d->engine, NULL);
-}
+#include "recipes/generate/seq2seq.h"
 
 static mb_status make_batch(mb_reader *d)
 {
@@ -59,7 +42,7 @@ static mb_status open_reader(mb_api *a, mb_offer *o, mb_head head, mb_reader *d)
     } else {
         MB_TRY(mb_tokenizer_load(path, &d->tokenizer));
     }
-    MB_TRY(open_engine(a, o->recipe, head, d));
+    MB_TRY(mb_search_open(o->recipe, head, 0, mb_api_bases(a), &d->device, &d->engine));
     MB_TRY(make_batch(d));
     o->context = d->most;
     return MB_OK;

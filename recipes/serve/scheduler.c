@@ -112,7 +112,7 @@ static mb_status copy(const mb_ask *a, mb_open_ask **out)
     x->a.bias = take(&at, a->bias, (size_t)a->n_bias * sizeof *a->bias);
     for (int64_t i = 0; i < a->n_stop; i++)
         stop[i] = take(&at, a->stop[i], strlen(a->stop[i]) + 1);
-    x->stop = (mb_stop_texts){stop, a->n_stop, mb_stop_texts_longest(stop, a->n_stop)};
+    x->stop = (mb_stop_texts){stop, a->n_stop};
     x->asked = mb_clock();
     *out = x;
     return MB_OK;
