@@ -20,9 +20,7 @@
 #include "core/path.h"
 #include "recipes/hub/xet_inside.h"
 
-enum { ENTRY = MB_XET_HASH + 16, NAME = 64, COUNT = 8, TAIL = 16, VERSION = 2 };
-
-static const char magic[8] = {'m', 'b', 'u', 'y', 'u', 'x', 'e', 't'};
+enum { ENTRY = MB_XET_HASH + 16, NAME = 64, COUNT = 8 };
 
 static void put64(uint8_t *p, uint64_t v)
 {
@@ -78,10 +76,10 @@ mb_status mb_xet_bare_read(mb_xet_xorb *b, int64_t size, const char *path)
     uint8_t count[4], *raw = NULL;
     mb_status st;
 
-    MB_REQUIRE(size >= chunks + COUNT + TAIL, MB_EIO, "%s: is cut short", path);
-    MB_TRY(mb_pread_all(b->fd, count, 4, size - TAIL - COUNT, path));
+    MB_REQUIRE(size >= chunks + COUNT + MB_XET_TAIL, MB_EIO, "%s: is cut short", path);
+    MB_TRY(mb_pread_all(b->fd, count, 4, size - MB_XET_TAIL - COUNT, path));
     b->n_objects = mb_xet_get32(count);
-    MB_REQUIRE(size == chunks + (int64_t)b->n_objects * NAME + COUNT + TAIL, MB_EIO,
+    MB_REQUIRE(size == chunks + (int64_t)b->n_objects * NAME + COUNT + MB_XET_TAIL, MB_EIO,
                "%s: %lld bytes are not a xorb of %u chunks in %u objects", path, (long long)size,
                b->n, b->n_objects);
     MB_TRY(mb_alloc((size_t)size, "a xorb's index", (void **)&raw));
@@ -212,21 +210,18 @@ static uint32_t number_objects(mb_xet_spot *spot, uint32_t n, uint32_t *used)
 
 static mb_status publish(mb_xet *x, const uint8_t hash[MB_XET_HASH], const uint8_t *raw, size_t n)
 {
-    char scratch[MB_PATH_MAX], path[MB_PATH_MAX], dir[MB_PATH_MAX], hex[MB_XET_HEX];
+    char scratch[MB_PATH_MAX], hex[MB_XET_HEX];
     mb_status st;
     int fd;
 
     mb_xet_hex(hash, hex);
-    MB_TRY(mb_xet_xorb_path(x, hex, false, path, sizeof path));
-    MB_TRY(mb_path_dir(dir, sizeof dir, path));
     MB_TRY(mb_xet_scratch(x, scratch, sizeof scratch, &fd));
     st = mb_pwrite_all(fd, raw, n, 0, scratch);
-    if (st == MB_OK && (fsync(fd) != 0 || rename(scratch, path) != 0))
-        st = MB_RAISE(MB_EIO, "%s: %s", path, strerror(errno));
-    close(fd);
     if (st == MB_OK)
-        return mb_path_sync_dir(dir);
-    unlink(scratch);
+        st = mb_xet_xorb_publish(x, hex, fd, scratch);
+    close(fd);
+    if (scratch[0] != '\0')
+        unlink(scratch);
     return st;
 }
 
@@ -234,7 +229,7 @@ static mb_status write_bare(mb_xet *x, const mb_xet_covers *c, const mb_xet_xorb
                             mb_xet_spot *spot, uint32_t *used)
 {
     const uint32_t m = number_objects(spot, b->n, used);
-    const size_t n = (size_t)b->n * ENTRY + (size_t)m * NAME + COUNT + TAIL;
+    const size_t n = (size_t)b->n * ENTRY + (size_t)m * NAME + COUNT + MB_XET_TAIL;
     uint8_t *raw = NULL, *p;
     mb_status st;
 
@@ -249,9 +244,7 @@ static mb_status write_bare(mb_xet *x, const mb_xet_covers *c, const mb_xet_xorb
     for (uint32_t i = 0; i < m; i++, p += NAME)
         memcpy(p, c->object[used[i]], NAME);
     mb_xet_put32(p, m);
-    memcpy(p + COUNT, magic, sizeof magic);
-    mb_xet_put32(p + COUNT + 8, VERSION);
-    mb_xet_put32(p + COUNT + 12, b->n);
+    mb_xet_put_tail(p + COUNT, MB_XET_BARE, b->n);
     st = publish(x, b->hash, raw, n);
     mb_free(raw);
     return st;

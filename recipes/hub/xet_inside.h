@@ -195,6 +195,12 @@ mb_status mb_xet_scratch(mb_xet *x, char *path, size_t size, int *fd) MB_MUST_US
 /* DIR/xorbs/ab/ab...; with make, the folder it is in is there. */
 mb_status mb_xet_xorb_path(mb_xet *x, const char *hex, bool make, char *out,
                            size_t size) MB_MUST_USE;
+/* The last bytes of a xorb's file: "mbuyuxet", version u32, number of chunks u32. */
+enum { MB_XET_TAIL = 16, MB_XET_WHOLE = 1, MB_XET_BARE = 2 };
+void mb_xet_put_tail(uint8_t tail[MB_XET_TAIL], uint32_t version, uint32_t n);
+/* A file in DIR/tmp that is all there, open as fd, becomes the xorb's: on disk before it gets its name.
+ * scratch is "" once it has. */
+mb_status mb_xet_xorb_publish(mb_xet *x, const char *hex, int fd, char *scratch) MB_MUST_USE;
 /* A token, good until `until` (seconds since 1970); is this one of ours, and good now? */
 enum { MB_XET_TOKEN = 96 };
 void mb_xet_token_make(const mb_xet *x, int64_t until, char out[MB_XET_TOKEN]);

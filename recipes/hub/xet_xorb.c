@@ -19,7 +19,7 @@
 #include "core/path.h"
 #include "recipes/hub/xet_inside.h"
 
-enum { ENTRY = MB_XET_HASH + 8, TAIL = 16, VERSION = 1, BARE = 2, PATH_BYTES = MB_PATH_MAX };
+enum { ENTRY = MB_XET_HASH + 8, PATH_BYTES = MB_PATH_MAX };
 
 static const char magic[8] = {'m', 'b', 'u', 'y', 'u', 'x', 'e', 't'};
 static const char old_footer[7] = {'X', 'E', 'T', 'B', 'L', 'O', 'B'};
@@ -157,10 +157,29 @@ static mb_status named(const mb_xet_coming *c)
     return MB_OK;
 }
 
-mb_status mb_xet_coming_end(mb_xet_coming *c, bool *inserted)
+void mb_xet_put_tail(uint8_t tail[MB_XET_TAIL], uint32_t version, uint32_t n)
+{
+    memcpy(tail, magic, sizeof magic);
+    mb_xet_put32(tail + 8, version);
+    mb_xet_put32(tail + 12, n);
+}
+
+mb_status mb_xet_xorb_publish(mb_xet *x, const char *hex, int fd, char *scratch)
 {
     char path[PATH_BYTES], dir[PATH_BYTES];
-    uint8_t tail[TAIL];
+
+    MB_REQUIRE(fsync(fd) == 0, MB_EIO, "%s: %s", scratch, strerror(errno));
+    MB_TRY(mb_xet_xorb_path(x, hex, true, path, sizeof path));
+    MB_REQUIRE(rename(scratch, path) == 0, MB_EIO, "%s: %s", path, strerror(errno));
+    scratch[0] = '\0';
+    MB_TRY(mb_path_dir(dir, sizeof dir, path));
+    return mb_path_sync_dir(dir);
+}
+
+mb_status mb_xet_coming_end(mb_xet_coming *c, bool *inserted)
+{
+    uint8_t tail[MB_XET_TAIL];
+    mb_status st;
 
     *inserted = false;
     if (c->known)
@@ -169,38 +188,33 @@ mb_status mb_xet_coming_end(mb_xet_coming *c, bool *inserted)
     MB_REQUIRE(c->n > 0, MB_EARG, "xorb %s has no chunks", c->hex);
     MB_TRY(named(c));
 
-    memcpy(tail, magic, sizeof magic);
-    mb_xet_put32(tail + 8, VERSION);
-    mb_xet_put32(tail + 12, (uint32_t)c->n);
+    mb_xet_put_tail(tail, MB_XET_WHOLE, (uint32_t)c->n);
     MB_TRY(mb_pwrite_all(c->fd, c->index, c->n * ENTRY, c->written, c->path));
-    MB_TRY(mb_pwrite_all(c->fd, tail, TAIL, c->written + (int64_t)(c->n * ENTRY), c->path));
-    MB_REQUIRE(fsync(c->fd) == 0, MB_EIO, "%s: %s", c->path, strerror(errno));
-    MB_TRY(mb_xet_xorb_path(c->x, c->hex, true, path, sizeof path));
-    MB_REQUIRE(rename(c->path, path) == 0, MB_EIO, "%s: %s", path, strerror(errno));
-    c->path[0] = '\0';
-    *inserted = true;
-    MB_TRY(mb_path_dir(dir, sizeof dir, path));
-    return mb_path_sync_dir(dir);
+    MB_TRY(mb_pwrite_all(c->fd, tail, MB_XET_TAIL, c->written + (int64_t)(c->n * ENTRY), c->path));
+    st = mb_xet_xorb_publish(c->x, c->hex, c->fd, c->path);
+    *inserted = c->path[0] == '\0';
+    return st;
 }
 
 /* The index, held against the file's size. */
 static mb_status index_read(mb_xet_xorb *b, int64_t size, const char *path)
 {
-    uint8_t tail[TAIL], *raw = NULL;
+    uint8_t tail[MB_XET_TAIL], *raw = NULL;
     uint32_t before = 0;
     mb_status st;
 
-    MB_REQUIRE(size >= TAIL, MB_EIO, "%s: %lld bytes are not a xorb", path, (long long)size);
-    MB_TRY(mb_pread_all(b->fd, tail, TAIL, size - TAIL, path));
+    MB_REQUIRE(size >= MB_XET_TAIL, MB_EIO, "%s: %lld bytes are not a xorb", path, (long long)size);
+    MB_TRY(mb_pread_all(b->fd, tail, MB_XET_TAIL, size - MB_XET_TAIL, path));
     b->n = mb_xet_get32(tail + 12);
     const uint32_t version = mb_xet_get32(tail + 8);
-    MB_REQUIRE(memcmp(tail, magic, sizeof magic) == 0 && (version == VERSION || version == BARE) &&
-                   b->n > 0 && b->n <= MB_XET_CHUNKS_MAX && (int64_t)b->n * ENTRY + TAIL < size,
+    MB_REQUIRE(memcmp(tail, magic, sizeof magic) == 0 &&
+                   (version == MB_XET_WHOLE || version == MB_XET_BARE) && b->n > 0 &&
+                   b->n <= MB_XET_CHUNKS_MAX && (int64_t)b->n * ENTRY + MB_XET_TAIL < size,
                MB_EIO, "%s: is not a xorb of this version, or damaged", path);
-    if (version == BARE)
+    if (version == MB_XET_BARE)
         return mb_xet_bare_read(b, size, path);
 
-    const int64_t chunks = size - TAIL - (int64_t)b->n * ENTRY;
+    const int64_t chunks = size - MB_XET_TAIL - (int64_t)b->n * ENTRY;
     MB_TRY(MB_NEW_ARRAY(&raw, b->n * ENTRY));
     MB_TRY_GOTO(mb_pread_all(b->fd, raw, b->n * ENTRY, chunks, path), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&b->place, b->n), st, done);
