@@ -136,8 +136,8 @@ static void rows_of_tokens_are_written_and_read_again(void **state)
 {
     static const int32_t few[] = {7, 3}, more[] = {9, 10, 400};
     const char *target[] = {"q_proj"};
-    mb_peft_tokens of[] = {{"model.embed_tokens", few, 2}, {"lm_head", more, 3}};
-    mb_peft_tokens plain = {.id = more, .n = 3};
+    mb_token_wish of[] = {{"model.embed_tokens", few, 2}, {"lm_head", more, 3}};
+    mb_token_wish plain = {.id = more, .n = 3};
     const mb_peft forms[] = {
         {.r = 8, .alpha = 8, .target = target, .n_target = 1, .tokens = of, .n_tokens = 2},
         {.r = 8, .alpha = 8, .target = target, .n_target = 1, .tokens = &plain, .n_tokens = 1},
@@ -153,10 +153,12 @@ static void rows_of_tokens_are_written_and_read_again(void **state)
         assert_int_equal(in.tokens_alone, out->tokens_alone);
         assert_int_equal(in.n_tokens, out->n_tokens);
         for (int64_t k = 0; k < in.n_tokens; k++) {
-            const mb_peft_tokens *a = &in.tokens[k], *b = &out->tokens[k];
+            const mb_token_wish *a = &in.tokens[k], *b = &out->tokens[k];
             assert_int_equal(a->n, b->n);
             assert_memory_equal(a->id, b->id, (size_t)a->n * sizeof *a->id);
             assert_true((a->module == NULL) == (b->module == NULL));
+            if (a->module != NULL)
+                assert_string_equal(a->module, b->module);
         }
         mb_peft_close(&in);
     }
