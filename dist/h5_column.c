@@ -124,14 +124,13 @@ mb_status mb_h5_list(mb_h5 *f, const char *group, mb_h5_what what, char ***name,
 
 /* ---- the type ------------------------------------------------------------------------------- */
 
-static mb_status text_type(mb_h5_column *c, hid_t type)
+static void text_type(mb_h5_column *c, hid_t type)
 {
     c->kind = MB_H5_TEXT;
     c->pointer = H5Tis_variable_str(type) > 0;
     c->pad = H5Tget_strpad(type);
     c->value_bytes = c->pointer ? sizeof(char *) : H5Tget_size(type);
     c->memory = H5Tcopy(type);
-    return MB_OK;
 }
 
 /* An enumeration is read as numbers; which names they have is kept. */
@@ -210,7 +209,8 @@ static mb_status value_type(mb_h5_column *c, hid_t type)
         c->memory = H5Tcopy(H5T_NATIVE_DOUBLE);
         return MB_OK;
     case H5T_STRING:
-        return text_type(c, type);
+        text_type(c, type);
+        return MB_OK;
     case H5T_ENUM:
         return enum_type(c, type);
     default:

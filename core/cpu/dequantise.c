@@ -7,6 +7,7 @@
  */
 #include "core/cpu/dequantise.h"
 
+#include "core/cpu/init.h"
 #include "core/cpu/rows.h"
 
 enum { QK = 32, QK_K = 256 };
@@ -286,7 +287,8 @@ static blocks_fn dequantiser_of(mb_dtype type)
     static const blocks_fn fast[MB_DTYPE_COUNT] = {
         [MB_DTYPE_Q4_0] = q4_0_avx2, [MB_DTYPE_Q4_1] = q4_1_avx2, [MB_DTYPE_Q8_0] = q8_0_avx2};
 
-    return fast[type] != NULL && __builtin_cpu_supports("avx2") ? fast[type] : dequantiser[type];
+    return fast[type] != NULL && (mb_cpu_features() & MB_CPU_AVX2) != 0 ? fast[type]
+                                                                        : dequantiser[type];
 }
 #else
 static blocks_fn dequantiser_of(mb_dtype type)

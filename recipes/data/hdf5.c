@@ -25,27 +25,19 @@ struct mb_hdf5 {
 
 /* ---- names ---------------------------------------------------------------------------------- */
 
-static bool has_ending(const char *path, size_t n)
+static bool has_ending(const char *path)
 {
-    static const char *const endings[] = {".h5", ".hdf5"};
-
-    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        const size_t k = strlen(endings[i]);
-
-        if (n > k && memcmp(path + n - k, endings[i], k) == 0)
-            return true;
-    }
-    return false;
+    return mb_path_has_suffix(path, ".h5") || mb_path_has_suffix(path, ".hdf5");
 }
 
 bool mb_hdf5_file(const char *path, char *file, size_t size, const char **group)
 {
     const char *end = path + strlen(path);
-    bool found = has_ending(path, strlen(path));
+    bool found = has_ending(path);
 
     for (const char *s = path; !found && (s = strchr(s + 1, '/')) != NULL;) {
         snprintf(file, size, "%.*s", (int)(s - path), path);
-        if (has_ending(file, strlen(file)) && mb_path_is_file(file)) {
+        if (has_ending(file) && mb_path_is_file(file)) {
             end = s;
             found = true;
         }

@@ -20,7 +20,6 @@
 
 enum {
     MOST_FOOTER = 64 << 20,
-    MOST_PAGE = MB_PARQUET_MOST_PAGE,
     MOST_VALUES = 1 << 28, /* of a page */
     MOST_NODES = 4096,
     MOST_DEPTH = 24,
@@ -577,7 +576,7 @@ static mb_status page_header(const mb_parquet *p, struct column *c, struct page 
             skip(&t, type, 0);
     }
     c->at += t.at - bytes;
-    if (t.bad || h->size < 0 || h->size > MOST_PAGE || h->packed < 0 ||
+    if (t.bad || h->size < 0 || h->size > MB_PARQUET_MOST_PAGE || h->packed < 0 ||
         h->packed > c->end - c->at || h->values < 0 || h->values > MOST_VALUES ||
         h->def_bytes < 0 || h->rep_bytes < 0 || h->def_bytes > h->size ||
         h->rep_bytes > h->size - h->def_bytes || h->def_bytes + h->rep_bytes > h->packed)
