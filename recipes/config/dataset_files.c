@@ -79,6 +79,12 @@ int64_t mb_dataset_shards(const char *name)
     return shard_of(name).of;
 }
 
+void mb_dataset_split_name(const char *split, char *out, size_t size)
+{
+    snprintf(out, size, "%.*s", split != NULL ? (int)strcspn(split, "[+ ") : 5,
+             split != NULL ? split : "train");
+}
+
 static bool is_wanted(const struct listing *l, const char *name, struct shard s)
 {
     const char *base = mb_path_base(name);
@@ -372,10 +378,10 @@ mb_status mb_dataset_files(mb_arena *a, const char *dir, const char *split, cons
                            int64_t *n)
 {
     struct listing *l;
-    char name[64];
+    char name[100];
     mb_status st;
 
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(split, "[+ "), split);
+    mb_dataset_split_name(split, name, sizeof name);
     MB_TRY(MB_NEW(&l));
     l->arena = a;
     l->dir = dir;

@@ -22,6 +22,8 @@ enum { MB_DATASET_FILES_MAX = 4096 };
 bool mb_dataset_is_file(const char *name);
 /* 3 of train-00001-of-00003.parquet; 0: it is no shard's name. */
 int64_t mb_dataset_shards(const char *name);
+/* "train" of "train[:10] + train[20:]"; of NULL, too. */
+void mb_dataset_split_name(const char *split, char *out, size_t size);
 /* The files of a split ("train", or "train[:10]") in order, from the arena; *n 0: neither says which they
  * are. MB_EDATA: a config or a pattern of README.md that cannot be followed, shards that are missing or of
  * several sets, more files than MB_DATASET_FILES_MAX. */

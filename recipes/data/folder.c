@@ -67,14 +67,6 @@ static bool is_split(const char *file, const char *split)
     return false;
 }
 
-/* "train" of "train[:10] + train[20:]"; of nothing, too. */
-static void split_name(const mb_source *source, char *split, size_t size)
-{
-    const char *given = source->split != NULL ? source->split : "train";
-
-    snprintf(split, size, "%.*s", (int)strcspn(given, "[+ "), given);
-}
-
 /* Looks through one folder; *n counts the files of the split, *out is the first. */
 static mb_status look(const char *folder, const char *split, char *out, size_t size, int *n)
 {
@@ -96,7 +88,7 @@ static mb_status split_file(const mb_source *source, char *out, size_t size)
     char split[100], inner[MB_PATH_MAX];
     int n = 0;
 
-    split_name(source, split, sizeof split);
+    mb_dataset_split_name(source->split, split, sizeof split);
     MB_TRY(look(source->path, split, out, size, &n));
     MB_TRY(mb_path_join(inner, sizeof inner, source->path, "data"));
     if (n == 0 && mb_path_is_dir(inner))
@@ -155,7 +147,7 @@ mb_status mb_source_file(const mb_source *source, char *out, size_t size)
     if (!hdf5 || !mb_path_is_file(file))
         return MB_OK;
     snprintf(path, sizeof path, "%s", out);
-    split_name(source, split, sizeof split);
+    mb_dataset_split_name(source->split, split, sizeof split);
     names_of(split, names);
     return mb_hdf5_find(path, names, out, size);
 }

@@ -284,17 +284,23 @@ static mb_status cut_split(mb_image_list *l, const mb_source *s, int64_t from)
     return MB_OK;
 }
 
-mb_status mb_image_list_file(const mb_source *s, char *out, size_t size)
+/* The metadata file, or "" and the folder with one for each class. */
+static mb_status find_list(const mb_source *s, char file[MB_PATH_MAX], char dir[MB_PATH_MAX])
+{
+    MB_REQUIRE(mb_path_exists(s->path), MB_EDATA, "%s: there is no such folder or file", s->path);
+    if (!mb_path_is_dir(s->path))
+        return mb_path_join(file, MB_PATH_MAX, "", s->path);
+    MB_TRY(split_folder(s, dir, MB_PATH_MAX));
+    if (!metadata_of(dir, file, MB_PATH_MAX))
+        file[0] = '\0';
+    return MB_OK;
+}
+
+mb_status mb_image_list_file(const mb_source *s, char out[MB_PATH_MAX])
 {
     char dir[MB_PATH_MAX];
 
-    MB_REQUIRE(mb_path_exists(s->path), MB_EDATA, "%s: there is no such folder or file", s->path);
-    if (!mb_path_is_dir(s->path))
-        return mb_path_join(out, size, "", s->path);
-    MB_TRY(split_folder(s, dir, sizeof dir));
-    if (!metadata_of(dir, out, size))
-        out[0] = '\0';
-    return MB_OK;
+    return find_list(s, out, dir);
 }
 
 mb_status mb_image_list_add(mb_image_list *l, const mb_source *s, int source)
@@ -302,12 +308,10 @@ mb_status mb_image_list_add(mb_image_list *l, const mb_source *s, int source)
     char dir[MB_PATH_MAX], file[MB_PATH_MAX];
     const int64_t from = l->n;
 
-    MB_TRY(mb_image_list_file(s, file, sizeof file));
-    if (file[0] != '\0') {
+    MB_TRY(find_list(s, file, dir));
+    if (file[0] != '\0')
         MB_TRY(read_metadata(l, s, file, source));
-        return cut_split(l, s, from);
-    }
-    MB_TRY(split_folder(s, dir, sizeof dir));
-    MB_TRY(class_folders(l, s, dir, source));
+    else
+        MB_TRY(class_folders(l, s, dir, source));
     return cut_split(l, s, from);
 }

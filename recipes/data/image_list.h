@@ -25,7 +25,7 @@ typedef struct mb_image_list {
  * MB_EDATA, MB_EARG name the folder, or file and line. */
 mb_status mb_image_list_add(mb_image_list *l, const mb_source *s, int source) MB_MUST_USE;
 /* The metadata file that names a source's pictures; "": a folder for each class does. */
-mb_status mb_image_list_file(const mb_source *s, char *out, size_t size) MB_MUST_USE;
+mb_status mb_image_list_file(const mb_source *s, char out[MB_PATH_MAX]) MB_MUST_USE;
 void mb_image_list_release(mb_image_list *l);
 
 #endif

@@ -1,12 +1,12 @@
 /* recipes/train/groups.c - see recipes/train/groups.h. */
 #include "recipes/train/groups.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
+#include "recipes/config/dataset_files.h"
 #include "recipes/data/image_list.h"
 
 /* An evaluation row by the record it is of. */
@@ -132,13 +132,13 @@ static mb_status read_source(struct reading *r, const mb_source *given, int32_t 
     source.type = NULL;
     source.n_fields = 0; /* the column is meant by its name in the file */
     if (pictures) {
-        MB_TRY(mb_image_list_file(given, file, sizeof file));
+        MB_TRY(mb_image_list_file(given, file));
         source.path = file;
         source.split = NULL;
     }
     if (source.split !=
         NULL) { /* records are counted from the file's first: no bounds are needed */
-        snprintf(split, sizeof split, "%.*s", (int)strcspn(given->split, "[+ "), given->split);
+        mb_dataset_split_name(given->split, split, sizeof split);
         source.split = split;
     }
     if (source.path[0] == '\0') /* a folder for each class has no columns */
