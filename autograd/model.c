@@ -484,6 +484,18 @@ static mb_status take_elements(mb_arena *run, int64_t n, size_t size, void **out
     return mb_arena_take(run, (size_t)n * size, out);
 }
 
+/* An address for what gets its place later: never mapped, and not NULL. */
+static mb_status take_later(size_t bytes, void **out)
+{
+    mb_arena *nowhere;
+    mb_status st;
+
+    MB_TRY(mb_arena_new("placed later", SIZE_MAX, &nowhere));
+    st = mb_arena_take(nowhere, bytes, out);
+    mb_arena_free(nowhere);
+    return st;
+}
+
 static mb_status bind_flat(mb_arena *run, mb_flat *f, bool exact)
 {
     const int64_t own = f->own_to - f->own_from;
@@ -497,7 +509,8 @@ static mb_status bind_flat(mb_arena *run, mb_flat *f, bool exact)
         MB_TRY(take_elements(run, f->count, size, &f->half));
     MB_TRY(take_elements(run, params && !half ? f->count : own,
                          halves ? sizeof(uint16_t) : sizeof(float), &p));
-    MB_TRY(take_elements(run, grads ? f->count : own, sizeof(float), &g));
+    MB_TRY(f->grad_in_step ? take_later((size_t)f->count * sizeof(float), &g)
+                           : take_elements(run, grads ? f->count : own, sizeof(float), &g));
     if (exact)
         MB_TRY(take_elements(run, grads ? f->count : own, sizeof(int64_t), &s));
     f->param = params && !half ? p : NULL;
@@ -527,6 +540,15 @@ static void bind_trained(mb_weight *w, const mb_flat *f)
     w->value.data = f->stage < 3 ? mb_element(mb_flat_values(f), f->dtype, w->offset)
                                  : mb_element(f->param_window[window], f->dtype, at);
     w->grad.data = f->stage < 2 ? f->grad + w->offset : f->grad_window[window] + at;
+}
+
+void mb_model_place_gradients(mb_model *m, mb_flat *flat, float *grad)
+{
+    flat->grad = grad;
+    flat->own_grad = grad + flat->own_from;
+    for (int i = 0; i < m->n_weights; i++)
+        if (m->weight[i].trained)
+            bind_trained(&m->weight[i], flat);
 }
 
 void mb_model_compute_in(mb_model *m, mb_dtype dtype)

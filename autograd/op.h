@@ -29,8 +29,8 @@ struct mb_var {
     mb_tensor value;
     mb_tensor grad;  /* data NULL: nothing has arrived yet */
     bool needs_grad; /* someone wants d(loss)/d(value) */
-    bool is_weight;  /* lives outside the step; grad accumulates across micro-batches */
-    mb_var *base;    /* not NULL: columns of `base`, from column `column` */
+    int unit; /* a weight's, in the flat order (core/flat.h): grad is added to; -1: of the step */
+    mb_var *base; /* not NULL: columns of `base`, from column `column` */
     int64_t column;
     int buffer, grad_buffer; /* the tape's buffers, -1: not the tape's */
     int maker;               /* the recorded call that can make the value again; -1: it is kept */

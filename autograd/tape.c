@@ -28,6 +28,8 @@ struct mb_tape {
     struct buffer *buffer;
     size_t n_buffers, buffers_capacity;
     int now; /* moment: one per forward or backward of a call */
+    const mb_flat *held;
+    int *asked; /* by unit of `held`: the moment its gradients were first asked for, -1: not yet */
     mb_layer_edge_fn edge;
     void *edge_ctx;
     mb_var *sample[SAMPLES_MAX];
@@ -64,6 +66,7 @@ void mb_tape_free(mb_tape *t)
     mb_arena_free(t->notes);
     mb_free(t->call);
     mb_free(t->buffer);
+    mb_free(t->asked);
     mb_free(t);
 }
 
@@ -80,10 +83,78 @@ size_t mb_tape_calls_peak(const mb_tape *t)
     return t->calls_peak;
 }
 
+/* ---- held gradients ----------------------------------------------------------------------- */
+
+static mb_status clear(mb_exec *ex, float *grad, int64_t n)
+{
+    mb_tensor t = mb_tensor_1d(grad, MB_DTYPE_F32, n);
+
+    return n > 0 ? MB_RUN(ex, fill, &t, 0.0f) : MB_OK;
+}
+
+/* Elements of all units; what follows fills the last grain. */
+static int64_t held_by_units(const mb_flat *f)
+{
+    int64_t end = 0;
+
+    for (int u = 0; u < f->n_units; u++)
+        for (int i = 0; i < f->unit[u].n_ranges; i++)
+            end = f->unit[u].range[i].to > end ? f->unit[u].range[i].to : end;
+    return end;
+}
+
+static mb_status ask_for_unit(mb_tape *t, int unit)
+{
+    const mb_flat *f = t->held;
+    const mb_flat_unit *u = &f->unit[unit];
+
+    if (t->asked[unit] >= 0)
+        return MB_OK;
+    t->asked[unit] = t->now;
+    for (int i = 0; i < u->n_ranges; i++)
+        MB_TRY(clear(t->ex, f->grad + u->range[i].from, u->range[i].to - u->range[i].from));
+    const int64_t end = held_by_units(f);
+    return unit == 0 ? clear(t->ex, f->grad + end, f->count - end) : MB_OK;
+}
+
+static mb_status ask_for_all(mb_tape *t)
+{
+    for (int u = 0; t->held != NULL && u < t->held->n_units; u++)
+        MB_TRY(ask_for_unit(t, u));
+    return MB_OK;
+}
+
+static void forget_asked(mb_tape *t)
+{
+    for (int u = 0; t->held != NULL && u < t->held->n_units; u++)
+        t->asked[u] = -1;
+}
+
+mb_status mb_tape_hold_gradients(mb_tape *t, const mb_flat *flat)
+{
+    MB_REQUIRE(flat->n_units > 0 && flat->stage < 2, MB_EBUG,
+               "a step can hold whole gradients in units");
+    MB_TRY(MB_NEW_ARRAY(&t->asked, flat->n_units));
+    t->held = flat;
+    forget_asked(t);
+    return MB_OK;
+}
+
+mb_status mb_tape_clear_gradients(mb_tape *t, mb_exec *ex)
+{
+    void *p;
+
+    mb_tape_reset(t);
+    MB_TRY(mb_arena_take(t->memory, (size_t)t->held->count * sizeof(float), &p));
+    return clear(ex, p, t->held->count);
+}
+
 mb_status mb_tape_begin(mb_tape *t, mb_exec *ex, mb_tape_mode mode, bool recompute,
                         const mb_tape_plan *plan)
 {
     mb_tape_reset(t);
+    MB_REQUIRE(t->held == NULL || mode != MB_TAPE_TRAIN || plan != NULL || ex->planning, MB_EBUG,
+               "a training step that holds gradients has no plan");
     t->ex = ex;
     t->mode = mode;
     t->recording = mode == MB_TAPE_TRAIN;
@@ -94,7 +165,7 @@ mb_status mb_tape_begin(mb_tape *t, mb_exec *ex, mb_tape_mode mode, bool recompu
         MB_TRY(mb_arena_take(t->memory, plan->peak, &p));
         t->base = p;
     }
-    return MB_OK;
+    return t->held != NULL && t->recording ? ask_for_unit(t, 0) : MB_OK;
 }
 
 void mb_tape_reset(mb_tape *t)
@@ -105,6 +176,7 @@ void mb_tape_reset(mb_tape *t)
     t->now = 0;
     t->plan = NULL;
     t->base = NULL;
+    forget_asked(t);
     mb_arena_reset(t->notes);
     mb_arena_reset(t->memory);
 }
@@ -164,7 +236,7 @@ static mb_status new_var(mb_tape *t, mb_var **out)
 
     MB_TRY(mb_arena_take(t->notes, sizeof(mb_var), &p));
     *out = p;
-    **out = (mb_var){.buffer = -1, .grad_buffer = -1, .maker = -1};
+    **out = (mb_var){.unit = -1, .buffer = -1, .grad_buffer = -1, .maker = -1};
     return MB_OK;
 }
 
@@ -217,11 +289,12 @@ mb_status mb_tape_constant(mb_tape *t, const mb_tensor *value, mb_var **out)
     return MB_OK;
 }
 
-mb_status mb_tape_weight(mb_tape *t, const mb_tensor *value, const mb_tensor *grad, mb_var **out)
+mb_status mb_tape_weight(mb_tape *t, const mb_tensor *value, const mb_tensor *grad, int64_t layer,
+                         mb_var **out)
 {
     MB_TRY(new_var(t, out));
     (*out)->value = *value;
-    (*out)->is_weight = true;
+    (*out)->unit = (int)layer + 1;
     if (grad != NULL && grad->data != NULL) {
         (*out)->grad = *grad;
         (*out)->needs_grad = true;
@@ -321,6 +394,8 @@ mb_status mb_tape_grad(mb_tape *t, mb_var *v, mb_tensor **grad, bool *acc)
     *acc = true;
     if (v->base != NULL) {
         MB_TRY(view_grad(t, v));
+    } else if (v->unit >= 0 && t->held != NULL) {
+        MB_TRY(ask_for_unit(t, v->unit));
     } else if (v->grad.data == NULL) {
         *acc = false;
         MB_TRY(tensor_in_buffer(t, v->value.dtype, v->value.ndim, v->value.dim, &v->grad_buffer,
@@ -443,7 +518,8 @@ mb_status mb_tape_backward(mb_tape *t)
 {
     MB_REQUIRE(t->mode == MB_TAPE_TRAIN, MB_EBUG, "backward of a tape that records nothing");
     t->recording = false;
-    return backward_to(t, 0);
+    MB_TRY(backward_to(t, 0));
+    return ask_for_all(t);
 }
 
 /* ---- layers ------------------------------------------------------------------------------- */
@@ -456,6 +532,8 @@ void mb_tape_on_edges(mb_tape *t, mb_layer_edge_fn fn, void *ctx)
 
 static mb_status edge(mb_tape *t, int64_t layer, mb_layer_edge e)
 {
+    if (e == MB_BACKWARD_END && t->held != NULL) /* complete, though none may have been asked for */
+        MB_TRY(ask_for_unit(t, (int)layer + 1));
     return t->edge != NULL && !t->ex->planning ? t->edge(t->edge_ctx, layer, e) : MB_OK;
 }
 
@@ -549,6 +627,12 @@ struct placed {
     int first, last;
 };
 
+/* What is to be placed, and what is, in order of offsets. */
+struct places {
+    struct placed *p, **at, *held;
+    size_t n, n_held, peak;
+};
+
 static int larger_first(const void *a, const void *b)
 {
     const struct placed *x = a, *y = b;
@@ -578,53 +662,114 @@ static size_t find_gap(const struct placed *p, struct placed *const *at, size_t 
     return best != SIZE_MAX ? best : end;
 }
 
-/* Quadratic in the buffers of one step (a few thousand); runs once per shape class. */
-static void place_all(struct placed *p, struct placed **at, size_t n, size_t *peak)
+static void put_at(struct places *s, struct placed *x, size_t placed)
 {
-    qsort(p, n, sizeof *p, larger_first);
-    for (size_t i = 0; i < n; i++) {
-        size_t k = i;
-        p[i].offset = find_gap(&p[i], at, i);
-        for (; k > 0 && at[k - 1]->offset > p[i].offset; k--)
-            at[k] = at[k - 1];
-        at[k] = &p[i];
-        if (p[i].offset + p[i].bytes > *peak)
-            *peak = p[i].offset + p[i].bytes;
+    size_t k = placed;
+
+    for (; k > 0 && s->at[k - 1]->offset > x->offset; k--)
+        s->at[k] = s->at[k - 1];
+    s->at[k] = x;
+    if (x->offset + x->bytes > s->peak)
+        s->peak = x->offset + x->bytes;
+}
+
+/* Around the n_held first places, which are given. Quadratic in the buffers of one step (a few
+ * thousand); runs once or twice per shape class. */
+static void place_all(struct places *s, size_t n_held)
+{
+    s->peak = 0;
+    for (size_t i = 0; i < n_held; i++)
+        put_at(s, &s->held[i], i);
+    for (size_t i = 0; i < s->n; i++) {
+        s->p[i].offset = find_gap(&s->p[i], s->at, n_held + i);
+        put_at(s, &s->p[i], n_held + i);
     }
 }
 
-mb_status mb_tape_make_plan(mb_tape *t, mb_tape_plan *out)
+/* Elements [from, to) of the held gradients; whole lines. */
+static void hold(struct places *s, int64_t from, int64_t to, int first)
 {
-    const size_t n = t->n_buffers;
-    mb_tape_plan plan = {.n_buffers = (int)n};
-    struct placed *p = NULL, **at = NULL;
-    mb_status st = MB_OK;
+    const size_t begin = (size_t)from * sizeof(float) / 64 * 64,
+                 end = ((size_t)to * sizeof(float) + 63) / 64 * 64;
 
-    MB_TRY_GOTO(MB_NEW_ARRAY(&p, n + 1), st, done);
-    MB_TRY_GOTO(MB_NEW_ARRAY(&at, n + 1), st, done);
-    MB_TRY_GOTO(MB_NEW_ARRAY(&plan.offset, n + 1), st, done);
-    MB_TRY_GOTO(MB_NEW_ARRAY(&plan.bytes, n + 1), st, done);
+    if (from < to)
+        s->held[s->n_held++] =
+            (struct placed){.bytes = end - begin, .offset = begin, .first = first, .last = INT_MAX};
+}
+
+static mb_status list_held(const mb_tape *t, struct places *s)
+{
+    const mb_flat *f = t->held;
+
+    MB_TRY(MB_NEW_ARRAY(&s->held, (size_t)f->n_units * MB_FLAT_RANGES + 1));
+    for (int u = 0; u < f->n_units; u++)
+        for (int i = 0; i < f->unit[u].n_ranges; i++)
+            hold(s, f->unit[u].range[i].from, f->unit[u].range[i].to, t->asked[u]);
+    hold(s, held_by_units(f), f->count, 0);
+    return MB_OK;
+}
+
+static mb_status list_buffers(mb_tape *t, struct places *s)
+{
+    s->n = t->n_buffers;
+    MB_TRY(MB_NEW_ARRAY(&s->p, s->n + 1));
     for (int i = 0; i < t->n_samples; i++) {
         mb_tape_keep(t, t->sample[i]);
         if (t->sample[i]->grad_buffer >= 0)
             t->buffer[t->sample[i]->grad_buffer].last = INT_MAX;
     }
-    for (size_t i = 0; i < n; i++)
-        p[i] = (struct placed){.id = (int)i,
-                               .bytes = (t->buffer[i].bytes + 63) / 64 * 64,
-                               .first = t->buffer[i].first,
-                               .last = t->buffer[i].last};
-    place_all(p, at, n, &plan.peak);
-    for (size_t i = 0; i < n; i++) {
-        plan.offset[p[i].id] = p[i].offset;
-        plan.bytes[p[i].id] = p[i].bytes;
+    for (size_t i = 0; i < s->n; i++)
+        s->p[i] = (struct placed){.id = (int)i,
+                                  .bytes = (t->buffer[i].bytes + 63) / 64 * 64,
+                                  .first = t->buffer[i].first,
+                                  .last = t->buffer[i].last};
+    qsort(s->p, s->n, sizeof *s->p, larger_first);
+    return MB_OK;
+}
+
+/* Around the held gradients, or all behind them where that takes less. */
+static void place_around(struct places *s, size_t gradients)
+{
+    const size_t apart = s->peak + gradients;
+
+    place_all(s, s->n_held);
+    if (s->peak <= apart)
+        return;
+    place_all(s, 0);
+    for (size_t i = 0; i < s->n; i++)
+        s->p[i].offset += gradients;
+    s->peak = apart;
+}
+
+mb_status mb_tape_make_plan(mb_tape *t, mb_tape_plan *out)
+{
+    const bool holds = t->held != NULL && t->mode == MB_TAPE_TRAIN;
+    mb_tape_plan plan = {.n_buffers = (int)t->n_buffers};
+    struct places s = {0};
+    mb_status st = MB_OK;
+
+    MB_TRY_GOTO(list_buffers(t, &s), st, done);
+    if (holds)
+        MB_TRY_GOTO(list_held(t, &s), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&s.at, s.n_held + s.n + 1), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&plan.offset, s.n + 1), st, done);
+    MB_TRY_GOTO(MB_NEW_ARRAY(&plan.bytes, s.n + 1), st, done);
+    place_all(&s, 0);
+    plan.without_gradients = s.peak;
+    if (holds)
+        place_around(&s, (size_t)t->held->count * sizeof(float));
+    plan.peak = s.peak;
+    for (size_t i = 0; i < s.n; i++) {
+        plan.offset[s.p[i].id] = s.p[i].offset;
+        plan.bytes[s.p[i].id] = s.p[i].bytes;
     }
     *out = plan;
 done:
     if (st != MB_OK)
         mb_tape_plan_release(&plan);
-    mb_free(p);
-    mb_free(at);
+    mb_free(s.p);
+    mb_free(s.held);
+    mb_free(s.at);
     return st;
 }
 

@@ -13,7 +13,9 @@
  * order and takes their places from the plan: no allocation, no free list, a peak known beforehand.
  * Without a plan the tape takes buffers from an arena one after the other (tests, tools).
  *
- * A weight's gradient lives outside the step and is added to.
+ * A weight's gradient is added to. It lives outside the step, or, where nobody reads what earlier steps
+ * left (mb_tape_hold_gradients), in the step's own memory: a layer's from the moment the backward first
+ * asks for one of them, so they lie where the activations of later layers were.
  *
  * Outputs of cheap ops (mb_op.remake: norms, activations) are not kept for the backward but made
  * again when it reads them, unless they leave their layer: a layer's weights may be gone by then.
@@ -26,6 +28,7 @@
 #define MB_AUTOGRAD_TAPE_H
 
 #include "autograd/op.h"
+#include "core/flat.h"
 
 typedef enum mb_tape_mode {
     MB_TAPE_EVAL,  /* nothing recorded, dropout off */
@@ -36,6 +39,7 @@ typedef struct mb_tape_plan {
     int n_buffers;
     size_t *offset, *bytes;
     size_t peak;
+    size_t without_gradients; /* the peak if held gradients lay elsewhere */
 } mb_tape_plan;
 
 /* `memory`: the step arena that buffers without a plan are taken from, and, for a planned step, the
@@ -47,6 +51,14 @@ void mb_tape_free(mb_tape *t);
  * `calls`: most recorded at once (mb_tape_calls_peak of the planning tape). */
 mb_status mb_tape_reserve(mb_tape *t, size_t calls, size_t buffers) MB_MUST_USE;
 size_t mb_tape_calls_peak(const mb_tape *t);
+
+/* Gradients of weights are kept in the first bytes of a step's memory, in the order of `flat`
+ * (borrowed). Those outside layers are cleared when a training step begins, a layer's when they are
+ * first asked for; all are there until the next begin. For planned steps; the plans are made by a
+ * tape that holds the same. */
+mb_status mb_tape_hold_gradients(mb_tape *t, const mb_flat *flat) MB_MUST_USE;
+/* Zeros instead of what a step would have given. */
+mb_status mb_tape_clear_gradients(mb_tape *t, mb_exec *ex) MB_MUST_USE;
 
 /* Starts a micro-step. `ex` is borrowed until the reset; `plan` may be NULL. `recompute`: layers are
  * recomputed in the backward. */
@@ -86,9 +98,10 @@ mb_status mb_tape_apply(mb_tape *t, mb_call *c) MB_MUST_USE;
 
 /* Columns [from, from+n) of x; gradients flow into x. No copy. */
 mb_status mb_tape_columns(mb_tape *t, mb_var *x, int64_t from, int64_t n, mb_var **out) MB_MUST_USE;
-/* A value that is not the tape's: a constant (grad NULL) or a weight with its gradient. Borrowed. */
+/* A value that is not the tape's: a constant, or a weight of a layer (-1: of none) with its gradient
+ * (NULL: frozen). Borrowed. */
 mb_status mb_tape_constant(mb_tape *t, const mb_tensor *value, mb_var **out) MB_MUST_USE;
-mb_status mb_tape_weight(mb_tape *t, const mb_tensor *value, const mb_tensor *grad,
+mb_status mb_tape_weight(mb_tape *t, const mb_tensor *value, const mb_tensor *grad, int64_t layer,
                          mb_var **out) MB_MUST_USE;
 
 /* The gradient buffer of v, for writing now: *acc says whether it already holds something. Used by

@@ -354,7 +354,8 @@ static mb_status clear_gradients(mb_zero *z)
     mb_tensor grad = mb_tensor_1d(whole ? f->grad : f->own_grad, MB_DTYPE_F32,
                                   whole ? f->count : f->own_to - f->own_from);
 
-    return mb_tensor_count(&grad) > 0 ? MB_RUN(z->ex, fill, &grad, 0.0f) : MB_OK;
+    return mb_tensor_count(&grad) > 0 && !f->grad_in_step ? MB_RUN(z->ex, fill, &grad, 0.0f)
+                                                          : MB_OK;
 }
 
 /* A collective over device memory between what computed its input and what uses its result. */

@@ -4,9 +4,10 @@
 /* Rows that are not trained now are in the table already (mb_model_write_token_rows). */
 static mb_status put_token_rows(mb_tape *t, const mb_token_rows *r, mb_var *table)
 {
+    const mb_weight *w = r->values;
     mb_live_rows live = {.slot = r->slot, .run = r->run, .n_runs = r->n_runs};
 
-    MB_TRY(mb_tape_weight(t, &r->values->value, &r->values->grad, &live.var));
+    MB_TRY(mb_tape_weight(t, &w->value, &w->grad, w->layer, &live.var));
     return mb_live_rows_put(t, table, &live);
 }
 
@@ -17,7 +18,7 @@ mb_status mb_weight_var(mb_tape *t, const mb_model *m, const mb_weight *w, mb_va
         return MB_OK;
     MB_REQUIRE(w->layer < 0 || w->layer == m->open_layer, MB_EBUG,
                "weight '%s' is used outside its layer", w->name);
-    MB_TRY(mb_tape_weight(t, &w->value, w->trained ? &w->grad : NULL, v));
+    MB_TRY(mb_tape_weight(t, &w->value, w->trained ? &w->grad : NULL, w->layer, v));
     return w->token_rows != NULL && w->token_rows->values->trained
                ? put_token_rows(t, w->token_rows, *v)
                : MB_OK;
@@ -171,7 +172,7 @@ static mb_status matrix_var(mb_tape *t, const mb_model *m, const mb_weight *w, i
         return mb_weight_var(t, m, w, v);
     MB_REQUIRE(w->layer < 0 || w->layer == m->open_layer, MB_EBUG,
                "weight '%s' is used outside its layer", w->name);
-    return mb_tape_weight(t, &value, w->trained ? &grad : NULL, v);
+    return mb_tape_weight(t, &value, w->trained ? &grad : NULL, w->layer, v);
 }
 
 mb_status mb_layer_embedding(mb_tape *t, const mb_model *m, const mb_batch *b, const int32_t *ids,

@@ -50,6 +50,7 @@ mb_status mb_engine_new(mb_model *m, const mb_engine_options *o, mb_engine **out
         mb_base_lend(e->base, m);
     if (o->size > 0)
         mb_flat_shard(&e->flat, o->zero_stage, o->rank, o->size);
+    e->flat.grad_in_step = o->grads_in_step && e->flat.stage < 2;
     MB_TRY_GOTO(measure_run(e, o->exact, &e->run_bytes), st, fail);
     MB_TRY_GOTO(mb_device_arena(e->device, "run", e->run_bytes + 4096, &e->run), st, fail);
     MB_TRY_GOTO(mb_model_bind(m, e->device, e->run, &e->flat, o->exact), st, fail);
@@ -90,6 +91,8 @@ mb_status mb_engine_zero_grad(mb_engine *e)
 {
     mb_tensor grad = mb_tensor_1d(e->flat.grad, MB_DTYPE_F32, e->flat.count);
 
+    if (e->flat.grad_in_step)
+        return mb_tape_clear_gradients(e->tape, &e->ex);
     return MB_RUN(&e->ex, fill, &grad, 0.0f);
 }
 
@@ -377,6 +380,8 @@ mb_status mb_engine_plan(mb_engine *e, mb_batch *b, int64_t tokens, bool train)
         return MB_OK;
     MB_TRY_GOTO(dry_begin(e, &d), st, done);
     MB_TRY_GOTO(mb_tape_new(d.step, &t), st, done);
+    if (train && e->flat.grad_in_step)
+        MB_TRY_GOTO(mb_tape_hold_gradients(t, &e->flat), st, done);
     MB_TRY_GOTO(mb_grow((void **)&e->class_plan, &capacity, capacity + 1, sizeof *c, "the plans"),
                 st, done);
     if (mb_feed_batch_bytes(b, tokens) > e->batch_bytes)
@@ -415,6 +420,17 @@ void mb_engine_rest(mb_engine *e)
     e->tape = NULL;
 }
 
+/* Where steps will begin. */
+static mb_status place_gradients(mb_engine *e)
+{
+    void *p;
+
+    MB_TRY(mb_arena_take(e->step, (size_t)e->flat.count * sizeof(float), &p));
+    mb_arena_reset(e->step);
+    mb_model_place_gradients(e->model, &e->flat, p);
+    return mb_tape_hold_gradients(e->tape, &e->flat);
+}
+
 mb_status mb_engine_reserve(mb_engine *e)
 {
     mb_engine_rest(e);
@@ -423,6 +439,8 @@ mb_status mb_engine_reserve(mb_engine *e)
     if (e->feed != NULL)
         MB_TRY(mb_feed_reserve(e->feed, e->batch_bytes));
     MB_TRY(mb_tape_new(e->step, &e->tape));
+    if (e->flat.grad_in_step)
+        MB_TRY(place_gradients(e));
     e->ex.scratch = e->scratch;
     for (int i = 0; i < e->n_classes; i++)
         MB_TRY(mb_tape_reserve(e->tape, e->class_plan[i].calls,

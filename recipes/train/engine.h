@@ -21,13 +21,15 @@
 #include "recipes/train/replay.h"
 
 typedef struct mb_engine_options {
-    mb_device *device;     /* borrowed; NULL: host memory, kernels of the CPU */
-    int threads;           /* of the host */
-    mb_dtype dtype;        /* what is computed in: F32, BF16, F16 */
-    bool exact;            /* room for the exact accumulator */
-    int zero_stage;        /* what this rank keeps of the flat order (core/flat.h) ... */
-    int rank, size;        /* ... of these ranks; size 0: all of it */
-    bool recompute;        /* gradient checkpointing */
+    mb_device *device;  /* borrowed; NULL: host memory, kernels of the CPU */
+    int threads;        /* of the host */
+    mb_dtype dtype;     /* what is computed in: F32, BF16, F16 */
+    bool exact;         /* room for the exact accumulator */
+    int zero_stage;     /* what this rank keeps of the flat order (core/flat.h) ... */
+    int rank, size;     /* ... of these ranks; size 0: all of it */
+    bool recompute;     /* gradient checkpointing */
+    bool grads_in_step; /* nothing is left in gradients from one micro-step to the next: at stages
+                            * 0 and 1 they lie where activations were (autograd/tape.h) */
     int64_t max_positions; /* longest sequence; 0: the model's */
     mb_base *base;         /* taken: lends its weights; NULL: the model has all of its own */
 } mb_engine_options;
@@ -119,6 +121,7 @@ mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *row
 mb_status mb_engine_plain(mb_engine *e, const mb_batch *b, double divisor, mb_tensor *logits,
                           mb_micro_result *out) MB_MUST_USE;
 
+/* Zeros in flat.grad; until the next micro-step, where gradients lie in one. */
 mb_status mb_engine_zero_grad(mb_engine *e) MB_MUST_USE;
 
 /* Threads for a command that is not started under MPI: the processors it may use, or

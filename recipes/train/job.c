@@ -351,6 +351,14 @@ static mb_status open_device(mb_job *j)
     return open_mesh(j);
 }
 
+/* Exact sums take each micro-batch's gradients at once; else a step of one micro-batch per rank does. */
+static bool gradients_end_with_micro(const mb_job *j)
+{
+    const int64_t most = mb_sampler_max_micro(j->data->train), size = j->comm->size;
+
+    return j->recipe->reduction == MB_REDUCTION_EXACT || most <= size;
+}
+
 static mb_status open_model(mb_job *j)
 {
     const mb_recipe *r = j->recipe;
@@ -360,6 +368,7 @@ static mb_status open_model(mb_job *j)
     o.engine.device = j->device;
     o.engine.dtype = j->dtype;
     if (!only_reads(j) && j->use != MB_JOB_EXPORT) {
+        o.engine.grads_in_step = gradients_end_with_micro(j);
         o.engine.zero_stage = (int)r->zero_stage;
         o.engine.rank = j->mesh->dp_inner->rank;
         o.engine.size = j->mesh->dp_inner->size;

@@ -30,23 +30,41 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* Activations and workspace of the largest micro-batch. */
-static void step_bytes(const mb_engine *e, bool train, int64_t *bytes)
+/* Activations and workspace of the largest micro-batch. Gradients that lie in its memory are what they
+ * add to it. */
+static void training_step(const mb_engine *e, int64_t *bytes)
 {
+    int64_t peak = 0;
+
     for (int i = 0; i < e->n_classes; i++) {
         const mb_engine_class *c = &e->class_plan[i];
-        if (c->train != train)
+        if (!c->train)
             continue;
-        bytes[MB_PART_ACTIVATIONS] = most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.peak);
+        peak = most(peak, (int64_t)c->plan.peak);
+        bytes[MB_PART_ACTIVATIONS] =
+            most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.without_gradients);
         bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch);
     }
-    if (train)
-        return;
-    for (int i = 0; i < 2; i++) {
-        const mb_engine_class *c = &e->logits_plan[i];
-        bytes[MB_PART_ACTIVATIONS] = most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.peak);
-        bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch);
-    }
+    if (e->flat.grad_in_step)
+        bytes[MB_PART_GRADIENTS] = peak - bytes[MB_PART_ACTIVATIONS];
+}
+
+/* Evaluations use the memory of training steps, and more where they need it. */
+static void evaluation_step(const mb_engine *e, const mb_engine_class *c, int64_t *bytes)
+{
+    const int64_t lent = e->flat.grad_in_step ? bytes[MB_PART_GRADIENTS] : 0;
+
+    bytes[MB_PART_ACTIVATIONS] = most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.peak - lent);
+    bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch);
+}
+
+static void evaluation_steps(const mb_engine *e, int64_t *bytes)
+{
+    for (int i = 0; i < e->n_classes; i++)
+        if (!e->class_plan[i].train)
+            evaluation_step(e, &e->class_plan[i], bytes);
+    for (int i = 0; i < 2; i++)
+        evaluation_step(e, &e->logits_plan[i], bytes);
 }
 
 /* What every phase has, and training with it. */
@@ -54,7 +72,7 @@ static void training(const mb_job *j, const mb_zero_options *z, int64_t *bytes)
 {
     const mb_flat *f = &j->engine->flat;
 
-    bytes[MB_PART_GRADIENTS] = gradient_elements(f) * (int64_t)sizeof(float);
+    bytes[MB_PART_GRADIENTS] = f->grad_in_step ? 0 : gradient_elements(f) * (int64_t)sizeof(float);
     bytes[MB_PART_EXACT] = f->is_exact ? gradient_elements(f) * (int64_t)sizeof(int64_t) : 0;
     bytes[MB_PART_WEIGHTS] =
         (int64_t)j->engine->run_bytes - bytes[MB_PART_GRADIENTS] - bytes[MB_PART_EXACT];
@@ -63,7 +81,7 @@ static void training(const mb_job *j, const mb_zero_options *z, int64_t *bytes)
                                      j->mesh->dp_inner->rank, j->mesh->dp_inner->size);
     bytes[MB_PART_COMMUNICATION] = (int64_t)mb_zero_work_bytes(j->mesh->dp_inner, f, z);
     bytes[MB_PART_DATA] = j->data_bytes + mb_profile_bytes(j->profile) + mb_samples_bytes(j);
-    step_bytes(j->engine, true, bytes);
+    training_step(j->engine, bytes);
 }
 
 static void copy(int64_t *to, const int64_t *from, bool steps)
@@ -95,7 +113,7 @@ static void phases(const mb_job *j, const mb_zero_options *z, mb_memory_plan *p)
 
     training(j, z, b[MB_PHASE_TRAINING]);
     copy(b[MB_PHASE_EVALUATION], b[MB_PHASE_TRAINING], true);
-    step_bytes(j->engine, false, b[MB_PHASE_EVALUATION]);
+    evaluation_steps(j->engine, b[MB_PHASE_EVALUATION]);
     copy(b[MB_PHASE_SAVING], b[MB_PHASE_EVALUATION], true);
     b[MB_PHASE_SAVING][MB_PART_FILES] = saving_bytes(j);
     copy(b[MB_PHASE_RESUMING], b[MB_PHASE_TRAINING], false);
@@ -105,6 +123,8 @@ static void phases(const mb_job *j, const mb_zero_options *z, mb_memory_plan *p)
     b[MB_PHASE_LOADING][MB_PART_OPTIMIZER] = b[MB_PHASE_LOADING][MB_PART_COMMUNICATION] = 0;
     b[MB_PHASE_LOADING][MB_PART_FILES] = (int64_t)mb_model_load_bytes(j->engine->model);
     copy(b[MB_PHASE_FINAL], b[MB_PHASE_TRAINING], false);
+    if (j->engine->flat.grad_in_step)
+        b[MB_PHASE_FINAL][MB_PART_GRADIENTS] = 0;
     if (j->comm->rank == 0)
         b[MB_PHASE_FINAL][MB_PART_FILES] = (int64_t)mb_export_bytes(j->engine->model);
     for (int i = 0; i < MB_MEMORY_PHASES; i++)

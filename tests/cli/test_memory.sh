@@ -105,6 +105,7 @@ few=(max_steps=2 save_steps=1) # bf16 takes long where processors have no instru
 classes=(model_name_or_path=classifier task=seq-classification num_labels=3 'datasets=[classes.jsonl]' max_length=64
     add_eos=false)
 memory 'full' 1 "${full[@]}"
+memory 'full, one micro-batch a step' 1 "${full[@]}" global_batch_size=4
 memory 'full, exact' 2 "${full[@]}" reduction=exact save_async=false
 memory 'LoRA, recomputed' 1 "${full[@]}" finetuning_type=lora gradient_checkpointing=true
 memory 'full, recomputed, no checkpoints' 2 "${full[@]}" gradient_checkpointing=true save_strategy=no
@@ -163,7 +164,7 @@ for n in 2 4; do
     for stage in 1 2 3; do
         "${mpi[@]}" -np $n "$MBUYU" plan "${full[@]}" reduction=exact zero_stage=$stage >out.plan 2>log ||
             fail "plan of stage $stage on $n ranks: $(cat log)"
-        awk -v n=$n -v stage=$stage -v whole="$whole" -v kept="$(awk "BEGIN { print $whole / $n + $outside + 2 * $layer }")" '
+        awk -v n=$n -v stage=$stage -v whole="$whole" -v outside="$outside" -v kept="$(awk "BEGIN { print $whole / $n + $outside + 2 * $layer }")" '
             /^  weights/ { weights = $3 } # in training
             /^  gradients/ { gradients = $3 }
             /^  exact sums/ { exact = $4 }
@@ -172,7 +173,9 @@ for n in 2 4; do
             END {
                 printf "%d ranks, stage %d: weights %.1f MiB, gradients %.1f, exact %.1f, optimizer %.1f\n", n,
                     stage, weights, gradients, exact, optimizer
-                exit !(near(weights, stage == 3 ? kept : whole) && near(gradients, stage > 1 ? kept : whole) &&
+                # at stage 1 many gradients of layers lie where activations were
+                exit !(near(weights, stage == 3 ? kept : whole) &&
+                       (stage > 1 ? near(gradients, kept) : gradients > outside && gradients < 0.8 * whole) &&
                        near(exact, 2 * (stage > 1 ? kept : whole)) && near(optimizer, 2 * whole / n))
             }' out.plan || fail "the plan of stage $stage on $n ranks: $(cat out.plan)"
     done

@@ -73,7 +73,7 @@ static void ok(mb_status st)
 
 /* ---- subjects ----------------------------------------------------------------------------- */
 
-static mb_engine *open_subject(const subject *s, float dropout, bool recompute)
+static mb_engine *open_as(const subject *s, float dropout, bool recompute, bool grads_in_step)
 {
     static const char *const all_linear[] = {"all-linear"};
     char path[512];
@@ -93,7 +93,7 @@ static mb_engine *open_subject(const subject *s, float dropout, bool recompute)
         .layers = 1,
         .seed = SEED,
         .quiet = true,
-        .engine = {.threads = THREADS, .recompute = recompute},
+        .engine = {.threads = THREADS, .recompute = recompute, .grads_in_step = grads_in_step},
     };
 
     snprintf(path, sizeof path, "%s/reference/%s", MB_TEST_DATA, s->folder);
@@ -101,6 +101,11 @@ static mb_engine *open_subject(const subject *s, float dropout, bool recompute)
     mb_model_config *c = &e->model->config;
     c->drop_embed = c->drop_hidden = c->drop_attention = c->drop_classifier = dropout;
     return e;
+}
+
+static mb_engine *open_subject(const subject *s, float dropout, bool recompute)
+{
+    return open_as(s, dropout, recompute, false);
 }
 
 /* B is zero at the start, and with it all of A's gradients: so that nothing is hidden by that. */
@@ -463,6 +468,61 @@ static void recomputing_planning_and_threads_change_no_bit(void **state)
     everywhere(check_ways);
 }
 
+/* Of a large step, and of a small one after it and an evaluation, which leave their traces in the
+ * memory. */
+static void same_gradients(mb_engine *apart, mb_engine *inside, mb_batch *b)
+{
+    const size_t bytes = (size_t)apart->flat.count * sizeof(float);
+    float logprob[MAX_TOKENS], other[MAX_TOKENS], *g = gradients(apart, b, logprob);
+
+    run(inside, b, true, other);
+    same_bits(logprob, other, b->n_targets, "log-probabilities with gradients in the step");
+    same_bits(g, inside->flat.grad, apart->flat.count, "gradients in the step and apart");
+    run(inside, b, false, NULL);
+    ok(mb_engine_zero_grad(inside));
+    memset(g, 0, bytes);
+    same_bits(g, inside->flat.grad, apart->flat.count, "zeros");
+    mb_free(g);
+}
+
+static int fits, checks; /* in how many of them gradients take less memory than by themselves */
+
+static void check_gradients_in_step(const subject *s)
+{
+    mb_batch *b = new_batch();
+    row r[MAX_ROWS];
+    const int n = some_rows(s, r);
+
+    for (int recompute = 0; recompute < 2; recompute++) {
+        mb_engine *apart = open_as(s, 0.5f, recompute, false);
+        mb_engine *inside = open_as(s, 0.5f, recompute, true);
+        const size_t bytes = (size_t)apart->flat.count * sizeof(float);
+
+        fill_lora_b(apart);
+        fill_lora_b(inside);
+        planned(apart, b);
+        planned(inside, b);
+        fill(b, apart, r, n, 0);
+        same_gradients(apart, inside, b);
+        fill(b, apart, r, 1, 0);
+        same_gradients(apart, inside, b);
+        assert_true(inside->run_bytes + bytes <= apart->run_bytes + 64);
+        assert_true(inside->step_bytes <= apart->step_bytes + bytes);
+        fits += inside->step_bytes < apart->step_bytes + bytes;
+        checks++;
+        mb_engine_free(inside);
+        mb_engine_free(apart);
+    }
+    mb_batch_free(b);
+}
+
+static void gradients_in_the_steps_memory_have_the_same_bits(void **state)
+{
+    (void)state;
+    everywhere(check_gradients_in_step);
+    assert_true(fits > checks / 2);
+}
+
 /* ---- the fused head ----------------------------------------------------------------------- */
 
 static void check_head(const subject *s)
@@ -720,6 +780,7 @@ int main(void)
         cmocka_unit_test(a_token_that_changes_changes_no_bit_before_it),
         cmocka_unit_test(a_larger_shape_class_changes_no_bit),
         cmocka_unit_test(recomputing_planning_and_threads_change_no_bit),
+        cmocka_unit_test(gradients_in_the_steps_memory_have_the_same_bits),
         cmocka_unit_test(the_fused_head_is_the_plain_one),
         cmocka_unit_test(gradients_of_models_match_finite_differences),
         cmocka_unit_test(a_step_changes_what_is_trained_and_nothing_else),
