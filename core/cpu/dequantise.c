@@ -282,29 +282,117 @@ AVX2 void q8_0_avx2(float *restrict y, const uint8_t *restrict x, int64_t blocks
     }
 }
 
-static blocks_fn dequantiser_of(mb_dtype type)
-{
-    static const blocks_fn fast[MB_DTYPE_COUNT] = {
-        [MB_DTYPE_Q4_0] = q4_0_avx2, [MB_DTYPE_Q4_1] = q4_1_avx2, [MB_DTYPE_Q8_0] = q8_0_avx2};
+/* Sixteen at a time. */
+#define AVX512     __attribute__((target("avx512f"))) static
+#define SIXTEEN(q) _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(q))
+#define ALL(x)     _mm512_set1_ps(x)
+#define PUT(to, v) _mm512_storeu_ps(to, v)
 
-    return fast[type] != NULL && (mb_cpu_features() & MB_CPU_AVX2) != 0 ? fast[type]
-                                                                        : dequantiser[type];
+AVX512 void q4_0_avx512(float *restrict y, const uint8_t *restrict x, int64_t blocks)
+{
+    for (int64_t b = 0; b < blocks; b++, x += 18, y += QK) {
+        const __m512 d = ALL(half_at(x)), eight = ALL(8.0f);
+        const __m128i q = FROM(x + 2);
+
+        PUT(y, _mm512_mul_ps(d, _mm512_sub_ps(SIXTEEN(LOW(q)), eight)));
+        PUT(y + 16, _mm512_mul_ps(d, _mm512_sub_ps(SIXTEEN(HIGH(q)), eight)));
+    }
+}
+
+AVX512 void q4_1_avx512(float *restrict y, const uint8_t *restrict x, int64_t blocks)
+{
+    for (int64_t b = 0; b < blocks; b++, x += 20, y += QK) {
+        const __m512 d = ALL(half_at(x)), m = ALL(half_at(x + 2));
+        const __m128i q = FROM(x + 4);
+
+        PUT(y, _mm512_add_ps(_mm512_mul_ps(d, SIXTEEN(LOW(q))), m));
+        PUT(y + 16, _mm512_add_ps(_mm512_mul_ps(d, SIXTEEN(HIGH(q))), m));
+    }
+}
+
+AVX512 void q8_0_avx512(float *restrict y, const uint8_t *restrict x, int64_t blocks)
+{
+    for (int64_t b = 0; b < blocks; b++, x += 34, y += QK) {
+        const __m512 d = ALL(half_at(x));
+
+        for (int i = 0; i < QK; i += 16)
+            PUT(y + i, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(FROM(x + 2 + i))), d));
+    }
+}
+
+AVX512 void q4_k_avx512(float *restrict y, const uint8_t *restrict x, int64_t blocks)
+{
+    for (int64_t b = 0; b < blocks; b++, x += 144, y += QK_K) {
+        const float d = half_at(x), dmin = half_at(x + 2);
+
+        for (int g = 0; g < 8; g++) {
+            int scale, min;
+
+            scale_min(x + 4, g, &scale, &min);
+            const __m512 dl = ALL(d * (float)scale), ml = ALL(dmin * (float)min);
+            for (int i = 0; i < 32; i += 16) {
+                const __m128i q = FROM(x + 16 + g / 2 * 32 + i);
+                PUT(y + 32 * g + i,
+                    _mm512_sub_ps(_mm512_mul_ps(dl, SIXTEEN(g % 2 == 0 ? LOW(q) : HIGH(q))), ml));
+            }
+        }
+    }
+}
+
+AVX512 void q6_k_avx512(float *restrict y, const uint8_t *restrict x, int64_t blocks)
+{
+    const __m128i two_bits = _mm_set1_epi8(48);
+
+    for (int64_t b = 0; b < blocks; b++, x += 210, y += QK_K) {
+        const float d = half_at(x + 208);
+
+        for (int g = 0; g < 16; g++) {
+            const int part = g % 8;
+            const __m128i l = FROM(x + g / 8 * 64 + part % 4 * 16);
+            const __m128i h = FROM(x + 128 + g / 8 * 32 + part % 2 * 16);
+            const __m128i up = part < 4 ? _mm_slli_epi16(h, 4 - part / 2 * 2)
+                                        : _mm_srli_epi16(h, part / 2 * 2 - 4);
+            const __m128i q =
+                _mm_or_si128(part < 4 ? LOW(l) : HIGH(l), _mm_and_si128(up, two_bits));
+
+            PUT(y + 16 * g, _mm512_mul_ps(ALL(d * (float)(int8_t)x[192 + g]),
+                                          _mm512_sub_ps(SIXTEEN(q), ALL(32.0f))));
+        }
+    }
+}
+
+static blocks_fn dequantiser_by(unsigned features, mb_dtype type)
+{
+    static const blocks_fn by_eight[MB_DTYPE_COUNT] = {
+        [MB_DTYPE_Q4_0] = q4_0_avx2, [MB_DTYPE_Q4_1] = q4_1_avx2, [MB_DTYPE_Q8_0] = q8_0_avx2};
+    static const blocks_fn by_sixteen[MB_DTYPE_COUNT] = {[MB_DTYPE_Q4_0] = q4_0_avx512,
+                                                         [MB_DTYPE_Q4_1] = q4_1_avx512,
+                                                         [MB_DTYPE_Q8_0] = q8_0_avx512,
+                                                         [MB_DTYPE_Q4_K] = q4_k_avx512,
+                                                         [MB_DTYPE_Q6_K] = q6_k_avx512};
+
+    if (by_sixteen[type] != NULL && (features & MB_CPU_AVX512) != 0)
+        return by_sixteen[type];
+    return by_eight[type] != NULL && (features & MB_CPU_AVX2) != 0 ? by_eight[type]
+                                                                   : dequantiser[type];
 }
 #else
-static blocks_fn dequantiser_of(mb_dtype type)
+static blocks_fn dequantiser_by(unsigned features, mb_dtype type)
 {
+    (void)features;
     return dequantiser[type];
 }
 #endif
 
 void mb_cpu_dequantise_blocks(mb_dtype type, float *y, const void *x, int64_t n)
 {
-    dequantiser_of(type)(y, x, n / mb_dtype_block(type));
+    mb_cpu_dequantise_blocks_by(mb_cpu_features(), type, y, x, n);
 }
 
-void mb_cpu_dequantise_blocks_plainly(mb_dtype type, float *y, const void *x, int64_t n)
+void mb_cpu_dequantise_blocks_by(unsigned features, mb_dtype type, float *y, const void *x,
+                                 int64_t n)
 {
-    dequantiser[type](y, x, n / mb_dtype_block(type));
+    dequantiser_by(features, type)(y, x, n / mb_dtype_block(type));
 }
 
 bool mb_cpu_dequantises(mb_dtype type)
@@ -319,7 +407,7 @@ mb_status mb_cpu_dequantise(mb_exec *ex, mb_tensor *y, const mb_tensor *x)
     MB_ASSERT(y->dtype == MB_DTYPE_F32);
     if (!mb_dtype_is_quantised(from))
         return mb_cpu_cast(ex, y, x);
-    const blocks_fn f = dequantiser_of(from);
+    const blocks_fn f = dequantiser_by(mb_cpu_features(), from);
     MB_REQUIRE(f != NULL, MB_ENOTSUP, "dequantise: no kernel for %s", mb_dtype_name(from));
     MB_REQUIRE(mb_cols(x) % mb_dtype_block(from) == 0, MB_ESHAPE,
                "dequantise: rows of %lld elements are not whole blocks of %s (%lld)",

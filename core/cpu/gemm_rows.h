@@ -26,7 +26,7 @@ typedef struct mb_gemm_rows {
     mb_dtype type; /* of W: F32, or, tw, blocks, rows one behind the other */
     float *c;
     int64_t ldx, ldw, ldc;
-    bool tw;
+    bool tw, by_eight; /* by_eight: without AVX-512, for the test that it gives the same bits */
     float alpha, beta;
     float *workspace;
 } mb_gemm_rows;

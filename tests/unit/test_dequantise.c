@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "core/cpu/dequantise.h"
+#include "core/cpu/init.h"
 #include "kernel_test.h"
 
 static const mb_dtype types[] = {
@@ -51,9 +52,13 @@ static void every_type_gives_the_bits_of_the_gguf_package(void **state)
 
         RUN(&ex, dequantise, &y, &s.raw);
         assert_memory_equal(y.data, s.values.data, 4 * (size_t)mb_tensor_count(&y));
-        mb_tensor plain = vector(mb_tensor_count(&s.raw));
-        mb_cpu_dequantise_blocks_plainly(types[i], plain.data, s.raw.data, mb_tensor_count(&y));
-        assert_memory_equal(plain.data, s.values.data, 4 * (size_t)mb_tensor_count(&y));
+        const unsigned fewer[] = {0, mb_cpu_features() & MB_CPU_AVX2};
+        for (int k = 0; k < COUNT(fewer); k++) {
+            mb_tensor by = vector(mb_tensor_count(&s.raw));
+            mb_cpu_dequantise_blocks_by(fewer[k], types[i], by.data, s.raw.data,
+                                        mb_tensor_count(&y));
+            assert_memory_equal(by.data, s.values.data, 4 * (size_t)mb_tensor_count(&y));
+        }
     }
     assert_int_equal(fgetc(f), EOF);
     fclose(f);

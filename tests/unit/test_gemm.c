@@ -16,6 +16,7 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm.h"
 #include "core/cpu/gemm_bf16.h"
+#include "core/cpu/gemm_rows.h"
 #include "core/cpu/init.h"
 #include "core/log.h"
 #include "core/rng.h"
@@ -361,6 +362,35 @@ static void a_row_has_the_same_bits_wherever_it_stands(void **state)
     }
 }
 
+static void rows_in_sixteen_lanes_have_the_bits_of_twice_eight(void **state)
+{
+    static const int64_t ms[] = {1, 2, 3, 5, 6, 10, 24, 31}, ns[] = {1, 3, 4, 135},
+                         ks[] = {16, 17, 576};
+
+    (void)state;
+    ON_THE_CPU_ONLY("this is about the CPU's instructions");
+    for (int i = 0; i < 8 * 4 * 3; i++) {
+        const int64_t m = ms[i % 8], n = ns[i / 8 % 4], k = ks[i / 32];
+        float *x = numbers(m * k, 1), *w = numbers(n * k, 2);
+        float *a = numbers(m * n, 3), *b = numbers(m * n, 3);
+        mb_gemm_rows p = {.m = m, .n = n, .k = k, .x = x, .bias = w, .w = w, .c = a, .tw = true};
+
+        p.ldx = p.ldw = k;
+        p.ldc = n;
+        p.alpha = 1.5f;
+        p.beta = 0.5f;
+        mb_cpu_gemm_rows(&p, 2);
+        p.by_eight = true;
+        p.c = b;
+        mb_cpu_gemm_rows(&p, 1);
+        assert_memory_equal(a, b, (size_t)(m * n) * sizeof *a);
+        mb_free(x);
+        mb_free(w);
+        mb_free(a);
+        mb_free(b);
+    }
+}
+
 /* Weight-gradient shapes must not depend on threads either way they are cut; workspace is bounded
  * by a function of shape and threads. */
 static void workspace_is_a_function_of_shape_and_threads(void **state)
@@ -524,6 +554,7 @@ int main(void)
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(a_row_has_the_same_bits_wherever_it_stands),
         cmocka_unit_test(rows_are_alike_however_many_there_are),
+        cmocka_unit_test(rows_in_sixteen_lanes_have_the_bits_of_twice_eight),
         cmocka_unit_test(workspace_is_a_function_of_shape_and_threads),
         cmocka_unit_test(one_thread_is_one_thread),
         cmocka_unit_test(wrong_calls_are_refused),
