@@ -8,6 +8,21 @@
 #include "core/alloc.h"
 #include "core/path.h"
 
+void mb_card_add(mb_card_facts *f, mb_card_row *rows, const char *name, const char *fmt, ...)
+{
+    va_list ap;
+    int n = 0;
+
+    while (rows[n].name != NULL)
+        n++;
+    if (n + 1 >= MB_CARD_ROWS)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(f->text[f->n_text], MB_CARD_VALUE, fmt, ap);
+    va_end(ap);
+    rows[n] = (mb_card_row){.name = name, .value = f->text[f->n_text++]};
+}
+
 /* The text so far; the first failure sticks and later additions do nothing. */
 struct text {
     char *at;
@@ -177,18 +192,4 @@ mb_status mb_card_write(const char *dir, const mb_card *card)
     st = mb_file_write_atomic(path, text, strlen(text));
     mb_free(text);
     return st;
-}
-
-const char *mb_card_pipeline(const char *task)
-{
-    static const char *const names[][2] = {
-        {"causal-lm", "text-generation"},
-        {"seq-classification", "text-classification"},
-        {"masked-lm", "fill-mask"},
-    };
-
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(names[i][0], task) == 0)
-            return names[i][1];
-    return NULL;
 }

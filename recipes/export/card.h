@@ -25,11 +25,23 @@ typedef struct mb_card {
     const mb_card_row *training, *data, *results;
 } mb_card;
 
+/* The tables of a card while its facts are gathered, and the values' texts. {0} has none; rows point into
+ * it, so it stays where it is. */
+enum { MB_CARD_ROWS = 16, MB_CARD_VALUE = 200 };
+
+typedef struct mb_card_facts {
+    mb_card_row training[MB_CARD_ROWS], data[MB_CARD_ROWS], results[MB_CARD_ROWS];
+    char text[3 * MB_CARD_ROWS][MB_CARD_VALUE];
+    int n_text;
+} mb_card_facts;
+
+/* A row more in one of the three tables, `rows`; a full one stays as it is. */
+void mb_card_add(mb_card_facts *f, mb_card_row *rows, const char *name, const char *fmt, ...)
+    MB_PRINTF(4, 5);
+
 /* The text; the caller owns *out. */
 mb_status mb_card_text(const mb_card *card, char **out) MB_MUST_USE;
 /* Writes dir/README.md. */
 mb_status mb_card_write(const char *dir, const mb_card *card) MB_MUST_USE;
-/* "text-generation" for causal-lm, and so on; NULL for a task without one. */
-const char *mb_card_pipeline(const char *task);
 
 #endif

@@ -5,7 +5,6 @@
  * a model its config.json, an adapter its adapter_config.json. What is not known is left out. Paths of
  * this machine are not published: of a base or a dataset that is no hub id, the last part is told.
  */
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,12 +14,10 @@
 #include "recipes/export/card.h"
 #include "recipes/hub/push_inside.h"
 
-enum { ROWS = 12, TEXT = 200, SETS = 16, MOST_TEXT = 4 << 20 };
+enum { SETS = 16, MOST_TEXT = 4 << 20 };
 
 struct facts {
-    mb_card_row training[ROWS], data[ROWS], results[ROWS];
-    char text[3 * ROWS][TEXT];
-    int n_text;
+    mb_card_facts card;
     char base[MB_PATH_MAX], base_shown[MB_HUB_ID_MAX + 64], license[80];
     char set[SETS][MB_HUB_ID_MAX]; /* ids of datasets */
     const char *sets[SETS + 1];
@@ -29,24 +26,6 @@ struct facts {
     bool is_adapter;
     mb_recipe *recipe;
 };
-
-static void add(struct facts *f, mb_card_row *rows, const char *name, const char *fmt, ...)
-    MB_PRINTF(4, 5);
-
-static void add(struct facts *f, mb_card_row *rows, const char *name, const char *fmt, ...)
-{
-    va_list ap;
-    int n = 0;
-
-    while (rows[n].name != NULL)
-        n++;
-    if (n + 1 >= ROWS || f->n_text == 3 * ROWS)
-        return;
-    va_start(ap, fmt);
-    vsnprintf(f->text[f->n_text], TEXT, fmt, ap);
-    va_end(ap);
-    rows[n] = (mb_card_row){.name = name, .value = f->text[f->n_text++]};
-}
 
 /* "org/name" of a hub id or of a path in the hub's cache, else the last part of a path. */
 static void shown(const char *path, char *text, size_t size, bool *is_id)
@@ -188,20 +167,20 @@ static void from_recipe(struct facts *f, const mb_recipe *r)
 {
     snprintf(f->base, sizeof f->base, "%s",
              r->model_name_or_path != NULL ? r->model_name_or_path : "");
-    add(f, f->training, "task", "%s", mb_choice_word(r->task));
-    add(f, f->training, "method", "%s", mb_choice_word(r->finetuning_type));
+    mb_card_add(&f->card, f->card.training, "task", "%s", mb_choice_word(r->task));
+    mb_card_add(&f->card, f->card.training, "method", "%s", mb_choice_word(r->finetuning_type));
     if (r->finetuning_type == MB_FINETUNING_LORA)
-        add(f, f->training, "LoRA", "r %lld, alpha %g, dropout %g", (long long)r->lora_r,
-            r->lora_alpha, r->lora_dropout);
-    add(f, f->training, "optimizer", "%s, learning rate %g, weight decay %g", r->optim,
-        r->learning_rate, r->weight_decay);
-    add(f, f->training, "schedule", "%s", r->lr_scheduler_type);
-    add(f, f->training, "seed", "%lld", (long long)r->seed);
+        mb_card_add(&f->card, f->card.training, "LoRA", "r %lld, alpha %g, dropout %g",
+                    (long long)r->lora_r, r->lora_alpha, r->lora_dropout);
+    mb_card_add(&f->card, f->card.training, "optimizer", "%s, learning rate %g, weight decay %g",
+                r->optim, r->learning_rate, r->weight_decay);
+    mb_card_add(&f->card, f->card.training, "schedule", "%s", r->lr_scheduler_type);
+    mb_card_add(&f->card, f->card.training, "seed", "%lld", (long long)r->seed);
     for (int64_t i = 0; i < r->datasets.n; i++) {
         char text[MB_HUB_ID_MAX];
         bool is_id;
         shown(r->datasets.at[i].path, text, sizeof text, &is_id);
-        add(f, f->data, i == 0 ? "datasets" : "", "%s", text);
+        mb_card_add(&f->card, f->card.data, i == 0 ? "datasets" : "", "%s", text);
         if (is_id && f->n_sets < SETS) {
             memcpy(f->set[f->n_sets], text, sizeof text);
             f->sets[f->n_sets] = f->set[f->n_sets];
@@ -221,7 +200,7 @@ static void from_history(struct facts *f, mb_json state)
     int64_t steps = 0;
 
     if (mb_json_get_int(state, "global_step", 0, &steps) == MB_OK && steps > 0)
-        add(f, f->training, "steps", "%lld", (long long)steps);
+        mb_card_add(&f->card, f->card.training, "steps", "%lld", (long long)steps);
     for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
         double value = 0.0;
         bool known = false;
@@ -231,7 +210,7 @@ static void from_history(struct facts *f, mb_json state)
                 known = true;
         }
         if (known)
-            add(f, f->results, names[k], "%.4f", value);
+            mb_card_add(&f->card, f->card.results, names[k], "%.4f", value);
     }
     mb_status_clear();
 }
@@ -276,9 +255,9 @@ mb_status mb_push_card(const mb_push_options *o, char **text)
                                  .pipeline_tag = f->pipeline,
                                  .license = o->license != NULL ? o->license : f->license,
                                  .datasets = f->sets,
-                                 .training = f->training,
-                                 .data = f->data,
-                                 .results = f->results},
+                                 .training = f->card.training,
+                                 .data = f->card.data,
+                                 .results = f->card.results},
                       text);
 done:
     mb_recipe_free(f->recipe);

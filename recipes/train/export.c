@@ -4,7 +4,6 @@
  * written as a Hugging Face folder too (<output_dir>/base), for the adapter to point at.
  */
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,40 +17,16 @@
 #include "recipes/generate/ends.h"
 #include "recipes/train/job.h"
 
-enum { ROWS = 16, TEXT = 64, TARGETS_MAX = 64 };
+enum { TARGETS_MAX = 64 };
 
-struct facts {
-    mb_card_row training[ROWS], data[ROWS], results[ROWS];
-    char text[3 * ROWS][TEXT];
-    int n_text;
-};
-
-static void add(struct facts *f, mb_card_row *rows, const char *name, const char *fmt, ...)
-    MB_PRINTF(4, 5);
-
-static void add(struct facts *f, mb_card_row *rows, const char *name, const char *fmt, ...)
-{
-    va_list ap;
-    int n = 0;
-
-    while (rows[n].name != NULL)
-        n++;
-    if (n + 1 >= ROWS || f->n_text == 3 * ROWS)
-        return;
-    va_start(ap, fmt);
-    vsnprintf(f->text[f->n_text], TEXT, fmt, ap);
-    va_end(ap);
-    rows[n] = (mb_card_row){.name = name, .value = f->text[f->n_text++]};
-}
-
-static void gather_data(const mb_job *j, struct facts *f)
+static void gather_data(const mb_job *j, mb_card_facts *f)
 {
     const mb_store_stats *s = &j->data->store->stats;
 
-    add(f, f->data, "training rows", "%lld", (long long)j->data->n_train);
+    mb_card_add(f, f->data, "training rows", "%lld", (long long)j->data->n_train);
     if (s->truncated + s->dropped > 0)
-        add(f, f->data, "rows truncated, dropped", "%lld, %lld", (long long)s->truncated,
-            (long long)s->dropped);
+        mb_card_add(f, f->data, "rows truncated, dropped", "%lld, %lld", (long long)s->truncated,
+                    (long long)s->dropped);
 }
 
 static const char *precision(const mb_job *j)
@@ -75,35 +50,35 @@ static int64_t token_rows(const mb_job *j)
     return n;
 }
 
-static void gather(const mb_job *j, struct facts *f)
+static void gather(const mb_job *j, mb_card_facts *f)
 {
     const mb_recipe *r = j->recipe;
 
-    add(f, f->training, "method", "%s", mb_choice_word(r->finetuning_type));
+    mb_card_add(f, f->training, "method", "%s", mb_choice_word(r->finetuning_type));
     if (r->trainable_token_indices.n > 0)
-        add(f, f->training, "trained rows of tokens", "%lld", (long long)token_rows(j));
+        mb_card_add(f, f->training, "trained rows of tokens", "%lld", (long long)token_rows(j));
     if (r->finetuning_type == MB_FINETUNING_LORA)
-        add(f, f->training, "LoRA", "r %lld, alpha %g, dropout %g%s%s", (long long)r->lora_r,
-            r->lora_alpha, r->lora_dropout, r->use_rslora ? ", rsLoRA" : "",
-            r->use_dora ? ", DoRA" : "");
-    add(f, f->training, "optimizer", "%s, learning rate %g, weight decay %g", r->optim,
-        r->learning_rate, r->weight_decay);
-    add(f, f->training, "schedule", "%s, %lld warm-up steps", r->lr_scheduler_type,
-        (long long)j->schedule.warmup);
-    add(f, f->training, "steps", "%lld of %lld rows", (long long)j->at.step,
-        (long long)j->at.step_units);
-    add(f, f->training, "precision", "%s", precision(j));
-    add(f, f->training, "seed", "%lld", (long long)r->seed);
-    add(f, f->training, "made with", "mbuyu %s", MB_VERSION);
-    add(f, f->data, "trained tokens seen", "%lld", (long long)j->at.tokens);
+        mb_card_add(f, f->training, "LoRA", "r %lld, alpha %g, dropout %g%s%s",
+                    (long long)r->lora_r, r->lora_alpha, r->lora_dropout,
+                    r->use_rslora ? ", rsLoRA" : "", r->use_dora ? ", DoRA" : "");
+    mb_card_add(f, f->training, "optimizer", "%s, learning rate %g, weight decay %g", r->optim,
+                r->learning_rate, r->weight_decay);
+    mb_card_add(f, f->training, "schedule", "%s, %lld warm-up steps", r->lr_scheduler_type,
+                (long long)j->schedule.warmup);
+    mb_card_add(f, f->training, "steps", "%lld of %lld rows", (long long)j->at.step,
+                (long long)j->at.step_units);
+    mb_card_add(f, f->training, "precision", "%s", precision(j));
+    mb_card_add(f, f->training, "seed", "%lld", (long long)r->seed);
+    mb_card_add(f, f->training, "made with", "mbuyu %s", MB_VERSION);
+    mb_card_add(f, f->data, "trained tokens seen", "%lld", (long long)j->at.tokens);
     if (j->data->store != NULL)
         gather_data(j, f);
     if (!isnan(j->at.first_loss))
-        add(f, f->results, "first training loss", "%.4f", j->at.first_loss);
+        mb_card_add(f, f->results, "first training loss", "%.4f", j->at.first_loss);
     if (!isnan(j->at.last_loss))
-        add(f, f->results, "last training loss", "%.4f", j->at.last_loss);
+        mb_card_add(f, f->results, "last training loss", "%.4f", j->at.last_loss);
     if (!isnan(j->at.last_eval_loss))
-        add(f, f->results, "evaluation loss", "%.4f", j->at.last_eval_loss);
+        mb_card_add(f, f->results, "evaluation loss", "%.4f", j->at.last_eval_loss);
 }
 
 mb_dtype mb_job_export_dtype(const mb_recipe *r)
@@ -298,7 +273,7 @@ static mb_status find_talk(const mb_job *j, mb_export *e, mb_chat **chat, mb_ids
 static mb_status write_final(mb_job *j)
 {
     const mb_recipe *r = j->recipe;
-    struct facts f = {0};
+    mb_card_facts f = {0};
     mb_chat *chat = NULL;
     mb_ids ends = {0};
     mb_status st;

@@ -235,7 +235,7 @@ static void a_card_is_facts_with_front_matter(void **state)
     const mb_card card = {.title = "sw-lora",
                           .base_model = "org/Base-1.5",
                           .library_name = "peft",
-                          .pipeline_tag = mb_card_pipeline("causal-lm"),
+                          .pipeline_tag = "text-generation",
                           .license = "apache-2.0",
                           .language = language,
                           .datasets = datasets,
