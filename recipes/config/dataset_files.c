@@ -48,6 +48,17 @@ bool mb_dataset_is_file(const char *name)
     return false;
 }
 
+bool mb_dataset_metadata(const char *dir, char *out, size_t size)
+{
+    static const char *const names[] = {"metadata.jsonl", "metadata.csv", "metadata.tsv"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (mb_path_join(out, size, dir, names[i]) == MB_OK && mb_path_is_file(out))
+            return true;
+    mb_status_clear();
+    return false;
+}
+
 static int64_t digits(const char *text)
 {
     return (int64_t)strspn(text, "0123456789");

@@ -20,6 +20,9 @@ enum { MB_DATASET_FILES_MAX = 4096 };
 
 /* Does the name end like a data file (recipes/data/rowfile.h)? */
 bool mb_dataset_is_file(const char *name);
+/* The file that names a folder's pictures or sounds: metadata.jsonl, .csv or .tsv, the first that is there.
+ * False: none. */
+bool mb_dataset_metadata(const char *dir, char *out, size_t size);
 /* 3 of train-00001-of-00003.parquet; 0: it is no shard's name. */
 int64_t mb_dataset_shards(const char *name);
 /* "train" of "train[:10] + train[20:]"; of NULL, too. */

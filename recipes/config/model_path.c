@@ -157,9 +157,10 @@ struct split_files {
 
 static mb_status find_files(const mb_recipe *r, const mb_dataset_spec *d, struct split_files *out)
 {
+    char metadata[MB_PATH_MAX];
+
     if (d->type == MB_ROWS_AUDIOFOLDER || !mb_path_is_dir(d->path) ||
-        holds(d->path, "metadata.jsonl") || holds(d->path, "metadata.csv") ||
-        holds(d->path, "metadata.tsv"))
+        mb_dataset_metadata(d->path, metadata, sizeof metadata))
         return MB_OK;
     MB_TRY(mb_dataset_files(r->own->arena, d->path, d->split, &out->file, &out->n));
     MB_REQUIRE(

@@ -122,18 +122,11 @@ mb_status mb_source_may_open(const mb_source *source, const char *path, char out
 
 static mb_status file_of(const mb_source *source, char *out, size_t size)
 {
-    static const char *const names[] = {"metadata.jsonl", "metadata.csv", "metadata.tsv"};
-
     MB_REQUIRE(source->path != NULL && source->path[0] != '\0', MB_EARG,
                "datasets: a block has no path");
     if (!mb_path_is_dir(source->path))
         return mb_path_join(out, size, "", source->path);
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        MB_TRY(mb_path_join(out, size, source->path, names[i]));
-        if (mb_path_is_file(out))
-            return MB_OK;
-    }
-    return split_file(source, out, size);
+    return mb_dataset_metadata(source->path, out, size) ? MB_OK : split_file(source, out, size);
 }
 
 mb_status mb_source_file(const mb_source *source, char *out, size_t size)

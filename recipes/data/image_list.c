@@ -7,6 +7,7 @@
 #include "core/alloc.h"
 #include "core/json.h"
 #include "core/path.h"
+#include "recipes/config/dataset_files.h"
 #include "recipes/media/image.h"
 
 enum { COLUMNS = 256, DEEPEST = 16 };
@@ -239,16 +240,6 @@ done:
 
 /* ---- sources ------------------------------------------------------------------------------ */
 
-static bool metadata_of(const char *dir, char *path, size_t size)
-{
-    static const char *const names[] = {"metadata.csv", "metadata.tsv", "metadata.jsonl"};
-
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (mb_path_join(path, size, dir, names[i]) == MB_OK && mb_path_exists(path))
-            return true;
-    return false;
-}
-
 /* The folder of the split, "train" of "train[:95%]": below the data set's, or that itself when the
  * split is the usual one. */
 static mb_status split_folder(const mb_source *s, char *dir, size_t size)
@@ -291,7 +282,7 @@ static mb_status find_list(const mb_source *s, char file[MB_PATH_MAX], char dir[
     if (!mb_path_is_dir(s->path))
         return mb_path_join(file, MB_PATH_MAX, "", s->path);
     MB_TRY(split_folder(s, dir, MB_PATH_MAX));
-    if (!metadata_of(dir, file, MB_PATH_MAX))
+    if (!mb_dataset_metadata(dir, file, MB_PATH_MAX))
         file[0] = '\0';
     return MB_OK;
 }
