@@ -5,15 +5,11 @@
 #define MB_TESTS_CHECKPOINT_FIXTURE_H
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
@@ -21,12 +17,7 @@
 #include "core/path.h"
 #include "core/rng.h"
 #include "dist/checkpoint.h"
-
-#define OK(call)                                             \
-    do {                                                     \
-        if ((call) != MB_OK)                                 \
-            fail_msg("%s: %s", #call, mb_status_sentence()); \
-    } while (0)
+#include "tests/check.h"
 
 #define REFUSED(call, code)                   \
     do {                                      \

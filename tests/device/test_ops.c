@@ -5,19 +5,15 @@
  * The bits of everything that the device wrote must not depend on the order in which the emulator
  * runs blocks, threads and streams: MBUYU_EMU_SEED. On a GPU the same runs only repeat.
  */
-// clang-format off
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
-// clang-format on
 
 #include "autograd/ops.h"
 #include "core/path.h"
+#include "tests/check.h"
 #include "tests/device/mirror.h"
 #include "tests/device/shadow.h"
 #include "tests/long.h"
@@ -65,17 +61,11 @@ static const struct {
 static mb_arena *memory, *scratch;
 static mb_tape *tape;
 
-static void must(mb_status st)
-{
-    if (st != MB_OK)
-        fail_msg("%s\n%s", mb_status_sentence(), mb_status_path());
-}
-
 static int set_up(void **state)
 {
-    must(mb_arena_new("step", MEMORY, &memory));
-    must(mb_arena_new("scratch", MEMORY, &scratch));
-    must(mb_tape_new(memory, &tape));
+    OK(mb_arena_new("step", MEMORY, &memory));
+    OK(mb_arena_new("scratch", MEMORY, &scratch));
+    OK(mb_tape_new(memory, &tape));
     return 0;
 }
 
@@ -212,7 +202,7 @@ static void digest_of(int seed, char *text, size_t size)
     char program[MB_PATH_MAX], command[MB_PATH_MAX + 64];
     FILE *f;
 
-    must(mb_path_real("/proc/self/exe", program, sizeof program));
+    OK(mb_path_real("/proc/self/exe", program, sizeof program));
     snprintf(command, sizeof command, "MBUYU_EMU_SEED=%d '%s' --digest", seed, program);
     f = popen(command, "r");
     assert_non_null(f);

@@ -1,29 +1,20 @@
 /* tests/dist/comm_cases.h - what every communicator must do, for any number of ranks. Included by
  * test_comm.np<N>.c; the world is started once in main. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/log.h"
 #include "core/rng.h"
 #include "dist/comm_mpi.h"
 #include "dist/launch.h"
+#include "tests/check.h"
 
 static mb_launch launch;
-
-#define OK(call)                                             \
-    do {                                                     \
-        if ((call) != MB_OK)                                 \
-            fail_msg("%s: %s", #call, mb_status_sentence()); \
-    } while (0)
 
 /* Rank r's i-th value: of very different sizes, so that another order of additions shows. */
 static float value_of(int r, int64_t i)

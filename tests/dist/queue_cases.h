@@ -1,16 +1,12 @@
 /* tests/dist/queue_cases.h - collectives that run behind the computing, for any number of ranks.
  * Included by test_queue.np<N>.c. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -18,16 +14,11 @@
 #include "dist/comm_mpi.h"
 #include "dist/comm_queue.h"
 #include "dist/launch.h"
+#include "tests/check.h"
 
 enum { N = 40009, JOBS = 700 }; /* more than wait at once */
 
 static mb_launch launch;
-
-#define OK(call)                                             \
-    do {                                                     \
-        if ((call) != MB_OK)                                 \
-            fail_msg("%s: %s", #call, mb_status_sentence()); \
-    } while (0)
 
 static mb_comm *queued(const char *name)
 {

@@ -266,15 +266,15 @@ int main(int argc, char **argv)
     };
     int failed;
 
-    if (mb_launch_init(&argc, &argv, &launch) != MB_OK || mkdtemp(folder) == NULL)
+    if (mb_launch_init(&argc, &argv, &launch) != MB_OK || make_root(NULL) != 0)
         return 1;
-    snprintf(shared, sizeof shared, "%s", folder);
+    snprintf(shared, sizeof shared, "%s", root);
     if (launch.world->ops->broadcast(launch.world, shared, sizeof shared, 0) != MB_OK)
         return 1;
     failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (launch.world->ops->barrier(launch.world) != MB_OK) /* the others may still read */
         failed = 1;
-    if (mb_path_remove_tree(folder) != MB_OK)
+    if (remove_root(NULL) != 0)
         failed = 1;
     return mb_launch_end(&launch, MB_OK) != 0 || failed != 0;
 }

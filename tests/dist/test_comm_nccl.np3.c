@@ -2,15 +2,11 @@
  * counted bytes as over MPI, and what is said when ranks are late or do not call the same. Runs on
  * the emulated GPU and NCCL; 77 where there is none. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/log.h"
 #include "core/rng.h"
@@ -18,16 +14,11 @@
 #include "dist/comm_mpi.h"
 #include "dist/comm_nccl.h"
 #include "dist/launch.h"
+#include "tests/check.h"
 
 static mb_launch launch;
 static mb_device *device;
 static mb_comm *host, *dp;
-
-#define OK(call)                                             \
-    do {                                                     \
-        if ((call) != MB_OK)                                 \
-            fail_msg("%s: %s", #call, mb_status_sentence()); \
-    } while (0)
 
 /* The same n elements in host memory and on the device. */
 typedef struct twin {

@@ -1,14 +1,10 @@
 /* tests/dist/test_mesh.np4.c - four ranks as 2 x 2, 1 x 4 and 4 x 1, in host memory and on the
  * emulated GPU (where there is none, only the first). */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/log.h"
 #include "core/rng.h"
@@ -16,15 +12,10 @@
 #include "dist/comm_mpi.h"
 #include "dist/launch.h"
 #include "dist/mesh.h"
+#include "tests/check.h"
 
 static mb_launch launch;
 static mb_device *gpu;
-
-#define OK(call)                                             \
-    do {                                                     \
-        if ((call) != MB_OK)                                 \
-            fail_msg("%s: %s", #call, mb_status_sentence()); \
-    } while (0)
 
 static mb_mesh *mesh_of(int shard_size, mb_device *device)
 {

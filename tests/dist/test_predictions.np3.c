@@ -86,7 +86,7 @@ static void the_file_is_what_was_gathered(void **state)
     size_t n;
     mb_predictions *p = said_on_three();
 
-    snprintf(path, sizeof path, "%s/said.jsonl", folder);
+    snprintf(path, sizeof path, "%s/said.jsonl", root);
     if (launch.rank == 0) {
         OK(mb_predictions_write(p, path));
         OK(mb_file_read(path, 1 << 20, &text, &n));
@@ -109,7 +109,7 @@ int main(int argc, char **argv)
 
     if (mb_launch_init(&argc, &argv, &launch) != MB_OK)
         return 1;
-    const int failed = cmocka_run_group_tests(tests, make_folder, remove_folder);
+    const int failed = cmocka_run_group_tests(tests, make_root, remove_root);
     if (failed != 0) /* a rank that failed alone leaves others waiting */
         mb_mpi_abort(1);
     return mb_launch_end(&launch, MB_OK);

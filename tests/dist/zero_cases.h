@@ -4,15 +4,11 @@
  * The gradient of micro-batch m is a function of (step, m, element) and of the parameters as they
  * are, so that a difference in one step grows in those after it. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
@@ -21,6 +17,7 @@
 #include "dist/comm_mpi.h"
 #include "dist/launch.h"
 #include "dist/zero.h"
+#include "tests/check.h"
 
 enum { MICROS = 7, METRICS = 3, VOTES = 2 };
 
@@ -38,12 +35,6 @@ static const mb_kernels kernels = {
     .adamw_bf16 = mb_cpu_adamw_bf16,
     .adamw_8bit = mb_cpu_adamw_8bit,
 };
-
-#define OK(call)                                             \
-    do {                                                     \
-        if ((call) != MB_OK)                                 \
-            fail_msg("%s: %s", #call, mb_status_sentence()); \
-    } while (0)
 
 static const char *optim = "adamw"; /* of the problems made next */
 

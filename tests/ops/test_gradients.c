@@ -6,21 +6,17 @@
  * for bit, of a step whose buffers lie where the planner put them and whose freed bytes are
  * poisoned: an op that reads in its backward what it did not name fails here.
  */
-// clang-format off
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmocka.h>
-// clang-format on
 
 #include "autograd/ops.h"
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/plan/plan.h"
+#include "tests/check.h"
 
 enum { MEMORY = 8 << 20, GRADS = 1 << 16 };
 
@@ -30,23 +26,17 @@ struct bench {
     mb_exec ex;
 };
 
-static void must(mb_status st)
-{
-    if (st != MB_OK)
-        fail_msg("%s\n%s", mb_status_sentence(), mb_status_path());
-}
-
 static int set_up(void **state)
 {
     static struct bench b;
 
-    must(mb_cpu_init());
-    must(mb_arena_new("step", MEMORY, &b.memory));
-    must(mb_arena_new("scratch", MEMORY, &b.scratch));
-    must(mb_arena_new("counted step", SIZE_MAX, &b.counting));
-    must(mb_arena_new("counted scratch", SIZE_MAX, &b.counting_scratch));
-    must(mb_tape_new(b.memory, &b.tape));
-    must(mb_tape_new(b.counting, &b.planner));
+    OK(mb_cpu_init());
+    OK(mb_arena_new("step", MEMORY, &b.memory));
+    OK(mb_arena_new("scratch", MEMORY, &b.scratch));
+    OK(mb_arena_new("counted step", SIZE_MAX, &b.counting));
+    OK(mb_arena_new("counted scratch", SIZE_MAX, &b.counting_scratch));
+    OK(mb_tape_new(b.memory, &b.tape));
+    OK(mb_tape_new(b.counting, &b.planner));
     b.ex = mb_cpu_exec(b.scratch, 2);
     *state = &b;
     return 0;
@@ -74,9 +64,9 @@ static struct {
 static bool run(struct bench *b, const mb_op *op, int i, mb_tape *t, mb_exec *ex,
                 const mb_tape_plan *plan, mb_var **y)
 {
-    must(mb_tape_begin(t, ex, MB_TAPE_TRAIN, false, plan));
+    OK(mb_tape_begin(t, ex, MB_TAPE_TRAIN, false, plan));
     mb_sample_nudge(t, nudge.input, nudge.at, nudge.by);
-    must(op->sample(t, i, y));
+    OK(op->sample(t, i, y));
     return *y != NULL;
 }
 
@@ -109,7 +99,7 @@ static void seed(struct bench *b, mb_tape *t, mb_exec *ex, mb_var *y)
     for (int64_t i = 0; i < mb_tensor_count(&g); i++)
         p[i] = mb_sample_projection(i);
     g = mb_tensor_of(p, MB_DTYPE_F32, y->value.ndim, y->value.dim);
-    must(mb_tape_seed(t, y, 0.0f, &g));
+    OK(mb_tape_seed(t, y, 0.0f, &g));
 }
 
 /* Gradients of all sample inputs, one after the other; returns how many numbers. */
@@ -122,7 +112,7 @@ static int64_t gradients(struct bench *b, const mb_op *op, int i, const mb_tape_
     if (!run(b, op, i, b->tape, &b->ex, plan, &y))
         return -1;
     seed(b, b->tape, &b->ex, y);
-    must(mb_tape_backward(b->tape));
+    OK(mb_tape_backward(b->tape));
     *n_inputs = mb_sample_count(b->tape);
     for (int k = 0; k < *n_inputs; k++) {
         const mb_var *v = mb_sample_get(b->tape, k);
@@ -174,10 +164,10 @@ static void same_when_planned(struct bench *b, const mb_op *op, int i, const flo
 
     run(b, op, i, b->planner, &ex, NULL, &y);
     seed(b, b->planner, &ex, y);
-    must(mb_tape_backward(b->planner));
-    must(mb_tape_make_plan(b->planner, &plan));
+    OK(mb_tape_backward(b->planner));
+    OK(mb_tape_make_plan(b->planner, &plan));
     mb_arena_reset(b->memory);
-    must(mb_arena_take(b->memory, plan.peak, &all));
+    OK(mb_arena_take(b->memory, plan.peak, &all));
     memset(all, 0xff, plan.peak); /* NaNs wherever nothing was written */
     assert_int_equal(gradients(b, op, i, &plan, planned, &n_inputs, sizes), n);
     if (memcmp(planned, grad, (size_t)n * sizeof(float)) != 0)

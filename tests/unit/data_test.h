@@ -2,38 +2,17 @@
 #ifndef MB_TESTS_UNIT_DATA_TEST_H
 #define MB_TESTS_UNIT_DATA_TEST_H
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/json.h"
 #include "core/path.h"
 #include "recipes/tokenizers/tokenizer.h"
-
-#define OK(call)                                             \
-    do {                                                     \
-        if ((call) != MB_OK)                                 \
-            fail_msg("%s: %s", #call, mb_status_sentence()); \
-    } while (0)
-
-static char folder[] = "/tmp/mb_data_XXXXXX";
-
-static inline int make_folder(void **state)
-{
-    return mkdtemp(folder) == NULL;
-}
-
-static inline int remove_folder(void **state)
-{
-    return mb_path_remove_tree(folder) != MB_OK;
-}
+#include "tests/unit/root_test.h"
 
 /* A file in the test's folder; its path is good until the next call but three. */
 static inline const char *write_file(const char *name, const char *text, size_t n)
@@ -42,7 +21,7 @@ static inline const char *write_file(const char *name, const char *text, size_t 
     static int at;
     char *p = path[at++ % 4];
 
-    snprintf(p, MB_PATH_MAX, "%s/%s", folder, name);
+    snprintf(p, MB_PATH_MAX, "%s/%s", root, name);
     OK(mb_file_write_atomic(p, text, n));
     return p;
 }
@@ -56,7 +35,7 @@ static inline mb_tokenizer *make_tokenizer(const char *bos, const char *eos, con
     mb_json_doc *doc;
     size_t n;
 
-    snprintf(dir, sizeof dir, "%s/tokenizer", folder);
+    snprintf(dir, sizeof dir, "%s/tokenizer", root);
     OK(mb_path_remove_tree(dir));
     OK(mb_path_mkdirs(dir));
     OK(mb_file_read(MB_TEST_DATA "/templates/tokenizer.json", 1 << 20, &text, &n));

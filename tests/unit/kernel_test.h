@@ -7,20 +7,17 @@
 #define MB_TESTS_KERNEL_TEST_H
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/cpu/cpu.h"
 #include "core/rng.h"
+#include "tests/check.h"
 #include "tests/device/mirror.h"
 
-#define RUN(ex, name, ...) ok(MB_RUN(ex, name, __VA_ARGS__))
+#define RUN(ex, name, ...) OK(MB_RUN(ex, name, __VA_ARGS__))
 #define COUNT(a)           ((int64_t)(sizeof(a) / sizeof *(a)))
 
 /* What lies between rows; a kernel that writes there is caught by check_gaps. */
@@ -49,12 +46,6 @@ static inline int kernel_teardown(void **state)
     mb_arena_free(scratch);
     memory = scratch = NULL;
     return 0;
-}
-
-static inline void ok(mb_status st)
-{
-    if (st != MB_OK)
-        fail_msg("%s\n%s", mb_status_sentence(), mb_status_path());
 }
 
 #define KERNEL_TEST(f) cmocka_unit_test_setup(f, kernel_setup)

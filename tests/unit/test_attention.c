@@ -1,29 +1,18 @@
 /* tests/unit/test_attention.c - attention against a plain double-precision one, and its promises:
  * no bit depends on threads, on neighbours or on place; workspace is at most linear in length. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm_bf16.h"
 #include "core/rng.h"
 #include "tests/device/mirror.h"
+#include "tests/unit/scratch_test.h"
 
 enum { MAX_SEQ = 6 };
-
-static mb_arena *scratch;
-
-static void ok(mb_status st)
-{
-    if (st != MB_OK)
-        fail_msg("%s\n%s", mb_status_sentence(), mb_status_path());
-}
 
 typedef struct sample {
     const char *name;
@@ -87,7 +76,7 @@ static mb_tensor tensor(data *d, int64_t rows, int64_t cols, int64_t stride, uin
     float *x;
     mb_tensor t;
 
-    ok(mb_alloc((size_t)(rows * stride + 16) * sizeof *x, "tensor", (void **)&x));
+    OK(mb_alloc((size_t)(rows * stride + 16) * sizeof *x, "tensor", (void **)&x));
     for (int64_t i = 0; i < rows * stride; i++)
         x[i] = mb_rng_unit(mb_philox(key, (uint32_t)i, 0, 0, 0).w[0]) * 2.0f - 1.0f;
     d->block[d->n_blocks++] = x;
@@ -128,7 +117,7 @@ static void make(data *d, const sample *s)
         d->at.max_len = d->q_len[i] > d->at.max_len ? d->q_len[i] : d->at.max_len;
         d->at.max_len = d->k_len[i] > d->at.max_len ? d->k_len[i] : d->at.max_len;
     }
-    ok(mb_alloc_array((size_t)nq + 1, sizeof *d->ordinal, "ordinals", (void **)&d->ordinal));
+    OK(mb_alloc_array((size_t)nq + 1, sizeof *d->ordinal, "ordinals", (void **)&d->ordinal));
     for (int i = 0; i < s->n_seq; i++)
         for (int32_t r = 0; r < d->q_len[i]; r++)
             d->ordinal[d->q_start[i] + r] = 40 + i;
@@ -167,14 +156,14 @@ static void forward(data *d, int threads)
 {
     mb_exec ex = mb_test_exec(scratch, threads);
 
-    ok(MB_RUN(&ex, attention_fwd, &d->o, &d->lse, &d->q, &d->k, &d->v, &d->at));
+    OK(MB_RUN(&ex, attention_fwd, &d->o, &d->lse, &d->q, &d->k, &d->v, &d->at));
 }
 
 static void backward(data *d, int threads, bool acc)
 {
     mb_exec ex = mb_test_exec(scratch, threads);
 
-    ok(MB_RUN(&ex, attention_bwd, &d->dq, &d->dk, &d->dv, &d->d_o, &d->q, &d->k, &d->v, &d->o,
+    OK(MB_RUN(&ex, attention_bwd, &d->dq, &d->dk, &d->dv, &d->d_o, &d->q, &d->k, &d->v, &d->o,
               &d->lse, &d->at, acc));
 }
 
@@ -185,7 +174,7 @@ static void backward_of_bias(data *d, int threads)
     for (int64_t h = 0; h < d->at.heads; h++)
         for (int64_t c = 0; c < mb_cols(&d->dbias); c++)
             mb_row(&d->dbias, h)[c] = 0.5f;
-    ok(MB_RUN(&ex, attention_bias_bwd, &d->dbias, &d->d_o, &d->q, &d->k, &d->v, &d->o, &d->lse,
+    OK(MB_RUN(&ex, attention_bias_bwd, &d->dbias, &d->d_o, &d->q, &d->k, &d->v, &d->o, &d->lse,
               &d->at));
 }
 
@@ -281,7 +270,7 @@ static double *doubles(int64_t n)
 {
     double *x;
 
-    ok(mb_alloc_array((size_t)n, sizeof *x, "reference", (void **)&x));
+    OK(mb_alloc_array((size_t)n, sizeof *x, "reference", (void **)&x));
     return x;
 }
 
@@ -568,8 +557,8 @@ static void run_both(data *d, int threads, bool acc)
 {
     mb_exec ex = mb_cpu_exec(scratch, threads);
 
-    ok(MB_RUN(&ex, attention_fwd, &d->o, &d->lse, &d->q, &d->k, &d->v, &d->at));
-    ok(MB_RUN(&ex, attention_bwd, &d->dq, &d->dk, &d->dv, &d->d_o, &d->q, &d->k, &d->v, &d->o,
+    OK(MB_RUN(&ex, attention_fwd, &d->o, &d->lse, &d->q, &d->k, &d->v, &d->at));
+    OK(MB_RUN(&ex, attention_bwd, &d->dq, &d->dk, &d->dv, &d->d_o, &d->q, &d->k, &d->v, &d->o,
               &d->lse, &d->at, acc));
 }
 
@@ -754,7 +743,7 @@ static void views_of_one_buffer_work(void **state)
     const mb_tensor v = mb_tensor_columns(&qkv, h + g, g);
     float *grads;
 
-    ok(mb_alloc((size_t)mb_tensor_bytes(&qkv), "gradients", (void **)&grads));
+    OK(mb_alloc((size_t)mb_tensor_bytes(&qkv), "gradients", (void **)&grads));
     dqkv = mb_tensor_2d(grads, MB_DTYPE_F32, 120, h + 2 * g);
     dq = mb_tensor_columns(&dqkv, 0, h);
     dk = mb_tensor_columns(&dqkv, h, g);
@@ -762,11 +751,11 @@ static void views_of_one_buffer_work(void **state)
     copy_rows((mb_tensor *)(uintptr_t)&q, 0, &d.q, 0, 120);
     copy_rows((mb_tensor *)(uintptr_t)&k, 0, &d.k, 0, 120);
     copy_rows((mb_tensor *)(uintptr_t)&v, 0, &d.v, 0, 120);
-    ok(MB_RUN(&ex, attention_bwd, &dq, &dk, &dv, &d.d_o, &q, &k, &v, &d.o, &d.lse, &d.at, false));
+    OK(MB_RUN(&ex, attention_bwd, &dq, &dk, &dv, &d.d_o, &q, &k, &v, &d.o, &d.lse, &d.at, false));
     assert_true(same_rows(&dq, 0, &d.dq, 0, 120) && same_rows(&dk, 0, &d.dk, 0, 120) &&
                 same_rows(&dv, 0, &d.dv, 0, 120));
     /* gradients that nobody wants */
-    ok(MB_RUN(&ex, attention_bwd, NULL, &dk, NULL, &d.d_o, &q, &k, &v, &d.o, &d.lse, &d.at, false));
+    OK(MB_RUN(&ex, attention_bwd, NULL, &dk, NULL, &d.d_o, &q, &k, &v, &d.o, &d.lse, &d.at, false));
     assert_true(same_rows(&dk, 0, &d.dk, 0, 120));
     mb_free(grads);
     drop(&d);
@@ -838,7 +827,7 @@ static void make_paged(data *d, paged *p, const sample *s)
     p->q = tensor(d, nk, h, h, 20);
     p->o = tensor(d, nk, h, h, 21);
     p->out = tensor(d, nk, h, h, 22);
-    ok(mb_alloc((size_t)(2 * nk * s->heads + blocks * block * (s->hd + width)) * sizeof(float),
+    OK(mb_alloc((size_t)(2 * nk * s->heads + blocks * block * (s->hd + width)) * sizeof(float),
                 "pages", (void **)&p->pages.k));
     memset(p->pages.k, 0xff, (size_t)(blocks * block * (s->hd + width)) * sizeof(float)); /* NaN */
     p->pages.v = p->pages.k + blocks * block * s->hd;
@@ -878,7 +867,7 @@ static void run_paged(data *d, paged *p, int32_t step, int threads)
             p->k_len[s] += p->q_len[s];
             more = more || p->k_len[s] < d->k_len[s];
         }
-        ok(MB_RUN(&ex, attention_fwd, &p->out, &p->out_lse, &p->q, &d->k, &d->v, &at));
+        OK(MB_RUN(&ex, attention_fwd, &p->out, &p->out_lse, &p->q, &d->k, &d->v, &at));
         for (int64_t s = 0; s < at.n_seq; s++)
             for (int64_t r = p->q_start[s]; r < p->q_start[s] + p->q_len[s]; r++) {
                 memcpy(mb_row(&p->o, r), mb_row(&p->out, r),
@@ -937,7 +926,7 @@ static void pages_give_the_same_and_no_bit_depends_on_the_pieces(void **state)
         make_paged(&d, &p, s);
         r = refer(&d);
         bytes = (size_t)(mb_rows(&p.o) * mb_cols(&p.o)) * sizeof(float);
-        ok(mb_alloc(bytes, "bits", (void **)&first));
+        OK(mb_alloc(bytes, "bits", (void **)&first));
         for (int k = 0; k < 4; k++) {
             run_paged(&d, &p, steps[k], 1 + k);
             compare_paged(s->name, &d, &p, &r);
@@ -979,19 +968,6 @@ static void wrong_calls_are_refused(void **state)
     drop(&d);
 }
 
-static int set_up(void **state)
-{
-    if (mb_cpu_init() != MB_OK)
-        return -1;
-    return mb_arena_new("scratch", (size_t)1 << 30, &scratch) == MB_OK ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    mb_arena_free(scratch);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1012,5 +988,5 @@ int main(void)
         cmocka_unit_test(wrong_calls_are_refused),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

@@ -157,7 +157,7 @@ static const char *copy_of(const char *name, const char *folder_name, int64_t nu
     struct stat st;
     FILE *f;
 
-    snprintf(dir, sizeof dir, "%s/%s", folder, folder_name);
+    snprintf(dir, sizeof dir, "%s/%s", root, folder_name);
     mkdir(dir, 0700);
     snprintf(from, sizeof from, "%s/reference/%s/config.json", MB_TEST_DATA, name);
     snprintf(to, sizeof to, "%s/config.json", dir);
@@ -224,7 +224,7 @@ static const char *rows_for(const char *base, const struct subject *s)
     const float number = 0.5f;
     mb_engine *e;
 
-    snprintf(dir, sizeof dir, "%s/rows", folder);
+    snprintf(dir, sizeof dir, "%s/rows", root);
     mkdir(dir, 0700);
     OK(mb_session_open(&o, &e, NULL));
     for (int i = 0; i < e->model->n_weights; i++)
@@ -304,7 +304,7 @@ static void a_model_that_cannot_be_opened_leaves_nothing(void **state)
 
     snprintf(path, sizeof path, "%s/reference/%s/adapter-before/adapter_config.json", MB_TEST_DATA,
              s->folder);
-    snprintf(half, sizeof half, "%s/half", folder);
+    snprintf(half, sizeof half, "%s/half", root);
     snprintf(to, sizeof to, "%s/adapter_config.json", half);
     mkdir(half, 0700);
     assert_int_equal(symlink(path, to), 0); /* without its tensors */
@@ -333,5 +333,5 @@ int main(void)
         cmocka_unit_test(a_model_that_cannot_be_opened_leaves_nothing),
     };
 
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_root, remove_root);
 }

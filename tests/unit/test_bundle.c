@@ -1,14 +1,10 @@
 /* tests/unit/test_bundle.c - the format of bundles, and archives that somebody made to do harm. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -16,18 +12,7 @@
 #include "recipes/bundle/bundle.h"
 #include "recipes/bundle/seek.h"
 #include "recipes/data/zstd.h"
-
-static char root[] = "/tmp/mb_bundle_XXXXXX";
-
-static const char *in_root(const char *name)
-{
-    static char out[4][MB_PATH_MAX];
-    static int turn;
-    char *p = out[turn++ % 4];
-
-    assert_int_equal(mb_path_join(p, MB_PATH_MAX, root, name), MB_OK);
-    return p;
-}
+#include "tests/unit/root_test.h"
 
 /* ---- heads and tag files ------------------------------------------------------------------ */
 
@@ -387,15 +372,10 @@ static void cut_archives_are_refused(void **state)
     mb_free(text);
 }
 
-static int make_root(void **state)
+static int make_quiet_root(void **state)
 {
     mb_log_level_set(MB_LOG_ERROR);
-    return mkdtemp(root) == NULL;
-}
-
-static int remove_root(void **state)
-{
-    return mb_path_remove_tree(root) != MB_OK;
+    return make_root(state);
 }
 
 int main(void)
@@ -410,5 +390,5 @@ int main(void)
         cmocka_unit_test(cut_archives_are_refused),
     };
 
-    return cmocka_run_group_tests(tests, make_root, remove_root);
+    return cmocka_run_group_tests(tests, make_quiet_root, remove_root);
 }

@@ -195,9 +195,9 @@ static void numbers_and_blocks_may_share_their_end(void **state)
     for (int i = 0; i < 4 * BLOCK; i++)
         x[i] = next_normal();
     assert_int_equal(mb_tensor_bytes(&t), sizeof code);
-    ok(mb_device_write_f32(NULL, &t, x));
+    OK(mb_device_write_f32(NULL, &t, x));
     mb_code8_read(want, code, MB_DTYPE_DYN8, 4 * BLOCK);
-    ok(mb_device_read_f32(NULL, got, &t));
+    OK(mb_device_read_f32(NULL, got, &t));
     assert_memory_equal(got, want, sizeof want);
 }
 

@@ -1,35 +1,17 @@
 /* tests/unit/test_cuda_device.c - the GPU of core/device.h, or its emulator: memory, order between
  * streams, graphs, the stored choice of algorithms, and what is said when something is missing.
  * Skipped where no device opens. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/device.h"
 #include "core/rng.h"
+#include "tests/check.h"
 
 enum { MANY = 1500, SCRATCH = 80 << 20 };
-
-static void ok(mb_status st)
-{
-    if (st != MB_OK)
-        fail_msg("%s\n%s", mb_status_sentence(), mb_status_path());
-}
-
-/* The status of a call that had to fail, whose sentence must hold `words`. */
-static void refused(mb_status st, mb_status wanted, const char *words)
-{
-    assert_int_equal(st, wanted);
-    if (strstr(mb_status_sentence(), words) == NULL)
-        fail_msg("\"%s\" does not say \"%s\"", mb_status_sentence(), words);
-    mb_status_clear();
-}
 
 static mb_device *open_device(void)
 {
@@ -47,7 +29,7 @@ static float *device_floats(mb_device *d, int64_t n)
 {
     void *p = NULL;
 
-    ok(d->ops->alloc(d, (size_t)n * sizeof(float), "test numbers", &p));
+    OK(d->ops->alloc(d, (size_t)n * sizeof(float), "test numbers", &p));
     assert_int_equal((uintptr_t)p % 256, 0);
     return p;
 }
@@ -56,7 +38,7 @@ static float *host_floats(mb_device *d, int64_t n, uint64_t key)
 {
     float *x = NULL;
 
-    ok(d->ops->alloc_host(d, (size_t)n * sizeof *x, "test numbers", (void **)&x));
+    OK(d->ops->alloc_host(d, (size_t)n * sizeof *x, "test numbers", (void **)&x));
     for (int64_t i = 0; i < n; i++)
         x[i] = key == 0 ? 0.0f : mb_rng_unit(mb_philox(key, (uint32_t)i, 0, 0, 0).w[0]) * 2 - 1;
     return x;
@@ -71,17 +53,17 @@ static void memory_is_zeroed_copied_and_counted(void **state)
     float *there = device_floats(d, N), *a = host_floats(d, N, 1), *b = host_floats(d, N, 2);
     int64_t available = 0, total = 0;
 
-    ok(d->ops->copy(d, MB_STREAM_COPY, b, there, N * sizeof *b));
-    ok(d->ops->wait(d, MB_STREAM_COPY));
+    OK(d->ops->copy(d, MB_STREAM_COPY, b, there, N * sizeof *b));
+    OK(d->ops->wait(d, MB_STREAM_COPY));
     for (int i = 0; i < N; i++)
         assert_true(b[i] == 0.0f);
-    ok(d->ops->copy(d, MB_STREAM_COPY, there, a, N * sizeof *a));
-    ok(d->ops->zero(d, MB_STREAM_COPY, there + 10, 4 * sizeof *a));
-    ok(d->ops->copy(d, MB_STREAM_COPY, b, there, N * sizeof *b));
-    ok(d->ops->wait(d, MB_STREAM_COPY));
+    OK(d->ops->copy(d, MB_STREAM_COPY, there, a, N * sizeof *a));
+    OK(d->ops->zero(d, MB_STREAM_COPY, there + 10, 4 * sizeof *a));
+    OK(d->ops->copy(d, MB_STREAM_COPY, b, there, N * sizeof *b));
+    OK(d->ops->wait(d, MB_STREAM_COPY));
     for (int i = 0; i < N; i++)
         assert_true(b[i] == (i >= 10 && i < 14 ? 0.0f : a[i]));
-    ok(d->ops->memory(d, &available, &total));
+    OK(d->ops->memory(d, &available, &total));
     assert_true(available > 0 && available <= total);
     d->ops->free(d, there, N * sizeof *there);
     d->ops->free_host(d, a, N * sizeof *a);
@@ -103,15 +85,15 @@ static void streams_wait_for_one_another_where_asked(void **state)
     for (int i = 0; i < 4; i++)
         at[i] = device_floats(d, N);
     for (int round = 0; round < ROUNDS; round++) {
-        ok(d->ops->copy(d, way[0], at[0], a + round * N, N * sizeof *a));
+        OK(d->ops->copy(d, way[0], at[0], a + round * N, N * sizeof *a));
         for (int i = 1; i < 4; i++) {
-            ok(d->ops->after(d, way[i], way[i - 1]));
-            ok(d->ops->copy(d, way[i], at[i], at[i - 1], N * sizeof *a));
+            OK(d->ops->after(d, way[i], way[i - 1]));
+            OK(d->ops->copy(d, way[i], at[i], at[i - 1], N * sizeof *a));
         }
-        ok(d->ops->copy(d, MB_STREAM_COPY, b + round * N, at[3], N * sizeof *b));
+        OK(d->ops->copy(d, MB_STREAM_COPY, b + round * N, at[3], N * sizeof *b));
     }
-    ok(d->ops->wait(d, MB_STREAM_COPY));
-    ok(d->ops->ready(d, MB_STREAM_COPY, &ready));
+    OK(d->ops->wait(d, MB_STREAM_COPY));
+    OK(d->ops->ready(d, MB_STREAM_COPY, &ready));
     assert_true(ready);
     assert_memory_equal(a, b, N * ROUNDS * sizeof *a);
     for (int i = 0; i < 4; i++)
@@ -131,23 +113,23 @@ static void a_graph_repeats_what_was_recorded(void **state)
     float *x = host_floats(d, N, 1), *y = host_floats(d, N, 0);
     void *graph = NULL;
 
-    ok(d->ops->graph_begin(d));
-    ok(d->ops->copy(d, MB_STREAM_COMPUTE, b, a, N * sizeof *a));
-    ok(d->ops->after(d, MB_STREAM_COMM, MB_STREAM_COMPUTE));
-    ok(d->ops->copy(d, MB_STREAM_COMM, c, b, N * sizeof *a));
-    ok(d->ops->after(d, MB_STREAM_COMPUTE, MB_STREAM_COMM));
-    ok(d->ops->zero(d, MB_STREAM_COMPUTE, b, N * sizeof *a));
-    ok(d->ops->graph_end(d, &graph));
+    OK(d->ops->graph_begin(d));
+    OK(d->ops->copy(d, MB_STREAM_COMPUTE, b, a, N * sizeof *a));
+    OK(d->ops->after(d, MB_STREAM_COMM, MB_STREAM_COMPUTE));
+    OK(d->ops->copy(d, MB_STREAM_COMM, c, b, N * sizeof *a));
+    OK(d->ops->after(d, MB_STREAM_COMPUTE, MB_STREAM_COMM));
+    OK(d->ops->zero(d, MB_STREAM_COMPUTE, b, N * sizeof *a));
+    OK(d->ops->graph_end(d, &graph));
     for (int round = 1; round <= 3; round++) {
         for (int i = 0; i < N; i++)
             x[i] = (float)(round * i + 1);
-        ok(d->ops->copy(d, MB_STREAM_COMPUTE, a, x, N * sizeof *a));
-        ok(d->ops->graph_launch(d, graph));
-        ok(d->ops->copy(d, MB_STREAM_COMPUTE, y, c, N * sizeof *a));
-        ok(d->ops->wait(d, MB_STREAM_COMPUTE));
+        OK(d->ops->copy(d, MB_STREAM_COMPUTE, a, x, N * sizeof *a));
+        OK(d->ops->graph_launch(d, graph));
+        OK(d->ops->copy(d, MB_STREAM_COMPUTE, y, c, N * sizeof *a));
+        OK(d->ops->wait(d, MB_STREAM_COMPUTE));
         assert_memory_equal(x, y, N * sizeof *x);
-        ok(d->ops->copy(d, MB_STREAM_COMPUTE, y, b, N * sizeof *a));
-        ok(d->ops->wait(d, MB_STREAM_COMPUTE));
+        OK(d->ops->copy(d, MB_STREAM_COMPUTE, y, b, N * sizeof *a));
+        OK(d->ops->wait(d, MB_STREAM_COMPUTE));
         for (int i = 0; i < N; i++)
             assert_true(y[i] == 0.0f);
     }
@@ -167,14 +149,14 @@ static void after_a_recording_that_failed_work_goes_on(void **state)
     float *a = device_floats(d, N), *x = host_floats(d, N, 1), *y = host_floats(d, N, 0);
     void *graph = NULL;
 
-    ok(d->ops->graph_begin(d));
-    ok(d->ops->after(d, MB_STREAM_COMM, MB_STREAM_COMPUTE));
-    ok(d->ops->zero(d, MB_STREAM_COMM, a, N * sizeof *a)); /* and nothing waits for it */
-    refused(d->ops->graph_end(d, &graph), MB_EBUG, "cudaStreamEndCapture");
+    OK(d->ops->graph_begin(d));
+    OK(d->ops->after(d, MB_STREAM_COMM, MB_STREAM_COMPUTE));
+    OK(d->ops->zero(d, MB_STREAM_COMM, a, N * sizeof *a)); /* and nothing waits for it */
+    expect(d->ops->graph_end(d, &graph), MB_EBUG, "cudaStreamEndCapture");
     assert_null(graph);
-    ok(d->ops->copy(d, MB_STREAM_COMPUTE, a, x, N * sizeof *a));
-    ok(d->ops->copy(d, MB_STREAM_COMPUTE, y, a, N * sizeof *a));
-    ok(d->ops->wait(d, MB_STREAM_COMPUTE));
+    OK(d->ops->copy(d, MB_STREAM_COMPUTE, a, x, N * sizeof *a));
+    OK(d->ops->copy(d, MB_STREAM_COMPUTE, y, a, N * sizeof *a));
+    OK(d->ops->wait(d, MB_STREAM_COMPUTE));
     assert_memory_equal(x, y, N * sizeof *x);
     d->ops->free(d, a, N * sizeof *a);
     d->ops->free_host(d, x, N * sizeof *x);
@@ -199,8 +181,8 @@ static products products_open(void)
     products p = {.d = open_device()};
     void *first;
 
-    ok(mb_device_arena(p.d, "scratch", SCRATCH, &p.scratch));
-    ok(mb_arena_take(p.scratch, 1, &first)); /* workspace begins 64 bytes further on */
+    OK(mb_device_arena(p.d, "scratch", SCRATCH, &p.scratch));
+    OK(mb_arena_take(p.scratch, 1, &first)); /* workspace begins 64 bytes further on */
     p.ex = mb_device_exec(p.d, p.scratch);
     p.a = device_floats(p.d, FLOATS);
     p.b = device_floats(p.d, FLOATS);
@@ -208,9 +190,9 @@ static products products_open(void)
     p.ha = host_floats(p.d, FLOATS, 1);
     p.hb = host_floats(p.d, FLOATS, 2);
     p.hc = host_floats(p.d, FLOATS, 0);
-    ok(p.d->ops->copy(p.d, MB_STREAM_COMPUTE, p.a, p.ha, FLOATS * sizeof *p.a));
-    ok(p.d->ops->copy(p.d, MB_STREAM_COMPUTE, p.b, p.hb, FLOATS * sizeof *p.b));
-    ok(p.d->ops->wait(p.d, MB_STREAM_COMPUTE));
+    OK(p.d->ops->copy(p.d, MB_STREAM_COMPUTE, p.a, p.ha, FLOATS * sizeof *p.a));
+    OK(p.d->ops->copy(p.d, MB_STREAM_COMPUTE, p.b, p.hb, FLOATS * sizeof *p.b));
+    OK(p.d->ops->wait(p.d, MB_STREAM_COMPUTE));
     return p;
 }
 
@@ -233,13 +215,13 @@ static void product(products *p, int64_t m, int64_t n, int64_t k)
     const mb_tensor b = mb_tensor_2d(p->b, MB_DTYPE_F32, k, n);
     mb_tensor c = mb_tensor_2d(p->c, MB_DTYPE_F32, m, n);
 
-    ok(MB_RUN(&p->ex, gemm, &c, &a, false, &b, false, 1.0f, 0.0f, NULL));
+    OK(MB_RUN(&p->ex, gemm, &c, &a, false, &b, false, 1.0f, 0.0f, NULL));
 }
 
 static void check_product(products *p, int64_t m, int64_t n, int64_t k)
 {
-    ok(p->d->ops->copy(p->d, MB_STREAM_COMPUTE, p->hc, p->c, (size_t)(m * n) * sizeof(float)));
-    ok(p->d->ops->wait(p->d, MB_STREAM_COMPUTE));
+    OK(p->d->ops->copy(p->d, MB_STREAM_COMPUTE, p->hc, p->c, (size_t)(m * n) * sizeof(float)));
+    OK(p->d->ops->wait(p->d, MB_STREAM_COMPUTE));
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             double sum = 0, off;
@@ -287,10 +269,10 @@ static void a_bias_of_another_type_is_added_apart(void **state)
 
     for (int i = 0; i < FLOATS; i++)
         half[i] = mb_f32_to_bf16((float)(i % 5 - 2)); /* sums are exact */
-    ok(p.d->ops->copy(p.d, MB_STREAM_COMPUTE, p.a, half, FLOATS * sizeof *half));
-    ok(MB_RUN(&p.ex, gemm, &c, &a, false, &b, false, 1.0f, 0.0f, &bias));
-    ok(p.d->ops->wait(p.d, MB_STREAM_COMPUTE));
-    ok(mb_device_read(p.d, got, &c));
+    OK(p.d->ops->copy(p.d, MB_STREAM_COMPUTE, p.a, half, FLOATS * sizeof *half));
+    OK(MB_RUN(&p.ex, gemm, &c, &a, false, &b, false, 1.0f, 0.0f, &bias));
+    OK(p.d->ops->wait(p.d, MB_STREAM_COMPUTE));
+    OK(mb_device_read(p.d, got, &c));
     for (int i = 0; i < M; i++) {
         for (int j = 0; j < N; j++) {
             float sum = 0;
@@ -312,8 +294,8 @@ static void what_cannot_be_had_is_a_sentence(void **state)
     void *p = NULL;
 
     assert_true(strlen(d->name) > 0 && strlen(d->class_) > strlen(d->name));
-    refused(mb_device_open(MB_DEVICE_CUDA, 99, 1, &other), MB_ENOTSUP, "99");
-    refused(d->ops->alloc(d, (size_t)1 << 50, "a petabyte", &p), MB_ENOMEM, "a petabyte");
+    expect(mb_device_open(MB_DEVICE_CUDA, 99, 1, &other), MB_ENOTSUP, "99");
+    expect(d->ops->alloc(d, (size_t)1 << 50, "a petabyte", &p), MB_ENOMEM, "a petabyte");
     assert_null(p);
     mb_device_probe(text, sizeof text);
     assert_non_null(strstr(text, "GPU"));

@@ -111,7 +111,7 @@ static void products_and_tables_read_blocks(void **state)
     if (mb_test_on_device())
         skip();
     assert_non_null(f);
-    ok(mb_cpu_init());
+    OK(mb_cpu_init());
     ex.rows_alike = true;
     for (int i = 0; i < COUNT(types); i++) {
         const struct sample s = sample_of(f, types[i]);

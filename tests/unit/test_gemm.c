@@ -2,15 +2,11 @@
  * bits against threads and against where a row stands. */
 #include <math.h>
 #include <omp.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
@@ -21,26 +17,20 @@
 #include "core/log.h"
 #include "core/rng.h"
 #include "tests/device/mirror.h"
+#include "tests/unit/scratch_test.h"
 
 static const char *const providers[] = {"openblas", "onednn"};
-static mb_arena *scratch;
 
 static int n_providers(void)
 {
     return mb_test_on_device() ? 1 : 2; /* a device has one of its own */
 }
 
-static void ok(mb_status st)
-{
-    if (st != MB_OK)
-        fail_msg("%s\n%s", mb_status_sentence(), mb_status_path());
-}
-
 static float *numbers(int64_t n, uint64_t key)
 {
     float *x;
 
-    ok(mb_alloc((size_t)n * sizeof *x + 64, "numbers", (void **)&x));
+    OK(mb_alloc((size_t)n * sizeof *x + 64, "numbers", (void **)&x));
     for (int64_t i = 0; i < n; i++)
         x[i] = mb_rng_unit(mb_philox(key, (uint32_t)i, 0, 0, 0).w[0]) * 2.0f - 1.0f;
     return x;
@@ -60,7 +50,7 @@ static void gemm(int threads, mb_tensor *c, const mb_tensor *a, bool ta, const m
 {
     mb_exec ex = mb_test_exec(scratch, threads);
 
-    ok(MB_RUN(&ex, gemm, c, a, ta, b, tb, alpha, beta, bias));
+    OK(MB_RUN(&ex, gemm, c, a, ta, b, tb, alpha, beta, bias));
 }
 
 typedef struct shape {
@@ -120,7 +110,7 @@ static void check_values(shape s, bool ta, bool tb, float alpha, float beta, boo
 static void products_equal_the_reference(void **state)
 {
     for (int p = 0; p < n_providers(); p++) {
-        ok(mb_cpu_gemm_use(providers[p]));
+        OK(mb_cpu_gemm_use(providers[p]));
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
             for (int ops = 0; ops < 4; ops++) {
                 check_values(shapes[s], ops & 1, ops & 2, 1.0f, 0.0f, false);
@@ -141,7 +131,7 @@ static void adapters_add_to_the_same_sums(void **state)
                  {33, 20, 10, 0}, {40, 48, 2200, 8}, {20, 100, 64, 600}};
 
     for (int p = 0; p < n_providers(); p++) {
-        ok(mb_cpu_gemm_use(providers[p]));
+        OK(mb_cpu_gemm_use(providers[p]));
         for (size_t s = 0; s < sizeof cases / sizeof *cases; s++) {
             for (int ops = 0; ops < 8; ops++) {
                 const int64_t m = cases[s].m, n = cases[s].n, k = cases[s].k, r = cases[s].r;
@@ -156,7 +146,7 @@ static void adapters_add_to_the_same_sums(void **state)
                 mb_tensor c = mb_tensor_2d(cd, MB_DTYPE_F32, m, n);
                 mb_exec ex = mb_test_exec(scratch, 2);
 
-                ok(MB_RUN(&ex, gemm_adapted, &c, &x, &w, tw, &h, &b, tb, adds ? 1.0f : 0.0f,
+                OK(MB_RUN(&ex, gemm_adapted, &c, &x, &w, tw, &h, &b, tb, adds ? 1.0f : 0.0f,
                           adds ? NULL : &bt));
                 for (int64_t i = 0; i < m; i++) {
                     for (int64_t j = 0; j < n; j++) {
@@ -211,9 +201,9 @@ static void check_twins(shape s, int64_t r, bool ta, bool tb, bool to_bf16)
         out[plain] = mb_tensor_2d(c[plain], d, s.m, s.n);
         mb_cpu_bf16_native(plain == 0);
         if (r > 0)
-            ok(MB_RUN(&ex, gemm_adapted, &out[plain], &a, &b, tb, &h, &hb, tb, 0.0f, &bias));
+            OK(MB_RUN(&ex, gemm_adapted, &out[plain], &a, &b, tb, &h, &hb, tb, 0.0f, &bias));
         else
-            ok(MB_RUN(&ex, gemm, &out[plain], &a, ta, &b, tb, 0.75f, to_bf16 ? 0.0f : 0.5f, &bias));
+            OK(MB_RUN(&ex, gemm, &out[plain], &a, ta, &b, tb, 0.75f, to_bf16 ? 0.0f : 0.5f, &bias));
     }
     mb_cpu_bf16_native(true);
     for (int64_t i = 0; i < s.m * s.n; i++) {
@@ -283,7 +273,7 @@ static void threads_change_no_bit(void **state)
 
     mb_test_bits(true);
     for (int p = 0; p < n_providers(); p++) {
-        ok(mb_cpu_gemm_use(providers[p]));
+        OK(mb_cpu_gemm_use(providers[p]));
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
             const shape d = shapes[s];
             float *first = numbers(d.m * d.n, 3);
@@ -343,7 +333,7 @@ static void a_row_has_the_same_bits_wherever_it_stands(void **state)
     ON_THE_CPU_ONLY("its library does not promise this across different numbers of rows");
 
     for (int p = 0; p < n_providers(); p++) {
-        ok(mb_cpu_gemm_use(providers[p]));
+        OK(mb_cpu_gemm_use(providers[p]));
         if (!mb_cpu_gemm_rows_exact()) {
             print_message("%s: not promised, not tested\n", mb_cpu_gemm_provider());
             continue;
@@ -432,7 +422,7 @@ static void one_thread_is_one_thread(void **state)
         double wall, cpu;
 
         omp_set_num_threads(4);
-        ok(mb_cpu_gemm_use(providers[p]));
+        OK(mb_cpu_gemm_use(providers[p]));
         gemm(1, &c, &a, false, &b, true, 1.0f, 0.0f, NULL);
         wall = mb_clock();
         cpu = cpu_seconds();
@@ -469,10 +459,10 @@ static void wrong_calls_are_refused(void **state)
     assert_non_null(strstr(mb_status_sentence(), "fast"));
     mb_status_clear();
     setenv("MBUYU_GEMM", "openblas", 1);
-    ok(mb_cpu_init());
+    OK(mb_cpu_init());
     assert_non_null(strstr(mb_cpu_gemm_provider(), "openblas"));
     unsetenv("MBUYU_GEMM");
-    ok(mb_cpu_init());
+    OK(mb_cpu_init());
     print_message("%s\n", mb_cpu_class());
     assert_non_null(strstr(mb_cpu_class(), mb_cpu_gemm_provider()));
 }
@@ -497,7 +487,7 @@ static void rows_are_alike_however_many_there_are(void **state)
             mb_exec ex = mb_cpu_exec(scratch, 3);
 
             ex.rows_alike = true;
-            ok(MB_RUN(&ex, gemm, &c, &a, false, &b, tb, 1.25f, 0.5f, &bt));
+            OK(MB_RUN(&ex, gemm, &c, &a, false, &b, tb, 1.25f, 0.5f, &bt));
             for (int64_t i = 0; i < m; i++)
                 for (int64_t j = 0; j < n; j++) {
                     const float before =
@@ -520,7 +510,7 @@ static void rows_are_alike_however_many_there_are(void **state)
                         part[x] =
                             mb_rng_unit(mb_philox(3, (uint32_t)x, 0, 0, 0).w[0]) * 2.0f - 1.0f;
                     ex.threads = 1 + (int)(rows % 2);
-                    ok(MB_RUN(&ex, gemm, &out, &some, false, &b, tb, 1.25f, 0.5f, &bt));
+                    OK(MB_RUN(&ex, gemm, &out, &some, false, &b, tb, 1.25f, 0.5f, &bt));
                 }
                 if (memcmp(part, whole, (size_t)(m * ldc) * sizeof *part) != 0)
                     fail_msg("%d x %d x %d, tb %d: bits depend on there being %d rows", (int)m,
@@ -529,19 +519,6 @@ static void rows_are_alike_however_many_there_are(void **state)
             for (int i = 0; i < 5; i++)
                 mb_free((float *[]){ad, bd, bias, whole, part}[i]);
         }
-}
-
-static int set_up(void **state)
-{
-    if (mb_cpu_init() != MB_OK)
-        return -1;
-    return mb_arena_new("scratch", (size_t)1 << 30, &scratch) == MB_OK ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    mb_arena_free(scratch);
-    return 0;
 }
 
 int main(void)
@@ -560,5 +537,5 @@ int main(void)
         cmocka_unit_test(wrong_calls_are_refused),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

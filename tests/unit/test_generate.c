@@ -604,5 +604,5 @@ int main(void)
         cmocka_unit_test(what_cannot_be_is_refused),
     };
 
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_root, remove_root);
 }

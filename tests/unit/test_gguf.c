@@ -8,22 +8,18 @@
  */
 #include <fcntl.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/formats/gguf.h"
 #include "core/path.h"
+#include "tests/unit/root_test.h"
 
-static char root[] = "/tmp/mb_gguf_XXXXXX";
 static char file[MB_PATH_MAX]; /* root/t.gguf */
 
 /* Assembles `words` into out; returns the bytes. */
@@ -104,7 +100,7 @@ static mb_tensor_file *opened(const char *words)
 }
 
 /* One sentence on one line that names the file. */
-static void expect(mb_status st, mb_status wanted, const char *says)
+static void expect_fault(mb_status st, mb_status wanted, const char *says)
 {
     if (st != wanted || strstr(mb_status_sentence(), says) == NULL)
         fail_msg("expected %s '%s', got %s '%s'", mb_status_name(wanted), says, mb_status_name(st),
@@ -239,7 +235,7 @@ static void malformed_files_are_refused_with_a_sentence(void **state)
     for (size_t i = 0; i < sizeof malformed / sizeof malformed[0]; i++) {
         mb_tensor_file *f = NULL;
         write_file(malformed[i].words);
-        expect(mb_tensor_file_open(file, &f), malformed[i].st, malformed[i].says);
+        expect_fault(mb_tensor_file_open(file, &f), malformed[i].st, malformed[i].says);
         assert_null(f);
     }
     assert_true(sizeof malformed / sizeof malformed[0] >= 60);
@@ -279,12 +275,12 @@ static void every_type_of_value_is_read(void **state)
             assert_int_equal(mb_gguf_u64(g, ints[k].key, &u), MB_OK);
             assert_true(u == (uint64_t)ints[k].v);
         } else {
-            expect(mb_gguf_u64(g, ints[k].key, &u), MB_EMODEL, "must not be negative");
+            expect_fault(mb_gguf_u64(g, ints[k].key, &u), MB_EMODEL, "must not be negative");
         }
     }
     assert_int_equal(mb_gguf_u64(g, "u64", &u), MB_OK);
     assert_true(u == UINT64_MAX);
-    expect(mb_gguf_i64(g, "u64", &i), MB_EMODEL, "more than 2^63");
+    expect_fault(mb_gguf_i64(g, "u64", &i), MB_EMODEL, "more than 2^63");
     assert_int_equal(mb_gguf_f64(g, "u64", &d), MB_OK);
     assert_true(d == 0x1p64);
     assert_int_equal(mb_gguf_f64(g, "f32", &d), MB_OK);
@@ -347,23 +343,25 @@ static void one_type_is_never_taken_for_another(void **state)
     double d;
     bool b;
 
-    expect(mb_gguf_u64(g, "absent", &u), MB_EMODEL, "the key 'absent' is missing");
-    expect(mb_gguf_u64(g, "f32", &u), MB_EMODEL, "'f32' is of type f32, an integer is needed");
-    expect(mb_gguf_u64(g, "yes", &u), MB_EMODEL, "'yes' is of type bool, an integer is needed");
-    expect(mb_gguf_u64(g, "text", &u), MB_EMODEL, "an integer is needed");
-    expect(mb_gguf_u64(g, "ints", &u), MB_EMODEL, "'ints' is an array of i32");
-    expect(mb_gguf_f64(g, "text", &d), MB_EMODEL, "a number is needed");
-    expect(mb_gguf_f64(g, "reals", &d), MB_EMODEL, "a number is needed");
-    expect(mb_gguf_bool(g, "u8", &b), MB_EMODEL, "a boolean is needed");
-    expect(mb_gguf_string(g, "u8", &s, NULL), MB_EMODEL, "a string is needed");
-    expect(mb_gguf_string(g, "words", &s, NULL), MB_EMODEL, "a string is needed");
-    expect(mb_gguf_strings(g, "text", &a), MB_EMODEL, "an array of strings is needed");
-    expect(mb_gguf_strings(g, "ints", &a), MB_EMODEL, "an array of strings is needed");
-    expect(mb_gguf_ints(g, "reals", &a), MB_EMODEL, "an array of integers is needed");
-    expect(mb_gguf_ints(g, "u8", &a), MB_EMODEL, "an array of integers is needed");
-    expect(mb_gguf_reals(g, "words", &a), MB_EMODEL, "an array of numbers is needed");
-    expect(mb_gguf_reals(g, "bools", &a), MB_EMODEL, "an array of numbers is needed");
-    expect(mb_gguf_opt_i64(g, "text", 4, &i), MB_EMODEL, "an integer is needed");
+    expect_fault(mb_gguf_u64(g, "absent", &u), MB_EMODEL, "the key 'absent' is missing");
+    expect_fault(mb_gguf_u64(g, "f32", &u), MB_EMODEL,
+                 "'f32' is of type f32, an integer is needed");
+    expect_fault(mb_gguf_u64(g, "yes", &u), MB_EMODEL,
+                 "'yes' is of type bool, an integer is needed");
+    expect_fault(mb_gguf_u64(g, "text", &u), MB_EMODEL, "an integer is needed");
+    expect_fault(mb_gguf_u64(g, "ints", &u), MB_EMODEL, "'ints' is an array of i32");
+    expect_fault(mb_gguf_f64(g, "text", &d), MB_EMODEL, "a number is needed");
+    expect_fault(mb_gguf_f64(g, "reals", &d), MB_EMODEL, "a number is needed");
+    expect_fault(mb_gguf_bool(g, "u8", &b), MB_EMODEL, "a boolean is needed");
+    expect_fault(mb_gguf_string(g, "u8", &s, NULL), MB_EMODEL, "a string is needed");
+    expect_fault(mb_gguf_string(g, "words", &s, NULL), MB_EMODEL, "a string is needed");
+    expect_fault(mb_gguf_strings(g, "text", &a), MB_EMODEL, "an array of strings is needed");
+    expect_fault(mb_gguf_strings(g, "ints", &a), MB_EMODEL, "an array of strings is needed");
+    expect_fault(mb_gguf_ints(g, "reals", &a), MB_EMODEL, "an array of integers is needed");
+    expect_fault(mb_gguf_ints(g, "u8", &a), MB_EMODEL, "an array of integers is needed");
+    expect_fault(mb_gguf_reals(g, "words", &a), MB_EMODEL, "an array of numbers is needed");
+    expect_fault(mb_gguf_reals(g, "bools", &a), MB_EMODEL, "an array of numbers is needed");
+    expect_fault(mb_gguf_opt_i64(g, "text", 4, &i), MB_EMODEL, "an integer is needed");
 
     assert_int_equal(mb_gguf_opt_i64(g, "absent", 4, &i), MB_OK);
     assert_int_equal(i, 4);
@@ -463,7 +461,7 @@ static void a_file_cut_at_any_length_is_refused(void **state)
     for (size_t n = whole; n-- > 0;) {
         assert_int_equal(truncate(file, (off_t)n), 0);
         f = NULL;
-        expect(mb_tensor_file_open(file, &f), MB_EMODEL, "");
+        expect_fault(mb_tensor_file_open(file, &f), MB_EMODEL, "");
         assert_null(f);
     }
 }
@@ -557,14 +555,14 @@ static void random_damage_never_crashes(void **state)
     assert_in_range(accepted, 1, 19999);
 }
 
-static int make_root(void **state)
+static int make_file(void **state)
 {
-    return mkdtemp(root) == NULL || mb_path_join(file, sizeof file, root, "t.gguf") != MB_OK;
+    return make_root(state) != 0 || mb_path_join(file, sizeof file, root, "t.gguf") != MB_OK;
 }
 
-static int remove_root(void **state)
+static int remove_file(void **state)
 {
-    return mb_path_remove_tree(root) != MB_OK || mb_alloc_live() != 0;
+    return remove_root(state) != 0 || mb_alloc_live() != 0;
 }
 
 int main(void)
@@ -581,5 +579,5 @@ int main(void)
         cmocka_unit_test(random_damage_never_crashes),
     };
 
-    return cmocka_run_group_tests(tests, make_root, remove_root);
+    return cmocka_run_group_tests(tests, make_file, remove_file);
 }

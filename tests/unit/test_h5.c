@@ -1,7 +1,5 @@
 /* test_h5.c - HDF5 files in memory and on disk, virtual datasets, damage. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,31 +7,12 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
 #include "core/rng.h"
 #include "dist/h5.h"
-
-#define OK(call)                                             \
-    do {                                                     \
-        if ((call) != MB_OK)                                 \
-            fail_msg("%s: %s", #call, mb_status_sentence()); \
-    } while (0)
-
-static char folder[] = "/tmp/mb_h5_XXXXXX";
-
-static int setup(void **state)
-{
-    return mkdtemp(folder) == NULL;
-}
-
-static int teardown(void **state)
-{
-    return mb_path_remove_tree(folder) != MB_OK;
-}
+#include "tests/unit/root_test.h"
 
 /* The bytes of a file with one dataset "/a/b/x" of n floats 0, 1, 2 ... */
 static void sample_image(int64_t n, void **image, size_t *size)
@@ -94,7 +73,7 @@ static void a_file_on_disk_is_written_in_parts(void **state)
     const int64_t dim = 2500;
     mb_h5 *f;
 
-    snprintf(path, sizeof path, "%s/parts.h5", folder);
+    snprintf(path, sizeof path, "%s/parts.h5", root);
     OK(mb_h5_create(path, &f));
     OK(mb_h5_make(f, "/ids", MB_DTYPE_I32, 1, &dim));
     for (int64_t at = 0; at < 2500; at += 1000) {
@@ -251,8 +230,8 @@ static void virtual_datasets_move_with_their_folder(void **state)
     mb_h5_virtual *v;
     mb_h5 *f;
 
-    snprintf(dir, sizeof dir, "%s/first", folder);
-    snprintf(moved, sizeof moved, "%s/second", folder);
+    snprintf(dir, sizeof dir, "%s/first", root);
+    snprintf(moved, sizeof moved, "%s/second", root);
     OK(mb_path_mkdirs(dir));
     for (int i = 0; i < 35; i++)
         part[i] = (float)i;
@@ -364,5 +343,5 @@ int main(void)
         cmocka_unit_test(what_is_not_hdf5_is_refused),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -1,31 +1,21 @@
 /* test_hf_folder.c - config.json, generation_config.json, tokenizer files and the card. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
 #include "recipes/export/hf_folder.h"
+#include "tests/unit/root_test.h"
 
-static char root[64];
 static mb_json_doc *doc;
-
-static int make_root(void **state)
-{
-    doc = NULL;
-    snprintf(root, sizeof root, "/tmp/mb_test_hf_XXXXXX");
-    return mkdtemp(root) == NULL;
-}
 
 static int drop_root(void **state)
 {
     mb_json_free(doc);
-    return mb_path_remove_tree(root) != MB_OK;
+    doc = NULL;
+    return remove_root(state);
 }
 
 static mb_json parsed(const char *text)

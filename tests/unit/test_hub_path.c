@@ -1,6 +1,4 @@
 /* tests/unit/test_hub_path.c - names on a hub, and the places of the cache. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -8,15 +6,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/path.h"
 #include "recipes/config/hub_path.h"
+#include "tests/unit/root_test.h"
 
 #define COMMIT "0123456789abcdef0123456789abcdef01234567"
-
-static char root[] = "/tmp/mb_hub_XXXXXX";
 
 static void reads_names(void **state)
 {
@@ -99,48 +94,29 @@ static void refuses_what_is_no_name(void **state)
     mb_status_clear();
 }
 
-static void write_file(const char *path, const char *text)
-{
-    char dir[MB_PATH_MAX];
-
-    assert_int_equal(mb_path_dir(dir, sizeof dir, path), MB_OK);
-    assert_int_equal(mb_path_mkdirs(dir), MB_OK);
-    assert_int_equal(mb_file_write_atomic(path, text, strlen(text)), MB_OK);
-}
-
-static const char *at(const char *below)
-{
-    static char out[2][MB_PATH_MAX];
-    static int turn;
-    char *p = out[turn++ % 2];
-
-    snprintf(p, MB_PATH_MAX, "%s/%s", root, below);
-    return p;
-}
-
 static void finds_what_the_cache_has(void **state)
 {
     char path[MB_PATH_MAX], text[2048];
     mb_hub_name n;
 
     setenv("HF_HUB_CACHE", root, 1);
-    write_file(at("models--org--name/refs/main"), COMMIT);
-    write_file(at("models--org--name/refs/refs/pr/1"), COMMIT "\n");
-    write_file(at("models--org--name/refs/broken"), "../../../../etc");
-    write_file(at("models--org--name/snapshots/" COMMIT "/sub/file.txt"), "x");
-    write_file(at("datasets--org--rows/snapshots/" COMMIT "/rows.jsonl"), "x");
+    put_in_root("models--org--name/refs/main", COMMIT);
+    put_in_root("models--org--name/refs/refs/pr/1", COMMIT "\n");
+    put_in_root("models--org--name/refs/broken", "../../../../etc");
+    put_in_root("models--org--name/snapshots/" COMMIT "/sub/file.txt", "x");
+    put_in_root("datasets--org--rows/snapshots/" COMMIT "/rows.jsonl", "x");
 
     assert_int_equal(mb_hub_follow("org/name", path, sizeof path), MB_OK);
-    assert_string_equal(path, at("models--org--name/snapshots/" COMMIT));
+    assert_string_equal(path, in_root("models--org--name/snapshots/" COMMIT));
     assert_true(mb_hub_name_of_path(path, &n));
     assert_string_equal(n.id, "org/name");
     assert_string_equal(n.revision, COMMIT);
     assert_false(n.is_dataset);
     assert_string_equal(mb_hub_show(path, text, sizeof text), "org/name@" COMMIT);
     assert_int_equal(mb_hub_follow(text, path, sizeof path), MB_OK); /* and back */
-    assert_string_equal(path, at("models--org--name/snapshots/" COMMIT));
+    assert_string_equal(path, in_root("models--org--name/snapshots/" COMMIT));
     assert_int_equal(mb_hub_follow("org/name@refs/pr/1/sub/file.txt", path, sizeof path), MB_OK);
-    assert_string_equal(path, at("models--org--name/snapshots/" COMMIT "/sub/file.txt"));
+    assert_string_equal(path, in_root("models--org--name/snapshots/" COMMIT "/sub/file.txt"));
     assert_int_equal(mb_hub_follow("dataset:org/rows@" COMMIT "/rows.jsonl", path, sizeof path),
                      MB_OK);
     assert_string_equal(mb_hub_show(path, text, sizeof text),
@@ -190,12 +166,6 @@ int main(void)
         cmocka_unit_test(finds_what_the_cache_has),
         cmocka_unit_test(knows_the_places),
     };
-    int failed;
 
-    if (mkdtemp(root) == NULL)
-        return 1;
-    failed = cmocka_run_group_tests_name("hub_path", tests, NULL, NULL);
-    if (mb_path_remove_tree(root) != MB_OK)
-        return 1;
-    return failed;
+    return cmocka_run_group_tests_name("hub_path", tests, make_root, remove_root);
 }

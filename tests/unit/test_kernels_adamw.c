@@ -184,7 +184,7 @@ static float *numbers_of(const mb_tensor *t)
 {
     float *x = take(4 * mb_tensor_count(t));
 
-    ok(mb_device_read_f32(NULL, x, t));
+    OK(mb_device_read_f32(NULL, x, t));
     return x;
 }
 
@@ -209,8 +209,8 @@ static problem problem_of(kind k, int64_t n)
         if (i < n)
             mb_f32(&q.grad)[i] = grad;
     }
-    ok(mb_device_write_f32(NULL, &q.m, m));
-    ok(mb_device_write_f32(NULL, &q.v, v));
+    OK(mb_device_write_f32(NULL, &q.m, m));
+    OK(mb_device_write_f32(NULL, &q.v, v));
     return q;
 }
 

@@ -19,7 +19,7 @@ static double adapted(const mb_tensor *w, bool tw, const mb_tensor *a, const mb_
 static void gains_are_magnitudes_over_lengths(void **state)
 {
     (void)state;
-    ok(mb_cpu_init()); /* for products */
+    OK(mb_cpu_init()); /* for products */
     for (int i = 0; i < 2 * COUNT(layers); i++) {
         const int64_t out = layers[i / 2].out, in = layers[i / 2].in, rank = layers[i / 2].rank;
         const bool tw = i % 2 != 0;

@@ -14,7 +14,7 @@ static const char *text_file(const char *name, const char *text)
 
 static int open_tokenizer(void **state)
 {
-    if (make_folder(state) != 0)
+    if (make_root(state) != 0)
         return 1;
     OK(mb_tokenizer_load(MB_TEST_DATA "/reference/bert-cls", &tok));
     return 0;
@@ -23,7 +23,7 @@ static int open_tokenizer(void **state)
 static int close_tokenizer(void **state)
 {
     mb_tokenizer_free(tok);
-    return remove_folder(state);
+    return remove_root(state);
 }
 
 static mb_store_options options(const mb_source *source, mb_want rows)

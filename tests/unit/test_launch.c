@@ -1,39 +1,13 @@
 /* test_launch.c - threads per rank, and processor quotas of made-up control groups. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/path.h"
 #include "dist/launch.h"
-
-static char root[64];
-
-static void put(const char *path, const char *text)
-{
-    char file[512], folder[512];
-
-    snprintf(file, sizeof file, "%s%s", root, path);
-    assert_int_equal(mb_path_dir(folder, sizeof folder, file), MB_OK);
-    assert_int_equal(mb_path_mkdirs(folder), MB_OK);
-    assert_int_equal(mb_file_write_atomic(file, text, strlen(text)), MB_OK);
-}
-
-static int setup(void **state)
-{
-    strcpy(root, "/tmp/mb_launch_XXXXXX");
-    return mkdtemp(root) == NULL;
-}
-
-static int teardown(void **state)
-{
-    return mb_path_remove_tree(root) != MB_OK;
-}
+#include "tests/unit/root_test.h"
 
 static void threads_are_the_least_of_share_quota_and_wish(void **state)
 {
@@ -50,39 +24,39 @@ static void threads_are_the_least_of_share_quota_and_wish(void **state)
 static void no_group_means_no_quota(void **state)
 {
     assert_true(mb_launch_quota(root) == 0);
-    put("/proc/self/cgroup", "0::/\n");
+    put_in_root("proc/self/cgroup", "0::/\n");
     assert_true(mb_launch_quota(root) == 0);
-    put("/sys/fs/cgroup/cpu.max", "max 100000\n");
+    put_in_root("sys/fs/cgroup/cpu.max", "max 100000\n");
     assert_true(mb_launch_quota(root) == 0);
 }
 
 static void the_tightest_group_above_counts(void **state)
 {
-    put("/proc/self/cgroup", "0::/slurm/job_7/step_0\n");
-    put("/sys/fs/cgroup/slurm/job_7/step_0/cpu.max", "max 100000\n");
-    put("/sys/fs/cgroup/slurm/job_7/cpu.max", "350000 100000\n");
-    put("/sys/fs/cgroup/slurm/cpu.max", "800000 100000\n");
+    put_in_root("proc/self/cgroup", "0::/slurm/job_7/step_0\n");
+    put_in_root("sys/fs/cgroup/slurm/job_7/step_0/cpu.max", "max 100000\n");
+    put_in_root("sys/fs/cgroup/slurm/job_7/cpu.max", "350000 100000\n");
+    put_in_root("sys/fs/cgroup/slurm/cpu.max", "800000 100000\n");
     assert_true(mb_launch_quota(root) == 3.5);
 }
 
 static void version_1_groups_are_read_too(void **state)
 {
-    put("/proc/self/cgroup", "5:cpuset:/\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/\n");
-    put("/sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_quota_us", "200000\n");
-    put("/sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_period_us", "100000\n");
+    put_in_root("proc/self/cgroup", "5:cpuset:/\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/\n");
+    put_in_root("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_quota_us", "200000\n");
+    put_in_root("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_period_us", "100000\n");
     assert_true(mb_launch_quota(root) == 2.0);
-    put("/sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_quota_us", "-1\n");
+    put_in_root("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_quota_us", "-1\n");
     assert_true(mb_launch_quota(root) == 0);
 }
 
 static void odd_files_do_no_harm(void **state)
 {
-    put("/proc/self/cgroup", "\n0\n0:\n0::\nx::y::z\n0::/a\n");
-    put("/sys/fs/cgroup/a/cpu.max", "100000 0\n");
+    put_in_root("proc/self/cgroup", "\n0\n0:\n0::\nx::y::z\n0::/a\n");
+    put_in_root("sys/fs/cgroup/a/cpu.max", "100000 0\n");
     assert_true(mb_launch_quota(root) == 0);
-    put("/sys/fs/cgroup/a/cpu.max", "nonsense");
+    put_in_root("sys/fs/cgroup/a/cpu.max", "nonsense");
     assert_true(mb_launch_quota(root) == 0);
-    put("/sys/fs/cgroup/a/cpu.max", "");
+    put_in_root("sys/fs/cgroup/a/cpu.max", "");
     assert_true(mb_launch_quota(root) == 0);
 }
 
@@ -110,10 +84,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_are_the_least_of_share_quota_and_wish),
-        cmocka_unit_test_setup_teardown(no_group_means_no_quota, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_tightest_group_above_counts, setup, teardown),
-        cmocka_unit_test_setup_teardown(version_1_groups_are_read_too, setup, teardown),
-        cmocka_unit_test_setup_teardown(odd_files_do_no_harm, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_group_means_no_quota, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(the_tightest_group_above_counts, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(version_1_groups_are_read_too, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(odd_files_do_no_harm, make_root, remove_root),
         cmocka_unit_test(slurm_tasks_without_mpi_are_refused),
     };
 

@@ -103,5 +103,5 @@ int main(void)
         cmocka_unit_test(a_file_that_cannot_be_read_is_said_when_it_is_taken),
     };
 
-    return cmocka_run_group_tests_name("listen", tests, make_folder, remove_folder);
+    return cmocka_run_group_tests_name("listen", tests, make_root, remove_root);
 }

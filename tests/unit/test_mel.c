@@ -103,14 +103,14 @@ static void a_processor_that_is_written_is_one_that_is_read(void **state)
 {
     const char *odd = "{\"feature_size\": 80, \"n_fft\": 512}";
 
-    OK(mb_mel_config_check(folder, 80)); /* there is none */
-    OK(mb_mel_config_write(NULL, 128, 30, folder));
-    OK(mb_mel_config_check(folder, 128));
-    assert_int_equal(mb_mel_config_check(folder, 80), MB_ENOTSUP);
+    OK(mb_mel_config_check(root, 80)); /* there is none */
+    OK(mb_mel_config_write(NULL, 128, 30, root));
+    OK(mb_mel_config_check(root, 128));
+    assert_int_equal(mb_mel_config_check(root, 80), MB_ENOTSUP);
     assert_non_null(strstr(mb_status_sentence(), "feature_size is 128; 80 is supported"));
     mb_status_clear();
     write_file("preprocessor_config.json", odd, strlen(odd));
-    assert_int_equal(mb_mel_config_check(folder, 80), MB_ENOTSUP);
+    assert_int_equal(mb_mel_config_check(root, 80), MB_ENOTSUP);
     assert_non_null(strstr(mb_status_sentence(), "n_fft is 512; 400 is supported"));
     mb_status_clear();
 }
@@ -124,5 +124,5 @@ int main(void)
         cmocka_unit_test(a_processor_that_is_written_is_one_that_is_read),
     };
 
-    return cmocka_run_group_tests_name("mel", tests, make_folder, remove_folder);
+    return cmocka_run_group_tests_name("mel", tests, make_root, remove_root);
 }

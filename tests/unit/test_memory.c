@@ -1,6 +1,4 @@
 /* test_memory.c - reading /proc and cgroup limits, on this machine and on made-up ones. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -8,11 +6,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/memory.h"
+#include "tests/unit/root_test.h"
 
 static void a_status_file_gives_bytes(void **state)
 {
@@ -55,49 +52,15 @@ static void touching_pages_shows_in_own_memory(void **state)
     assert_true(mb_memory_own() < after.anon);
 }
 
-static void put(const char *root, const char *path, const char *text)
-{
-    char full[512];
-
-    snprintf(full, sizeof full, "%s/%s", root, path);
-    for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')) != NULL; p++) {
-        *p = '\0';
-        mkdir(full, 0700);
-        *p = '/';
-    }
-
-    FILE *f = fopen(full, "w");
-
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
-static char root[64];
-
-static int make_root(void **state)
-{
-    snprintf(root, sizeof root, "/tmp/mb_test_memory_XXXXXX");
-    return mkdtemp(root) == NULL;
-}
-
-static int drop_root(void **state)
-{
-    char command[128];
-
-    snprintf(command, sizeof command, "rm -rf '%s'", root);
-    return system(command);
-}
-
 static void the_tightest_cgroup_around_us_counts(void **state)
 {
     mb_memory_limit m;
 
-    put(root, "proc/meminfo", "MemTotal:  8000 kB\nMemAvailable:  6000 kB\n");
-    put(root, "proc/self/cgroup", "0::/job/step\n");
-    put(root, "sys/fs/cgroup/job/memory.max", "4096000\n");
-    put(root, "sys/fs/cgroup/job/memory.current", "1024000\n");
-    put(root, "sys/fs/cgroup/job/step/memory.max", "max\n");
+    put_in_root("proc/meminfo", "MemTotal:  8000 kB\nMemAvailable:  6000 kB\n");
+    put_in_root("proc/self/cgroup", "0::/job/step\n");
+    put_in_root("sys/fs/cgroup/job/memory.max", "4096000\n");
+    put_in_root("sys/fs/cgroup/job/memory.current", "1024000\n");
+    put_in_root("sys/fs/cgroup/job/step/memory.max", "max\n");
     assert_int_equal(mb_memory_limits(root, &m), MB_OK);
     assert_int_equal(m.machine, 8000 * 1024);
     assert_int_equal(m.cgroup, 4096000);
@@ -108,14 +71,14 @@ static void version_one_and_its_huge_number_for_no_limit(void **state)
 {
     mb_memory_limit m;
 
-    put(root, "proc/meminfo", "MemTotal:  8000 kB\nMemAvailable:  6000 kB\n");
-    put(root, "proc/self/cgroup", "5:cpu:/a\n4:hugetlb,memory:/a\n");
-    put(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
-    put(root, "sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n");
+    put_in_root("proc/meminfo", "MemTotal:  8000 kB\nMemAvailable:  6000 kB\n");
+    put_in_root("proc/self/cgroup", "5:cpu:/a\n4:hugetlb,memory:/a\n");
+    put_in_root("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    put_in_root("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n");
     assert_int_equal(mb_memory_limits(root, &m), MB_OK);
     assert_true(m.cgroup == INT64_MAX);
     assert_int_equal(m.available, 6000 * 1024);
-    put(root, "sys/fs/cgroup/memory/a/memory.limit_in_bytes", "2048000\n");
+    put_in_root("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "2048000\n");
     assert_int_equal(mb_memory_limits(root, &m), MB_OK);
     assert_int_equal(m.cgroup, 2048000);
     assert_int_equal(m.available, 2048000);
@@ -139,9 +102,10 @@ int main(void)
         cmocka_unit_test(a_status_file_gives_bytes),
         cmocka_unit_test(a_missing_field_is_zero),
         cmocka_unit_test(touching_pages_shows_in_own_memory),
-        cmocka_unit_test_setup_teardown(the_tightest_cgroup_around_us_counts, make_root, drop_root),
+        cmocka_unit_test_setup_teardown(the_tightest_cgroup_around_us_counts, make_root,
+                                        remove_root),
         cmocka_unit_test_setup_teardown(version_one_and_its_huge_number_for_no_limit, make_root,
-                                        drop_root),
+                                        remove_root),
         cmocka_unit_test(this_machine_has_limits),
     };
 

@@ -1,13 +1,9 @@
 /* test_metrics.c - records and the files that sinks make of them. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/json.h"
@@ -15,19 +11,7 @@
 #include "recipes/train/metrics.h"
 #include "recipes/train/progress.h"
 #include "recipes/train/tfevents.h"
-
-static char root[64];
-
-static int make_root(void **state)
-{
-    snprintf(root, sizeof root, "/tmp/mb_test_metrics_XXXXXX");
-    return mkdtemp(root) == NULL;
-}
-
-static int drop_root(void **state)
-{
-    return mb_path_remove_tree(root) != MB_OK;
-}
+#include "tests/unit/root_test.h"
 
 static mb_metric_run the_run(void)
 {
@@ -361,7 +345,7 @@ static void a_record_is_a_plain_line(void **state)
 
 int main(void)
 {
-#define IN_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, drop_root)
+#define IN_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
     const struct CMUnitTest tests[] = {
         IN_ROOT(each_record_is_a_line_of_json),
         IN_ROOT(a_resumed_log_forgets_what_came_after_the_checkpoint),

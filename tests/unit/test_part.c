@@ -1,7 +1,5 @@
 /* tests/unit/test_part.c - files that are not whole yet, locks, hours of the day, what pauses are. */
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,8 +8,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/digest.h"
@@ -21,20 +17,12 @@
 #include "recipes/hub/lock.h"
 #include "recipes/hub/part.h"
 #include "recipes/hub/window.h"
+#include "tests/unit/root_test.h"
 
 enum { SIZE = 2 * MB_PART_RANGE + 12345 };
 
-static char root[] = "/tmp/mb_part_XXXXXX";
 static char base[MB_PATH_MAX], part[MB_PATH_MAX], state_file[MB_PATH_MAX], whole[MB_PATH_MAX];
 static char *bytes, digest[MB_DIGEST_HEX];
-
-static void expect(mb_status st, mb_status wanted, const char *said)
-{
-    assert_int_equal(st, wanted);
-    if (strstr(mb_status_sentence(), said) == NULL)
-        fail_msg("'%s' does not say '%s'", mb_status_sentence(), said);
-    mb_status_clear();
-}
 
 static mb_part *opened(int64_t have)
 {
@@ -426,7 +414,7 @@ static int prepare(void **state)
     uint64_t x = 1;
     uint8_t sum[MB_DIGEST_BYTES];
 
-    if (mkdtemp(root) == NULL || mb_alloc(SIZE, "test", (void **)&bytes) != MB_OK)
+    if (make_root(state) != 0 || mb_alloc(SIZE, "test", (void **)&bytes) != MB_OK)
         return -1;
     for (int i = 0; i < SIZE; i++) {
         x = x * 6364136223846793005u + 1442695040888963407u;
@@ -445,7 +433,7 @@ static int prepare(void **state)
 static int clean(void **state)
 {
     mb_free(bytes);
-    return mb_path_remove_tree(root) == MB_OK ? 0 : -1;
+    return remove_root(state);
 }
 
 int main(void)

@@ -1,8 +1,6 @@
 /* tests/unit/test_path.c - paths, whole files, atomic writing, removing trees. */
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -11,32 +9,11 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
 #include "core/path_below.h"
-
-static char root[] = "/tmp/mb_path_XXXXXX";
-
-static const char *in_root(const char *name)
-{
-    static char out[4][MB_PATH_MAX];
-    static int turn;
-    char *p = out[turn++ % 4];
-
-    assert_int_equal(mb_path_join(p, MB_PATH_MAX, root, name), MB_OK);
-    return p;
-}
-
-static void expect(mb_status st, mb_status wanted, const char *part)
-{
-    assert_int_equal(st, wanted);
-    if (strstr(mb_status_sentence(), part) == NULL)
-        fail_msg("'%s' does not say '%s'", mb_status_sentence(), part);
-    mb_status_clear();
-}
+#include "tests/unit/root_test.h"
 
 static void joins_within_bounds(void **state)
 {
@@ -309,14 +286,9 @@ static void a_full_disk_is_an_error_with_a_place(void **state)
     close(fd);
 }
 
-static int make_root(void **state)
+static int root_is_gone(void **state)
 {
-    return mkdtemp(root) == NULL;
-}
-
-static int remove_root(void **state)
-{
-    return mb_path_remove_tree(root) != MB_OK || mb_path_exists(root);
+    return remove_root(state) != 0 || mb_path_exists(root);
 }
 
 int main(void)
@@ -334,5 +306,5 @@ int main(void)
         cmocka_unit_test(a_full_disk_is_an_error_with_a_place),
     };
 
-    return cmocka_run_group_tests(tests, make_root, remove_root);
+    return cmocka_run_group_tests(tests, make_root, root_is_gone);
 }

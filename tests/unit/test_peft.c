@@ -1,30 +1,14 @@
 /* test_peft.c - adapter_config.json: what PEFT wrote is read, what we write is complete. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
 #include "recipes/export/peft.h"
-
-static char root[64];
-
-static int make_root(void **state)
-{
-    snprintf(root, sizeof root, "/tmp/mb_test_peft_XXXXXX");
-    return mkdtemp(root) == NULL;
-}
-
-static int drop_root(void **state)
-{
-    return mb_path_remove_tree(root) != MB_OK;
-}
+#include "tests/unit/root_test.h"
 
 static mb_status read_text(const char *text, mb_peft *p)
 {
@@ -307,7 +291,7 @@ static void targets_are_chosen_as_peft_does(void **state)
 
 int main(void)
 {
-#define IN_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, drop_root)
+#define IN_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(configs_written_by_peft_are_read),
         IN_ROOT(the_least_config_and_unknown_keys_are_enough),

@@ -1,7 +1,5 @@
 /* tests/unit/test_records.c - data files as people have them: what is read, and what is said of the
  * ones that cannot be. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,32 +7,19 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
 #include "dist/h5.h"
 #include "recipes/data/records.h"
+#include "tests/unit/root_test.h"
 
-static char folder[] = "/tmp/mb_records_XXXXXX";
-
-static int setup(void **state)
-{
-    return mkdtemp(folder) == NULL;
-}
-
-static int teardown(void **state)
-{
-    return mb_path_remove_tree(folder) != MB_OK;
-}
-
-/* Writes a file into the folder; its path. */
+/* Writes a file into the root; its path. */
 static const char *file_of(const char *name, const char *text, size_t n)
 {
     static char path[200];
 
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    snprintf(path, sizeof path, "%s/%s", root, name);
     assert_int_equal(mb_file_write_atomic(path, text, n), MB_OK);
     return path;
 }
@@ -71,8 +56,8 @@ static int64_t read_all(const mb_source *source, int64_t *bad, char *sentence, s
         return n;
     const char *s = mb_status_sentence();
 
-    if (strncmp(s, folder, strlen(folder)) == 0)
-        s += strlen(folder) + 1;
+    if (strncmp(s, root, strlen(root)) == 0)
+        s += strlen(root) + 1;
     snprintf(sentence, size, "%s", s);
     mb_status_clear();
     return -1;
@@ -327,7 +312,7 @@ static bool says(const char *sentence, const char *want)
     char full[1000];
 
     if (star != NULL) {
-        snprintf(full, sizeof full, "%.*s%s%s", (int)(star - want), want, folder, star + 1);
+        snprintf(full, sizeof full, "%.*s%s%s", (int)(star - want), want, root, star + 1);
         return strcmp(sentence, full) == 0;
     }
     return want[n - 1] == ':' ? strncmp(sentence, want, n) == 0 : strcmp(sentence, want) == 0;
@@ -539,13 +524,13 @@ static void a_folder_has_a_file_for_each_split(void **state)
     char dir[300], sentence[400];
     int64_t bad;
 
-    snprintf(dir, sizeof dir, "%s/set/data", folder);
+    snprintf(dir, sizeof dir, "%s/set/data", root);
     assert_int_equal(mb_path_mkdirs(dir), MB_OK);
     file_of("set/train.jsonl", row, sizeof row - 1);
     file_of("set/dev.jsonl", two, sizeof two - 1);
     file_of("set/training_notes.txt", row, sizeof row - 1);
     file_of("set/data/test-00000-of-00001.jsonl", two, sizeof two - 1);
-    snprintf(dir, sizeof dir, "%s/set", folder);
+    snprintf(dir, sizeof dir, "%s/set", root);
     mb_source source = {.path = dir};
     assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), 1);
     source.split = "validation[:50%]";
@@ -585,14 +570,14 @@ static void what_is_not_a_regular_file_is_refused(void **state)
     int64_t bad;
     mb_source source = {.path = path};
 
-    snprintf(path, sizeof path, "%s/none.jsonl", folder);
+    snprintf(path, sizeof path, "%s/none.jsonl", root);
     assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), -1);
     assert_non_null(strstr(sentence, "none.jsonl"));
-    snprintf(path, sizeof path, "%s/dir.jsonl", folder);
+    snprintf(path, sizeof path, "%s/dir.jsonl", root);
     assert_int_equal(mkdir(path, 0700), 0);
     assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), -1);
     assert_non_null(strstr(sentence, "dir.jsonl"));
-    snprintf(path, sizeof path, "%s/pipe.jsonl", folder);
+    snprintf(path, sizeof path, "%s/pipe.jsonl", root);
     assert_int_equal(mkfifo(path, 0600), 0);
     assert_int_equal(read_all(&source, &bad, sentence, sizeof sentence), -1);
     assert_non_null(strstr(sentence, "pipe.jsonl"));
@@ -684,7 +669,7 @@ static const char *hdf5_file(void)
 
     for (int32_t i = 0; i < HDF5_ROWS; i++)
         id[i][0] = i, id[i][1] = 7;
-    snprintf(path, sizeof path, "%s/ids.h5", folder);
+    snprintf(path, sizeof path, "%s/ids.h5", root);
     assert_int_equal(mb_h5_create(path, &f), MB_OK);
     assert_int_equal(mb_h5_make(f, "/train/input_ids", MB_DTYPE_I32, 2, size), MB_OK);
     assert_int_equal(mb_h5_write(f, "/train/input_ids", MB_DTYPE_I32, 2, from, size, id), MB_OK);
@@ -776,5 +761,5 @@ int main(void)
         cmocka_unit_test(messages_of_a_command_are_parsed),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, make_root, remove_root);
 }

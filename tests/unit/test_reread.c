@@ -1,36 +1,26 @@
 /* tests/unit/test_reread.c - what a run leaves is read again: one byte that is not the model's is found and its
  * tensor named. */
-// clang-format off
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <cmocka.h>
-// clang-format on
 
 #include "core/cpu/cpu.h"
 #include "core/path.h"
 #include "recipes/export/adapter.h"
 #include "recipes/export/reread.h"
 #include "recipes/train/session.h"
+#include "tests/unit/root_test.h"
 
 #define MODEL MB_TEST_DATA "/reference/llama"
 
-static char root[64], file[MB_PATH_MAX];
+static char file[MB_PATH_MAX];
 static mb_engine *engine;
 static mb_json_doc *config;
 static mb_tokenizer *tokenizer;
-
-static void ok(mb_status st)
-{
-    if (st != MB_OK)
-        fail_msg("%s\n%s", mb_status_sentence(), mb_status_path());
-}
 
 static int drop(void **state)
 {
@@ -40,7 +30,7 @@ static int drop(void **state)
     engine = NULL;
     config = NULL;
     tokenizer = NULL;
-    return mb_path_remove_tree(root) != MB_OK;
+    return remove_root(state);
 }
 
 /* A model of the folder's, and where it is written; `name` is the file of its tensors. */
@@ -56,12 +46,11 @@ static mb_export opened(mb_trained trained, mb_dtype dtype, const char *name)
         .engine = {.threads = 1},
     };
 
-    ok(mb_cpu_init());
-    snprintf(root, sizeof root, "/tmp/mb_test_reread_XXXXXX");
-    assert_non_null(mkdtemp(root));
-    ok(mb_path_join(file, sizeof file, root, name));
-    ok(mb_session_open(&o, &engine, &config));
-    ok(mb_tokenizer_load(MODEL, &tokenizer));
+    OK(mb_cpu_init());
+    assert_int_equal(make_root(NULL), 0);
+    OK(mb_path_join(file, sizeof file, root, name));
+    OK(mb_session_open(&o, &engine, &config));
+    OK(mb_tokenizer_load(MODEL, &tokenizer));
     return (mb_export){.model = engine->model,
                        .ex = &engine->host,
                        .config = mb_json_root(config),
@@ -112,15 +101,15 @@ static void a_models_folder_has_every_number_or_is_refused(void **state)
         const mb_export e = opened(MB_TRAINED_ALL, types[i], "model.safetensors");
         const mb_weight *w = mb_model_find(e.model, "model.norm.weight");
 
-        ok(mb_export_hf(&e, root));
-        ok(mb_export_reread_hf(&e, root));
+        OK(mb_export_hf(&e, root));
+        OK(mb_export_reread_hf(&e, root));
         flip(-1);
         refuses(mb_export_reread_hf(&e, root), "what is read is not what was written");
         flip(-1);
         flip(first_number());
         refuses(mb_export_reread_hf(&e, root), "numbers 0 to");
         flip(first_number());
-        ok(mb_export_reread_hf(&e, root));
+        OK(mb_export_reread_hf(&e, root));
         ((float *)w->value.data)[3] += 1.0f;
         refuses(mb_export_reread_hf(&e, root), "'model.norm.weight', numbers 0 to 63");
         assert_int_equal(drop(NULL), 0);
@@ -131,7 +120,7 @@ static void a_folder_of_another_type_is_refused(void **state)
 {
     mb_export e = opened(MB_TRAINED_ALL, MB_DTYPE_BF16, "model.safetensors");
 
-    ok(mb_export_hf(&e, root));
+    OK(mb_export_hf(&e, root));
     e.dtype = MB_DTYPE_F32;
     refuses(mb_export_reread_hf(&e, root), "is BF16 [384, 64], written as F32 [384, 64]");
     assert_int_equal(drop(NULL), 0);
@@ -141,8 +130,8 @@ static void an_adapters_file_has_every_number_or_is_refused(void **state)
 {
     const mb_export e = opened(MB_TRAINED_LORA, MB_DTYPE_F32, "adapter_model.safetensors");
 
-    ok(mb_adapter_write_tensors(e.model, root));
-    ok(mb_export_reread_peft(&e, root));
+    OK(mb_adapter_write_tensors(e.model, root));
+    OK(mb_export_reread_peft(&e, root));
     flip(-4);
     refuses(mb_export_reread_peft(&e, root), ".lora_");
     assert_int_equal(drop(NULL), 0);

@@ -1,7 +1,5 @@
 /* tests/unit/test_safetensors.c - safetensors and folders of them: read, written, malformed. */
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,27 +7,15 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/formats/safetensors.h"
 #include "core/formats/safetensors_writer.h"
 #include "core/json.h"
 #include "core/path.h"
+#include "tests/unit/root_test.h"
 
-static char root[] = "/tmp/mb_safetensors_XXXXXX";
 static char file[MB_PATH_MAX]; /* root/t.safetensors */
-
-static const char *in_root(const char *name)
-{
-    static char out[4][MB_PATH_MAX];
-    static int turn;
-    char *p = out[turn++ % 4];
-
-    assert_int_equal(mb_path_join(p, MB_PATH_MAX, root, name), MB_OK);
-    return p;
-}
 
 /* length, header, zeros: a safetensors file, or nearly */
 static void write_as(const char *path, uint64_t length, const char *header, size_t data)
@@ -568,14 +554,14 @@ static void random_damage_never_crashes(void **state)
     assert_in_range(accepted, 1, 19999);
 }
 
-static int make_root(void **state)
+static int make_file(void **state)
 {
-    return mkdtemp(root) == NULL || mb_path_join(file, sizeof file, root, "t.safetensors") != MB_OK;
+    return make_root(state) != 0 || mb_path_join(file, sizeof file, root, "t.safetensors") != MB_OK;
 }
 
-static int remove_root(void **state)
+static int remove_file(void **state)
 {
-    return mb_path_remove_tree(root) != MB_OK || mb_alloc_live() != 0;
+    return remove_root(state) != 0 || mb_alloc_live() != 0;
 }
 
 int main(void)
@@ -595,5 +581,5 @@ int main(void)
         cmocka_unit_test(random_damage_never_crashes),
     };
 
-    return cmocka_run_group_tests(tests, make_root, remove_root);
+    return cmocka_run_group_tests(tests, make_file, remove_file);
 }

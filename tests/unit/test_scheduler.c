@@ -35,7 +35,7 @@ static void lengthen(const char *name, char *path, size_t size)
     char from[300], to[300], text[8192];
     FILE *f;
 
-    snprintf(path, size, "%s/%s", folder, name);
+    snprintf(path, size, "%s/%s", root, name);
     if (mkdir(path, 0700) != 0)
         return; /* it is there */
     for (int i = 0; i < 2; i++) {
@@ -945,5 +945,5 @@ int main(void)
         cmocka_unit_test(memory_stays_flat),
     };
 
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -103,8 +103,8 @@ static void tables_have_a_line_per_class_and_one_per_group(void **state)
 
     OK(mb_json_doc_new("report", &doc));
     OK(mb_score_json(rows, NULL, 0, NULL, mb_json_root(doc)));
-    const mb_json root = mb_json_root(doc), groups = mb_json_get(root, "groups");
-    OK(mb_json_int(mb_json_at(mb_json_at(mb_json_get(root, "confusion_matrix"), 0), 1), &cell));
+    const mb_json report = mb_json_root(doc), groups = mb_json_get(report, "groups");
+    OK(mb_json_int(mb_json_at(mb_json_at(mb_json_get(report, "confusion_matrix"), 0), 1), &cell));
     assert_int_equal(cell, 1);
     OK(mb_json_get_real(mb_json_get(groups, "sw"), "accuracy", -1, &x));
     NEAR(x, 1.0);
@@ -394,5 +394,5 @@ int main(void)
         cmocka_unit_test(what_is_missing_in_a_row_is_named_with_its_line),
     };
 
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -2,9 +2,7 @@
  * outlives kill -9, damage, names. */
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,16 +11,14 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
 #include "recipes/hub/base64.h"
 #include "recipes/hub/html.h"
 #include "recipes/hub/shelf.h"
+#include "tests/unit/root_test.h"
 
-static char root[] = "/tmp/mb_shelf_XXXXXX";
 static int n_dirs;
 
 static const char *fresh_dir(void)
@@ -890,10 +886,5 @@ int main(void)
         cmocka_unit_test(markdown_is_escaped),
     };
 
-    if (mkdtemp(root) == NULL)
-        return 1;
-    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    if (mb_path_remove_tree(root) != MB_OK)
-        mb_status_clear();
-    return failed;
+    return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -551,5 +551,5 @@ int main(void)
         cmocka_unit_test(a_template_is_needed_only_by_conversations),
     };
 
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_root, remove_root);
 }

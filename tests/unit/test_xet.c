@@ -4,8 +4,6 @@
  * a folder in which one of them had ten bytes changed and one was new, made of both.
  */
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,14 +11,13 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/path.h"
 #include "recipes/hub/blake3.h"
 #include "recipes/hub/xet_inside.h"
 #include "tests/long.h"
+#include "tests/unit/root_test.h"
 
 #define FIRST  "246805ed876f5c159e5aa36d7429d640d6ea5acbc8da1b8dbaf8e9a506cc55a5"
 #define SECOND "8d7ae996b8174080d5b2fd43f1df626215bb183ef53f5a514918ed514b378cb2"
@@ -36,7 +33,6 @@ struct bytes {
 };
 
 static struct bytes first_xorb, second_xorb, first_shard, second_shard;
-static char root[] = "/tmp/mb_xet_XXXXXX";
 
 /* --- a place for objects: what was filed, each looked at again */
 static struct {
@@ -116,14 +112,6 @@ static int scratch_files(const char *store)
     assert_int_equal(mb_path_list(dir, &names, &n), MB_OK);
     mb_path_list_free(names, n);
     return (int)n;
-}
-
-static void expect(mb_status st, mb_status wanted, const char *part)
-{
-    assert_int_equal(st, wanted);
-    if (strstr(mb_status_sentence(), part) == NULL)
-        fail_msg("'%s' does not say '%s'", mb_status_sentence(), part);
-    mb_status_clear();
 }
 
 /* --- hashes */
@@ -770,7 +758,7 @@ static struct bytes data(const char *name)
 
 static int setup(void **state)
 {
-    assert_non_null(mkdtemp(root));
+    assert_int_equal(make_root(state), 0);
     first_xorb = data("first.xorb");
     second_xorb = data("second.xorb");
     first_shard = data("first.shard");
@@ -784,7 +772,7 @@ static int teardown(void **state)
     mb_free(second_xorb.p);
     mb_free(first_shard.p);
     mb_free(second_shard.p);
-    return mb_path_remove_tree(root) == MB_OK ? 0 : -1;
+    return remove_root(state);
 }
 
 int main(void)

@@ -1,6 +1,4 @@
 /* tests/unit/test_xet_routes.c - uploads by Xet over HTTP: tokens, addresses, answers, a full push. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -8,14 +6,13 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-/* cmocka.h wants the headers above first */
-#include <cmocka.h>
 
 #include "core/alloc.h"
 #include "core/json.h"
 #include "core/path.h"
 #include "recipes/hub/fetch.h"
 #include "recipes/hub/xet_inside.h"
+#include "tests/unit/root_test.h"
 
 #define XORB "246805ed876f5c159e5aa36d7429d640d6ea5acbc8da1b8dbaf8e9a506cc55a5"
 
@@ -24,7 +21,6 @@ static struct hub {
     int filed;
 } hub;
 
-static char root[] = "/tmp/mb_xet_routes_XXXXXX";
 static mb_http *server;
 static mb_fetcher *fetcher;
 static char *xorb, *shard;
@@ -47,7 +43,7 @@ static int setup(void **state)
     char path[512];
     static mb_http_route routes[MB_XET_ROUTES + 2];
 
-    assert_non_null(mkdtemp(root));
+    assert_int_equal(make_root(state), 0);
     snprintf(path, sizeof path, "%s/store", root);
     assert_int_equal(
         mb_xet_open(&(mb_xet_options){.dir = path, .file = file_it, .arg = &hub}, &hub.xet), MB_OK);
@@ -73,7 +69,7 @@ static int teardown(void **state)
     mb_xet_stop(hub.xet);
     mb_http_stop(server);
     mb_xet_free(hub.xet);
-    return mb_path_remove_tree(root) == MB_OK ? 0 : -1;
+    return remove_root(state);
 }
 
 /* What is answered to a request of `path`; its body must hold `part`. */
