@@ -70,40 +70,46 @@ static void on_error(void *arg, mb_http_request *q, int status, const char *what
     answer_error(q, status, what, NULL, sentence);
 }
 
-static int status_of(mb_status st, const mb_fault *f)
+static int status_of(mb_status st)
 {
-    if (f != NULL && f->status != 0)
-        return f->status;
     return st == MB_EARG || st == MB_EDATA || st == MB_ENOTSUP ? 400 : st == MB_ENOMEM ? 503 : 500;
 }
 
 mb_status mb_api_refuse(mb_http_request *q, mb_status st, const mb_fault *f)
 {
+    const int status = f->status != 0 ? f->status : status_of(st);
     char sentence[1000];
 
     snprintf(sentence, sizeof sentence, "%s", mb_status_sentence());
     mb_status_clear();
-    if (status_of(st, f) >= 500)
+    if (status >= 500)
         mb_log_warn("%s: %s", mb_http_path(q), sentence);
-    answer_error(q, status_of(st, f), f != NULL ? f->code : NULL, f != NULL ? f->param : NULL,
-                 sentence);
+    answer_error(q, status, f->code, f->param, sentence);
     return MB_OK;
 }
 
-void mb_api_reply_failure(mb_http_reply *r, mb_status st, const mb_fault *f)
+static void reply_failure(mb_http_reply *r, mb_status st)
 {
-    const int status = status_of(st, f);
+    const int status = status_of(st);
     mb_bytes text = {0};
 
     if (status >= 500)
         mb_log_warn("%s", mb_status_sentence());
-    if (mb_api_error_text(&text, status, f != NULL ? f->code : NULL, f != NULL ? f->param : NULL,
-                          mb_status_sentence()) == MB_OK)
+    if (mb_api_error_text(&text, status, NULL, NULL, mb_status_sentence()) == MB_OK)
         mb_http_reply_send(r, status, "application/json", text.p, text.n);
     else
         mb_http_reply_drop(r);
     mb_bytes_release(&text);
     mb_status_clear();
+}
+
+void mb_api_reply(mb_http_reply *r, mb_status st, const char *type, mb_bytes *text)
+{
+    if (st == MB_OK)
+        mb_http_reply_send(r, 200, type, text->p, text->n);
+    else
+        reply_failure(r, st);
+    mb_bytes_release(text);
 }
 
 /* ---- the key ------------------------------------------------------------------------------ */
@@ -190,6 +196,16 @@ mb_status mb_api_choose(const mb_api *a, const char *id, mb_offer_kind kind, mb_
     return MB_OK;
 }
 
+mb_status mb_api_choose_in(const mb_api *a, mb_json request, mb_offer_kind kind, mb_offer **out,
+                           mb_fault *f)
+{
+    const char *id = NULL;
+
+    mb_fault_set(f, 400, NULL, "model");
+    MB_TRY(mb_json_get_string(request, "model", NULL, &id));
+    return mb_api_choose(a, id, kind, out, f);
+}
+
 mb_status mb_api_body(mb_http_request *q, mb_json_doc **out)
 {
     size_t n;
@@ -206,10 +222,22 @@ mb_status mb_api_body(mb_http_request *q, mb_json_doc **out)
     return MB_OK;
 }
 
-mb_status mb_api_answer(mb_http_request *q, mb_bytes *text)
+mb_status mb_api_ask(mb_api *a, mb_http_request *q, mb_api_asker ask)
 {
-    mb_status st = mb_http_add(q, "Cache-Control", "no-store");
+    mb_json_doc *doc = NULL;
+    mb_fault f = {0};
+    mb_status st = mb_api_body(q, &doc);
 
+    if (st == MB_OK)
+        st = ask(a, q, mb_json_root(doc), &f);
+    mb_json_free(doc);
+    return st == MB_OK ? MB_OK : mb_api_refuse(q, st, &f);
+}
+
+mb_status mb_api_answer(mb_http_request *q, mb_status st, mb_bytes *text)
+{
+    if (st == MB_OK)
+        st = mb_http_add(q, "Cache-Control", "no-store");
     if (st == MB_OK)
         st = mb_http_answer(q, 200, "application/json", text->p, text->n);
     mb_bytes_release(text);

@@ -19,6 +19,7 @@
 #include "recipes/generate/open.h"
 #include "recipes/serve/fault.h"
 #include "recipes/serve/http.h"
+#include "recipes/serve/multipart.h"
 #include "recipes/serve/scheduler.h"
 #include "recipes/tokenizers/bytes.h"
 
@@ -94,29 +95,38 @@ mb_offer *mb_api_find(const mb_api *a, const char *id); /* NULL: there is none *
  * one of another kind. */
 mb_status mb_api_choose(const mb_api *a, const char *id, mb_offer_kind kind, mb_offer **out,
                         mb_fault *f) MB_MUST_USE;
+/* The one that the member `model` of a request names. */
+mb_status mb_api_choose_in(const mb_api *a, mb_json request, mb_offer_kind kind, mb_offer **out,
+                           mb_fault *f) MB_MUST_USE;
 
-/* The body as a JSON object; the caller frees *out. MB_EARG. */
-mb_status mb_api_body(mb_http_request *q, mb_json_doc **out) MB_MUST_USE;
-/* Answers with JSON that begins at text->p; releases it. */
-mb_status mb_api_answer(mb_http_request *q, mb_bytes *text);
+/* A request whose body is a JSON object, `request`: `ask` answers it, or has it answered. A failure is
+ * refused as the fault says. Handlers end with it. */
+typedef mb_status (*mb_api_asker)(mb_api *a, mb_http_request *q, mb_json request, mb_fault *f);
+mb_status mb_api_ask(mb_api *a, mb_http_request *q, mb_api_asker ask);
+/* Answers with the JSON `text`, which it releases, unless `st` is a failure: that is returned. */
+mb_status mb_api_answer(mb_http_request *q, mb_status st, mb_bytes *text);
 /* Answers in OpenAI's shape what is recorded, as the fault says; `st` is the failure. Handlers end with
  * it; MB_OK is returned. */
 mb_status mb_api_refuse(mb_http_request *q, mb_status st, const mb_fault *f);
 /* {"error":{...}} */
 mb_status mb_api_error_text(mb_bytes *out, int status, const char *code, const char *param,
                             const char *sentence);
-/* For replies: sends the recorded failure and clears it. */
-void mb_api_reply_failure(mb_http_reply *r, mb_status st, const mb_fault *f);
+/* Sends `text`, which it releases; where `st` is a failure what is recorded, which it clears. */
+void mb_api_reply(mb_http_reply *r, mb_status st, const char *type, mb_bytes *text);
 
-/* What only takes time: run(work) on a thread of its own, one after the other, then free(work). run gets
- * the reply and must end it; forwards go through mb_scheduler_call. 429 when too many wait, or more
- * than 512 MiB of bodies. Takes `work` in any case. */
+/* What only takes time: `json` or `form` reads from the body what is asked, `own`; then run on a thread of
+ * its own, one after the other, which gets the reply and must end it; forwards go through
+ * mb_scheduler_call. */
 typedef struct mb_work {
-    void *own;
+    size_t bytes; /* of own, zeros before it is read */
+    /* NULL: such bodies are not expected. A failure is refused as the fault says. */
+    mb_status (*json)(mb_api *a, mb_json request, void *own, mb_fault *f);
+    mb_status (*form)(mb_api *a, const mb_form *form, void *own, mb_fault *f);
     void (*run)(mb_api *a, void *own, mb_http_reply *r);
-    void (*release)(void *own);
+    void (*release)(void *own); /* what own holds, in any case */
 } mb_work;
-mb_status mb_api_work(mb_api *a, mb_http_request *q, const mb_work *w) MB_MUST_USE;
+/* 429 when too many wait, or more than 512 MiB of bodies. Handlers end with it. */
+mb_status mb_api_work(mb_api *a, mb_http_request *q, const mb_work *work) MB_MUST_USE;
 
 /* Counts for /metrics. */
 void mb_api_count(mb_api *a, const char *route, int64_t tokens_in, int64_t tokens_out);

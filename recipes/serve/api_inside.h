@@ -11,7 +11,8 @@
 enum { MB_API_COUNTED = 16 };
 
 struct waiting {
-    mb_work work;
+    const mb_work *work;
+    void *own;
     mb_http_reply *reply;
     size_t bytes; /* of its body, which what is kept of it is about as large as */
 };
@@ -41,6 +42,9 @@ struct mb_api {
         int64_t requests, tokens_in, tokens_out;
     } counted[MB_API_COUNTED];
 };
+
+/* The body as a JSON object; the caller frees *out. MB_EARG. */
+mb_status mb_api_body(mb_http_request *q, mb_json_doc **out) MB_MUST_USE;
 
 mb_status mb_api_work_start(mb_api *a) MB_MUST_USE;
 /* Waits for what is at work; drops what waits. */

@@ -73,6 +73,19 @@ void mb_reader_close(mb_offer *o)
     o->own = NULL;
 }
 
+/* ---- requests ------------------------------------------------------------------------------ */
+
+static mb_status encode(void *arg, const char *text, size_t n, mb_ids *out)
+{
+    return mb_tokenizer_encode(arg, text, n, MB_TOK_SPECIAL, out);
+}
+
+mb_status mb_reader_input(const mb_reader *d, mb_json request, mb_texts *out, mb_fault *f)
+{
+    return mb_texts_read(mb_json_get(request, "input"), encode, d->tokenizer, d->config.vocab,
+                         d->most, out, f);
+}
+
 /* ---- forwards ----------------------------------------------------------------------------- */
 
 struct forward {

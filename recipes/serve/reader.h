@@ -6,7 +6,7 @@
 
 #include "recipes/data/patches.h"
 #include "recipes/media/image_processor.h"
-#include "recipes/serve/api.h"
+#include "recipes/serve/texts.h"
 
 enum { MB_READER_TOKENS = 2048, MB_READER_SEQ = 64 };
 
@@ -28,6 +28,10 @@ typedef struct mb_reader {
 /* Opens o->recipe's model with this head and leaves the reader in o->own. */
 mb_status mb_reader_open(mb_api *a, mb_offer *o, mb_head head) MB_MUST_USE;
 void mb_reader_close(mb_offer *o);
+
+/* The texts of the member `input` of a request, as mb_texts_read has them. */
+mb_status mb_reader_input(const mb_reader *r, mb_json request, mb_texts *out,
+                          mb_fault *f) MB_MUST_USE;
 
 /* On the worker's thread: numbers of n sequences, out(n, cols) grown by the callee; each has 1 to
  * reader->most ids. */

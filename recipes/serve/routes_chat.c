@@ -1,5 +1,4 @@
 /* recipes/serve/routes_chat.c - POST /v1/chat/completions. */
-#include "core/alloc.h"
 #include "recipes/serve/answering.h"
 
 /* The conversation, through the model's template; tools and chat_template_kwargs are its to show. */
@@ -29,16 +28,13 @@ static mb_status read_messages(const mb_offer *o, mb_http_request *q, mb_json ro
 
 static mb_status ask(mb_api *a, mb_http_request *q, mb_json root, mb_fault *f)
 {
-    const char *model = NULL;
     mb_answering *g = NULL;
     mb_tokens tokens = {0};
     mb_params p;
     mb_offer *o;
     mb_status st;
 
-    mb_fault_set(f, 400, NULL, "model");
-    MB_TRY(mb_json_get_string(root, "model", NULL, &model));
-    MB_TRY(mb_api_choose(a, model, MB_OFFER_TEXT, &o, f));
+    MB_TRY(mb_api_choose_in(a, root, MB_OFFER_TEXT, &o, f));
     MB_TRY(mb_params_read(root, MB_PARAM_CHAT, &p, f));
     if (p.max_completion_tokens >= 0)
         p.max_tokens = p.max_completion_tokens;
@@ -56,14 +52,7 @@ fail:
 
 static mb_status chat(void *arg, mb_http_request *q)
 {
-    mb_json_doc *doc = NULL;
-    mb_fault f = {0};
-    mb_status st = mb_api_body(q, &doc);
-
-    if (st == MB_OK)
-        st = ask(arg, q, mb_json_root(doc), &f);
-    mb_json_free(doc);
-    return st == MB_OK ? MB_OK : mb_api_refuse(q, st, &f);
+    return mb_api_ask(arg, q, ask);
 }
 
 const mb_http_route mb_routes_chat[] = {

@@ -10,9 +10,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
-#include "recipes/serve/multipart.h"
 #include "recipes/serve/reader.h"
-#include "recipes/serve/texts.h"
 
 enum { MOST_PICTURE_BYTES = 16 << 20 };
 
@@ -59,12 +57,14 @@ static mb_status from_base64(const char *p, size_t n, char *to, size_t *n_out)
     return MB_OK;
 }
 
-static mb_status picture_of_json(mb_json root, struct asked *k, mb_fault *f)
+static mb_status picture_of_json(mb_api *a, mb_json root, void *own, mb_fault *f)
 {
+    struct asked *k = own;
     const char *text, *comma;
     mb_json v;
     size_t n;
 
+    MB_TRY(mb_api_choose_in(a, root, MB_OFFER_PICTURES, &k->o, f));
     mb_fault_set(f, 400, NULL, "image");
     v = mb_json_get(root, "image");
     MB_REQUIRE(mb_json_is(v, MB_JSON_STRING), MB_EARG,
@@ -83,81 +83,33 @@ static mb_status picture_of_json(mb_json root, struct asked *k, mb_fault *f)
     return from_base64(text, n, k->picture, &k->n);
 }
 
-static mb_status picture_of_form(mb_api *a, mb_http_request *q, struct asked *k, mb_fault *f)
+static mb_status picture_of_form(mb_api *a, const mb_form *form, void *own, mb_fault *f)
 {
-    const mb_form_field *file, *model;
+    struct asked *k = own;
+    const mb_form_field *file, *model = mb_form_find(form, "model");
     char id[256] = "";
-    mb_form *form;
-    size_t n;
-    const char *body = mb_http_whole(q, &n);
-    mb_status st;
 
-    MB_TRY(MB_NEW(&form));
-    MB_TRY_GOTO(mb_form_parse(mb_http_head(q, "Content-Type"), body, n, form), st, done);
-    model = mb_form_find(form, "model");
     if (model != NULL)
         snprintf(id, sizeof id, "%.*s", (int)(model->n < 255 ? model->n : 255), model->value);
-    MB_TRY_GOTO(mb_api_choose(a, id, MB_OFFER_PICTURES, &k->o, f), st, done);
+    MB_TRY(mb_api_choose(a, id, MB_OFFER_PICTURES, &k->o, f));
     file = mb_form_find(form, "image");
     file = file != NULL ? file : mb_form_find(form, "file");
     mb_fault_set(f, 400, NULL, "image");
-    if (file == NULL || file->n == 0) {
-        st = MB_RAISE(MB_EARG, "the form has no file `image`");
-        goto done;
-    }
-    MB_TRY_GOTO(mb_alloc(file->n, "a picture", (void **)&k->picture), st, done);
+    MB_REQUIRE(file != NULL && file->n > 0, MB_EARG, "the form has no file `image`");
+    MB_TRY(mb_alloc(file->n, "a picture", (void **)&k->picture));
     memcpy(k->picture, file->value, file->n);
     k->n = file->n;
-done:
-    mb_free(form);
-    return st;
-}
-
-static mb_status read_picture(mb_api *a, mb_http_request *q, struct asked *k, mb_fault *f)
-{
-    const char *type = mb_http_head(q, "Content-Type"), *model = NULL;
-    mb_json_doc *doc = NULL;
-    mb_status st;
-
-    if (type != NULL && strncmp(type, "multipart/", 10) == 0)
-        return picture_of_form(a, q, k, f);
-    MB_TRY(mb_api_body(q, &doc));
-    mb_fault_set(f, 400, NULL, "model");
-    st = mb_json_get_string(mb_json_root(doc), "model", NULL, &model);
-    if (st == MB_OK)
-        st = mb_api_choose(a, model, MB_OFFER_PICTURES, &k->o, f);
-    if (st == MB_OK)
-        st = picture_of_json(mb_json_root(doc), k, f);
-    mb_json_free(doc);
-    return st;
+    return MB_OK;
 }
 
 /* ---- texts -------------------------------------------------------------------------------- */
 
-static mb_status encode(void *arg, const char *text, size_t n, mb_ids *out)
+static mb_status texts_of_json(mb_api *a, mb_json root, void *own, mb_fault *f)
 {
-    return mb_tokenizer_encode(arg, text, n, MB_TOK_SPECIAL, out);
-}
+    struct asked *k = own;
 
-static mb_status read_texts(mb_api *a, mb_http_request *q, struct asked *k, mb_fault *f)
-{
-    const char *model = NULL;
-    mb_json_doc *doc = NULL;
-    mb_status st;
-
-    MB_TRY(mb_api_body(q, &doc));
-    mb_fault_set(f, 400, NULL, "model");
-    st = mb_json_get_string(mb_json_root(doc), "model", NULL, &model);
-    if (st == MB_OK)
-        st = mb_api_choose(a, model, MB_OFFER_CLASSES, &k->o, f);
-    if (st == MB_OK) {
-        const mb_reader *d = k->o->own;
-
-        st = mb_texts_read(mb_json_get(mb_json_root(doc), "input"), encode, d->tokenizer,
-                           d->config.vocab, d->most, &k->texts, f);
-    }
-    mb_json_free(doc);
-    return st;
+    MB_TRY(mb_api_choose_in(a, root, MB_OFFER_CLASSES, &k->o, f));
+    return mb_reader_input(k->o->own, root, &k->texts, f);
 }
 
 /* ---- answers ------------------------------------------------------------------------------ */
@@ -190,11 +142,7 @@ static void run(mb_api *a, void *own, mb_http_reply *r)
     mb_api_count(a, k->picture != NULL ? "pictures" : "classifications", k->texts.tokens, 0);
     if (st == MB_OK)
         st = write_all(k, v, cols, &out);
-    if (st == MB_OK)
-        mb_http_reply_send(r, 200, "application/json", out.p, out.n);
-    else
-        mb_api_reply_failure(r, st, NULL);
-    mb_bytes_release(&out);
+    mb_api_reply(r, st, "application/json", &out);
     mb_free(v);
 }
 
@@ -204,32 +152,24 @@ static void release(void *own)
 
     mb_texts_release(&k->texts);
     mb_free(k->picture);
-    mb_free(k);
 }
 
-static mb_status ask(mb_api *a, mb_http_request *q,
-                     mb_status (*take)(mb_api *, mb_http_request *, struct asked *, mb_fault *))
-{
-    struct asked *k;
-    mb_fault f = {0};
-    mb_status st;
-
-    MB_TRY(MB_NEW(&k));
-    st = take(a, q, k, &f);
-    if (st == MB_OK)
-        return mb_api_work(a, q, &(mb_work){k, run, release});
-    release(k);
-    return mb_api_refuse(q, st, &f);
-}
+static const mb_work of_picture = {.bytes = sizeof(struct asked),
+                                   .json = picture_of_json,
+                                   .form = picture_of_form,
+                                   .run = run,
+                                   .release = release};
+static const mb_work of_texts = {
+    .bytes = sizeof(struct asked), .json = texts_of_json, .run = run, .release = release};
 
 static mb_status classify_picture(void *arg, mb_http_request *q)
 {
-    return ask(arg, q, read_picture);
+    return mb_api_work(arg, q, &of_picture);
 }
 
 static mb_status classify_texts(void *arg, mb_http_request *q)
 {
-    return ask(arg, q, read_texts);
+    return mb_api_work(arg, q, &of_texts);
 }
 
 const mb_http_route mb_routes_classes[] = {

@@ -1,7 +1,4 @@
 /* recipes/serve/routes_completions.c - POST /v1/completions: texts or token ids, one or several. */
-#include <string.h>
-
-#include "core/alloc.h"
 #include "recipes/serve/answering.h"
 
 enum { MOST_IDS = 1 << 20 };
@@ -68,15 +65,12 @@ static mb_status add_prompts(mb_answering *g, const mb_offer *o, mb_json v, mb_f
 
 static mb_status ask(mb_api *a, mb_http_request *q, mb_json root, mb_fault *f)
 {
-    const char *model = NULL;
     mb_answering *g = NULL;
     mb_params p;
     mb_offer *o;
     mb_status st;
 
-    mb_fault_set(f, 400, NULL, "model");
-    MB_TRY(mb_json_get_string(root, "model", NULL, &model));
-    MB_TRY(mb_api_choose(a, model, MB_OFFER_TEXT, &o, f));
+    MB_TRY(mb_api_choose_in(a, root, MB_OFFER_TEXT, &o, f));
     MB_TRY(mb_params_read(root, MB_PARAM_TEXT, &p, f));
     MB_TRY(mb_answering_new(a, o, false, &p, &g));
     MB_TRY_GOTO(mb_answering_read(g, root, f), st, fail);
@@ -89,14 +83,7 @@ fail:
 
 static mb_status complete(void *arg, mb_http_request *q)
 {
-    mb_json_doc *doc = NULL;
-    mb_fault f = {0};
-    mb_status st = mb_api_body(q, &doc);
-
-    if (st == MB_OK)
-        st = ask(arg, q, mb_json_root(doc), &f);
-    mb_json_free(doc);
-    return st == MB_OK ? MB_OK : mb_api_refuse(q, st, &f);
+    return mb_api_ask(arg, q, ask);
 }
 
 const mb_http_route mb_routes_completions[] = {

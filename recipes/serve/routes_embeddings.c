@@ -14,20 +14,14 @@ struct asked {
     bool base64;
 };
 
-static mb_status encode(void *arg, const char *text, size_t n, mb_ids *out)
+static mb_status read_body(mb_api *a, mb_json root, void *own, mb_fault *f)
 {
-    return mb_tokenizer_encode(arg, text, n, MB_TOK_SPECIAL, out);
-}
-
-static mb_status read_body(mb_api *a, mb_json root, struct asked *k, mb_fault *f)
-{
-    const char *model = NULL, *format;
+    struct asked *k = own;
+    const char *format;
     mb_params p;
     mb_reader *d;
 
-    mb_fault_set(f, 400, NULL, "model");
-    MB_TRY(mb_json_get_string(root, "model", NULL, &model));
-    MB_TRY(mb_api_choose(a, model, MB_OFFER_VECTORS, &k->o, f));
+    MB_TRY(mb_api_choose_in(a, root, MB_OFFER_VECTORS, &k->o, f));
     d = k->o->own;
     MB_TRY(mb_params_read(root, MB_PARAM_VECTOR, &p, f));
     k->dimensions = p.dimensions;
@@ -40,8 +34,7 @@ static mb_status read_body(mb_api *a, mb_json root, struct asked *k, mb_fault *f
     k->base64 = strcmp(format, "base64") == 0;
     MB_REQUIRE(k->base64 || strcmp(format, "float") == 0, MB_EARG,
                "encoding_format \"%.40s\" is not known: float, base64", format);
-    return mb_texts_read(mb_json_get(root, "input"), encode, d->tokenizer, d->config.vocab, d->most,
-                         &k->texts, f);
+    return mb_reader_input(d, root, &k->texts, f);
 }
 
 static void to_length_1(float *v, int64_t n)
@@ -95,11 +88,7 @@ static void run(mb_api *a, void *own, mb_http_reply *r)
     mb_api_count(a, "embeddings", k->texts.tokens, 0);
     if (st == MB_OK)
         st = write_all(k, v, cols, &out);
-    if (st == MB_OK)
-        mb_http_reply_send(r, 200, "application/json", out.p, out.n);
-    else
-        mb_api_reply_failure(r, st, NULL);
-    mb_bytes_release(&out);
+    mb_api_reply(r, st, "application/json", &out);
     mb_free(v);
 }
 
@@ -108,25 +97,14 @@ static void release(void *own)
     struct asked *k = own;
 
     mb_texts_release(&k->texts);
-    mb_free(k);
 }
+
+static const mb_work work = {
+    .bytes = sizeof(struct asked), .json = read_body, .run = run, .release = release};
 
 static mb_status embed(void *arg, mb_http_request *q)
 {
-    mb_json_doc *doc = NULL;
-    struct asked *k;
-    mb_fault f = {0};
-    mb_status st;
-
-    MB_TRY(MB_NEW(&k));
-    st = mb_api_body(q, &doc);
-    if (st == MB_OK)
-        st = read_body(arg, mb_json_root(doc), k, &f);
-    mb_json_free(doc);
-    if (st == MB_OK)
-        return mb_api_work(arg, q, &(mb_work){k, run, release});
-    release(k);
-    return mb_api_refuse(q, st, &f);
+    return mb_api_work(arg, q, &work);
 }
 
 const mb_http_route mb_routes_embeddings[] = {

@@ -1,7 +1,6 @@
 /* recipes/serve/routes_models.c - GET /v1/models, /v1/models/{id}: what is on offer. */
 #include <string.h>
 
-#include "core/alloc.h"
 #include "recipes/serve/api.h"
 
 /* OpenAI's fields, and of ours what it is for and how much it takes. */
@@ -38,10 +37,7 @@ static mb_status list(void *arg, mb_http_request *q)
     }
     if (st == MB_OK)
         st = mb_bytes_puts(&out, "]}");
-    if (st == MB_OK)
-        return mb_api_answer(q, &out);
-    mb_bytes_release(&out);
-    return st;
+    return mb_api_answer(q, st, &out);
 }
 
 static mb_status one(void *arg, mb_http_request *q)
@@ -49,18 +45,13 @@ static mb_status one(void *arg, mb_http_request *q)
     const char *id = mb_http_part(q, "id");
     const mb_offer *o = mb_api_find(arg, id);
     mb_bytes out = {0};
-    mb_status st;
 
     if (o == NULL) {
         const mb_fault f = {.status = 404, .code = "model_not_found", .param = "model"};
 
         return mb_api_refuse(q, MB_RAISE(MB_EARG, "the model `%.200s` is not here", id), &f);
     }
-    st = describe(o, &out);
-    if (st == MB_OK)
-        return mb_api_answer(q, &out);
-    mb_bytes_release(&out);
-    return st;
+    return mb_api_answer(q, describe(o, &out), &out);
 }
 
 const mb_http_route mb_routes_models[] = {

@@ -169,15 +169,10 @@ static mb_status props(void *arg, mb_http_request *q)
     const char *id = mb_http_query(q, "model");
     mb_offer *o = id != NULL ? mb_api_find(a, id) : first_text(a);
     mb_bytes out = {0};
-    mb_status st;
 
     if (o == NULL || o->kind != MB_OFFER_TEXT)
         o = first_text(a);
-    st = write_props(a, o, &out);
-    if (st == MB_OK)
-        return mb_api_answer(q, &out);
-    mb_bytes_release(&out);
-    return st;
+    return mb_api_answer(q, write_props(a, o, &out), &out);
 }
 
 const mb_http_route mb_routes_state[] = {

@@ -8,15 +8,6 @@
 
 enum { MOST_IDS = 1 << 20 };
 
-static mb_status choose(mb_api *a, mb_json root, mb_offer **o, mb_fault *f)
-{
-    const char *model = NULL;
-
-    mb_fault_set(f, 400, NULL, "model");
-    MB_TRY(mb_json_get_string(root, "model", NULL, &model));
-    return mb_api_choose(a, model, MB_OFFER_TEXT, o, f);
-}
-
 static mb_status write_ids(const mb_tokenizer *t, const mb_ids *ids, bool pieces, mb_bytes *out)
 {
     MB_TRY(mb_bytes_puts(out, "{\"tokens\":["));
@@ -34,8 +25,9 @@ static mb_status write_ids(const mb_tokenizer *t, const mb_ids *ids, bool pieces
 }
 
 /* {"content": text, "add_special"?: false, "parse_special"?: true, "with_pieces"?: false} */
-static mb_status tokenize_body(mb_api *a, mb_json root, mb_bytes *out, mb_fault *f)
+static mb_status tokenize_body(mb_api *a, mb_http_request *q, mb_json root, mb_fault *f)
 {
+    mb_bytes out = {0};
     bool special, parse, pieces;
     const char *text;
     mb_ids ids = {0};
@@ -44,7 +36,7 @@ static mb_status tokenize_body(mb_api *a, mb_json root, mb_bytes *out, mb_fault 
     size_t n;
     mb_status st;
 
-    MB_TRY(choose(a, root, &o, f));
+    MB_TRY(mb_api_choose_in(a, root, MB_OFFER_TEXT, &o, f));
     v = mb_json_is_set(v) ? v : mb_json_get(root, "prompt"); /* vLLM's name */
     mb_fault_set(f, 400, NULL, "content");
     MB_REQUIRE(mb_json_is_set(v), MB_EARG, "content is missing: the text to be cut into tokens");
@@ -56,9 +48,9 @@ static mb_status tokenize_body(mb_api *a, mb_json root, mb_bytes *out, mb_fault 
                              (special ? MB_TOK_SPECIAL : 0u) | (parse ? MB_TOK_PARSE_SPECIAL : 0u),
                              &ids);
     if (st == MB_OK)
-        st = write_ids(o->writer.tokenizer, &ids, pieces, out);
+        st = write_ids(o->writer.tokenizer, &ids, pieces, &out);
     mb_ids_release(&ids);
-    return st;
+    return mb_api_answer(q, st, &out);
 }
 
 static mb_status read_ids(mb_json list, mb_ids *ids)
@@ -75,33 +67,37 @@ static mb_status read_ids(mb_json list, mb_ids *ids)
     return MB_OK;
 }
 
-static mb_status detokenize_body(mb_api *a, mb_json root, mb_bytes *out, mb_fault *f)
+static mb_status write_text(const char *key, const char *text, size_t n, mb_bytes *out)
 {
+    MB_TRY(mb_bytes_printf(out, "{\"%s\":", key));
+    MB_TRY(mb_bytes_json(out, text, n));
+    return mb_bytes_puts(out, "}");
+}
+
+static mb_status detokenize_body(mb_api *a, mb_http_request *q, mb_json root, mb_fault *f)
+{
+    mb_bytes out = {0};
     mb_ids ids = {0};
     char *text = NULL;
     mb_offer *o;
     size_t n;
     mb_status st;
 
-    MB_TRY(choose(a, root, &o, f));
+    MB_TRY(mb_api_choose_in(a, root, MB_OFFER_TEXT, &o, f));
     mb_fault_set(f, 400, NULL, "tokens");
     st = read_ids(mb_json_get(root, "tokens"), &ids);
     if (st == MB_OK)
         st = mb_tokenizer_decode(o->writer.tokenizer, ids.id, ids.n, false, &text, &n);
     if (st == MB_OK)
-        st = mb_bytes_puts(out, "{\"content\":");
-    if (st == MB_OK)
-        st = mb_bytes_json(out, text, n);
-    if (st == MB_OK)
-        st = mb_bytes_puts(out, "}");
+        st = write_text("content", text, n, &out);
     mb_ids_release(&ids);
     mb_free(text);
-    return st;
+    return mb_api_answer(q, st, &out);
 }
 
-static mb_status template_body(mb_api *a, mb_http_request *q, mb_json root, mb_bytes *out,
-                               mb_fault *f)
+static mb_status template_body(mb_api *a, mb_http_request *q, mb_json root, mb_fault *f)
 {
+    mb_bytes out = {0};
     size_t n;
     const char *body = mb_http_whole(q, &n);
     mb_record rec;
@@ -109,7 +105,7 @@ static mb_status template_body(mb_api *a, mb_http_request *q, mb_json root, mb_b
     mb_offer *o;
     mb_status st;
 
-    MB_TRY(choose(a, root, &o, f));
+    MB_TRY(mb_api_choose_in(a, root, MB_OFFER_TEXT, &o, f));
     mb_fault_set(f, 400, NULL, "messages");
     MB_REQUIRE(mb_renderer_chat(o->writer.renderer) != NULL, MB_EARG,
                "the model %s has no chat template", o->id);
@@ -118,51 +114,24 @@ static mb_status template_body(mb_api *a, mb_http_request *q, mb_json root, mb_b
     st = mb_chat_text(mb_renderer_chat(o->writer.renderer), &talk, true, &text);
     mb_record_release(&rec);
     if (st == MB_OK)
-        st = mb_bytes_puts(out, "{\"prompt\":");
-    if (st == MB_OK)
-        st = mb_bytes_json(out, text, strlen(text));
-    if (st == MB_OK)
-        st = mb_bytes_puts(out, "}");
+        st = write_text("prompt", text, strlen(text), &out);
     mb_free(text);
-    return st;
-}
-
-typedef enum what { TOKENIZE, DETOKENIZE, TEMPLATE } what;
-
-static mb_status answer(mb_api *a, mb_http_request *q, what w)
-{
-    mb_json_doc *doc = NULL;
-    mb_bytes out = {0};
-    mb_fault f = {0};
-    mb_status st = mb_api_body(q, &doc);
-
-    if (st == MB_OK) {
-        const mb_json root = mb_json_root(doc);
-
-        st = w == TOKENIZE     ? tokenize_body(a, root, &out, &f)
-             : w == DETOKENIZE ? detokenize_body(a, root, &out, &f)
-                               : template_body(a, q, root, &out, &f);
-    }
-    mb_json_free(doc);
-    if (st == MB_OK)
-        return mb_api_answer(q, &out);
-    mb_bytes_release(&out);
-    return mb_api_refuse(q, st, &f);
+    return mb_api_answer(q, st, &out);
 }
 
 static mb_status tokenize(void *arg, mb_http_request *q)
 {
-    return answer(arg, q, TOKENIZE);
+    return mb_api_ask(arg, q, tokenize_body);
 }
 
 static mb_status detokenize(void *arg, mb_http_request *q)
 {
-    return answer(arg, q, DETOKENIZE);
+    return mb_api_ask(arg, q, detokenize_body);
 }
 
 static mb_status apply_template(void *arg, mb_http_request *q)
 {
-    return answer(arg, q, TEMPLATE);
+    return mb_api_ask(arg, q, template_body);
 }
 
 const mb_http_route mb_routes_tokens[] = {

@@ -12,7 +12,6 @@
 #include "recipes/generate/transcriber.h"
 #include "recipes/media/audio.h"
 #include "recipes/serve/api.h"
-#include "recipes/serve/multipart.h"
 #include "recipes/serve/params.h"
 
 enum { MOST_SECONDS = 3600, MOST_BYTES = 64 << 20 };
@@ -27,6 +26,7 @@ struct piece {
 
 struct asked {
     mb_offer *o;
+    bool has_file;
     int fd; /* the file, in memory */
     format format;
     bool stream;
@@ -85,7 +85,8 @@ static mb_status keep_file(const mb_form_field *v, struct asked *k, mb_fault *f)
     mb_fault_set(f, 400, NULL, "file");
     MB_REQUIRE(v != NULL && v->n > 0, MB_EARG, "the form has no file `file`, or an empty one");
     k->fd = memfd_create("sound", MFD_CLOEXEC);
-    MB_REQUIRE(k->fd >= 0, MB_ENOMEM, "no memory for a sound file");
+    k->has_file = k->fd >= 0;
+    MB_REQUIRE(k->has_file, MB_ENOMEM, "no memory for a sound file");
     for (size_t at = 0; at < v->n;) {
         const ssize_t n = write(k->fd, v->value + at, v->n - at);
 
@@ -110,8 +111,9 @@ static mb_status find_format(const char *word, struct asked *k, mb_fault *f)
                     word);
 }
 
-static mb_status read_form(mb_api *a, const mb_form *form, struct asked *k, mb_fault *f)
+static mb_status read_form(mb_api *a, const mb_form *form, void *own, mb_fault *f)
 {
+    struct asked *k = own;
     char model[256], word[64];
     mb_params p;
 
@@ -312,15 +314,11 @@ static void run(mb_api *a, void *own, mb_http_reply *r)
     }
     if (st == MB_OK)
         st = write_answer(k, &out);
-    if (st == MB_OK)
-        mb_http_reply_send(r, 200,
-                           k->format == JSON || k->format == VERBOSE ? "application/json"
-                           : k->format == VTT                        ? "text/vtt; charset=utf-8"
-                                                                     : "text/plain; charset=utf-8",
-                           out.p, out.n);
-    else
-        mb_api_reply_failure(r, st, NULL);
-    mb_bytes_release(&out);
+    mb_api_reply(r, st,
+                 k->format == JSON || k->format == VERBOSE ? "application/json"
+                 : k->format == VTT                        ? "text/vtt; charset=utf-8"
+                                                           : "text/plain; charset=utf-8",
+                 &out);
 }
 
 static void release(void *own)
@@ -334,32 +332,16 @@ static void release(void *own)
     mb_free(k->piece);
     mb_heard_release(&k->heard);
     mb_bytes_release(&k->text);
-    if (k->fd >= 0)
+    if (k->has_file)
         close(k->fd);
-    mb_free(k);
 }
+
+static const mb_work work = {
+    .bytes = sizeof(struct asked), .form = read_form, .run = run, .release = release};
 
 static mb_status transcribe(void *arg, mb_http_request *q)
 {
-    size_t n;
-    const char *body = mb_http_whole(q, &n);
-    mb_form *form = NULL;
-    struct asked *k;
-    mb_fault f = {0};
-    mb_status st;
-
-    MB_TRY(MB_NEW(&k));
-    k->fd = -1;
-    st = MB_NEW(&form);
-    if (st == MB_OK)
-        st = mb_form_parse(mb_http_head(q, "Content-Type"), body, n, form);
-    if (st == MB_OK)
-        st = read_form(arg, form, k, &f);
-    mb_free(form);
-    if (st == MB_OK)
-        return mb_api_work(arg, q, &(mb_work){k, run, release});
-    release(k);
-    return mb_api_refuse(q, st, &f);
+    return mb_api_work(arg, q, &work);
 }
 
 const mb_http_route mb_routes_transcriptions[] = {

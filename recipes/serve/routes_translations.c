@@ -166,11 +166,7 @@ static void run(mb_api *a, void *own, mb_http_reply *r)
     mb_api_count(a, "translations", k->texts.tokens, k->tokens);
     if (st == MB_OK)
         st = write_all(k, &out);
-    if (st == MB_OK)
-        mb_http_reply_send(r, 200, "application/json", out.p, out.n);
-    else
-        mb_api_reply_failure(r, st, NULL);
-    mb_bytes_release(&out);
+    mb_api_reply(r, st, "application/json", &out);
 }
 
 static void release(void *own)
@@ -181,7 +177,6 @@ static void release(void *own)
         mb_free(k->answer[i]);
     mb_free(k->answer);
     mb_texts_release(&k->texts);
-    mb_free(k);
 }
 
 static mb_status encode(void *arg, const char *text, size_t n, mb_ids *out)
@@ -197,36 +192,24 @@ static mb_status encode(void *arg, const char *text, size_t n, mb_ids *out)
     return st;
 }
 
-static mb_status read_body(mb_api *a, mb_json root, struct asked *k, mb_fault *f)
+static mb_status read_body(mb_api *a, mb_json root, void *own, mb_fault *f)
 {
-    const char *model = NULL;
+    struct asked *k = own;
     struct translator *t;
 
-    mb_fault_set(f, 400, NULL, "model");
-    MB_TRY(mb_json_get_string(root, "model", NULL, &model));
-    MB_TRY(mb_api_choose(a, model, MB_OFFER_TRANSLATION, &k->o, f));
+    MB_TRY(mb_api_choose_in(a, root, MB_OFFER_TRANSLATION, &k->o, f));
     t = k->o->own;
     MB_TRY(mb_texts_read(mb_json_get(root, "input"), encode, &t->render, t->config.vocab,
                          k->o->context, &k->texts, f));
     return MB_NEW_ARRAY(&k->answer, k->texts.n);
 }
 
+static const mb_work work = {
+    .bytes = sizeof(struct asked), .json = read_body, .run = run, .release = release};
+
 static mb_status translate(void *arg, mb_http_request *q)
 {
-    mb_json_doc *doc = NULL;
-    struct asked *k;
-    mb_fault f = {0};
-    mb_status st;
-
-    MB_TRY(MB_NEW(&k));
-    st = mb_api_body(q, &doc);
-    if (st == MB_OK)
-        st = read_body(arg, mb_json_root(doc), k, &f);
-    mb_json_free(doc);
-    if (st == MB_OK)
-        return mb_api_work(arg, q, &(mb_work){k, run, release});
-    release(k);
-    return mb_api_refuse(q, st, &f);
+    return mb_api_work(arg, q, &work);
 }
 
 const mb_http_route mb_routes_translations[] = {

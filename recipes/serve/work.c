@@ -1,8 +1,16 @@
 /* recipes/serve/work.c - requests that take time and are no text: one thread, one after the other. */
+#include <string.h>
+
 #include "core/alloc.h"
 #include "recipes/serve/api_inside.h"
 
 static const size_t MOST_BYTES = (size_t)512 << 20; /* of bodies that wait or are at work */
+
+static void forget(const struct waiting *w)
+{
+    w->work->release(w->own);
+    mb_free(w->own);
+}
 
 static void *work(void *arg)
 {
@@ -23,8 +31,8 @@ static void *work(void *arg)
         if (mb_http_reply_gone(w.reply))
             mb_http_reply_drop(w.reply);
         else
-            w.work.run(a, w.work.own, w.reply);
-        w.work.release(w.work.own);
+            w.work->run(a, w.own, w.reply);
+        forget(&w);
         mb_status_clear();
         pthread_mutex_lock(&a->lock);
         a->bytes -= w.bytes;
@@ -43,7 +51,7 @@ static void drop_gone(mb_api *a)
         a->first = (a->first + 1) % a->o.queue;
         if (mb_http_reply_gone(w.reply)) {
             mb_http_reply_drop(w.reply);
-            w.work.release(w.work.own);
+            forget(&w);
             a->bytes -= w.bytes;
             a->n_waiting--;
         } else {
@@ -57,40 +65,83 @@ static bool has_room(mb_api *a, size_t bytes)
     return !a->stops && a->n_waiting < a->o.queue && a->bytes + bytes <= MOST_BYTES;
 }
 
-mb_status mb_api_work(mb_api *a, mb_http_request *q, const mb_work *w)
+static mb_status read_json(mb_api *a, mb_http_request *q, const struct waiting *w, mb_fault *f)
 {
-    size_t bytes;
-    bool full;
+    mb_json_doc *doc;
+    mb_status st;
 
-    mb_http_whole(q, &bytes);
+    MB_TRY(mb_api_body(q, &doc));
+    st = w->work->json(a, mb_json_root(doc), w->own, f);
+    mb_json_free(doc);
+    return st;
+}
+
+static mb_status read_form(mb_api *a, mb_http_request *q, const struct waiting *w, mb_fault *f)
+{
+    size_t n;
+    const char *body = mb_http_whole(q, &n);
+    mb_form *form;
+    mb_status st;
+
+    MB_TRY(MB_NEW(&form));
+    st = mb_form_parse(mb_http_head(q, "Content-Type"), body, n, form);
+    if (st == MB_OK)
+        st = w->work->form(a, form, w->own, f);
+    mb_free(form);
+    return st;
+}
+
+static bool is_form(const mb_http_request *q, const mb_work *w)
+{
+    const char *type = mb_http_head(q, "Content-Type");
+
+    return w->json == NULL ||
+           (w->form != NULL && type != NULL && strncmp(type, "multipart/", 10) == 0);
+}
+
+/* *full: it is not taken. */
+static mb_status take(mb_api *a, mb_http_request *q, struct waiting *w, bool *full)
+{
+    mb_status st = MB_OK;
+
     pthread_mutex_lock(&a->lock);
-    if (!has_room(a, bytes))
+    if (!has_room(a, w->bytes))
         drop_gone(a);
-    full = !has_room(a, bytes);
-    if (!full) {
-        struct waiting *at = &a->waiting[(a->first + a->n_waiting) % a->o.queue];
-        const mb_status st = mb_http_later(q, &at->reply);
-
-        if (st != MB_OK) {
-            pthread_mutex_unlock(&a->lock);
-            w->release(w->own);
-            return st;
-        }
-        at->work = *w;
-        at->bytes = bytes;
-        a->bytes += bytes;
+    *full = !has_room(a, w->bytes);
+    if (!*full)
+        st = mb_http_later(q, &w->reply);
+    if (!*full && st == MB_OK) {
+        a->waiting[(a->first + a->n_waiting) % a->o.queue] = *w;
+        a->bytes += w->bytes;
         a->n_waiting++;
         pthread_cond_signal(&a->changed);
     }
     pthread_mutex_unlock(&a->lock);
-    if (full) {
-        const mb_fault f = {.status = 429, .code = "rate_limit_exceeded"};
+    return st;
+}
 
-        w->release(w->own);
-        MB_TRY(mb_http_add(q, "Retry-After", "2"));
-        return mb_api_refuse(q, MB_RAISE(MB_EARG, "too many requests wait: come again"), &f);
+mb_status mb_api_work(mb_api *a, mb_http_request *q, const mb_work *work)
+{
+    struct waiting w = {.work = work};
+    mb_fault f = {0};
+    bool full = false;
+    mb_status st;
+
+    mb_http_whole(q, &w.bytes);
+    MB_TRY(mb_alloc(work->bytes, "a request", &w.own));
+    st = is_form(q, work) ? read_form(a, q, &w, &f) : read_json(a, q, &w, &f);
+    if (st != MB_OK) {
+        forget(&w);
+        return mb_api_refuse(q, st, &f);
     }
-    return MB_OK;
+    st = take(a, q, &w, &full);
+    if (st == MB_OK && !full)
+        return MB_OK;
+    forget(&w);
+    MB_TRY(st);
+    f = (mb_fault){.status = 429, .code = "rate_limit_exceeded"};
+    MB_TRY(mb_http_add(q, "Retry-After", "2"));
+    return mb_api_refuse(q, MB_RAISE(MB_EARG, "too many requests wait: come again"), &f);
 }
 
 mb_status mb_api_work_start(mb_api *a)
@@ -118,6 +169,6 @@ void mb_api_work_stop(mb_api *a)
     pthread_join(a->worker, NULL);
     for (; a->n_waiting > 0; a->n_waiting--, a->first = (a->first + 1) % a->o.queue) {
         mb_http_reply_drop(a->waiting[a->first].reply);
-        a->waiting[a->first].work.release(a->waiting[a->first].work.own);
+        forget(&a->waiting[a->first]);
     }
 }
