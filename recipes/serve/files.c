@@ -22,9 +22,9 @@ struct upload {
     char id[MB_JOBS_ID], dir[MB_PATH_MAX]; /* dir: .serve/files/ID.part; "" once it is named ID */
     char purpose[PURPOSE], filename[MB_PARTS_NAME];
     size_t n_purpose;
-    bool in_purpose, in_file, has_file, counted;
+    bool in_purpose, in_file, has_file;
     mb_newfile file;
-    int64_t n;
+    int64_t files, n; /* its room: 1 once it is counted; bytes */
 };
 
 /* ".jsonl", ".csv.gz": the last one or two endings, of which the kind of data is told. */
@@ -50,8 +50,9 @@ static void ending(const char *filename, char out[SUFFIX])
 }
 
 /* An upload, or `n` more bytes of one. MB_EARG: there is no room for it. */
-static mb_status take_room(mb_jobs *j, int64_t files, int64_t n)
+static mb_status take_room(struct upload *u, int64_t files, int64_t n)
 {
+    mb_jobs *j = u->jobs;
     mb_status st = MB_OK;
 
     pthread_mutex_lock(&j->lock);
@@ -68,6 +69,8 @@ static mb_status take_room(mb_jobs *j, int64_t files, int64_t n)
     if (st == MB_OK) {
         j->n_files += files;
         j->upload_bytes += n;
+        u->files += files;
+        u->n += n;
     }
     pthread_mutex_unlock(&j->lock);
     return st;
@@ -106,19 +109,19 @@ static mb_status file_data(struct upload *u, const void *data, size_t n)
     MB_REQUIRE(u->n + (int64_t)n <= u->jobs->o.upload_max, MB_EARG,
                "the file is larger than %lld bytes, the most this server takes",
                (long long)u->jobs->o.upload_max);
-    MB_TRY(take_room(u->jobs, 0, (int64_t)n));
-    u->n += (int64_t)n;
+    MB_TRY(take_room(u, 0, (int64_t)n));
     return mb_pwrite_all(u->file.fd, data, n, u->n - (int64_t)n, u->file.path);
 }
 
 /* What came of it is removed, then its room is there for others; what cannot be removed keeps it. */
-static void let_go(struct upload *u)
+static bool let_go(struct upload *u)
 {
     mb_newfile_abandon(&u->file);
     if (mb_path_remove_tree(u->dir) != MB_OK)
-        return;
+        return false;
     give_room(u->jobs, 0, u->n);
     u->n = 0;
+    return true;
 }
 
 static mb_status part_data(void *arg, const void *data, size_t n)
@@ -156,11 +159,9 @@ static void drop(void *state)
     if (u == NULL)
         return;
     mb_parts_free(u->form);
-    mb_newfile_abandon(&u->file);
-    if (u->dir[0] != '\0' && mb_path_remove_tree(u->dir) != MB_OK)
+    if (u->dir[0] != '\0' && !let_go(u))
         mb_status_clear();
-    if (u->dir[0] != '\0' && u->counted)
-        give_room(u->jobs, 1, u->n);
+    give_room(u->jobs, u->files, u->n);
     mb_free(u);
 }
 
@@ -177,8 +178,7 @@ static mb_status begin(void *arg, mb_http_request *q, void **state)
     MB_TRY_GOTO(mb_parts_new(mb_http_head(q, "Content-Type"), &calls, &u->form), st, fail);
     MB_TRY_GOTO(mb_jobs_new_id("file-", u->id), st, fail);
     MB_TRY_GOTO(mb_jobs_path(u->jobs, "files", u->id, ".part", u->dir), st, fail);
-    MB_TRY_GOTO(take_room(u->jobs, 1, 0), st, fail);
-    u->counted = true;
+    MB_TRY_GOTO(take_room(u, 1, 0), st, fail);
     *state = u;
     return MB_OK;
 fail:
@@ -217,6 +217,7 @@ static mb_status publish(struct upload *u, mb_json_doc *doc)
     MB_TRY(mb_jobs_path(u->jobs, "files", u->id, "", path));
     MB_REQUIRE(rename(u->dir, path) == 0, MB_EIO, "%s cannot be named", path);
     u->dir[0] = '\0';
+    u->files = u->n = 0; /* the room is the file's now */
     return MB_OK;
 }
 
@@ -235,11 +236,7 @@ static mb_status uploaded(void *arg, mb_http_request *q)
     st = describe(u, mb_json_root(doc));
     if (st == MB_OK)
         st = publish(u, doc);
-    if (st != MB_OK) {
-        mb_json_free(doc);
-        return st;
-    }
-    return mb_jobs_answer(q, 200, doc);
+    return mb_jobs_answer(q, st, doc);
 }
 
 /* ---- what is there ------------------------------------------------------------------------ */
@@ -279,7 +276,7 @@ static mb_status one(void *arg, mb_http_request *q)
     mb_json_doc *doc;
     mb_status st;
 
-    return find(mb_jobs_of(arg), q, dir, &doc, &st) ? mb_jobs_answer(q, 200, doc) : st;
+    return find(mb_jobs_of(arg), q, dir, &doc, &st) ? mb_jobs_answer(q, MB_OK, doc) : st;
 }
 
 static mb_status content(void *arg, mb_http_request *q)
@@ -343,7 +340,7 @@ static mb_status removed(void *arg, mb_http_request *q)
         st = mb_json_set_string(mb_json_root(doc), "object", "file");
     if (st == MB_OK)
         st = mb_json_set_bool(mb_json_root(doc), "deleted", true);
-    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
+    return mb_jobs_answer(q, st, doc);
 }
 
 static mb_status add_file(const char *dir, const char *id, const char *purpose, mb_json data)
@@ -421,7 +418,7 @@ static mb_status all(void *arg, mb_http_request *q)
 
     MB_TRY(mb_jobs_list(&doc, &data));
     st = fill_list(mb_jobs_of(arg), q, mb_json_root(doc), data);
-    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
+    return mb_jobs_answer(q, st, doc);
 }
 
 const mb_http_route mb_routes_files[] = {

@@ -143,10 +143,8 @@ void mb_jobs_close(mb_jobs *j)
     }
     mb_jobs_chores_drop(j);
     mb_export_end(j);
-    for (size_t i = 0; i < j->n_jobs; i++) {
-        mb_json_free(j->job[i]->doc);
-        mb_free(j->job[i]);
-    }
+    for (size_t i = 0; i < j->n_jobs; i++)
+        mb_tuning_free(j->job[i]);
     mb_free(j->job);
     free_list(j->runs);
     free_list(j->folders);
@@ -242,17 +240,26 @@ mb_status mb_jobs_data(const mb_jobs *j, const char *what, char out[MB_PATH_MAX]
     return MB_OK;
 }
 
-/* ---- answers ------------------------------------------------------------------------------ */
+/* ---- requests and answers ----------------------------------------------------------------- */
 
-mb_status mb_jobs_answer(mb_http_request *q, int status, mb_json_doc *doc)
+mb_status mb_jobs_body(mb_http_request *q, mb_json_doc **out)
+{
+    size_t n;
+    const char *text = mb_http_whole(q, &n);
+
+    return mb_json_parse(text, n, "body", 0, MB_EARG, out);
+}
+
+mb_status mb_jobs_answer(mb_http_request *q, mb_status st, mb_json_doc *doc)
 {
     char *text = NULL;
     size_t n = 0;
-    mb_status st = mb_json_text(mb_json_root(doc), 0, &text, &n);
 
+    if (st == MB_OK)
+        st = mb_json_text(mb_json_root(doc), 0, &text, &n);
     mb_json_free(doc);
     if (st == MB_OK)
-        st = mb_http_answer(q, status, "application/json", text, n);
+        st = mb_http_answer(q, 200, "application/json", text, n);
     mb_free(text);
     return st;
 }

@@ -70,8 +70,10 @@ mb_status mb_jobs_model(const mb_jobs *j, const char *what, char out[MB_PATH_MAX
 mb_status mb_jobs_data(const mb_jobs *j, const char *what, char out[MB_PATH_MAX]) MB_MUST_USE;
 /* MB_EARG unless runs can be started. */
 mb_status mb_jobs_can_train(const mb_jobs *j) MB_MUST_USE;
-/* Answers with a document, which is freed. */
-mb_status mb_jobs_answer(mb_http_request *q, int status, mb_json_doc *doc);
+/* The body as JSON; the caller frees *out. MB_EARG. */
+mb_status mb_jobs_body(mb_http_request *q, mb_json_doc **out) MB_MUST_USE;
+/* Answers with a document, which is freed, unless `st` is a failure: that is returned. */
+mb_status mb_jobs_answer(mb_http_request *q, mb_status st, mb_json_doc *doc);
 /* A new document {"object": "list", "data": [...]}, and its data. */
 mb_status mb_jobs_list(mb_json_doc **doc, mb_json *data) MB_MUST_USE;
 /* has_more, first_id, last_id. */
@@ -98,6 +100,9 @@ void *mb_jobs_keep(void *jobs);
 mb_status mb_jobs_load(mb_jobs *j) MB_MUST_USE; /* what was there when the last server ended */
 /* MB_EARG: it is larger than what mb_jobs_load reads. */
 mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t) MB_MUST_USE;
+void mb_tuning_free(mb_tuning *t);
+/* Of one that is refused or forgotten: what was written of it is removed, too. */
+void mb_tuning_drop(const mb_jobs *j, mb_tuning *t);
 mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id);          /* NULL */
 mb_tuning *mb_tuning_of_folder(const mb_jobs *j, const char *folder); /* the latest; NULL */
 

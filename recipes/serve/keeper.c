@@ -36,6 +36,26 @@ mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t)
     return st;
 }
 
+void mb_tuning_free(mb_tuning *t)
+{
+    mb_json_free(t->doc);
+    mb_free(t);
+}
+
+/* Last goes the file that a server which is started finds it by. */
+void mb_tuning_drop(const mb_jobs *j, mb_tuning *t)
+{
+    static const char *const suffix[] = {".yaml", ".log", ".json"};
+    const char *id = mb_jobs_text(mb_json_root(t->doc), "id");
+    char path[MB_PATH_MAX];
+
+    for (int i = 0; i < 3 && id[0] != '\0'; i++)
+        if (snprintf(path, sizeof path, "%s/jobs/%s%s", j->state, id, suffix[i]) < MB_PATH_MAX &&
+            unlink(path) != 0 && errno != ENOENT)
+            mb_log_warn("jobs: %s%s is not removed: %s", id, suffix[i], strerror(errno));
+    mb_tuning_free(t);
+}
+
 mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id)
 {
     for (size_t i = 0; id != NULL && i < j->n_jobs; i++)
@@ -92,8 +112,7 @@ static mb_status take(mb_jobs *j, const char *dir, const char *name)
         j->job[j->n_jobs++] = t;
         return MB_OK;
     }
-    mb_json_free(t->doc);
-    mb_free(t);
+    mb_tuning_free(t);
     if (st == MB_ENOMEM)
         return st;
     mb_log_warn("this job is left out: %s", mb_status_sentence());
@@ -333,20 +352,6 @@ static bool has_ended(const mb_tuning *t)
     return !is(t, "queued") && !is(t, "running");
 }
 
-/* What is known of it; last the file that a server which is started finds it by. */
-static void remove_files(const mb_jobs *j, const char *id)
-{
-    static const char *const suffix[] = {".yaml", ".log", ".json"};
-    char path[MB_PATH_MAX];
-
-    for (int i = 0; i < 3; i++)
-        if (mb_jobs_path(j, "jobs", id, suffix[i], path) != MB_OK ||
-            (unlink(path) != 0 && errno != ENOENT)) {
-            mb_log_warn("jobs: %s%s is not removed: %s", id, suffix[i], strerror(errno));
-            mb_status_clear();
-        }
-}
-
 /* The oldest jobs that have ended, but jobs_max of them. */
 static void forget_ended(mb_jobs *j)
 {
@@ -363,9 +368,7 @@ static void forget_ended(mb_jobs *j)
             continue;
         }
         many--;
-        remove_files(j, mb_jobs_text(mb_json_root(t->doc), "id"));
-        mb_json_free(t->doc);
-        mb_free(t);
+        mb_tuning_drop(j, t);
     }
     j->n_jobs = kept;
 }

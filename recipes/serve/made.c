@@ -269,7 +269,7 @@ static mb_status made(void *arg, mb_http_request *q)
     st = add_gguf(j, folder, mb_json_root(doc)); /* first: then what has succeeded is listed */
     for (int i = 0; places[i] != NULL && st == MB_OK; i++)
         st = add_files(folder, places[i], "", data);
-    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
+    return mb_jobs_answer(q, st, doc);
 }
 
 /* With the lock, while none goes on. */
@@ -302,12 +302,9 @@ static mb_status export_start(mb_jobs *j, const char *folder, const char *dtype)
 static mb_status read_dtype(mb_http_request *q, char *out, size_t size)
 {
     mb_json_doc *doc;
-    const char *text;
     mb_status st = MB_OK;
-    size_t n;
 
-    text = mb_http_whole(q, &n);
-    MB_TRY(mb_json_parse(text, n, "body", 0, MB_EARG, &doc));
+    MB_TRY(mb_jobs_body(q, &doc));
     snprintf(out, size, "%s", mb_jobs_text(mb_json_root(doc), "dtype"));
     if (!is_one_of(dtypes, out))
         st = MB_RAISE(MB_EARG,

@@ -61,7 +61,7 @@ static mb_status info(void *arg, mb_http_request *q)
         st = mb_json_set_bool(mb_json_root(doc), "can_train", j->state != NULL);
     if (st == MB_OK)
         st = mb_json_set_int(mb_json_root(doc), "upload_max", j->o.upload_max);
-    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
+    return mb_jobs_answer(q, st, doc);
 }
 
 /* ---- choices ------------------------------------------------------------------------------ */
@@ -236,7 +236,7 @@ static mb_status choices(void *arg, mb_http_request *q)
 
     MB_TRY(mb_json_doc_new("choices", &doc));
     st = fill(mb_jobs_of(arg), mb_json_root(doc));
-    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
+    return mb_jobs_answer(q, st, doc);
 }
 
 /* ---- looking ahead ------------------------------------------------------------------------ */
@@ -246,13 +246,10 @@ static mb_status look(void *arg, mb_http_request *q, const char *verb)
     mb_jobs *j = mb_jobs_of(arg);
     char recipe[MB_PATH_MAX], **argv = NULL;
     mb_json_doc *request, *words = NULL;
-    const char *text;
     mb_status st;
-    size_t n;
 
     MB_TRY(mb_jobs_can_train(j));
-    text = mb_http_whole(q, &n);
-    MB_TRY(mb_json_parse(text, n, "body", 0, MB_EARG, &request));
+    MB_TRY(mb_jobs_body(q, &request));
     MB_TRY_GOTO(mb_json_doc_new_array("words", &words), st, done);
     MB_TRY_GOTO(
         mb_jobs_path(j, "recipes", mb_jobs_text(mb_json_root(request), "recipe"), ".yaml", recipe),

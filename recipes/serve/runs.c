@@ -357,7 +357,7 @@ static mb_status sort(mb_json from, mb_json to)
 static mb_status runs(void *arg, mb_http_request *q)
 {
     mb_jobs *j = mb_jobs_of(arg);
-    mb_json_doc *doc, *found;
+    mb_json_doc *doc = NULL, *found;
     mb_json data;
     mb_status st;
 
@@ -369,12 +369,10 @@ static mb_status runs(void *arg, mb_http_request *q)
     pthread_mutex_unlock(&j->lock);
     if (st == MB_OK)
         st = mb_jobs_list(&doc, &data);
-    if (st == MB_OK) {
+    if (st == MB_OK)
         st = sort(mb_json_root(found), data);
-        st = st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
-    }
     mb_json_free(found);
-    return st;
+    return mb_jobs_answer(q, st, doc);
 }
 
 /* ---- one run ------------------------------------------------------------------------------ */

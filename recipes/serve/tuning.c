@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -249,16 +248,6 @@ static mb_status describe(const mb_jobs *j, mb_json request, mb_json job)
     return check_size(job);
 }
 
-/* Of a job that is refused. */
-static void drop_recipe(const mb_jobs *j, mb_json job)
-{
-    const char *id = mb_jobs_text(job, "id");
-    char path[MB_PATH_MAX];
-
-    if (id[0] != '\0' && snprintf(path, sizeof path, "%s/jobs/%s.yaml", j->state, id) < MB_PATH_MAX)
-        unlink(path);
-}
-
 /* With the lock. */
 static mb_status add_job(mb_jobs *j, mb_json request, mb_tuning **out)
 {
@@ -273,9 +262,7 @@ static mb_status add_job(mb_jobs *j, mb_json request, mb_tuning **out)
     if (st == MB_OK)
         st = mb_tuning_save(j, t);
     if (st != MB_OK) {
-        drop_recipe(j, mb_json_root(t->doc));
-        mb_json_free(t->doc);
-        mb_free(t);
+        mb_tuning_drop(j, t);
         return st;
     }
     j->job[j->n_jobs++] = t;
@@ -289,14 +276,11 @@ static mb_status create(void *arg, mb_http_request *q)
     mb_jobs *j = mb_jobs_of(arg);
     mb_json_doc *request, *doc = NULL;
     mb_tuning *t = NULL;
-    const char *text;
     bool full;
     mb_status st = MB_OK;
-    size_t n;
 
     MB_TRY(mb_jobs_can_train(j));
-    text = mb_http_whole(q, &n);
-    MB_TRY(mb_json_parse(text, n, "body", 0, MB_EARG, &request));
+    MB_TRY(mb_jobs_body(q, &request));
     pthread_mutex_lock(&j->lock);
     full = is_full(j);
     if (!full)
@@ -308,7 +292,7 @@ static mb_status create(void *arg, mb_http_request *q)
     pthread_mutex_unlock(&j->lock);
     mb_json_free(request);
     MB_TRY(st);
-    return full ? refuse_full(q) : mb_jobs_answer(q, 200, doc);
+    return full ? refuse_full(q) : mb_jobs_answer(q, MB_OK, doc);
 }
 
 /* ---- looking ------------------------------------------------------------------------------ */
@@ -331,7 +315,7 @@ static mb_status one(void *arg, mb_http_request *q)
         st = make_answer(t, &doc);
     pthread_mutex_unlock(&j->lock);
     MB_TRY(st);
-    return doc != NULL ? mb_jobs_answer(q, 200, doc) : no_job(q);
+    return doc != NULL ? mb_jobs_answer(q, MB_OK, doc) : no_job(q);
 }
 
 /* The latest first. With the lock. */
@@ -372,7 +356,7 @@ static mb_status all(void *arg, mb_http_request *q)
     pthread_mutex_lock(&j->lock);
     st = fill_jobs(j, q, mb_json_root(doc), data);
     pthread_mutex_unlock(&j->lock);
-    return st == MB_OK ? mb_jobs_answer(q, 200, doc) : (mb_json_free(doc), st);
+    return mb_jobs_answer(q, st, doc);
 }
 
 /* What happened to a job, and of its log what the trainer measured. */
@@ -524,14 +508,11 @@ static mb_status events(void *arg, mb_http_request *q)
     e.all = mb_json_root(all_of);
     MB_TRY_GOTO(all_events(&e, mb_json_get(mb_json_root(job), "job")), st, done);
     MB_TRY_GOTO(mb_jobs_list(&doc, &data), st, done);
-    MB_TRY_GOTO(page_of(q, e.all, mb_json_root(doc), data), st, done);
-    st = mb_jobs_answer(q, 200, doc);
-    doc = NULL;
+    st = page_of(q, e.all, mb_json_root(doc), data);
 done:
     mb_json_free(job);
     mb_json_free(all_of);
-    mb_json_free(doc);
-    return st;
+    return mb_jobs_answer(q, st, doc);
 }
 
 static mb_status add_checkpoint(mb_json job, const char *name, mb_json data)
@@ -577,15 +558,12 @@ static mb_status checkpoints(void *arg, mb_http_request *q)
         if (strncmp(names[i], "checkpoint-", 11) == 0 && isdigit((unsigned char)names[i][11]) &&
             strspn(names[i] + 11, "0123456789") == strlen(names[i] + 11))
             MB_TRY_GOTO(add_checkpoint(job, names[i], data), st, done);
-    MB_TRY_GOTO(mb_jobs_list_end(mb_json_root(doc), data, false), st, done);
-    st = mb_jobs_answer(q, 200, doc);
-    doc = NULL;
+    st = mb_jobs_list_end(mb_json_root(doc), data, false);
 done:
     if (n > 0)
         mb_path_list_free(names, n);
     mb_json_free(copy);
-    mb_json_free(doc);
-    return st;
+    return mb_jobs_answer(q, st, doc);
 }
 
 /* ---- stopping and going on ---------------------------------------------------------------- */
@@ -644,7 +622,7 @@ static mb_status change(void *arg, mb_http_request *q, mb_status (*how)(mb_jobs 
     MB_TRY(st);
     if (full)
         return refuse_full(q);
-    return doc != NULL ? mb_jobs_answer(q, 200, doc) : no_job(q);
+    return doc != NULL ? mb_jobs_answer(q, MB_OK, doc) : no_job(q);
 }
 
 static mb_status cancel(void *arg, mb_http_request *q)
