@@ -343,17 +343,25 @@ static mb_status removed(void *arg, mb_http_request *q)
     return mb_jobs_answer(q, st, doc);
 }
 
-static mb_status add_file(const char *dir, const char *id, const char *purpose, mb_json data)
+mb_json_doc *mb_jobs_file(const mb_jobs *j, const char *id)
 {
     char path[MB_PATH_MAX];
-    mb_json_doc *doc;
+    mb_json_doc *doc = NULL;
+
+    if (mb_jobs_is_id(id, "file-") &&
+        snprintf(path, sizeof path, "%s/files/%s/file.json", j->state, id) < MB_PATH_MAX &&
+        mb_json_read(path, MB_EIO, MB_JOBS_JSON, &doc) != MB_OK)
+        mb_status_clear();
+    return doc;
+}
+
+static mb_status add_file(const mb_jobs *j, const char *id, const char *purpose, mb_json data)
+{
+    mb_json_doc *doc = mb_jobs_file(j, id);
     mb_status st = MB_OK;
 
-    if (snprintf(path, sizeof path, "%s/%s/file.json", dir, id) >= (int)sizeof path ||
-        mb_json_read(path, MB_EIO, MB_JOBS_JSON, &doc) != MB_OK) {
-        mb_status_clear(); /* not whole */
+    if (doc == NULL)
         return MB_OK;
-    }
     if (purpose == NULL || strcmp(purpose, mb_jobs_text(mb_json_root(doc), "purpose")) == 0)
         st = mb_json_set(data, NULL, mb_json_root(doc));
     mb_json_free(doc);
@@ -362,17 +370,16 @@ static mb_status add_file(const char *dir, const char *id, const char *purpose, 
 
 mb_status mb_jobs_count_files(mb_jobs *j)
 {
-    char dir[MB_PATH_MAX], path[MB_PATH_MAX], **names;
-    mb_json_doc *doc;
+    char dir[MB_PATH_MAX], **names;
     int64_t bytes;
     size_t n;
 
     MB_TRY(mb_path_join(dir, sizeof dir, j->state, "files"));
     MB_TRY(mb_path_list(dir, &names, &n));
     for (size_t i = 0; i < n; i++) {
-        if (!mb_jobs_is_id(names[i], "file-") ||
-            snprintf(path, sizeof path, "%s/%s/file.json", dir, names[i]) >= (int)sizeof path ||
-            mb_json_read(path, MB_EIO, MB_JOBS_JSON, &doc) != MB_OK)
+        mb_json_doc *doc = mb_jobs_file(j, names[i]);
+
+        if (doc == NULL)
             continue;
         if (mb_json_get_int(mb_json_root(doc), "bytes", 0, &bytes) == MB_OK) {
             j->n_files++;
@@ -404,7 +411,7 @@ static mb_status fill_list(const mb_jobs *j, const mb_http_request *q, mb_json l
             continue;
         more = mb_json_count(data) == most;
         if (!more)
-            st = add_file(dir, names[i], purpose, data);
+            st = add_file(j, names[i], purpose, data);
     }
     mb_path_list_free(names, n);
     return st == MB_OK ? mb_jobs_list_end(list, data, more) : st;

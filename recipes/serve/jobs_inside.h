@@ -106,8 +106,11 @@ void mb_tuning_drop(const mb_jobs *j, mb_tuning *t);
 mb_tuning *mb_tuning_find(const mb_jobs *j, const char *id);          /* NULL */
 mb_tuning *mb_tuning_of_folder(const mb_jobs *j, const char *folder); /* the latest; NULL */
 
-/* ---- files.c: what is there when the server starts. */
+/* ---- files.c */
+/* What is there when the server starts. */
 mb_status mb_jobs_count_files(mb_jobs *j) MB_MUST_USE;
+/* The object of an upload, which the caller frees; NULL: there is none, or not all of it. */
+mb_json_doc *mb_jobs_file(const mb_jobs *j, const char *id);
 
 /* ---- made.c: the export that goes on, also since before a restart. With the lock held, or while no other
  * thread runs. */

@@ -162,7 +162,7 @@ static mb_status scan_roots(struct choices *c, char *const *roots)
 
 static mb_status add_uploads(const mb_jobs *j, mb_json data)
 {
-    char dir[MB_PATH_MAX], path[MB_PATH_MAX], **names;
+    char dir[MB_PATH_MAX], **names;
     mb_status st = MB_OK;
     size_t n;
 
@@ -171,15 +171,11 @@ static mb_status add_uploads(const mb_jobs *j, mb_json data)
     MB_TRY(mb_path_join(dir, sizeof dir, j->state, "files"));
     MB_TRY(mb_path_list(dir, &names, &n));
     for (size_t i = 0; i < n && st == MB_OK; i++) {
-        mb_json_doc *doc;
+        mb_json_doc *doc = mb_jobs_file(j, names[i]);
         mb_json choice;
 
-        if (!mb_jobs_is_id(names[i], "file-") ||
-            snprintf(path, sizeof path, "%s/%s/file.json", dir, names[i]) >= (int)sizeof path ||
-            mb_json_read(path, MB_EIO, MB_JOBS_JSON, &doc) != MB_OK) {
-            mb_status_clear();
+        if (doc == NULL)
             continue;
-        }
         st = mb_json_set_object(data, NULL, &choice);
         if (st == MB_OK)
             st = mb_json_set_string(choice, "path", names[i]);
