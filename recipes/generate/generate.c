@@ -197,8 +197,8 @@ static mb_status finish(mb_generator *g, struct place *s, mb_finish why)
 
     MB_TRY(mb_telling_end(&s->telling, why == MB_FINISH_STOP));
     MB_TRY(tell(g, s, NULL));
-    a.text = s->telling.text;
-    a.n_text = s->telling.n;
+    a.text = s->telling.text.p;
+    a.n_text = s->telling.text.n;
     if (g->o->on_answer != NULL)
         MB_TRY(g->o->on_answer(g->o->arg, &a));
     s->prompt = -1;

@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "core/alloc.h"
-
 enum { TEXT_PER_TOKEN = 16 };
 
 mb_status mb_telling_begin(mb_telling *t, mb_detokenizer *d, int32_t last_of_prompt,
@@ -14,56 +12,51 @@ mb_status mb_telling_begin(mb_telling *t, mb_detokenizer *d, int32_t last_of_pro
     size_t bytes;
 
     t->detokenizer = d;
-    t->n = t->told = 0;
-    MB_TRY(mb_grow((void **)&t->text, &t->capacity, (size_t)most_tokens * TEXT_PER_TOKEN + 1, 1,
-                   "an answer's text"));
-    t->text[0] = '\0';
+    t->text.n = t->told = 0;
+    MB_TRY(mb_bytes_reserve(&t->text, (size_t)most_tokens * TEXT_PER_TOKEN + 1));
+    MB_TRY(mb_bytes_end(&t->text));
     MB_TRY(mb_detokenizer_flush(d, &text, &bytes));
     return mb_detokenizer_push(d, last_of_prompt, &text, &bytes);
 }
 
 static mb_status add_text(mb_telling *t, const char *text, size_t n)
 {
-    MB_TRY(mb_grow((void **)&t->text, &t->capacity, t->n + n + 1, 1, "an answer's text"));
-    memcpy(t->text + t->n, text, n);
-    t->n += n;
-    t->text[t->n] = '\0';
-    return MB_OK;
+    MB_TRY(mb_bytes_add(&t->text, text, n));
+    return mb_bytes_end(&t->text);
 }
 
 /* Where the first stop text begins that ends in what came after `old` bytes; t->n: none. */
-static size_t find_stop(const mb_telling *t, const mb_stop_texts *stop, size_t old)
+static size_t find_stop(const mb_bytes *t, const mb_stop_texts *stop, size_t old)
 {
     size_t first = t->n;
 
     for (int64_t i = 0; i < stop->n; i++) {
         const char *text = stop->text[i];
         const size_t n = strlen(text), from = old >= n ? old - (n - 1) : 0;
-        const char *found = memmem(t->text + from, t->n - from, text, n);
+        const char *found = memmem(t->p + from, t->n - from, text, n);
 
-        if (found != NULL && (size_t)(found - t->text) < first)
-            first = (size_t)(found - t->text);
+        if (found != NULL && (size_t)(found - t->p) < first)
+            first = (size_t)(found - t->p);
     }
     return first;
 }
 
 mb_status mb_telling_add(mb_telling *t, int32_t id, const mb_stop_texts *stop, bool *stopped)
 {
-    const size_t old = t->n;
+    const size_t old = t->text.n;
     const char *text;
     size_t n;
 
     MB_TRY(mb_detokenizer_push(t->detokenizer, id, &text, &n));
     MB_TRY(add_text(t, text, n));
-    n = find_stop(t, stop, old);
-    *stopped = n < t->n;
-    t->n = n;
-    t->text[n] = '\0';
-    return MB_OK;
+    n = find_stop(&t->text, stop, old);
+    *stopped = n < t->text.n;
+    t->text.n = n;
+    return mb_bytes_end(&t->text);
 }
 
 /* How much of the text's end is the beginning of a stop text. */
-static size_t held_back(const mb_telling *t, const mb_stop_texts *stop)
+static size_t held_back(const mb_bytes *t, const mb_stop_texts *stop)
 {
     size_t most = 0;
 
@@ -71,7 +64,7 @@ static size_t held_back(const mb_telling *t, const mb_stop_texts *stop)
         const size_t n = strlen(stop->text[i]);
 
         for (size_t h = n - 1 < t->n ? n - 1 : t->n; h > most; h--)
-            if (memcmp(t->text + t->n - h, stop->text[i], h) == 0)
+            if (memcmp(t->p + t->n - h, stop->text[i], h) == 0)
                 most = h;
     }
     return most;
@@ -79,11 +72,11 @@ static size_t held_back(const mb_telling *t, const mb_stop_texts *stop)
 
 const char *mb_telling_take(mb_telling *t, const mb_stop_texts *stop, size_t *n)
 {
-    const size_t from = t->told, until = t->n - (stop != NULL ? held_back(t, stop) : 0);
+    const size_t from = t->told, until = t->text.n - (stop != NULL ? held_back(&t->text, stop) : 0);
 
     *n = until > from ? until - from : 0;
     t->told += *n;
-    return t->text + from;
+    return t->text.p + from;
 }
 
 mb_status mb_telling_end(mb_telling *t, bool stopped)
@@ -97,6 +90,6 @@ mb_status mb_telling_end(mb_telling *t, bool stopped)
 
 void mb_telling_release(mb_telling *t)
 {
-    mb_free(t->text);
+    mb_bytes_release(&t->text);
     *t = (mb_telling){0};
 }

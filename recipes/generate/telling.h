@@ -13,6 +13,7 @@
 #ifndef MB_RECIPES_GENERATE_TELLING_H
 #define MB_RECIPES_GENERATE_TELLING_H
 
+#include "recipes/tokenizers/bytes.h"
 #include "recipes/tokenizers/tokenizer.h"
 
 /* Stop texts, none of them empty; borrowed. */
@@ -24,8 +25,8 @@ typedef struct mb_stop_texts {
 /* All zero before the first; the memory is kept from answer to answer. */
 typedef struct mb_telling {
     mb_detokenizer *detokenizer; /* borrowed until the end */
-    char *text;                  /* of the answer, zero-terminated */
-    size_t n, capacity, told;
+    mb_bytes text;               /* of the answer, ended */
+    size_t told;
 } mb_telling;
 
 /* The answer's text goes on behind that of the prompt's last token: a first space is kept. */
@@ -34,7 +35,7 @@ mb_status mb_telling_begin(mb_telling *t, mb_detokenizer *d, int32_t last_of_pro
 /* *stopped: a stop text came; the text ends before it. */
 mb_status mb_telling_add(mb_telling *t, int32_t id, const mb_stop_texts *stop,
                          bool *stopped) MB_MUST_USE;
-/* What was not told yet, *n bytes of t->text (0: nothing); all of it with stop NULL. */
+/* What was not told yet, *n bytes of it (0: nothing); all of it with stop NULL. */
 const char *mb_telling_take(mb_telling *t, const mb_stop_texts *stop, size_t *n);
 /* Characters that are not whole become U+FFFD, unless the answer was `stopped` before them. */
 mb_status mb_telling_end(mb_telling *t, bool stopped) MB_MUST_USE;
