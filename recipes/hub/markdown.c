@@ -11,11 +11,11 @@ struct line {
 };
 
 struct reader {
-    mb_html *h;
+    mb_bytes *h;
     const char *at, *end;
 };
 
-static mb_status inline_text(mb_html *h, const char *s, size_t n, int depth);
+static mb_status inline_text(mb_bytes *h, const char *s, size_t n, int depth);
 
 static bool next_line(struct reader *r, struct line *l)
 {
@@ -56,7 +56,7 @@ static size_t find(const char *s, size_t from, size_t n, const char *mark)
 }
 
 /* `mark` text `mark` as an element; 0: it is none. */
-static mb_status pair(mb_html *h, const char *s, size_t n, const char *mark, const char *element,
+static mb_status pair(mb_bytes *h, const char *s, size_t n, const char *mark, const char *element,
                       bool plain, int depth, size_t *taken)
 {
     const size_t m = strlen(mark);
@@ -67,10 +67,10 @@ static mb_status pair(mb_html *h, const char *s, size_t n, const char *mark, con
     const size_t end = find(s, m + 1, n, mark);
     if (end == n || s[end - 1] == ' ')
         return MB_OK;
-    MB_TRY(mb_html_add(h, "<%s>", element));
+    MB_TRY(mb_bytes_printf(h, "<%s>", element));
     MB_TRY(plain ? mb_html_bytes(h, s + m, end - m) : inline_text(h, s + m, end - m, depth + 1));
     *taken = end + m;
-    return mb_html_add(h, "</%s>", element);
+    return mb_bytes_printf(h, "</%s>", element);
 }
 
 static bool is_address(const char *s, size_t n)
@@ -85,7 +85,7 @@ static bool is_address(const char *s, size_t n)
 }
 
 /* [text](address), ![description](address) */
-static mb_status link(mb_html *h, const char *s, size_t n, int depth, size_t *taken)
+static mb_status link(mb_bytes *h, const char *s, size_t n, int depth, size_t *taken)
 {
     const size_t bang = n > 0 && s[0] == '!';
 
@@ -100,15 +100,15 @@ static mb_status link(mb_html *h, const char *s, size_t n, int depth, size_t *ta
     const bool good = bang == 0 && is_address(to, end - middle - 2);
     *taken = end + 1;
     if (good) {
-        MB_TRY(mb_html_add(h, "<a rel=\"noreferrer nofollow\" href=\""));
+        MB_TRY(mb_bytes_puts(h, "<a rel=\"noreferrer nofollow\" href=\""));
         MB_TRY(mb_html_bytes(h, to, end - middle - 2));
-        MB_TRY(mb_html_add(h, "\">"));
+        MB_TRY(mb_bytes_puts(h, "\">"));
     }
     MB_TRY(inline_text(h, s + bang + 1, middle - bang - 1, depth + 1));
-    return good ? mb_html_add(h, "</a>") : MB_OK;
+    return good ? mb_bytes_puts(h, "</a>") : MB_OK;
 }
 
-static mb_status inline_text(mb_html *h, const char *s, size_t n, int depth)
+static mb_status inline_text(mb_bytes *h, const char *s, size_t n, int depth)
 {
     static const struct {
         const char *mark, *element;
@@ -143,12 +143,12 @@ static mb_status code_block(struct reader *r)
 {
     struct line l;
 
-    MB_TRY(mb_html_add(r->h, "<pre><code>"));
+    MB_TRY(mb_bytes_puts(r->h, "<pre><code>"));
     while (next_line(r, &l) && !begins(&l, "```")) {
         MB_TRY(mb_html_bytes(r->h, l.s, l.n));
-        MB_TRY(mb_html_add(r->h, "\n"));
+        MB_TRY(mb_bytes_puts(r->h, "\n"));
     }
-    return mb_html_add(r->h, "</code></pre>\n");
+    return mb_bytes_puts(r->h, "</code></pre>\n");
 }
 
 /* The bytes before the text of a list's item; 0: it is none. */
@@ -174,31 +174,31 @@ static mb_status list(struct reader *r, struct line l, bool numbered)
     bool same;
     size_t at;
 
-    MB_TRY(mb_html_add(r->h, "<%s>\n", element));
+    MB_TRY(mb_bytes_printf(r->h, "<%s>\n", element));
     while ((at = item_at(&l, &same)) > 0 && same == numbered) {
-        MB_TRY(mb_html_add(r->h, "<li>"));
+        MB_TRY(mb_bytes_puts(r->h, "<li>"));
         MB_TRY(inline_text(r->h, l.s + at, l.n - at, 0));
-        MB_TRY(mb_html_add(r->h, "</li>\n"));
+        MB_TRY(mb_bytes_puts(r->h, "</li>\n"));
         if (!peek(r, &l) || item_at(&l, &same) == 0 || same != numbered)
             break;
         next_line(r, &l);
     }
-    return mb_html_add(r->h, "</%s>\n", element);
+    return mb_bytes_printf(r->h, "</%s>\n", element);
 }
 
-static mb_status row(mb_html *h, const struct line *l, const char *cell)
+static mb_status row(mb_bytes *h, const struct line *l, const char *cell)
 {
     size_t i = l->n > 0 && l->s[0] == '|';
 
-    MB_TRY(mb_html_add(h, "<tr>"));
+    MB_TRY(mb_bytes_puts(h, "<tr>"));
     while (i < l->n) {
         size_t end = find(l->s, i, l->n, "|");
-        MB_TRY(mb_html_add(h, "<%s>", cell));
+        MB_TRY(mb_bytes_printf(h, "<%s>", cell));
         MB_TRY(inline_text(h, l->s + i, end - i, 0));
-        MB_TRY(mb_html_add(h, "</%s>", cell));
+        MB_TRY(mb_bytes_printf(h, "</%s>", cell));
         i = end + 1;
     }
-    return mb_html_add(h, "</tr>\n");
+    return mb_bytes_puts(h, "</tr>\n");
 }
 
 /* |---|:--:| */
@@ -218,14 +218,14 @@ static mb_status table(struct reader *r, struct line head)
 {
     struct line l;
 
-    MB_TRY(mb_html_add(r->h, "<div class=\"wide\"><table>\n"));
+    MB_TRY(mb_bytes_puts(r->h, "<div class=\"wide\"><table>\n"));
     MB_TRY(row(r->h, &head, "th"));
     next_line(r, &l); /* the rule */
     while (peek(r, &l) && begins(&l, "|")) {
         MB_TRY(row(r->h, &l, "td"));
         next_line(r, &l);
     }
-    return mb_html_add(r->h, "</table></div>\n");
+    return mb_bytes_puts(r->h, "</table></div>\n");
 }
 
 static size_t heading_of(const struct line *l)
@@ -247,15 +247,15 @@ static bool starts_other(const struct line *l)
 
 static mb_status paragraph(struct reader *r, struct line l)
 {
-    MB_TRY(mb_html_add(r->h, "<p>"));
+    MB_TRY(mb_bytes_puts(r->h, "<p>"));
     for (;;) {
         MB_TRY(inline_text(r->h, l.s, l.n, 0));
         if (!peek(r, &l) || starts_other(&l))
             break;
-        MB_TRY(mb_html_add(r->h, "\n"));
+        MB_TRY(mb_bytes_puts(r->h, "\n"));
         next_line(r, &l);
     }
-    return mb_html_add(r->h, "</p>\n");
+    return mb_bytes_puts(r->h, "</p>\n");
 }
 
 static mb_status block(struct reader *r, struct line l)
@@ -268,9 +268,9 @@ static mb_status block(struct reader *r, struct line l)
         return MB_OK;
     if (level > 0) { /* the page has its own h1 */
         const int h = level < 5 ? (int)level + 1 : 6;
-        MB_TRY(mb_html_add(r->h, "<h%d>", h));
+        MB_TRY(mb_bytes_printf(r->h, "<h%d>", h));
         MB_TRY(inline_text(r->h, l.s + level + 1, l.n - level - 1, 0));
-        return mb_html_add(r->h, "</h%d>\n", h);
+        return mb_bytes_printf(r->h, "</h%d>\n", h);
     }
     if (begins(&l, "```"))
         return code_block(r);
@@ -281,7 +281,7 @@ static mb_status block(struct reader *r, struct line l)
     return paragraph(r, l);
 }
 
-mb_status mb_html_markdown(mb_html *h, const char *text, size_t n)
+mb_status mb_html_markdown(mb_bytes *h, const char *text, size_t n)
 {
     struct reader r = {.h = h, .at = text, .end = text + n};
     struct line l;
