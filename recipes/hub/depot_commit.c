@@ -6,6 +6,7 @@
 #include "core/alloc.h"
 #include "recipes/hub/base64.h"
 #include "recipes/hub/depot_inside.h"
+#include "recipes/tokenizers/bytes.h"
 
 enum { LINE_MAX_BYTES = 32 << 20, CHANGES_MAX = 50000, WORDS_MAX = 64 << 10 };
 
@@ -17,8 +18,7 @@ struct draft {
     char *branch, *title, *message, *author, *parent;
     mb_shelf_change *changes;
     size_t n, capacity;
-    char *line;
-    size_t n_line, line_capacity;
+    mb_bytes line;
     int64_t lines;
 };
 
@@ -38,10 +38,10 @@ static void free_draft(void *p)
         mb_free(d->changes[i].from);
         mb_free(d->changes[i].from_rev);
     }
-    char *const texts[] = {d->origin, d->branch, d->title, d->message,
-                           d->author, d->parent, d->line};
+    char *const texts[] = {d->origin, d->branch, d->title, d->message, d->author, d->parent};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         mb_free(texts[i]);
+    mb_bytes_release(&d->line);
     mb_free(d->changes);
     mb_free(d);
 }
@@ -243,10 +243,10 @@ static mb_status line(struct draft *d)
     mb_status st;
 
     d->lines++;
-    if (d->n_line == 0)
+    if (d->line.n == 0)
         return MB_OK;
-    MB_TRY(mb_json_parse(d->line, d->n_line, "the commit", d->lines - 1, MB_EARG, &doc));
-    d->n_line = 0;
+    MB_TRY(mb_json_parse(d->line.p, d->line.n, "the commit", d->lines - 1, MB_EARG, &doc));
+    d->line.n = 0;
     MB_TRY_GOTO(mb_depot_text(mb_json_root(doc), "key", &key), st, done);
     MB_TRY_GOTO(mb_json_need(mb_json_root(doc), "value", MB_JSON_OBJECT, &value), st, done);
     while (k < sizeof rows / sizeof *rows && strcmp(key, rows[k].key) != 0)
@@ -263,13 +263,10 @@ done:
 
 static mb_status keep(struct draft *d, const char *p, size_t n)
 {
-    MB_REQUIRE(n <= LINE_MAX_BYTES - d->n_line, MB_EARG,
+    MB_REQUIRE(n <= LINE_MAX_BYTES - d->line.n, MB_EARG,
                "line %lld of the commit has more than %d bytes; larger files go by LFS or Xet",
                (long long)d->lines + 1, LINE_MAX_BYTES);
-    MB_TRY(mb_grow((void **)&d->line, &d->line_capacity, d->n_line + n, 1, "a line of a commit"));
-    memcpy(d->line + d->n_line, p, n);
-    d->n_line += n;
-    return MB_OK;
+    return mb_bytes_add(&d->line, p, n);
 }
 
 mb_status mb_depot_commit_piece(void *state, const void *data, size_t n)

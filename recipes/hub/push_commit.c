@@ -5,52 +5,22 @@
 #include "core/alloc.h"
 #include "core/log.h"
 #include "recipes/hub/push_inside.h"
+#include "recipes/tokenizers/bytes.h"
 
 enum { SAMPLE = 512, TRIES = 5, MOST_JSON = 16 << 20 };
 static const int64_t small_most = 32 << 20; /* bytes of small files in one commit */
 
-/* --- base64 */
-
-/* Adds n bytes as base64; the text grows. */
-struct text {
-    char *at;
-    size_t n, capacity;
-};
-
-static mb_status put(struct text *t, const char *s, size_t n)
+/* A file, or its beginning, as base64, ended; the caller releases *out, also after a failure. */
+static mb_status encoded(const mb_push_file *f, size_t n, mb_bytes *out)
 {
-    MB_TRY(mb_grow((void **)&t->at, &t->capacity, t->n + n + 1, 1, "a commit"));
-    memcpy(t->at + t->n, s, n);
-    t->n += n;
-    t->at[t->n] = '\0';
-    return MB_OK;
-}
-
-static void encode(const uint8_t *from, size_t n, char *to)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-    for (size_t i = 0; i < n; i += 3, to += 4) {
-        const uint32_t b = i + 1 < n ? from[i + 1] : 0u, c = i + 2 < n ? from[i + 2] : 0u;
-        const uint32_t v = (uint32_t)from[i] << 16 | b << 8 | c;
-        to[0] = digits[v >> 18];
-        to[1] = digits[v >> 12 & 63];
-        to[2] = i + 1 < n ? digits[v >> 6 & 63] : '=';
-        to[3] = i + 2 < n ? digits[v & 63] : '=';
-    }
-    *to = '\0';
-}
-
-/* A file, or its beginning, as base64; the caller owns *out. */
-static mb_status encoded(const mb_push_file *f, size_t n, char **out)
-{
-    uint8_t *bytes;
+    char *bytes;
     mb_status st;
 
     MB_TRY(mb_alloc(n + 1, "a file", (void **)&bytes));
     MB_TRY_GOTO(mb_push_file_read(f, 0, bytes, n), st, done);
-    MB_TRY_GOTO(mb_alloc((n + 2) / 3 * 4 + 1, "a file in base64", (void **)out), st, done);
-    encode(bytes, n, *out);
+    MB_TRY_GOTO(mb_bytes_reserve(out, (n + 2) / 3 * 4 + 1), st, done);
+    MB_TRY_GOTO(mb_bytes_base64(out, bytes, n), st, done);
+    st = mb_bytes_end(out);
 done:
     mb_free(bytes);
     return st;
@@ -82,17 +52,17 @@ mb_status mb_push_post(mb_push_run *p, const char *url, const char *what, mb_jso
 static mb_status describe(const mb_push_file *f, mb_json files)
 {
     const size_t n = f->size < SAMPLE ? (size_t)f->size : SAMPLE;
-    char *sample = NULL;
+    mb_bytes sample = {0};
     mb_json one;
     mb_status st;
 
-    MB_TRY(encoded(f, n, &sample));
+    MB_TRY_GOTO(encoded(f, n, &sample), st, done);
     MB_TRY_GOTO(mb_json_set_object(files, NULL, &one), st, done);
     MB_TRY_GOTO(mb_json_set_string(one, "path", f->name), st, done);
     MB_TRY_GOTO(mb_json_set_int(one, "size", f->size), st, done);
-    st = mb_json_set_string(one, "sample", sample);
+    st = mb_json_set_string(one, "sample", sample.p);
 done:
-    mb_free(sample);
+    mb_bytes_release(&sample);
     return st;
 }
 
@@ -169,7 +139,7 @@ done:
 
 /* --- a commit: lines of JSON */
 
-static mb_status put_line(struct text *t, const char *key, mb_json value)
+static mb_status put_line(mb_bytes *t, const char *key, mb_json value)
 {
     mb_json_doc *doc;
     char *line = NULL;
@@ -180,15 +150,15 @@ static mb_status put_line(struct text *t, const char *key, mb_json value)
     MB_TRY_GOTO(mb_json_set_string(mb_json_root(doc), "key", key), st, done);
     MB_TRY_GOTO(mb_json_set(mb_json_root(doc), "value", value), st, done);
     MB_TRY_GOTO(mb_json_text(mb_json_root(doc), 0, &line, &n), st, done);
-    MB_TRY_GOTO(put(t, line, n), st, done);
-    st = put(t, "\n", 1);
+    MB_TRY_GOTO(mb_bytes_add(t, line, n), st, done);
+    st = mb_bytes_puts(t, "\n");
 done:
     mb_free(line);
     mb_json_free(doc);
     return st;
 }
 
-static mb_status put_head(const mb_push_run *p, struct text *t, const char *message)
+static mb_status put_head(const mb_push_run *p, mb_bytes *t, const char *message)
 {
     mb_json_doc *doc;
     mb_json v;
@@ -206,10 +176,10 @@ done:
     return st;
 }
 
-static mb_status put_file(struct text *t, const mb_push_file *f)
+static mb_status put_file(mb_bytes *t, const mb_push_file *f)
 {
     mb_json_doc *doc;
-    char *content = NULL;
+    mb_bytes content = {0};
     mb_json v;
     mb_status st;
 
@@ -223,11 +193,11 @@ static mb_status put_file(struct text *t, const mb_push_file *f)
     } else {
         MB_TRY_GOTO(encoded(f, (size_t)f->size, &content), st, done);
         MB_TRY_GOTO(mb_json_set_string(v, "encoding", "base64"), st, done);
-        MB_TRY_GOTO(mb_json_set_string(v, "content", content), st, done);
+        MB_TRY_GOTO(mb_json_set_string(v, "content", content.p), st, done);
     }
     st = put_line(t, f->lfs ? "lfsFile" : "file", v);
 done:
-    mb_free(content);
+    mb_bytes_release(&content);
     mb_json_free(doc);
     return st;
 }
@@ -280,13 +250,12 @@ static mb_status changed(const mb_push_run *p)
 
 /* Sends the lines. A commit is made once: when no answer came, the hub is looked at before it is tried
  * again. */
-static mb_status commit(mb_push_run *p, const struct text *lines, mb_push_file *const *files,
-                        size_t n)
+static mb_status commit(mb_push_run *p, const mb_bytes *lines, mb_push_file *const *files, size_t n)
 {
     static const char *const heads[] = {"Content-Type: application/x-ndjson", NULL};
     char url[MB_HUB_URL_MAX];
     const mb_fetch_request q = {
-        .url = url, .what = "the commit", .heads = heads, .body = lines->at, .body_n = lines->n};
+        .url = url, .what = "the commit", .heads = heads, .body = lines->p, .body_n = lines->n};
     mb_fetch_answer a = {0};
     char why[1024];
     bool lost = false;
@@ -330,7 +299,7 @@ static mb_status commit(mb_push_run *p, const struct text *lines, mb_push_file *
 
 mb_status mb_push_commit(mb_push_run *p, mb_push_file *const *files, size_t n, const char *message)
 {
-    struct text lines = {0};
+    mb_bytes lines = {0};
     mb_status st = MB_OK;
 
     for (size_t at = 0; at < n && st == MB_OK;) {
@@ -351,6 +320,6 @@ mb_status mb_push_commit(mb_push_run *p, mb_push_file *const *files, size_t n, c
         at = end;
     }
 done:
-    mb_free(lines.at);
+    mb_bytes_release(&lines);
     return st;
 }
