@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "core/alloc.h"
-#include "recipes/tokenizers/cache.h"
 #include "recipes/tokenizers/model.h"
 
 enum { SHORT_WORD = 24, TABLE_CHARS = 512 };
@@ -44,7 +43,6 @@ struct work {
     uint64_t *heap; /* rank << 32 | place: the smallest is the next to merge */
     size_t n_heap, heap_capacity;
     mb_bytes text;
-    tok_cache cache;
 };
 
 static size_t hash_pair(uint64_t pair)
@@ -203,31 +201,13 @@ static mb_status load(mb_json model, const char *where, mb_vocab *vocab, void **
     return MB_OK;
 }
 
-static void work_free(void *work)
+static void work_release(void *work)
 {
     struct work *w = work;
 
-    if (w == NULL)
-        return;
     mb_free(w->symbol);
     mb_free(w->heap);
-    tok_cache_release(&w->cache);
     mb_bytes_release(&w->text);
-    mb_free(w);
-}
-
-static mb_status work_new(const void *model, void **work)
-{
-    struct work *w = NULL;
-
-    (void)model;
-    MB_TRY(MB_NEW(&w));
-    const mb_status st = tok_cache_init(&w->cache);
-    if (st != MB_OK)
-        work_free(w);
-    else
-        *work = w;
-    return st;
 }
 
 static mb_status add_symbol(struct work *w, int32_t id)
@@ -437,30 +417,17 @@ static mb_status merge_word(const struct bpe *b, struct work *w, const char *wor
     return MB_OK;
 }
 
-static mb_status encode_word(const struct bpe *b, struct work *w, const char *word, size_t n,
-                             const uint8_t *barred, mb_ids *out)
+static mb_status encode(const void *model, void *work, const char *word, size_t n,
+                        const uint8_t *barred, mb_ids *out)
 {
+    const struct bpe *b = model;
+
     if (b->ignore_merges) {
         const int32_t id = mb_vocab_find(b->vocab, word, n);
         if (id >= 0 && (barred == NULL || !barred[id]))
             return mb_ids_push(out, id);
     }
-    return merge_word(b, w, word, n, out);
-}
-
-static mb_status encode(const void *model, void *work, const char *word, size_t n,
-                        const uint8_t *barred, mb_ids *out)
-{
-    const struct bpe *b = model;
-    struct work *w = work;
-
-    const tok_cached *c = tok_cache_get(&w->cache, word, n, barred != NULL);
-    if (c != NULL)
-        return mb_ids_append(out, c->id, c->n);
-    const size_t first = out->n;
-    MB_TRY(encode_word(b, w, word, n, barred, out));
-    tok_cache_put(&w->cache, word, n, barred != NULL, out->id + first, out->n - first);
-    return MB_OK;
+    return merge_word(b, work, word, n, out);
 }
 
 static const char *unknown(const void *model)
@@ -468,4 +435,10 @@ static const char *unknown(const void *model)
     return ((const struct bpe *)model)->unknown.p;
 }
 
-const tok_model mb_tok_bpe = {"BPE", load, release, work_new, work_free, encode, unknown};
+const tok_model mb_tok_bpe = {.type = "BPE",
+                              .load = load,
+                              .free = release,
+                              .work_bytes = sizeof(struct work),
+                              .work_release = work_release,
+                              .encode = encode,
+                              .unknown = unknown};

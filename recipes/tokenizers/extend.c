@@ -13,7 +13,7 @@ enum { HOLD = 10, LEAST_PAIRS = 2 };
 
 struct extender {
     const mb_tokenizer *t;
-    void *work;
+    tok_encoder encoder;
     bool bpe, unigram;
     uint8_t *fixed; /* by id: joined with nothing */
     mb_vocab *vocab;
@@ -37,7 +37,7 @@ static mb_status spell(void *with, const char *p, size_t n, mb_ids *out)
     struct extender *x = with;
     const size_t first = out->n;
 
-    MB_TRY(x->t->model->encode(x->t->model_data, x->work, p, n, x->t->barred, out));
+    MB_TRY(tok_encoder_word(&x->encoder, p, n, x->t->barred, out));
     for (size_t i = first; i < out->n; i++)
         if (x->fixed[out->id[i]])
             out->id[i] = -1;
@@ -69,7 +69,7 @@ static mb_status learn(struct extender *x, int64_t add, int64_t max_words, const
     mb_status st = MB_OK;
 
     MB_TRY(mark_fixed(x));
-    MB_TRY(x->t->model->work_new(x->t->model_data, &x->work));
+    MB_TRY(tok_encoder_init(&x->encoder, x->t->model, x->t->model_data));
     MB_TRY(tok_words_count(x->t, files, n_files, x->bpe, HOLD, max_words, &x->words));
     MB_REQUIRE(x->words.n > 0, MB_EDATA, "the files have no words to learn from");
     for (size_t i = 0; i < x->words.n && st == MB_OK; i++) {
@@ -356,8 +356,7 @@ mb_status mb_tokenizer_extend(const mb_tokenizer *t, int64_t add, int64_t max_wo
     if (st == MB_OK)
         st = compare(&x, out);
     out->lines = x.words.lines;
-    if (x.work != NULL)
-        t->model->work_free(x.work);
+    tok_encoder_release(&x.encoder);
     mb_free(x.fixed);
     mb_free(x.maker);
     mb_free(x.merges.at);

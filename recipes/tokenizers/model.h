@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "recipes/tokenizers/encoder.h"
 #include "recipes/tokenizers/steps.h"
 #include "recipes/tokenizers/tokenizer.h"
 
@@ -23,14 +24,16 @@ enum {
 };
 
 /* A model gives ids to one word of a pre-tokenized text. Its object is made once and not changed;
- * `work` (NULL if work_new is) belongs to one call at a time. */
+ * `work`, zeroes at first, belongs to one call at a time: see encoder.h, which is who calls encode. */
 typedef struct tok_model {
     const char *type;
     /* Reads "model" of tokenizer.json; `vocab` is filled from it and stays with the tokenizer. */
     mb_status (*load)(mb_json model, const char *where, mb_vocab *vocab, void **out);
     void (*free)(void *model);
-    mb_status (*work_new)(const void *model, void **work);
-    void (*work_free)(void *work);
+    size_t work_bytes;
+    void (*work_release)(void *work); /* what it points at */
+    /* How much of word[0..n) is encoded by itself, then the rest; NULL: all. */
+    mb_status (*part)(const void *model, const char *word, size_t n, size_t *len);
     /* Appends the ids of word[0..n), n > 0. `barred` marks ids that plain text must not give
      * (special tokens), by id; NULL: none. */
     mb_status (*encode)(const void *model, void *work, const char *word, size_t n,
@@ -97,7 +100,7 @@ typedef struct tok_work {
     tok_stretches raw, inner;
     mb_bytes normal, spare;
     mb_ids part[2];
-    void *model;
+    tok_encoder encoder;
 } tok_work;
 
 typedef struct tok_file {

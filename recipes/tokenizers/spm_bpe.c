@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "core/alloc.h"
-#include "recipes/tokenizers/cache.h"
 #include "recipes/tokenizers/pieces.h"
 #include "recipes/tokenizers/trie.h"
 
@@ -36,7 +35,6 @@ struct work {
     size_t n, capacity;
     uint64_t *heap; /* rank << 32 | place of the left one */
     size_t n_heap, heap_capacity;
-    tok_cache cache;
 };
 
 static const char mark[] = "\xe2\x96\x81";
@@ -146,30 +144,12 @@ static mb_status load(mb_json model, const char *where, mb_vocab *vocab, void **
     return st;
 }
 
-static void work_free(void *work)
+static void work_release(void *work)
 {
     struct work *w = work;
 
-    if (w == NULL)
-        return;
-    tok_cache_release(&w->cache);
     mb_free(w->symbol);
     mb_free(w->heap);
-    mb_free(w);
-}
-
-static mb_status work_new(const void *model, void **work)
-{
-    struct work *w = NULL;
-
-    (void)model;
-    MB_TRY(MB_NEW(&w));
-    const mb_status st = tok_cache_init(&w->cache);
-    if (st != MB_OK)
-        work_free(w);
-    else
-        *work = w;
-    return st;
 }
 
 /* The longest user-defined symbol at p, or one character. */
@@ -280,9 +260,11 @@ static mb_status join(const struct bpe *b, struct work *w, const char *word)
     return MB_OK;
 }
 
-static mb_status encode_stretch(const struct bpe *b, struct work *w, const char *word, size_t n,
-                                const uint8_t *barred, mb_ids *out)
+static mb_status encode(const void *model, void *work, const char *word, size_t n,
+                        const uint8_t *barred, mb_ids *out)
 {
+    const struct bpe *b = model;
+    struct work *w = work;
     size_t unknown = SIZE_MAX; /* where a run of unknown text began */
 
     MB_TRY(spell(b, w, word, n));
@@ -304,37 +286,18 @@ static mb_status encode_stretch(const struct bpe *b, struct work *w, const char 
                : tok_piece_unknown(&b->list, word + unknown, n - unknown, barred, out);
 }
 
-/* Where the stretch at word[0..n) ends. */
-static size_t stretch_end(const struct bpe *b, const char *word, size_t n)
-{
-    size_t at = 0;
-
-    while (b->cuts && is_mark(word + at, word + n))
-        at += MARK;
-    for (; at < n; at++)
-        if (b->cuts && at > 0 && is_mark(word + at, word + n))
-            return at;
-    return n;
-}
-
-static mb_status encode(const void *model, void *work, const char *word, size_t n,
-                        const uint8_t *barred, mb_ids *out)
+/* To the next U+2581 that follows something else. */
+static mb_status part(const void *model, const char *word, size_t n, size_t *len)
 {
     const struct bpe *b = model;
-    struct work *w = work;
+    size_t at = 0;
 
     MB_REQUIRE(n < INT32_MAX, MB_EDATA, "a text of %zu bytes is too long for BPE", n);
-    for (size_t at = 0, len; at < n; at += len) {
-        len = stretch_end(b, word + at, n - at);
-        const tok_cached *c = tok_cache_get(&w->cache, word + at, len, barred != NULL);
-        if (c != NULL) {
-            MB_TRY(mb_ids_append(out, c->id, c->n));
-            continue;
-        }
-        const size_t first = out->n;
-        MB_TRY(encode_stretch(b, w, word + at, len, barred, out));
-        tok_cache_put(&w->cache, word + at, len, barred != NULL, out->id + first, out->n - first);
-    }
+    while (b->cuts && is_mark(word + at, word + n))
+        at += MARK;
+    while (at < n && !(b->cuts && is_mark(word + at, word + n)))
+        at++;
+    *len = at;
     return MB_OK;
 }
 
@@ -343,5 +306,11 @@ static const char *unknown(const void *model)
     return ((const struct bpe *)model)->list.unknown.p;
 }
 
-const tok_model mb_tok_spm_bpe = {"SentencePieceBPE", load,   release, work_new,
-                                  work_free,          encode, unknown};
+const tok_model mb_tok_spm_bpe = {.type = "SentencePieceBPE",
+                                  .load = load,
+                                  .free = release,
+                                  .work_bytes = sizeof(struct work),
+                                  .work_release = work_release,
+                                  .part = part,
+                                  .encode = encode,
+                                  .unknown = unknown};

@@ -38,11 +38,11 @@ void mb_ids_release(mb_ids *ids)
     *ids = (mb_ids){0};
 }
 
-static void free_work(const mb_tokenizer *t, tok_work *w)
+static void free_work(tok_work *w)
 {
     if (w == NULL)
         return;
-    t->model->work_free(w->model);
+    tok_encoder_release(&w->encoder);
     tok_pieces_release(&w->pieces);
     mb_free(w->raw.at);
     mb_free(w->inner.at);
@@ -59,7 +59,7 @@ void mb_tokenizer_free(mb_tokenizer *t)
         return;
     for (tok_work *w = t->idle, *next; w != NULL; w = next) {
         next = w->next;
-        free_work(t, w);
+        free_work(w);
     }
     if (t->model != NULL)
         t->model->free(t->model_data);
@@ -95,7 +95,7 @@ static mb_status take_work(const mb_tokenizer *ct, tok_work **out)
     pthread_mutex_unlock(&t->lock);
     if (w == NULL) {
         MB_TRY(MB_NEW(&w));
-        const mb_status st = t->model->work_new(t->model_data, &w->model);
+        const mb_status st = tok_encoder_init(&w->encoder, t->model, t->model_data);
         if (st != MB_OK) {
             mb_free(w);
             return st;
@@ -136,8 +136,8 @@ static mb_status encode_stretch(const mb_tokenizer *t, tok_work *w, const char *
     for (size_t i = 0; i < p->span.n; i++) {
         const mb_span at = p->span.at[i];
         if (at.end > at.begin)
-            MB_TRY(t->model->encode(t->model_data, w->model, p->text + at.begin, at.end - at.begin,
-                                    barred, out));
+            MB_TRY(
+                tok_encoder_word(&w->encoder, p->text + at.begin, at.end - at.begin, barred, out));
     }
     return MB_OK;
 }

@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "core/alloc.h"
-#include "recipes/tokenizers/cache.h"
 #include "recipes/tokenizers/pieces.h"
 #include "recipes/tokenizers/trie.h"
 
@@ -34,7 +33,6 @@ struct node {
 struct work {
     struct node *node; /* node[i] is the best way to the first i bytes */
     size_t capacity;
-    tok_cache cache;
 };
 
 static void release(void *model)
@@ -82,29 +80,11 @@ static mb_status load(mb_json model, const char *where, mb_vocab *vocab, void **
     return st;
 }
 
-static void work_free(void *work)
+static void work_release(void *work)
 {
     struct work *w = work;
 
-    if (w == NULL)
-        return;
-    tok_cache_release(&w->cache);
     mb_free(w->node);
-    mb_free(w);
-}
-
-static mb_status work_new(const void *model, void **work)
-{
-    struct work *w = NULL;
-
-    (void)model;
-    MB_TRY(MB_NEW(&w));
-    const mb_status st = tok_cache_init(&w->cache);
-    if (st != MB_OK)
-        work_free(w);
-    else
-        *work = w;
-    return st;
 }
 
 static void offer(struct node *to, double sum, size_t at, int32_t piece)
@@ -159,9 +139,11 @@ static bool is_unknown(const struct unigram *u, const struct node *node)
            (!u->list.sentencepiece && u->list.at[node->piece].id == u->list.unknown_id);
 }
 
-static mb_status encode_word(const struct unigram *u, struct work *w, const char *word, size_t n,
-                             const uint8_t *barred, mb_ids *out)
+static mb_status encode(const void *model, void *work, const char *word, size_t n,
+                        const uint8_t *barred, mb_ids *out)
 {
+    const struct unigram *u = model;
+    struct work *w = work;
     uint32_t c;
 
     MB_REQUIRE(n < INT32_MAX, MB_EDATA, "a word of %zu bytes is too long for Unigram", n);
@@ -190,24 +172,15 @@ static mb_status encode_word(const struct unigram *u, struct work *w, const char
     return MB_OK;
 }
 
-static mb_status encode(const void *model, void *work, const char *word, size_t n,
-                        const uint8_t *barred, mb_ids *out)
-{
-    const struct unigram *u = model;
-    struct work *w = work;
-
-    const tok_cached *c = tok_cache_get(&w->cache, word, n, barred != NULL);
-    if (c != NULL)
-        return mb_ids_append(out, c->id, c->n);
-    const size_t first = out->n;
-    MB_TRY(encode_word(u, w, word, n, barred, out));
-    tok_cache_put(&w->cache, word, n, barred != NULL, out->id + first, out->n - first);
-    return MB_OK;
-}
-
 static const char *unknown(const void *model)
 {
     return ((const struct unigram *)model)->list.unknown.p;
 }
 
-const tok_model mb_tok_unigram = {"Unigram", load, release, work_new, work_free, encode, unknown};
+const tok_model mb_tok_unigram = {.type = "Unigram",
+                                  .load = load,
+                                  .free = release,
+                                  .work_bytes = sizeof(struct work),
+                                  .work_release = work_release,
+                                  .encode = encode,
+                                  .unknown = unknown};

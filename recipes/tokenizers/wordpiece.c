@@ -65,21 +65,9 @@ static mb_status load(mb_json model, const char *where, mb_vocab *vocab, void **
 }
 
 /* The work space: the prefix and a candidate. */
-static mb_status work_new(const void *model, void **work)
+static void work_release(void *work)
 {
-    mb_bytes *t = NULL;
-
-    (void)model;
-    MB_TRY(MB_NEW(&t));
-    *work = t;
-    return MB_OK;
-}
-
-static void work_free(void *work)
-{
-    if (work != NULL)
-        mb_bytes_release(work);
-    mb_free(work);
+    mb_bytes_release(work);
 }
 
 /* The longest token at word[from..n); 0 bytes when there is none. */
@@ -134,5 +122,10 @@ static const char *unknown(const void *model)
     return ((const struct wordpiece *)model)->unknown.p;
 }
 
-const tok_model mb_tok_wordpiece = {"WordPiece", load,   release, work_new,
-                                    work_free,   encode, unknown};
+const tok_model mb_tok_wordpiece = {.type = "WordPiece",
+                                    .load = load,
+                                    .free = release,
+                                    .work_bytes = sizeof(mb_bytes),
+                                    .work_release = work_release,
+                                    .encode = encode,
+                                    .unknown = unknown};
