@@ -80,6 +80,22 @@ mb_status mb_digest_add(mb_digest *d, const void *data, size_t n)
     return MB_OK;
 }
 
+mb_status mb_digest_add_file(mb_digest *d, int fd, int64_t at, int64_t n, const char *path)
+{
+    void *buffer = NULL;
+    mb_status st = MB_OK;
+
+    MB_TRY(mb_alloc(BUFFER, "a read buffer", &buffer));
+    for (int64_t end = at + n; at < end; at += BUFFER) {
+        const size_t now = end - at < BUFFER ? (size_t)(end - at) : BUFFER;
+        MB_TRY_GOTO(mb_pread_all(fd, buffer, now, at, path), st, done);
+        MB_TRY_GOTO(mb_digest_add(d, buffer, now), st, done);
+    }
+done:
+    mb_free(buffer);
+    return st;
+}
+
 mb_status mb_digest_end(mb_digest *d, uint8_t out[MB_DIGEST_BYTES])
 {
     MB_REQUIRE(EVP_DigestFinal_ex(d->ctx, out, NULL) == 1, MB_EBUG,
@@ -141,22 +157,15 @@ done:
 mb_status mb_digest_file(const char *path, uint8_t out[MB_DIGEST_BYTES])
 {
     mb_digest *d = NULL;
-    void *buffer = NULL;
     mb_status st = MB_OK;
     int64_t size;
     int fd;
 
     MB_TRY(mb_file_open(path, MB_EIO, &fd, &size));
     MB_TRY_GOTO(mb_digest_new(&d), st, done);
-    MB_TRY_GOTO(mb_alloc(BUFFER, "a read buffer", &buffer), st, done);
-    for (int64_t at = 0; at < size; at += BUFFER) {
-        const size_t n = size - at < BUFFER ? (size_t)(size - at) : BUFFER;
-        MB_TRY_GOTO(mb_pread_all(fd, buffer, n, at, path), st, done);
-        MB_TRY_GOTO(mb_digest_add(d, buffer, n), st, done);
-    }
+    MB_TRY_GOTO(mb_digest_add_file(d, fd, 0, size, path), st, done);
     MB_TRY_GOTO(mb_digest_end(d, out), st, done);
 done:
-    mb_free(buffer);
     mb_digest_free(d);
     close(fd);
     return st;

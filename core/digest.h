@@ -29,6 +29,9 @@ mb_status mb_digest_new_sha1(mb_digest **out) MB_MUST_USE;
 mb_status mb_digest_new_git_blob(int64_t size, mb_digest **out) MB_MUST_USE;
 void mb_digest_free(mb_digest *d); /* NULL is allowed */
 mb_status mb_digest_add(mb_digest *d, const void *data, size_t n) MB_MUST_USE;
+/* As mb_digest_add for `n` bytes of an open file, from byte `at` on; `path` is only for messages. */
+mb_status mb_digest_add_file(mb_digest *d, int fd, int64_t at, int64_t n,
+                             const char *path) MB_MUST_USE;
 /* The digest of everything added; the object then starts afresh (SHA-1 without git's words). The
  * second gives 64 hexadecimal digits, or 40 of a SHA-1. */
 mb_status mb_digest_end(mb_digest *d, uint8_t out[MB_DIGEST_BYTES]) MB_MUST_USE;

@@ -221,12 +221,7 @@ static mb_status take(mb_part *p, void *buffer, int64_t n, const char *hex, bool
     *right = true;
     if (hex != NULL) {
         MB_TRY(mb_digest_new(&d));
-        for (int64_t at = 0; at < n; at += BUFFER) {
-            const size_t now = n - at < BUFFER ? (size_t)(n - at) : BUFFER;
-
-            MB_TRY_GOTO(mb_pread_all(p->fd, buffer, now, from + at, p->path), st, done);
-            MB_TRY_GOTO(mb_digest_add(d, buffer, now), st, done);
-        }
+        MB_TRY_GOTO(mb_digest_add_file(d, p->fd, from, n, p->path), st, done);
         MB_TRY_GOTO(mb_digest_end_hex(d, found), st, done);
         *right = strcmp(found, hex) == 0;
     }

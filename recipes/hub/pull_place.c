@@ -70,7 +70,6 @@ static mb_status has_digest(const char *path, const mb_hub_file *f, bool *has)
 {
     char found[MB_DIGEST_HEX];
     mb_digest *d = NULL;
-    void *buffer = NULL;
     int64_t size;
     int fd;
     mb_status st;
@@ -78,17 +77,10 @@ static mb_status has_digest(const char *path, const mb_hub_file *f, bool *has)
     MB_TRY(mb_file_open(path, MB_EIO, &fd, &size));
     MB_TRY_GOTO(strlen(f->digest) == 64 ? mb_digest_new(&d) : mb_digest_new_git_blob(size, &d), st,
                 done);
-    MB_TRY_GOTO(mb_alloc(BUFFER, "a read buffer", &buffer), st, done);
-    for (int64_t at = 0; at < size; at += BUFFER) {
-        const size_t n = size - at < BUFFER ? (size_t)(size - at) : BUFFER;
-
-        MB_TRY_GOTO(mb_pread_all(fd, buffer, n, at, path), st, done);
-        MB_TRY_GOTO(mb_digest_add(d, buffer, n), st, done);
-    }
+    MB_TRY_GOTO(mb_digest_add_file(d, fd, 0, size, path), st, done);
     MB_TRY_GOTO(mb_digest_end_hex(d, found), st, done);
     *has = strcmp(found, f->digest) == 0;
 done:
-    mb_free(buffer);
     mb_digest_free(d);
     close(fd);
     return st;

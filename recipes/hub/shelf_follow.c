@@ -123,26 +123,11 @@ mb_status mb_shelf_put_away(mb_shelf *s, const char *path, const char *what)
 
 static mb_status digest_of(const char *path, char sha256[MB_DIGEST_HEX])
 {
-    mb_digest *d = NULL;
-    char *buffer = NULL;
-    int64_t size;
-    int fd;
-    mb_status st;
+    uint8_t bytes[MB_DIGEST_BYTES];
 
-    MB_TRY(mb_file_open(path, MB_EIO, &fd, &size));
-    MB_TRY_GOTO(mb_alloc(BUFFER, "a read buffer", (void **)&buffer), st, done);
-    MB_TRY_GOTO(mb_digest_new(&d), st, done);
-    for (int64_t at = 0; at < size; at += BUFFER) {
-        const size_t n = size - at < BUFFER ? (size_t)(size - at) : BUFFER;
-        MB_TRY_GOTO(mb_pread_all(fd, buffer, n, at, path), st, done);
-        MB_TRY_GOTO(mb_digest_add(d, buffer, n), st, done);
-    }
-    st = mb_digest_end_hex(d, sha256);
-done:
-    mb_digest_free(d);
-    mb_free(buffer);
-    close(fd);
-    return st;
+    MB_TRY(mb_digest_file(path, bytes));
+    mb_digest_hex(bytes, sha256);
+    return MB_OK;
 }
 
 static bool is_stored(mb_shelf *s, const char *sha256, int64_t size)
