@@ -308,12 +308,14 @@ void mb_classes_free(mb_classes *c)
     mb_free(c);
 }
 
-static mb_status of_classes(const mb_answers *rows, const char *name, mb_average average,
-                            double (*of)(const mb_class_count *), mb_scores *out)
+mb_status mb_class_score(const mb_answers *rows,
+                         mb_status (*classes)(const mb_answers *rows, mb_classes **out),
+                         const char *name, mb_average average, double (*of)(const mb_class_count *),
+                         mb_scores *out)
 {
     mb_classes *c;
 
-    MB_TRY(mb_classes_of(rows, &c));
+    MB_TRY(classes(rows, &c));
     mb_scores_add(out, name,
                   of != NULL ? mb_class_mean(c->count, c->n, average, false, of)
                              : mb_class_accuracy(c->count, c->n));
@@ -321,17 +323,14 @@ static mb_status of_classes(const mb_answers *rows, const char *name, mb_average
     return MB_OK;
 }
 
-#define OF_CLASSES(fn, name, average, of)                                            \
-    mb_status fn(const mb_answers *rows, const mb_metric_options *o, mb_scores *out) \
-    {                                                                                \
-        return of_classes(rows, name, average, of, out);                             \
-    }
-OF_CLASSES(mb_metric_accuracy, "accuracy", MB_AVERAGE_MICRO, NULL)
-OF_CLASSES(mb_metric_f1, "f1", MB_AVERAGE_MACRO, mb_class_f1)
-OF_CLASSES(mb_metric_f1_micro, "f1_micro", MB_AVERAGE_MICRO, mb_class_f1)
-OF_CLASSES(mb_metric_f1_weighted, "f1_weighted", MB_AVERAGE_WEIGHTED, mb_class_f1)
-OF_CLASSES(mb_metric_precision, "precision", MB_AVERAGE_MACRO, mb_class_precision)
-OF_CLASSES(mb_metric_recall, "recall", MB_AVERAGE_MACRO, mb_class_recall)
+MB_CLASS_METRIC(mb_metric_accuracy, mb_classes_of, "accuracy", MB_AVERAGE_MICRO, NULL)
+MB_CLASS_METRIC(mb_metric_f1, mb_classes_of, "f1", MB_AVERAGE_MACRO, mb_class_f1)
+MB_CLASS_METRIC(mb_metric_f1_micro, mb_classes_of, "f1_micro", MB_AVERAGE_MICRO, mb_class_f1)
+MB_CLASS_METRIC(mb_metric_f1_weighted, mb_classes_of, "f1_weighted", MB_AVERAGE_WEIGHTED,
+                mb_class_f1)
+MB_CLASS_METRIC(mb_metric_precision, mb_classes_of, "precision", MB_AVERAGE_MACRO,
+                mb_class_precision)
+MB_CLASS_METRIC(mb_metric_recall, mb_classes_of, "recall", MB_AVERAGE_MACRO, mb_class_recall)
 
 mb_status mb_metric_f1_binary(const mb_answers *rows, const mb_metric_options *o, mb_scores *out)
 {

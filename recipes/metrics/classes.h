@@ -5,7 +5,7 @@
 #ifndef MB_RECIPES_METRICS_CLASSES_H
 #define MB_RECIPES_METRICS_CLASSES_H
 
-#include "recipes/metrics/answers.h"
+#include "recipes/metrics/metric.h"
 
 typedef struct mb_class_count {
     int64_t right, labelled, predicted; /* rows */
@@ -45,6 +45,16 @@ enum { MB_CONFUSION_MAX = 1000 };
 /* MB_EDATA: rows without a class each. The caller owns *out. */
 mb_status mb_classes_of(const mb_answers *rows, mb_classes **out) MB_MUST_USE;
 void mb_classes_free(mb_classes *c); /* NULL is allowed */
+/* A metric over the classes that `classes` finds in rows; `of` NULL is accuracy. */
+mb_status mb_class_score(const mb_answers *rows,
+                         mb_status (*classes)(const mb_answers *rows, mb_classes **out),
+                         const char *name, mb_average average, double (*of)(const mb_class_count *),
+                         mb_scores *out) MB_MUST_USE;
+#define MB_CLASS_METRIC(fn, classes, name, average, of)                              \
+    mb_status fn(const mb_answers *rows, const mb_metric_options *o, mb_scores *out) \
+    {                                                                                \
+        return mb_class_score(rows, classes, name, average, of, out);                \
+    }
 /* Tables as text, owned by the caller: precision, recall, F1 and rows of each class and their means;
  * the confusion matrix, labels down, predictions across. */
 mb_status mb_classes_report(const mb_classes *c, char **out) MB_MUST_USE;

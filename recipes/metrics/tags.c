@@ -170,27 +170,13 @@ done:
     return st;
 }
 
-static mb_status of_tags(const mb_answers *rows, const char *name, mb_average average,
-                         double (*of)(const mb_class_count *), mb_scores *out)
-{
-    mb_classes *c;
-
-    MB_TRY(mb_tags_of(rows, &c));
-    mb_scores_add(out, name, mb_class_mean(c->count, c->n, average, false, of));
-    mb_classes_free(c);
-    return MB_OK;
-}
-
-#define OF_TAGS(fn, name, average, of)                                               \
-    mb_status fn(const mb_answers *rows, const mb_metric_options *o, mb_scores *out) \
-    {                                                                                \
-        return of_tags(rows, name, average, of, out);                                \
-    }
-OF_TAGS(mb_metric_tags_f1, "f1", MB_AVERAGE_MICRO, mb_class_f1)
-OF_TAGS(mb_metric_tags_precision, "precision", MB_AVERAGE_MICRO, mb_class_precision)
-OF_TAGS(mb_metric_tags_recall, "recall", MB_AVERAGE_MICRO, mb_class_recall)
-OF_TAGS(mb_metric_tags_f1_macro, "f1_macro", MB_AVERAGE_MACRO, mb_class_f1)
-OF_TAGS(mb_metric_tags_f1_weighted, "f1_weighted", MB_AVERAGE_WEIGHTED, mb_class_f1)
+MB_CLASS_METRIC(mb_metric_tags_f1, mb_tags_of, "f1", MB_AVERAGE_MICRO, mb_class_f1)
+MB_CLASS_METRIC(mb_metric_tags_precision, mb_tags_of, "precision", MB_AVERAGE_MICRO,
+                mb_class_precision)
+MB_CLASS_METRIC(mb_metric_tags_recall, mb_tags_of, "recall", MB_AVERAGE_MICRO, mb_class_recall)
+MB_CLASS_METRIC(mb_metric_tags_f1_macro, mb_tags_of, "f1_macro", MB_AVERAGE_MACRO, mb_class_f1)
+MB_CLASS_METRIC(mb_metric_tags_f1_weighted, mb_tags_of, "f1_weighted", MB_AVERAGE_WEIGHTED,
+                mb_class_f1)
 
 mb_status mb_metric_tags_accuracy(const mb_answers *rows, const mb_metric_options *o,
                                   mb_scores *out)
