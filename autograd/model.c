@@ -484,18 +484,6 @@ static mb_status take_elements(mb_arena *run, int64_t n, size_t size, void **out
     return mb_arena_take(run, (size_t)n * size, out);
 }
 
-/* An address for what gets its place later: never mapped, and not NULL. */
-static mb_status take_later(size_t bytes, void **out)
-{
-    mb_arena *nowhere;
-    mb_status st;
-
-    MB_TRY(mb_arena_new("placed later", SIZE_MAX, &nowhere));
-    st = mb_arena_take(nowhere, bytes, out);
-    mb_arena_free(nowhere);
-    return st;
-}
-
 static mb_status bind_flat(mb_arena *run, mb_flat *f, bool exact)
 {
     const int64_t own = f->own_to - f->own_from;
@@ -509,8 +497,9 @@ static mb_status bind_flat(mb_arena *run, mb_flat *f, bool exact)
         MB_TRY(take_elements(run, f->count, size, &f->half));
     MB_TRY(take_elements(run, params && !half ? f->count : own,
                          halves ? sizeof(uint16_t) : sizeof(float), &p));
-    MB_TRY(f->grad_in_step ? take_later((size_t)f->count * sizeof(float), &g)
-                           : take_elements(run, grads ? f->count : own, sizeof(float), &g));
+    g = mb_arena_nowhere(); /* mb_model_place_gradients */
+    if (!f->grad_in_step)
+        MB_TRY(take_elements(run, grads ? f->count : own, sizeof(float), &g));
     if (exact)
         MB_TRY(take_elements(run, grads ? f->count : own, sizeof(int64_t), &s));
     f->param = params && !half ? p : NULL;
@@ -548,7 +537,7 @@ void mb_model_place_gradients(mb_model *m, mb_flat *flat, float *grad)
     flat->own_grad = grad + flat->own_from;
     for (int i = 0; i < m->n_weights; i++)
         if (m->weight[i].trained)
-            bind_trained(&m->weight[i], flat);
+            m->weight[i].grad.data = grad + m->weight[i].offset;
 }
 
 void mb_model_compute_in(mb_model *m, mb_dtype dtype)

@@ -285,7 +285,7 @@ void mb_model_compute_in(mb_model *m, mb_dtype dtype);
 mb_status mb_model_bind(mb_model *m, mb_device *device, mb_arena *run, mb_flat *flat,
                         bool exact) MB_MUST_USE;
 
-/* Where gradients are that lie in a step's memory (flat->grad_in_step): bind gives them none. */
+/* Where gradients are that lie in a step's memory (flat->grad_in_step): bind gives them no place. */
 void mb_model_place_gradients(mb_model *m, mb_flat *flat, float *grad);
 
 /* Elements [from, from + n) of a weight, or its gradient, from and to host memory; waits for the device.

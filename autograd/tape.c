@@ -113,15 +113,19 @@ static mb_status ask_for_unit(mb_tape *t, int unit)
     t->asked[unit] = t->now;
     for (int i = 0; i < u->n_ranges; i++)
         MB_TRY(clear(t->ex, f->grad + u->range[i].from, u->range[i].to - u->range[i].from));
-    const int64_t end = held_by_units(f);
-    return unit == 0 ? clear(t->ex, f->grad + end, f->count - end) : MB_OK;
+    return MB_OK;
 }
 
+/* The backward is over: what it did not ask for is zero. */
 static mb_status ask_for_all(mb_tape *t)
 {
-    for (int u = 0; t->held != NULL && u < t->held->n_units; u++)
+    const mb_flat *f = t->held;
+
+    if (f == NULL)
+        return MB_OK;
+    for (int u = 0; u < f->n_units; u++)
         MB_TRY(ask_for_unit(t, u));
-    return MB_OK;
+    return clear(t->ex, f->grad + held_by_units(f), f->count - held_by_units(f));
 }
 
 static void forget_asked(mb_tape *t)
@@ -673,10 +677,12 @@ static void put_at(struct places *s, struct placed *x, size_t placed)
         s->peak = x->offset + x->bytes;
 }
 
-/* Around the n_held first places, which are given. Quadratic in the buffers of one step (a few
- * thousand); runs once or twice per shape class. */
-static void place_all(struct places *s, size_t n_held)
+/* By themselves, or around what is held. Quadratic in the buffers of one step (a few thousand); runs
+ * at most three times per shape class. */
+static void place_all(struct places *s, bool around)
 {
+    const size_t n_held = around ? s->n_held : 0;
+
     s->peak = 0;
     for (size_t i = 0; i < n_held; i++)
         put_at(s, &s->held[i], i);
@@ -705,7 +711,7 @@ static mb_status list_held(const mb_tape *t, struct places *s)
     for (int u = 0; u < f->n_units; u++)
         for (int i = 0; i < f->unit[u].n_ranges; i++)
             hold(s, f->unit[u].range[i].from, f->unit[u].range[i].to, t->asked[u]);
-    hold(s, held_by_units(f), f->count, 0);
+    hold(s, held_by_units(f), f->count, t->now);
     return MB_OK;
 }
 
@@ -727,18 +733,16 @@ static mb_status list_buffers(mb_tape *t, struct places *s)
     return MB_OK;
 }
 
-/* Around the held gradients, or all behind them where that takes less. */
-static void place_around(struct places *s, size_t gradients)
+/* Around the held gradients, or all behind them where that takes less; `alone`: the peak without. */
+static void place_around(struct places *s, size_t gradients, size_t alone)
 {
-    const size_t apart = s->peak + gradients;
-
-    place_all(s, s->n_held);
-    if (s->peak <= apart)
+    place_all(s, true);
+    if (s->peak <= alone + gradients)
         return;
-    place_all(s, 0);
+    place_all(s, false);
     for (size_t i = 0; i < s->n; i++)
         s->p[i].offset += gradients;
-    s->peak = apart;
+    s->peak += gradients;
 }
 
 mb_status mb_tape_make_plan(mb_tape *t, mb_tape_plan *out)
@@ -754,11 +758,13 @@ mb_status mb_tape_make_plan(mb_tape *t, mb_tape_plan *out)
     MB_TRY_GOTO(MB_NEW_ARRAY(&s.at, s.n_held + s.n + 1), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&plan.offset, s.n + 1), st, done);
     MB_TRY_GOTO(MB_NEW_ARRAY(&plan.bytes, s.n + 1), st, done);
-    place_all(&s, 0);
+    place_all(&s, false);
     plan.without_gradients = s.peak;
     if (holds)
-        place_around(&s, (size_t)t->held->count * sizeof(float));
+        place_around(&s, (size_t)t->held->count * sizeof(float), plan.without_gradients);
     plan.peak = s.peak;
+    if (plan.peak < plan.without_gradients) /* best fit is not always best */
+        plan.without_gradients = plan.peak;
     for (size_t i = 0; i < s.n; i++) {
         plan.offset[s.p[i].id] = s.p[i].offset;
         plan.bytes[s.p[i].id] = s.p[i].bytes;

@@ -54,8 +54,9 @@ size_t mb_tape_calls_peak(const mb_tape *t);
 
 /* Gradients of weights are kept in the first bytes of a step's memory, in the order of `flat`
  * (borrowed). Those outside layers are cleared when a training step begins, a layer's when they are
- * first asked for; all are there until the next begin. For planned steps; the plans are made by a
- * tape that holds the same. */
+ * first asked for, and what was not is zero after the backward. They are there until the next begin or
+ * reset: whoever reads them does so before, and leaves nothing in them for later. For planned steps;
+ * the plans are made by a tape that holds the same. */
 mb_status mb_tape_hold_gradients(mb_tape *t, const mb_flat *flat) MB_MUST_USE;
 /* Zeros instead of what a step would have given. */
 mb_status mb_tape_clear_gradients(mb_tape *t, mb_exec *ex) MB_MUST_USE;

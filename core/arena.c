@@ -27,13 +27,15 @@ struct mb_arena {
     void *owner;
 };
 
-/* A counting arena's addresses start here: never mapped, and not NULL. */
-#define COUNTING_BASE ((char *)(uintptr_t)0x10000000000)
+void *mb_arena_nowhere(void)
+{
+    return (void *)(uintptr_t)0x10000000000;
+}
 
 mb_status mb_arena_new(const char *name, size_t capacity, mb_arena **out)
 {
     mb_arena *a = NULL;
-    void *base = COUNTING_BASE;
+    void *base = mb_arena_nowhere();
 
     MB_TRY(MB_NEW(&a));
     a->name = name;

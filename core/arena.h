@@ -42,6 +42,8 @@ void mb_arena_reset(mb_arena *a);             /* forget everything; capacity is 
 size_t mb_arena_used(const mb_arena *a);      /* a mark to rewind to */
 void mb_arena_rewind(mb_arena *a, size_t to); /* forget what was taken since the mark */
 size_t mb_arena_peak(const mb_arena *a);      /* the most that was ever in use */
+/* For what gets its place later: never mapped, and not NULL; counting arenas begin there. */
+void *mb_arena_nowhere(void);
 bool mb_arena_is_counting(const mb_arena *a);
 
 #endif

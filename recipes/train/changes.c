@@ -307,6 +307,13 @@ static void none(int *attempt)
         attempt[i] = -1;
 }
 
+/* Does p need less than what is planned so far, or is there more for it? */
+static bool gains(const mb_proposal *p, const mb_proposal *so_far)
+{
+    return p->plan.host < so_far->plan.host || p->plan.device < so_far->plan.device ||
+           p->room.host > so_far->room.host;
+}
+
 /* The weakest attempt of one change that is enough by itself. */
 static mb_status alone(struct search *s, int change)
 {
@@ -325,8 +332,8 @@ static mb_status alone(struct search *s, int change)
         if (!possible)
             return MB_OK;
         s->strongest[change] = k;
-        s->helps[change] = s->helps[change] || p.plan.host < s->now.host ||
-                           p.plan.device < s->now.device || p.room.host > s->room.host;
+        s->helps[change] =
+            s->helps[change] || gains(&p, &(mb_proposal){.plan = s->now, .room = s->room});
         if (fits(&p)) {
             keep(s, &p);
             return MB_OK;
@@ -381,19 +388,20 @@ static mb_status trim(struct search *s, int *attempt, mb_proposal *p)
 /* Changes of the kinds allowed, one after the other, until it fits. */
 static mb_status together(struct search *s, int allowed)
 {
+    mb_proposal p, so_far = {.plan = s->now, .room = s->room};
     int attempt[N], i;
-    mb_proposal p;
 
     none(attempt);
     while ((i = next(s, attempt, allowed)) >= 0) {
         bool possible;
         attempt[i] = s->strongest[i];
         MB_TRY(plan(s, attempt, &p, &possible));
-        if (!possible) {
+        if (!possible || !gains(&p, &so_far)) {
             attempt[i] = -1;
             s->helps[i] = false; /* not beside these */
             continue;
         }
+        so_far = p;
         if (!fits(&p))
             continue;
         MB_TRY(trim(s, attempt, &p));

@@ -423,9 +423,11 @@ void mb_engine_rest(mb_engine *e)
 /* Where steps will begin. */
 static mb_status place_gradients(mb_engine *e)
 {
+    const size_t bytes = (size_t)e->flat.count * sizeof(float);
     void *p;
 
-    MB_TRY(mb_arena_take(e->step, (size_t)e->flat.count * sizeof(float), &p));
+    MB_REQUIRE(e->step_bytes >= bytes, MB_EBUG, "no training step has been planned");
+    MB_TRY(mb_arena_take(e->step, bytes, &p));
     mb_arena_reset(e->step);
     mb_model_place_gradients(e->model, &e->flat, p);
     return mb_tape_hold_gradients(e->tape, &e->flat);

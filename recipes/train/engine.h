@@ -28,8 +28,8 @@ typedef struct mb_engine_options {
     int zero_stage;     /* what this rank keeps of the flat order (core/flat.h) ... */
     int rank, size;     /* ... of these ranks; size 0: all of it */
     bool recompute;     /* gradient checkpointing */
-    bool grads_in_step; /* nothing is left in gradients from one micro-step to the next: at stages
-                            * 0 and 1 they lie where activations were (autograd/tape.h) */
+    bool grads_in_step; /* nobody needs a micro-step's gradients once the next begins: at stages 0
+                            * and 1 they may lie where activations were (autograd/tape.h) */
     int64_t max_positions; /* longest sequence; 0: the model's */
     mb_base *base;         /* taken: lends its weights; NULL: the model has all of its own */
 } mb_engine_options;
@@ -97,7 +97,8 @@ mb_status mb_engine_reserve_for(mb_engine *e, mb_batch *b, bool train,
 mb_status mb_engine_plan_logits(mb_engine *e, mb_batch *b, int64_t tokens,
                                 int64_t rows) MB_MUST_USE;
 
-/* One micro-batch. train: gradients of the summed loss are added to flat.grad. */
+/* One micro-batch. train: gradients of the summed loss are added to flat.grad, or, with
+ * grads_in_step, are what it then holds. */
 mb_status mb_engine_micro(mb_engine *e, const mb_batch *b, bool train,
                           mb_micro_result *out) MB_MUST_USE;
 
@@ -116,7 +117,7 @@ mb_status mb_engine_result(mb_engine *e, int64_t slot, mb_micro_result *out) MB_
  * all when NULL; of an embedder its vectors. Borrowed until the next step. */
 mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *rows,
                            mb_tensor *logits) MB_MUST_USE;
-/* The plain path: whole logits on the tape, cross_entropy, backward with d(loss)/d(logprob) =
+/* The plain path, of engines without grads_in_step: whole logits on the tape, cross_entropy, backward with d(loss)/d(logprob) =
  * -weight/divisor. For verify and tests. */
 mb_status mb_engine_plain(mb_engine *e, const mb_batch *b, double divisor, mb_tensor *logits,
                           mb_micro_result *out) MB_MUST_USE;

@@ -56,7 +56,7 @@ static mb_status run_micros(mb_job *j, const mb_step *s)
     mb_micro_range(s->n_micro, j->comm->rank, j->comm->size, &from, &to);
     MB_TRY(mb_data_expect(j->data, s, j->comm->rank, j->comm->size));
     MB_ASSERT(!j->engine->flat.grad_in_step || j->engine->flat.is_exact || to - from <= 1);
-    if (j->engine->flat.grad_in_step && from == to)
+    if (j->engine->flat.grad_in_step && from == to) /* no step clears what others add */
         MB_TRY(mb_engine_zero_grad(j->engine));
     for (int64_t m = from; m < to; m++)
         MB_TRY(run_micro(j, s, m, m - from, m + 1 == to));

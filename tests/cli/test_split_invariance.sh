@@ -235,8 +235,8 @@ for way in 'exact false f32 8' 'default false f32 4' 'default true f32 4' 'defau
 done
 
 # --- without exact reduction: within rounding
-compare() { # compare OUT WHAT [MOST]
-    paste -d, <(curve default-1) <(curve "$1") | tr ':' ',' | awk -F, -v what="$2" -v most="${3:-1e-5}" '
+compare() { # [base=OUT] compare OUT WHAT [MOST]
+    paste -d, <(curve "${base:-default-1}") <(curve "$1") | tr ':' ',' | awk -F, -v what="$2" -v most="${3:-1e-5}" '
         { d = ($2 - $6) / $2; d = d < 0 ? -d : d; if (d > worst) worst = d }
         END { printf "default on %s: losses within %.1e of one rank\n", what, worst; exit worst > most }' ||
         fail "default reduction on $2"
@@ -262,6 +262,18 @@ grep -q 'communication_data_type: bf16 rounds what reduction: exact' log || fail
 for way in '2 2' '4 3'; do
     one llama "default-${way/ /-}" "${way% *}" reduction=default zero_stage="${way#* }"
     compare "default-${way/ /-}" "${way% *} ranks at stage ${way#* }"
+done
+
+# --- gradients in the step's memory: one micro-batch a rank, and in each epoch's last step none on two
+head -n 62 "$rows" >few.jsonl
+keys[few]="$llama datasets=[few.jsonl] per_device_train_batch_size=1 global_batch_size=4"
+one few few-1 1 reduction=default
+for stage in 0 1; do
+    for overlap in false true; do
+        one few "few-$stage-$overlap" 4 reduction=default zero_stage=$stage overlap_comm=$overlap
+        base=few-1 compare "few-$stage-$overlap" "4 ranks, two of them without rows at times, stage $stage"
+    done
+    same_run "few-$stage-false" "few-$stage-true" "stage $stage, two ranks without rows, aside and behind"
 done
 
 # --- providers of matrix products: each gives its own bits on any ranks

@@ -4,7 +4,7 @@
 Two dozen files of all sorts are written; each is read, mixed down, resampled and turned into features
 by mbuyu (tests/peers/features.c) and by the peers. Features within 1e-4 of WhisperFeatureExtractor's in
 both of its forms, for 80 and 128 bins: PyTorch's works in float32, NumPy's in float64, as ours, and is
-met more closely.
+met more closely. On some processors PyTorch's is further than 1e-4 from NumPy's, and so from ours.
 """
 import os
 import subprocess
@@ -94,7 +94,9 @@ def compare(name, extractor, x, mel, worst):
     padded = np.pad(x[:n], (0, max(0, n - len(x))))[None]
     numpys = extractor._np_extract_fbank_features(padded, "cpu")[0]
     bad = False
-    for form, ref, bound in (("PyTorch", torchs, 1e-4), ("NumPy", numpys, 1e-5)):
+    apart = np.abs(torchs - numpys).max()
+    worst["PyTorch's from NumPy"] = max(worst.get("PyTorch's from NumPy", 0.0), apart)
+    for form, ref, bound in (("PyTorch", torchs, max(1e-4, apart + 1e-5)), ("NumPy", numpys, 1e-5)):
         error = np.abs(ref.T - mel).max()
         worst[form] = max(worst.get(form, 0.0), error)
         if not error <= bound:
@@ -135,9 +137,11 @@ def main():
         extractor = WhisperFeatureExtractor(chunk_length=10)
         for name, (x, mel) in zip(names, run(80, 1000, folder, files)):
             failures += compare(name, extractor, x, mel, worst)
+    apart = worst.pop("PyTorch's from NumPy")
     print(f"{len(names)} files: samples within {worst_sample:.1e}, resampled ones within "
           f"{worst_rate:.1e} of SciPy's, features within "
-          + ", ".join(f"{e:.1e} of {form}'s" for form, e in worst.items()))
+          + ", ".join(f"{e:.1e} of {form}'s" for form, e in worst.items())
+          + f"; these two are {apart:.1e} apart")
     return failures > 0
 
 
