@@ -9,9 +9,11 @@
 #     same_run A B WHAT     weights, optimizer state (A/state, B/state) and curve of two runs
 #     bytes_as_said R S W   of a run with MBUYU_LOG=debug: bytes each rank sent, and the formula's
 #     with_dropouts NAME .. a reference model with other probabilities in its configuration
+#     clients FILE ARG...   a Python script that can import serve_client.py
 #     finish                the test's exit status
 #
 # Ranks outnumber the processors here, so waiting ones must give way.
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 helpers=$(dirname "$MBUYU")/tests
 rows=$MB_TEST_DATA/rows/unequal.jsonl
 failures=0
@@ -101,6 +103,10 @@ with_dropouts() { # with_dropouts NAME KEY=P...: as $work/NAME
 rows_of_classes() {
     sed -E 's/^\{"prompt": "(.)(.*)", "completion": ".*"\}$/{"text": "\1\2", "label": \1}/' "$rows" |
         sed -E -e 's/"label": [a-l]\}/"label": 0}/' -e 's/"label": [A-Zm-z]\}/"label": 1}/' >"$1"
+}
+
+clients() {
+    PYTHONPATH=$here timeout 500 python3 -P "$@"
 }
 
 seconds() {

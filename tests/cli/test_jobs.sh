@@ -13,33 +13,15 @@ export MBUYU_API_KEY=canary-4711 SOME_VARIABLE=canary-4712 MBUYU_HUB_TOKEN=canar
 printf 'canary-4715 {{ messages }}\n' >secret/template.jinja
 
 cat >jobs.py <<'EOF'
-import concurrent.futures, json, os, pathlib, re, signal, subprocess, sys, time, urllib.error, urllib.request
+import concurrent.futures, json, os, pathlib, re, sys, time
+from serve_client import Server, check, finish, until
 
-mbuyu, llama, tables = sys.argv[1:4]
-key = os.environ["MBUYU_API_KEY"]
-failures = 0
-
-
-def check(what, good, seen=""):
-    global failures
-    failures += not good
-    if not good:
-        print("FAILED:", what, str(seen)[:400])
+llama, tables = sys.argv[1:3]
+server = Server(f"tiny={llama}", "--upload-max", "100000", key=os.environ["MBUYU_API_KEY"])
 
 
-def start(*folders):
-    p = subprocess.Popen([mbuyu, "serve", f"tiny={llama}", "--port", "0", *folders, "--upload-max", "100000"], stdout=subprocess.PIPE, text=True)
-    return p, p.stdout.readline().strip()
-
-
-def ask(path, body=None, method=None, headers={}, key=key):
-    data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-    q = urllib.request.Request(url + path, data, {"Authorization": "Bearer " + key, **headers}, method=method)
-    try:
-        with urllib.request.urlopen(q) as a:
-            return a.status, a.read()
-    except urllib.error.HTTPError as e:
-        return e.code, e.read()
+def ask(*request, **more):
+    return server.ask(*request, **more)[:2]
 
 
 def job(id):
@@ -47,36 +29,25 @@ def job(id):
 
 
 def wait(id, *states):
-    end = time.time() + 120
-    while job(id)["status"] not in states and time.time() < end:
-        time.sleep(0.2)
+    until(lambda: job(id)["status"] in states)
     return job(id)
-
-
-def form(name, content, purpose="fine-tune"):
-    b = "----b"
-    return ask("/v1/files", (f'--{b}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n{purpose}\r\n--{b}\r\nContent-Disposition: form-data; '
-                             f'name="file"; filename="{name}"\r\n\r\n').encode() + content + f"\r\n--{b}--\r\n".encode(),
-               headers={"Content-Type": f"multipart/form-data; boundary={b}"})
 
 
 both = ("--runs", "runs", "--data", "data")
 settings = {"chat_template": "chatml", "max_length": 64}
-server, url = start(*both)
+server.start(*both)
 check("the page needs no key, the rest does", ask("/", key="x")[0] == 200 and ask("/mbuyu/runs", key="x")[0] == 401 and ask("/v1/files", key="x")[0] == 401)
 check("scripts are gzipped for who wants them", ask("/page.js", headers={"Accept-Encoding": "gzip"})[1][:2] == b"\x1f\x8b" and ask("/page.js")[1][:2] != b"\x1f\x8b")
 check("a recipe is not part of the page", ask("/chat-lora.yaml")[0] == 404)
 
 rows = pathlib.Path("data/chat.jsonl").read_bytes()
-status, body = form("../../rows.jsonl", rows)
+status, body, _ = server.upload(rows, "../../rows.jsonl")
 file = json.loads(body)
 check("an upload has the last part of its name", status == 200 and file["filename"] == "rows.jsonl", body)
 check("and is what was sent", ask(f"/v1/files/{file['id']}/content")[1] == rows)
-check("too large an upload is refused", form("large.jsonl", b"x" * 100001)[0] == 400)
-check("so is another purpose", form("a.jsonl", b"x", "evil")[0] == 400)
-end = time.time() + 10
-while len(list(pathlib.Path("runs/.serve/files").iterdir())) > 1 and time.time() < end:
-    time.sleep(0.05)  # it is removed after the answer
+check("too large an upload is refused", server.upload(b"x" * 100001)[0] == 400)
+check("so is another purpose", server.upload(b"x", purpose="evil")[0] == 400)
+until(lambda: len(list(pathlib.Path("runs/.serve/files").iterdir())) == 1, 10)  # it is removed after the answer
 check("nothing of them is left", sorted(p.name for p in pathlib.Path("runs/.serve/files").iterdir()) == [file["id"]])
 for id in ["file-none", "../jobs", "file-..%2f..", "%2e%2e"]:
     check(f"no file {id}", ask("/v1/files/" + id)[0] in (400, 404))
@@ -174,9 +145,8 @@ for k in kept:
     ask(f"/v1/fine_tuning/jobs/{k['id']}/cancel", b"")
 check("a job that waits is taken back", json.loads(ask(f"/v1/fine_tuning/jobs/{third['id']}/cancel", b"")[1])["status"] == "cancelled")
 time.sleep(1)
-server.send_signal(signal.SIGTERM)
-check("the server ends at once", server.wait(20) == 0)
-server, url = start(*both)
+server.stop()
+server.start(*both)
 check("the run went on", job(long["id"])["status"] == "running" and pathlib.Path(f"/proc/{pid}").exists())
 ask(f"/v1/fine_tuning/jobs/{long['id']}/cancel", b"")
 stopped = wait(long["id"], "cancelled", "failed", "succeeded")
@@ -190,9 +160,7 @@ log = lambda: ask("/mbuyu/run/log?id=0/long")[1].decode().splitlines()
 before = len(log())
 again = json.loads(ask(f"/v1/fine_tuning/jobs/{long['id']}/resume", b"")[1])
 check("a stopped job can go on", again["status"] == "queued", again)
-end = time.time() + 60
-while len(log()) <= before and time.time() < end:
-    time.sleep(0.2)
+until(lambda: len(log()) > before, 60)
 steps = [json.loads(line)["step"] for line in log() if "grad_norm" in line]
 check("its log goes on without a gap", steps == list(range(1, len(steps) + 1)) and len(steps) > before, (before, steps))
 ask(f"/v1/fine_tuning/jobs/{long['id']}/cancel", b"")
@@ -223,21 +191,18 @@ recipe = {"model": "tiny", "data": "data/chat.jsonl", "recipe": "chat-lora", "se
 with concurrent.futures.ThreadPoolExecutor(8) as pool:
     answers = list(pool.map(lambda _: ask("/mbuyu/inspect", recipe), range(24)))
 check("looks at one recipe at one time are answered", {a for a, _ in answers} <= {200, 429} and (200 in {a for a, _ in answers}), answers)
-server.send_signal(signal.SIGTERM)
-check("the server ends", server.wait(20) == 0)
-server, url = start(*both)
+server.stop()
+server.start(*both)
 listed = {j["id"] for j in json.loads(ask("/v1/fine_tuning/jobs?limit=1000")[1])["data"]}
 check("a server starts beside files it cannot read", {after["id"], long["id"]} <= listed and not {orphan["id"], "ftjob-large", "ftjob-cut", "x"} & listed, listed)
-server.send_signal(signal.SIGTERM)
-check("the server ends", server.wait(20) == 0)
-server, url = start("--data", "data")
+server.stop()
+server.start("--data", "data")
 for path in ("/mbuyu/run/file?id=0/tmp&name=recipe", "/mbuyu/run/file?id=0/etc&name=samples"):
     check(f"without --runs there is no {path}", ask(path)[0] == 404, ask(path))
-server.send_signal(signal.SIGTERM)
-check("the server ends", server.wait(20) == 0)
-sys.exit(failures > 0)
+server.stop()
+finish()
 EOF
-timeout 280 python3 -P jobs.py "$MBUYU" "$MB_TEST_DATA/reference/llama" "$MB_TEST_DATA/../../recipes/config" || fail 'jobs.py'
+clients jobs.py "$MB_TEST_DATA/reference/llama" "$MB_TEST_DATA/../../recipes/config" || fail 'jobs.py'
 grep -rl canary runs && fail 'the key is in a file'
 
 finish

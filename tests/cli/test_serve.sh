@@ -385,20 +385,18 @@ touch "$work/run/recipe.resolved.yaml"
 cp -r "$reference/lora-llama" "$work/run/base"
 cp -r "$reference/lora-llama/adapter-after-10-steps" "$work/run/final"
 begin base="$work/run/base" "$work/run"
-said=$(python3 - "$url" <<'PYTHON'
+said=$(PYTHONPATH=$(dirname "${BASH_SOURCE[0]}") python3 - "$url" <<'PYTHON'
 import json
 import sys
-import urllib.request
+from serve_client import ask
 
 
-def ask(path, body=None):
-    r = urllib.request.Request(sys.argv[1] + path, data=json.dumps(body).encode() if body else None)
-    with urllib.request.urlopen(r, timeout=60) as answer:
-        return json.load(answer)
+def said(path, body=None):
+    return json.loads(ask(sys.argv[1] + path, body)[1])
 
 
-ids = [m["id"] for m in ask("/v1/models")["data"]]
-lp = [ask("/v1/completions", {"model": m, "prompt": [1, 2, 3], "max_tokens": 2, "temperature": 0, "logprobs": 0})
+ids = [m["id"] for m in said("/v1/models")["data"]]
+lp = [said("/v1/completions", {"model": m, "prompt": [1, 2, 3], "max_tokens": 2, "temperature": 0, "logprobs": 0})
       ["choices"][0]["logprobs"]["token_logprobs"] for m in ids]
 print(*ids, "differ" if lp[0] != lp[1] else "alike")
 PYTHON

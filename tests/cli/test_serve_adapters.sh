@@ -57,31 +57,29 @@ cat >ask.py <<'PYTHON'
 import concurrent.futures
 import json
 import sys
-import urllib.request
+from serve_client import ask
 
 # ask.py URL MODEL=NAME...: all questions to all models at once; prints NAME and what it said
 url, models = sys.argv[1], [m.split("=") for m in sys.argv[2:]]
 
 
-def ask(question):
+def answer(question):
     (model, name), i = question
     body = {"model": model, "prompt": [3 + i, 5, 7 + 2 * i] * (1 + 4 * i), "max_tokens": 12, "logprobs": 3,
             "temperature": 0 if i % 2 == 0 else 1.1, "seed": i, "n": 1 + i % 2}
-    r = urllib.request.Request(url + "/v1/completions", data=json.dumps(body).encode())
-    with urllib.request.urlopen(r, timeout=300) as answer:
-        return f"{name} {i} " + json.dumps(json.load(answer)["choices"])
+    return f"{name} {i} " + json.dumps(json.loads(ask(url + "/v1/completions", body)[1])["choices"])
 
 
 questions = [(m, i) for i in range(5) for m in models]
 with concurrent.futures.ThreadPoolExecutor(len(questions)) as pool:
-    print(*sorted(pool.map(ask, questions)), sep="\n")
+    print(*sorted(pool.map(answer, questions)), sep="\n")
 PYTHON
 
 # alone: each on its own folder, the base on its blocks
 for model in "base=$base" "run1=run1/final" "run2=run2/final"; do
     begin "$model"
     name=${model%%=*}
-    python3 ask.py "$url" "$name=$name" >>alone || fail "$name alone"
+    clients ask.py "$url" "$name=$name" >>alone || fail "$name alone"
     alone=$(anonymous)
     [ "$name" = base ] && least=$alone
     end
@@ -100,7 +98,7 @@ for n in 1 2 4; do
         models+=("a$i=run$((2 - i % 2))")
     done
     begin "${words[@]}"
-    python3 ask.py "$url" "${models[@]}" >said || fail "$n adapters together"
+    clients ask.py "$url" "${models[@]}" >said || fail "$n adapters together"
     sort -u said >together
     grep -vE "^($([ "$n" = 1 ] && echo run2 || echo none)) " alone >want
     same want together "$n adapters together and each alone"

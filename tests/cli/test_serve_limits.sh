@@ -5,48 +5,21 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 start
 cat >limits.py <<'PYTHON'
-import atexit, concurrent.futures, ctypes, http.client, json, os, pathlib, signal, subprocess, sys, time, urllib.error, urllib.parse, urllib.request
+import concurrent.futures, ctypes, http.client, json, pathlib, signal, subprocess, sys, time, urllib.parse
+from serve_client import FORM, MBUYU, Server, check, finish, until, upload_head
 
-mbuyu, llama = sys.argv[1:]
 files, jobs = pathlib.Path("runs/.serve/files"), pathlib.Path("runs/.serve/jobs")
-failures = 0
+server = Server(f"tiny={sys.argv[1]}", "--runs", "runs")
 
 
-def check(what, good, seen=""):
-    global failures
-    failures += not good
-    if not good:
-        print("FAILED:", what, str(seen)[:400])
-
-
-def start(*more):
-    p = subprocess.Popen([mbuyu, "serve", f"tiny={llama}", "--port", "0", "--runs", "runs", *more], stdout=subprocess.PIPE, text=True)
-    atexit.register(p.kill)
-    return p, p.stdout.readline().strip()
-
-
-def ask(path, body=None, method=None, headers={}):
-    data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url + path, data, headers, method=method)) as a:
-            return a.status, json.loads(a.read())
-    except urllib.error.HTTPError as e:
-        return e.code, json.loads(e.read())
-
-
-head = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
-kind = {"Content-Type": "multipart/form-data; boundary=b"}
+def ask(*request, **more):
+    status, text, _ = server.ask(*request, **more)
+    return status, json.loads(text)
 
 
 def upload(content):
-    return ask("/v1/files", head + content + b"\r\n--b--\r\n", headers=kind)
-
-
-def until(what, seconds=20):
-    end = time.time() + seconds
-    while not (good := what()) and time.time() < end:
-        time.sleep(0.05)
-    return good
+    status, text, _ = server.upload(content)
+    return status, json.loads(text)
 
 
 def sentence(answer, part):
@@ -54,7 +27,7 @@ def sentence(answer, part):
 
 
 limits = ("--uploads-max", "100000", "--files-max", "4", "--jobs-max", "3", "--upload-max", "60000")
-server, url = start(*limits)
+server.start(*limits)
 
 # --- bytes of all uploads
 check("a file that is too large is refused", sentence(upload(b"x" * 60001), "larger than 60000 bytes"))
@@ -111,12 +84,12 @@ ask("/v1/files/" + kept[0]["id"], method="DELETE")
 
 
 def begin(length=50000):
-    c = http.client.HTTPConnection(urllib.parse.urlparse(url).netloc)
+    c = http.client.HTTPConnection(urllib.parse.urlparse(server.url).netloc)
     c.putrequest("POST", "/v1/files")
-    for name, value in {**kind, "Content-Length": str(length)}.items():
+    for name, value in {**FORM, "Content-Length": str(length)}.items():
         c.putheader(name, value)
     c.endheaders()
-    c.send(head + b"y" * 20000)
+    c.send(upload_head() + b"y" * 20000)
     return c
 
 
@@ -132,7 +105,7 @@ slow = begin(200000)
 check("one has begun that will be too large", until(lambda: len(parts()) == 1))
 slow.send(b"y" * 50000)
 check("it is gone from the disk while its client still sends", until(lambda: parts() == [], 5), parts())
-slow.send(b"y" * (130000 - len(head)))
+slow.send(b"y" * (130000 - len(upload_head())))
 check("who hears the reason in the end", slow.getresponse().status == 400)
 slow.close()
 check("and its room is there", until(lambda: upload(b"{}\n")[0] == 200))
@@ -164,10 +137,9 @@ waits = [job(mbuyu={"settings": {**good["settings"], "max_steps": 100000}})[1]["
 running = lambda: [j["id"] for j in ask("/v1/fine_tuning/jobs?limit=100")[1]["data"] if j["status"] == "running"]
 check("one runs, one waits", until(lambda: running() == waits[:1]))
 server.kill()
-server.wait()
 check("what came is there, half of it", len(parts()) == 1, parts())
 (files.parent / "picture-x.png").write_bytes(b"x")
-server, url = start(*limits)
+server.start(*limits)
 check("the next server removes what is half", parts() == [] and not (files.parent / "picture-x.png").exists(), parts())
 check("and has the files", ask("/v1/files")[1]["data"] == listed, listed)
 check("and the jobs", {last, *waits, *made[4:]} <= {j["id"] for j in ask("/v1/fine_tuning/jobs?limit=100")[1]["data"]}, made)
@@ -176,34 +148,32 @@ for w in reversed(waits):
     ask(f"/v1/fine_tuning/jobs/{w}/cancel", b"", headers={"Content-Type": "application/json"})
 check("they end", until(lambda: set(waits) <= set(ended()), 60), ended())
 check("and three are remembered", until(lambda: len(ended()) == 3), ended())
-server.terminate()
-check("the server ends", server.wait(20) == 0)
+server.stop()
 
 # --- fewer are remembered by a server that is told so
-server, url = start("--jobs-max", "1")
+server.start("--jobs-max", "1")
 check("the rest is forgotten", until(lambda: len(ended()) == 1 and len(list(jobs.glob("*.json"))) == 1), ended())
 check("runs stay", any(pathlib.Path("runs").glob("run*/final")), list(pathlib.Path("runs").iterdir()))
-server.send_signal(signal.SIGTERM)
-check("the server ends", server.wait(20) == 0)
+server.stop()
 
 
 # --- the system may give a signal to any thread that has it not blocked
 def takers(number):
     """All but the first thread, which waits for it."""
-    tasks = pathlib.Path(f"/proc/{server.pid}/task")
+    tasks = pathlib.Path(f"/proc/{server.process.pid}/task")
     blocked = lambda t: int((t / "status").read_text().split("SigBlk:")[1].split()[0], 16)
-    return [int(t.name) for t in tasks.iterdir() if int(t.name) != server.pid and not blocked(t) >> (number - 1) & 1]
+    return [int(t.name) for t in tasks.iterdir() if int(t.name) != server.process.pid and not blocked(t) >> (number - 1) & 1]
 
 
 for number in (signal.SIGINT, signal.SIGTERM):
-    server, url = start()
-    for t in takers(number)[:1] or [server.pid]:
-        check("a thread is given a signal", ctypes.CDLL(None).tgkill(server.pid, t, number) == 0)
-    check("and the server ends", server.wait(20) == 0)
+    server.start()
+    for t in takers(number)[:1] or [server.process.pid]:
+        check("a thread is given a signal", ctypes.CDLL(None).tgkill(server.process.pid, t, number) == 0)
+    check("and the server ends", server.process.wait(20) == 0)
 for bad in (("--files-max", "0"), ("--jobs-max", "x"), ("--uploads-max", "-1")):
-    check(f"refused: {bad}", subprocess.run([mbuyu, "serve", "--runs", "runs", *bad], capture_output=True).returncode == 2)
-sys.exit(failures > 0)
+    check(f"refused: {bad}", subprocess.run([MBUYU, "serve", "--runs", "runs", *bad], capture_output=True).returncode == 2)
+finish()
 PYTHON
-timeout 500 python3 -P limits.py "$MBUYU" "$MB_TEST_DATA/reference/llama" || fail 'limits.py'
+clients limits.py "$MB_TEST_DATA/reference/llama" || fail 'limits.py'
 
 finish

@@ -6,40 +6,12 @@
 start
 export MBUYU_LOG=info MBUYU_API_KEY=canary-4711
 cat >made.py <<'PYTHON'
-import atexit, concurrent.futures, ctypes, json, os, pathlib, signal, subprocess, sys, time, urllib.error, urllib.parse, urllib.request
+import concurrent.futures, ctypes, json, os, pathlib, signal, sys, urllib.parse
+from serve_client import Server, check, finish, until
 
-mbuyu, llama = sys.argv[1:]
-key, runs = os.environ["MBUYU_API_KEY"], pathlib.Path("runs")
-failures = 0
-
-
-def check(what, good, seen=""):
-    global failures
-    failures += not good
-    if not good:
-        print("FAILED:", what, str(seen)[:600])
-
-
-def start():
-    p = subprocess.Popen([mbuyu, "serve", f"tiny={llama}", "--port", "0", "--runs", "runs", "--data", "data"], stdout=subprocess.PIPE, stderr=open("log", "a"), text=True)
-    atexit.register(p.kill)
-    return p, p.stdout.readline().strip()
-
-
-def ask(path, body=None, headers={}, key=key):
-    q = urllib.request.Request(url + path, None if body is None else json.dumps(body).encode(), {"Authorization": "Bearer " + key, **headers})
-    try:
-        with urllib.request.urlopen(q) as a:
-            return a.status, a.read(), a.headers
-    except urllib.error.HTTPError as e:
-        return e.code, e.read(), e.headers
-
-
-def until(what, seconds=120):
-    end = time.time() + seconds
-    while not (good := what()) and time.time() < end:
-        time.sleep(0.1)
-    return good
+runs = pathlib.Path("runs")
+server = Server(f"tiny={sys.argv[1]}", "--runs", "runs", "--data", "data", key=os.environ["MBUYU_API_KEY"], log="log")
+ask = server.ask
 
 
 def made(run):
@@ -53,7 +25,7 @@ def get(run, name, place="final", **more):
 pathlib.Path("data").mkdir()
 pathlib.Path("data/chat.jsonl").write_text("".join(
     json.dumps({"messages": [{"role": "user", "content": f"mti {i}"}, {"role": "assistant", "content": f"tree {i}"}]}) + "\n" for i in range(16)))
-server, url = start()
+server.start()
 status, body, _ = ask("/v1/fine_tuning/jobs", {"model": "tiny", "training_file": "data/chat.jsonl", "suffix": "trees",
                                                "mbuyu": {"settings": {"chat_template": "chatml", "max_length": 64, "max_steps": 2}}})
 check("a run begins", status == 200, body)
@@ -148,29 +120,25 @@ def lives(pid):
 pid = held()
 check("an export is held", pid > 0)
 (runs / "trees/gguf.part").mkdir(exist_ok=True)
-server.terminate()
-check("the server ends", server.wait(20) == 0)
+server.stop()
 check("and with it the export, of which nothing is left", not lives(pid) and not (runs / "trees/gguf.part").exists() and not (runs / ".serve/export.json").exists())
-server, url = start()
+server.start()
 check("the next one knows that it failed", made("trees")["gguf"]["state"] == "failed", made("trees"))
 pid = held()
 check("another is held", pid > 0)
 server.kill()
-server.wait()
-server, url = start()
+server.start()
 check("of a server that was killed it goes on", made("trees")["gguf"]["state"] == "running", made("trees"))
 check("and is the only one", ask("/mbuyu/run/made/gguf?id=0/trees", {"dtype": "f16"})[0] == 429)
-server.terminate()
-check("the server ends", server.wait(20) == 0)
+server.stop()
 check("but not what it did not begin", lives(pid))
-server, url = start()
+server.start()
 os.kill(pid, signal.SIGCONT)
 until(lambda: made("trees")["gguf"]["state"] != "running")
 check("it ends well", made("trees")["gguf"]["state"] == "succeeded" and not (runs / "trees/gguf.part").exists(), made("trees"))
 (runs / ".serve/export.json").write_text("{")
-server.terminate()
-check("the server ends", server.wait(20) == 0)
-server, url = start()
+server.stop()
+server.start()
 check("a note of it that cannot be read stops nobody", made("trees")["gguf"]["state"] == "succeeded", made("trees"))
 
 # --- one that cannot be: what is there no more is said, also by the next server
@@ -179,14 +147,12 @@ ask("/mbuyu/run/made/gguf?id=0/trees", {"dtype": "f16"})
 until(lambda: made("trees")["gguf"]["state"] != "running")
 gguf = made("trees")["gguf"]
 check("a failure says why", gguf["state"] == "failed" and "adapter_model.safetensors" in gguf["said"] and not (runs / "trees/gguf").exists(), gguf)
-server.terminate()
-check("the server ends", server.wait(20) == 0)
-server, url = start()
+server.stop()
+server.start()
 check("the next one knows it, too", made("trees")["gguf"] == gguf, made("trees")["gguf"])
-server.terminate()
-check("the server ends", server.wait(20) == 0)
-sys.exit(failures > 0)
+server.stop()
+finish()
 PYTHON
-timeout 500 python3 -P made.py "$MBUYU" "$MB_TEST_DATA/reference/llama" || fail 'made.py'
+clients made.py "$MB_TEST_DATA/reference/llama" || fail 'made.py'
 
 finish

@@ -5,18 +5,11 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 start
 cat >paths.py <<'PYTHON'
-import atexit, ctypes, json, os, pathlib, shutil, struct, subprocess, sys, time, urllib.error, urllib.request, wave, zlib
+import ctypes, json, os, pathlib, shutil, struct, sys, time, wave, zlib
+from serve_client import Server, check, finish
 
-mbuyu, reference = sys.argv[1], pathlib.Path(sys.argv[2])
-failures = 0
+reference = pathlib.Path(sys.argv[1])
 CANARY = b"canary-4711"
-
-
-def check(what, good, seen=""):
-    global failures
-    failures += not good
-    if not good:
-        print("FAILED:", what, str(seen)[:600])
 
 
 def sound(path):
@@ -93,29 +86,20 @@ def opened(watching):
 canaries = watch(p for p in secret.rglob("*") if p.is_file())
 allowed = watch([data / "chat.jsonl", data / "sounds/a.wav", data / "classes/a/a.png"])
 
-server = subprocess.Popen([mbuyu, "serve", f"tiny={reference / 'llama'}", f"vit={reference / 'vit-cls'}", f"whisper={whisper}", "language=sw", "--port", "0", "--runs",
-                           "runs", "--data", "data"], stdout=subprocess.PIPE, text=True)
-atexit.register(server.kill)
-url = server.stdout.readline().strip()
+server = Server(f"tiny={reference / 'llama'}", f"vit={reference / 'vit-cls'}", f"whisper={whisper}", "language=sw", "--runs", "runs", "--data", "data")
+server.start()
 answers = []
 
 
-def ask(path, body=None, method=None, headers={}):
-    data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url + path, data, headers, method=method)) as a:
-            status, text = a.status, a.read()
-    except urllib.error.HTTPError as e:
-        status, text = e.code, e.read()
+def ask(path, body=None):
+    status, text, _ = server.ask(path, body)
     answers.append(text)
     return status, text
 
 
 def upload(name, content):
-    b = "----b"
-    status, body = ask("/v1/files", (f'--{b}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--{b}\r\nContent-Disposition: form-data; '
-                                     f'name="file"; filename="{name}"\r\n\r\n').encode() + content + f"\r\n--{b}--\r\n".encode(),
-                       headers={"Content-Type": f"multipart/form-data; boundary={b}"})
+    status, body, _ = server.upload(content, name)
+    answers.append(body)
     check(f"{name} is uploaded", status == 200, body)
     return json.loads(body)["id"]
 
@@ -212,13 +196,12 @@ for path in ("/mbuyu/choices", "/mbuyu/run/file?id=0/../../secret&name=recipe", 
 
 check("nobody opened a file that lies elsewhere", not opened(canaries), opened(canaries))
 check("and no answer has its text", not any(CANARY in a for a in answers), [a for a in answers if CANARY in a])
-server.terminate()
-check("the server ends", server.wait(20) == 0)
+server.stop()
 found = [p for p in pathlib.Path("runs").rglob("*") if p.is_file() and not p.is_symlink() and CANARY in p.read_bytes()]
 check("nor has a file of the runs", not found, found)
 print(len(answers), "requests")
-sys.exit(failures > 0)
+finish()
 PYTHON
-timeout 500 python3 -P paths.py "$MBUYU" "$MB_TEST_DATA/reference" || fail 'paths.py'
+clients paths.py "$MB_TEST_DATA/reference" || fail 'paths.py'
 
 finish
