@@ -162,11 +162,13 @@ MB_CPU_CLONES static void product3(float *y, const float *a, const float *b, con
     }
 }
 
-mb_status mb_cpu_activation_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *x, mb_activation f)
+/* y = f(gate) up; up NULL for 1 */
+static mb_status forward(mb_exec *ex, mb_tensor *y, const mb_tensor *gate, const mb_tensor *up,
+                         mb_activation f)
 {
-    const mb_tensor *const all[] = {y, x};
-    const mb_spans sp = mb_spans_of(2, all);
-    const bool direct = direct_bf16(all, 2);
+    const mb_tensor *const all[] = {y, gate, up};
+    const mb_spans sp = mb_spans_of(3, all);
+    const bool direct = direct_bf16(all, up != NULL ? 3 : 2);
     const int team = mb_team(ex, mb_tensor_count(y));
 
 #pragma omp parallel for num_threads(team) schedule(static)
@@ -175,20 +177,36 @@ mb_status mb_cpu_activation_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *x, m
         mb_strip value, in;
 
         if (direct) {
-            activation[f]->fwd(mb_at16(y, at.row, at.col), mb_at16(x, at.row, at.col), NULL, at.n);
+            activation[f]->fwd(mb_at16(y, at.row, at.col), mb_at16(gate, at.row, at.col),
+                               up != NULL ? mb_at16(up, at.row, at.col) : NULL, at.n);
             continue;
         }
         for (int64_t i = 0; i < at.n; i += MB_STRIP) {
             const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
+
+            activation[f]->strip(value, NULL, mb_strip_read(in, gate, at.row, col, n), n);
+            const float *u = mb_strip_read(in, up, at.row, col, n);
             float *to = mb_strip_open(value, y, at.row, col, n, false);
 
-            activation[f]->strip(value, NULL, mb_strip_read(in, x, at.row, col, n), n);
-            if (to != value)
+            if (u != NULL)
+                product(to, value, u, false, n);
+            else if (to != value)
                 memcpy(to, value, sizeof *value * (size_t)n);
-            mb_strip_close(value, y, at.row, col, n);
+            mb_strip_close(to, y, at.row, col, n);
         }
     }
     return MB_OK;
+}
+
+mb_status mb_cpu_activation_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *x, mb_activation f)
+{
+    return forward(ex, y, x, NULL, f);
+}
+
+mb_status mb_cpu_glu_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *gate, const mb_tensor *up,
+                         mb_activation f)
+{
+    return forward(ex, y, gate, up, f);
 }
 
 mb_status mb_cpu_activation_bwd(mb_exec *ex, mb_tensor *dx, const mb_tensor *dy, const mb_tensor *x,
@@ -220,38 +238,6 @@ mb_status mb_cpu_activation_bwd(mb_exec *ex, mb_tensor *dx, const mb_tensor *dy,
 
             product(to, g, slope, acc, n);
             mb_strip_close(to, dx, at.row, col, n);
-        }
-    }
-    return MB_OK;
-}
-
-mb_status mb_cpu_glu_fwd(mb_exec *ex, mb_tensor *y, const mb_tensor *gate, const mb_tensor *up,
-                         mb_activation f)
-{
-    const mb_tensor *const all[] = {y, gate, up};
-    const mb_spans sp = mb_spans_of(3, all);
-    const bool direct = direct_bf16(all, 3);
-    const int team = mb_team(ex, mb_tensor_count(y));
-
-#pragma omp parallel for num_threads(team) schedule(static)
-    for (int64_t k = 0; k < sp.count; k++) {
-        const mb_span at = mb_span_at(&sp, k);
-        mb_strip value, in;
-
-        if (direct) {
-            activation[f]->fwd(mb_at16(y, at.row, at.col), mb_at16(gate, at.row, at.col),
-                               mb_at16(up, at.row, at.col), at.n);
-            continue;
-        }
-        for (int64_t i = 0; i < at.n; i += MB_STRIP) {
-            const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
-
-            activation[f]->strip(value, NULL, mb_strip_read(in, gate, at.row, col, n), n);
-            const float *u = mb_strip_read(in, up, at.row, col, n);
-            float *to = mb_strip_open(value, y, at.row, col, n, false);
-
-            product(to, value, u, false, n);
-            mb_strip_close(to, y, at.row, col, n);
         }
     }
     return MB_OK;
