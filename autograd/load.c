@@ -48,7 +48,7 @@ int64_t mb_find_spelling(const mb_model_family *fam, const mb_tensor_file *f, co
         snprintf(whole, sizeof whole, "%s%s", fam->prefix, name);
         at = mb_tensor_file_find(f, whole);
     }
-    for (int i = 0; at < 0 && fam->rename[i][0] != NULL; i++) {
+    for (int i = 0; at < 0 && fam->rename != NULL && fam->rename[i][0] != NULL; i++) {
         char old[NAME_MAX_BYTES];
         if (!ends_with(name, fam->rename[i][1]))
             continue;

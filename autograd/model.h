@@ -216,12 +216,13 @@ struct mb_model_family {
     const char *gguf_tokenizer;      /* where two have one: which of them by tokenizer.ggml.model */
     const char *prefix;              /* "transformer.": may be missing in files */
     const char *const *ignore;       /* substrings of tensor names to leave out; NULL-term. */
-    const char *const (*rename)[2];  /* old ending -> ending; {NULL,NULL}-terminated */
     const char *const *lora_default; /* targets when none are given; NULL-terminated */
     const mb_weight_row *globals, *layer; /* tables, terminated by name NULL */
     const mb_weight_row *dec_layer;       /* of decoder layers; NULL: no such */
     size_t globals_size, layer_size;      /* of the structs the slots are in */
     size_t dec_layer_size;
+    /* optional, NULL: old endings of tensors' names, and what they are called. {NULL,NULL}-terminated */
+    const char *const (*rename)[2];
     /* optional, NULL: parts of tensors' names that modules in transformers (from 5) have otherwise,
      * changed in this order; PEFT knows modules by those. {NULL,NULL}-terminated */
     const char *const (*modules)[2];

@@ -22,7 +22,6 @@ static mb_status config(mb_json json, mb_model_config *c)
 
 static const char *const model_types[] = {"deit", NULL};
 static const char *const ignore[] = {"pooler.dense.", "embeddings.mask_token", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"q_proj", "v_proj", NULL};
 
 const mb_model_family mb_model_deit = {
@@ -31,7 +30,6 @@ const mb_model_family mb_model_deit = {
     .architecture = {[MB_HEAD_SEQUENCE] = "DeiTForImageClassification"},
     .prefix = "deit.",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = globals,
     .layer = layers,

@@ -108,7 +108,6 @@ static mb_status forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *
 
 static const char *const model_types[] = {"distilbert", NULL};
 static const char *const ignore[] = {"position_ids", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"q_lin", "v_lin", NULL};
 
 const mb_model_family mb_model_distilbert = {
@@ -121,7 +120,6 @@ const mb_model_family mb_model_distilbert = {
                      [MB_HEAD_EMBED] = "DistilBertModel"},
     .prefix = "distilbert.",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = globals,
     .layer = layers,

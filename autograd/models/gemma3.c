@@ -136,7 +136,6 @@ static mb_status forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *
 
 static const char *const model_types[] = {"gemma3_text", NULL};
 static const char *const ignore[] = {"rotary_emb.inv_freq", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"q_proj", "v_proj", NULL};
 
 const mb_model_family mb_model_gemma3 = {
@@ -146,7 +145,6 @@ const mb_model_family mb_model_gemma3 = {
     .gguf_arch = "gemma3",
     .prefix = "",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = globals,
     .layer = layers,

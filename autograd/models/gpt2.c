@@ -144,7 +144,6 @@ static mb_status forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *
 
 static const char *const model_types[] = {"gpt2", NULL};
 static const char *const ignore[] = {".attn.bias", ".attn.masked_bias", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"c_attn", NULL};
 
 const mb_model_family mb_model_gpt2 = {
@@ -154,7 +153,6 @@ const mb_model_family mb_model_gpt2 = {
     .gguf_arch = "gpt2",
     .prefix = "transformer.",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = globals,
     .layer = layers,

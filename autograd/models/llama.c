@@ -51,7 +51,6 @@ static mb_status config_gguf(const struct mb_gguf *g, mb_json out)
 
 static const char *const model_types[] = {"llama", "mistral", NULL};
 static const char *const ignore[] = {"rotary_emb.inv_freq", "rope_freqs.weight", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"q_proj", "v_proj", NULL};
 
 const mb_model_family mb_model_llama = {
@@ -61,7 +60,6 @@ const mb_model_family mb_model_llama = {
     .gguf_arch = "llama",
     .prefix = "",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = mb_decoder_globals,
     .layer = layers,

@@ -263,7 +263,6 @@ static mb_status forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *
 static const char *const model_types[] = {"marian", "m2m_100", NULL};
 static const char *const ignore[] = {"embed_positions.weight", "coder.embed_tokens.weight",
                                      "lm_head.weight", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"q_proj", "v_proj", NULL};
 
 const mb_model_family mb_model_marian = {
@@ -272,7 +271,6 @@ const mb_model_family mb_model_marian = {
     .architecture = {[MB_HEAD_SEQ2SEQ] = "MarianMTModel"},
     .prefix = "",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = globals,
     .layer = enc_layers,

@@ -105,7 +105,6 @@ static mb_status forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *
 
 static const char *const model_types[] = {"phi3", NULL};
 static const char *const ignore[] = {"rotary_emb.inv_freq", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"qkv_proj", NULL};
 
 const mb_model_family mb_model_phi3 = {
@@ -115,7 +114,6 @@ const mb_model_family mb_model_phi3 = {
     .gguf_arch = "phi3",
     .prefix = "",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = mb_decoder_globals,
     .layer = layers,

@@ -43,7 +43,6 @@ static mb_status config_gguf(const struct mb_gguf *g, mb_json out)
 
 static const char *const model_types[] = {"qwen3", NULL};
 static const char *const ignore[] = {"rotary_emb.inv_freq", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"q_proj", "v_proj", NULL};
 
 const mb_model_family mb_model_qwen3 = {
@@ -53,7 +52,6 @@ const mb_model_family mb_model_qwen3 = {
     .gguf_arch = "qwen3",
     .prefix = "",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = mb_decoder_globals,
     .layer = layers,

@@ -304,7 +304,6 @@ static mb_status forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *
 static const char *const model_types[] = {"t5", "mt5", NULL};
 static const char *const ignore[] = {"coder.embed_tokens.weight",
                                      "EncDecAttention.relative_attention_bias.weight", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"q", "v", NULL};
 
 const mb_model_family mb_model_t5 = {
@@ -314,7 +313,6 @@ const mb_model_family mb_model_t5 = {
     .gguf_arch = "t5",
     .prefix = "",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = globals,
     .layer = enc_layers,

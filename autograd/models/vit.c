@@ -156,7 +156,6 @@ static mb_status config(mb_json json, mb_model_config *c)
 
 static const char *const model_types[] = {"vit", NULL};
 static const char *const ignore[] = {"pooler.dense.", "embeddings.mask_token", NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"q_proj", "v_proj", NULL};
 
 const mb_model_family mb_model_vit = {
@@ -165,7 +164,6 @@ const mb_model_family mb_model_vit = {
     .architecture = {[MB_HEAD_SEQUENCE] = "ViTForImageClassification"},
     .prefix = "vit.",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = globals,
     .layer = layers,

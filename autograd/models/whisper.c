@@ -227,7 +227,6 @@ static mb_status forward(mb_tape *t, mb_model *m, const mb_batch *b, mb_output *
 
 static const char *const model_types[] = {"whisper", NULL};
 static const char *const ignore[] = {NULL};
-static const char *const rename_none[][2] = {{NULL, NULL}};
 static const char *const lora_default[] = {"q_proj", "v_proj", NULL};
 
 const mb_model_family mb_model_whisper = {
@@ -236,7 +235,6 @@ const mb_model_family mb_model_whisper = {
     .architecture = {[MB_HEAD_SEQ2SEQ] = "WhisperForConditionalGeneration"},
     .prefix = "model.",
     .ignore = ignore,
-    .rename = rename_none,
     .lora_default = lora_default,
     .globals = globals,
     .layer = layers,
