@@ -1,8 +1,7 @@
 # shellcheck shell=bash disable=SC2034
-# tests/cli/lib.sh - what the tests of whole runs share; sourced. Sets work, helpers, rows, long,
-# failures.
+# tests/cli/lib.sh - what the tests of whole runs share, beside verbs.sh; sourced. Sets work, helpers, rows,
+# long.
 #
-#     start                 a folder of our own, removed at the end
 #     train RANKS KEY=...   mbuyu train on that many ranks; its output goes to $work/log
 #     state CHECKPOINT      one line per tensor: sha256, elements, name; and the history
 #     curve OUT             loss and norm of every step and the evaluations, as printed
@@ -10,29 +9,18 @@
 #     bytes_as_said R S W   of a run with MBUYU_LOG=debug: bytes each rank sent, and the formula's
 #     with_dropouts NAME .. a reference model with other probabilities in its configuration
 #     clients FILE ARG...   a Python script that can import serve_client.py
-#     finish                the test's exit status
 #
 # Ranks outnumber the processors here, so waiting ones must give way.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$here/verbs.sh"
 helpers=$(dirname "$MBUYU")/tests
 rows=$MB_TEST_DATA/rows/unequal.jsonl
-failures=0
 long=${MB_LONG:-0}
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive MBUYU_LOG=warn
 # Plugins that MPI has unloaded leave blocks behind whose origin no suppression can name.
 export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0
 mpi=(mpirun --allow-run-as-root --oversubscribe --mca mpi_yield_when_idle 1 --mca btl_base_warn_component_unused 0)
-
-start() {
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    cd "$work" || exit 1
-}
-
-fail() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
 
 train() {
     local ranks=$1
@@ -43,9 +31,7 @@ train() {
 # The same, and it must end well.
 must_train() {
     train "$@" && return
-    fail "exit code $? of: train $*"
-    tail -n 20 "$work/log" >&2
-    finish
+    fail "exit code $? of: train $*: $(tail -n 20 "$work/log")"
     exit 1
 }
 
@@ -116,9 +102,4 @@ seconds() {
 # since BEGIN: seconds from then to now
 since() {
     awk -v a="$1" -v b="$(seconds)" 'BEGIN { printf "%.1f", b - a }'
-}
-
-finish() {
-    [ "$failures" -eq 0 ] && echo 'all as expected'
-    return $((failures > 0))
 }

@@ -5,6 +5,8 @@
 # thing and the place; under mpirun all ranks must be gone at once, with that exit code. Runs with a
 # sanitized MBUYU too: a sanitizer's report fails a case.
 set -u
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
 shopt -s lastpipe # functions at the end of a pipe count in this shell
 work=$(mktemp -d)
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 MBUYU_LOG=error
@@ -12,14 +14,9 @@ export ASAN_OPTIONS=detect_leaks=1 # of a sanitized program; MPI's plugins leave
 export LSAN_OPTIONS=suppressions=$MB_TEST_DATA/../lsan.supp:print_suppressions=0
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 cases=$MB_TEST_DATA/reference
-failures=0 count=0 runner=()
+count=0 runner=()
 other=''
 trap '[ -z "$other" ] || kill -9 "$other" 2>/dev/null; rm -rf "$work"' EXIT
-
-fail() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
 
 # judge CODE PATTERN COMMAND...: runs it; its exit code, its one sentence, its silence otherwise
 judge() {

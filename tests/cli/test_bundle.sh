@@ -10,14 +10,6 @@ for tool in zstd tar sha256sum; do
     command -v $tool >/dev/null || { echo "no $tool here"; exit 77; }
 done
 
-refused() { # refused CODE PATTERN ARG...
-    local want=$1 pattern=$2 got=0
-    shift 2
-    "$MBUYU" "$@" >out 2>log || got=$?
-    [ "$got" -eq "$want" ] || fail "exit code $got, not $want: mbuyu $*: $(cat log)"
-    grep -qE -- "$pattern" log || fail "no '$pattern' from mbuyu $*: $(cat log)"
-}
-
 # --- what goes in: frames of several files, a file of several frames, names that ustar cannot have
 mkdir -p in/models/acme/tiny 'in/rows/maneno ya kiswahili' runs/one/logs
 cp "$models"/llama/* in/models/acme/tiny
@@ -107,7 +99,7 @@ grep -qE '^ +9000000  datasets/local/rows/noise.bin$' said || fail "the list: $(
 [ "$(find some -type f | wc -l)" -eq 7 ] || fail "some: $(find some -type f)"
 diff -r bag/data/models some/data/models || fail 'some: another model'
 refused 2 'nothing in it is like' unbundle a/sw.sha256 --to none --only 'modles/*'
-[ ! -e none ] && [ ! -e none.unbundling ] || fail 'something is left of nothing'
+{ [ ! -e none ] && [ ! -e none.unbundling ]; } || fail 'something is left of nothing'
 
 # one stick at a time, in both orders; sums beside each
 for order in 'usb1 usb2' 'usb2 usb1'; do
@@ -127,11 +119,12 @@ cp -r a d
 flip() { # flip FILE BYTE
     local byte
     byte=$(dd if="$1" bs=1 skip="$2" count=1 status=none | od -An -tu1)
+    # shellcheck disable=SC2059
     printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 flip d/sw.mbuyu.tar.zst.003 77777
 refused 3 'bad part: sw.mbuyu.tar.zst.003' unbundle d/sw.sha256 --to e
-[ -d e.unbundling ] && [ ! -e e ] || fail 'good parts were not read meanwhile'
+{ [ -d e.unbundling ] && [ ! -e e ]; } || fail 'good parts were not read meanwhile'
 kept=$(du -sm e.unbundling/kept | cut -f1)
 [ "$kept" -le 12 ] || fail "$kept MB are kept for a part of 3 MB"
 "$MBUYU" unbundle d/sw.sha256 a --to e >said 2>log || fail "with a good one elsewhere: $(cat log)"

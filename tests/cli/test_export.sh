@@ -1,27 +1,11 @@
 #!/usr/bin/env bash
 # tests/cli/test_export.sh - what is exported is read again and compared, or is not there.
 set -u
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failures=0
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
+start
 m=$MBUYU ref=$MB_TEST_DATA/reference
 export OMP_NUM_THREADS=1 LC_ALL=C.UTF-8 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-
-fail() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
-
-# expect CODE PATTERN -- COMMAND...
-expect() {
-    local code=$1 pattern=$2 got
-    shift 3
-    "$@" >"$work/said" 2>&1
-    got=$?
-    [ $got -eq "$code" ] || fail "exit code $got, not $code, of: $* ($(tail -n 3 "$work/said"))"
-    grep -qE -e "$pattern" "$work/said" || fail "no '$pattern' in what '$*' says ($(tail -n 2 "$work/said"))"
-}
 
 # every type, and the file is a model like others; two exports are the same file
 for type in f32 f16 bf16 q8_0 q4_0 q4_1 q4_K; do
@@ -155,4 +139,4 @@ for how in full lora; do
     { [ -s carried ] && cmp -s carried named; } || fail "the template of a $how run is not in its model: $(cat carried said)"
 done
 
-[ $failures -eq 0 ]
+finish

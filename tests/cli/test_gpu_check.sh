@@ -3,18 +3,14 @@
 # what passed, no time of it is printed as a measurement, a test that fails is told and does not stop
 # the others, and without a GPU the script says what is missing and tests nothing.
 set -u
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=$(dirname "$MBUYU")
 emulator=$build/tests/libmbuyu_emu.so
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-failures=0
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
-
-fail() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
 
 if ! [ -f "$emulator" ] || ! [ -x "$build/tests/bench_device" ] || ldd "$MBUYU" | grep -q libasan; then
     echo 'skipped: there is no emulated GPU, or it is built with a sanitizer'

@@ -2,25 +2,12 @@
 # Metrics by group: every metric for each value of a column, the same on one and two ranks, what `mbuyu score`
 # says of those rows alone; and what cannot be a group. MBUYU is the program, MB_TEST_DATA the data.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
 export OMP_NUM_THREADS=1 MBUYU_LOG=info
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+start
 models=$MB_TEST_DATA/reference
-cd "$work"
 
-fail() {
-    echo "FAILED: $1"
-    [ ! -f log ] || tail -n 20 log
-    exit 1
-}
-ok() { "$@" >out 2>log || fail "exit code $?: $*"; }
-refused() { # refused CODE SENTENCE KEY...
-    local want=$1 sentence=$2 got=0
-    shift 2
-    "$MBUYU" eval "$@" >out 2>log || got=$?
-    [ "$got" -eq "$want" ] || fail "exit code $got, not $want: mbuyu eval $*"
-    grep -qF -- "$sentence" log || fail "nobody says '$sentence': mbuyu eval $*"
-}
 value() { sed -nE "s/^ *\"$1\": *([-0-9.e]+|null),?\$/\1/p" "$2"; }
 two=(mpirun --allow-run-as-root --oversubscribe --mca mpi_yield_when_idle 1 --mca btl_base_warn_component_unused 0 -np 2)
 
@@ -32,7 +19,7 @@ for i in $(seq 1 61); do
     printf '{"text": "the maize of field %d is %s", "label": "%s", "district": %d%s}\n' "$((i % 7))" "$1" \
         "$([ $((i % 5)) -eq 0 ] && echo good || echo "$1")" "$i" "${language:+, \"language\": \"$language\"}"
 done >classes.jsonl
-ok "$MBUYU" train "model_name_or_path=$models/bert-cls" task=seq-classification 'datasets=[classes.jsonl]' \
+ok train "model_name_or_path=$models/bert-cls" task=seq-classification 'datasets=[classes.jsonl]' \
     val_set_size=20 eval_strategy=epoch num_train_epochs=2 learning_rate=1e-3 max_length=64 metrics_by=language \
     output_dir=cls
 grep -q '"eval_sw_accuracy":' cls/logs/train.jsonl || fail 'the log has no metrics of a group'
@@ -42,7 +29,7 @@ if grep -q 'eval_loss.*eval_sw_accuracy' log; then fail 'the progress line has t
 # every row is in one group; a group's numbers are those of its rows alone
 run=(model_name_or_path=cls/final task=seq-classification 'datasets=[classes.jsonl]' max_length=64
     'metrics=[accuracy, f1, matthews_correlation]' metrics_by=language predictions_file=said.jsonl)
-ok "$MBUYU" eval "${run[@]}"
+ok eval "${run[@]}"
 cp out one
 [ "$(grep -c '_rows"' one)" -eq 4 ] || fail 'there are not four groups'
 for group in sw en 'Dar es Salaam'; do
@@ -62,14 +49,14 @@ done
 
 # on two ranks the same, but for the clock
 if command -v mpirun >/dev/null; then
-    ok "${two[@]}" "$MBUYU" eval "${run[@]}"
+    "${two[@]}" "$MBUYU" eval "${run[@]}" >out 2>log || fail "exit code $? on two ranks: $(tail -n 20 log)"
     diff <(grep -v runtime one) <(grep -v runtime out) || fail 'two ranks say other numbers'
 fi
 
 # tables, too
 sed -E 's/.*"text": "([^"]*)", "label": "([^"]*)", "district": ([0-9]+).*/\1\t\2\t\3/' classes.jsonl |
     awk -F'\t' 'BEGIN { print "text\tlabel\thalf" } { print $1 "\t" $2 "\t" ($3 > 30 ? "late" : "early") }' >classes.tsv
-ok "$MBUYU" eval model_name_or_path=cls/final task=seq-classification 'datasets=[classes.tsv]' max_length=64 \
+ok eval model_name_or_path=cls/final task=seq-classification 'datasets=[classes.tsv]' max_length=64 \
     metrics_by=half
 [ "$(value eval_early_rows out) $(value eval_late_rows out)" = '30 31' ] || fail 'groups of a table'
 
@@ -78,7 +65,7 @@ printf '[{"text": "one", "label": "good", "language": "sw"}, 5, {"text": "two", 
 printf '{"label": "good", "language": 7.5}, {"text": "three", "label": "bad", "language": "en"}, ' >>list.json
 printf '{"text": "four", "label": "bad", "language": "sw"}]' >>list.json
 groups_of() { # groups_of SPLIT: "group rows" of list.json
-    ok "$MBUYU" eval model_name_or_path=cls/final task=seq-classification max_length=64 bad_rows=skip \
+    ok eval model_name_or_path=cls/final task=seq-classification max_length=64 bad_rows=skip \
         metrics_by=language "datasets=[{path: list.json, split: '$1'}]"
     sed -nE 's/^ *"eval_(.*)_rows": ([0-9]+),$/\1 \2/p' out | paste -sd ' '
 }
@@ -90,7 +77,7 @@ check() { # check METRIC TASK ROWS KEY...
     local metric=$1 task=$2
     printf '%s\n' "$3" >rows.jsonl
     shift 3
-    ok "$MBUYU" eval "task=$task" 'datasets=[rows.jsonl]' max_length=64 metrics_by=language "$@"
+    ok eval "task=$task" 'datasets=[rows.jsonl]' max_length=64 metrics_by=language "$@"
     [ "$(value eval_sw_rows out) $(value eval_en_rows out)" = '1 2' ] || fail "rows of groups, $task"
     for group in sw en; do
         [[ "$(value "eval_${group}_$metric" out)" =~ ^[-0-9] ]] || fail "$metric of $group, $task, is no number"
@@ -112,20 +99,20 @@ check chrf seq2seq "$(three '"source": "a", "target": "b"' '"source": "c", "targ
 # what cannot be
 base=(model_name_or_path=cls/final task=seq-classification max_length=64)
 head -n 64 <(yes "$(cat classes.jsonl)" | awk '{ sub(/"district": [0-9]+/, "\"district\": " NR); print }') >many.jsonl
-ok "$MBUYU" eval "${base[@]}" 'datasets=[many.jsonl]' metrics_by=district
+ok eval "${base[@]}" 'datasets=[many.jsonl]' metrics_by=district
 [ "$(grep -c '_rows"' out)" -eq 64 ] || fail 'there are not 64 groups'
 sed 's/"district": 64/"district": 65/; s/$/\n/' many.jsonl >more.jsonl
 echo '{"text": "one more", "label": "good", "district": 64}' >>more.jsonl
-refused 3 'metrics_by: the column "district" has more than 64 values' "${base[@]}" 'datasets=[more.jsonl]' metrics_by=district
-refused 3 'no row of the evaluation has a column "langue"' "${base[@]}" 'datasets=[classes.jsonl]' metrics_by=langue
+refused 3 'metrics_by: the column "district" has more than 64 values' eval "${base[@]}" 'datasets=[more.jsonl]' metrics_by=district
+refused 3 'no row of the evaluation has a column "langue"' eval "${base[@]}" 'datasets=[classes.jsonl]' metrics_by=langue
 sed 's/"district": 7,/"district": 7.5,/; s/"district": 7}/"district": 7.5}/' classes.jsonl >real.jsonl
-refused 3 'real.jsonl:7: district must be an integer' "${base[@]}" 'datasets=[real.jsonl]' metrics_by=district
-refused 3 'real.jsonl:7: district must be an integer' "${base[@]}" 'datasets=[real.jsonl]' metrics_by=district bad_rows=skip
+refused 3 'real.jsonl:7: district must be an integer' eval "${base[@]}" 'datasets=[real.jsonl]' metrics_by=district
+refused 3 'real.jsonl:7: district must be an integer' eval "${base[@]}" 'datasets=[real.jsonl]' metrics_by=district bad_rows=skip
 printf '{"text": "too long", "label": "good", "district": "%064d"}\n' 7 >long.jsonl
 for bad_rows in error skip; do
-    refused 3 'long.jsonl:1: district has 64 bytes, at most 63 are read' "${base[@]}" 'datasets=[long.jsonl]' \
+    refused 3 'long.jsonl:1: district has 64 bytes, at most 63 are read' eval "${base[@]}" 'datasets=[long.jsonl]' \
         metrics_by=district bad_rows=$bad_rows
 done
 printf '{"text": "a b c"}\n%.0s' 1 2 3 4 >texts.jsonl
-refused 2 'metrics_by: evaluations of this task measure the loss only' "model_name_or_path=$models/llama" \
+refused 2 'metrics_by: evaluations of this task measure the loss only' eval "model_name_or_path=$models/llama" \
     'datasets=[texts.jsonl]' max_length=64 metrics_by=language

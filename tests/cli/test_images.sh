@@ -11,18 +11,6 @@ mkdir bare
 cp "$vit"/*.json bare
 tr -d '\n' <"$vit/config.json" | sed -E 's/"(id2label|label2id)": *\{[^}]*\},?//g; s/"num_labels": *[0-9]+,?//' >bare/config.json
 
-ok() { "$MBUYU" "$@" >out 2>log || fail "exit code $?: mbuyu $*: $(cat log)"; }
-refused() { # refused CODE PATTERN VERB...
-    local want=$1 pattern=$2 got=0
-    shift 2
-    "$MBUYU" "$@" >out 2>log || got=$?
-    [ "$got" -eq "$want" ] || fail "exit code $got, not $want: mbuyu $*: $(cat log)"
-    [ "$(grep -c '^mbuyu: [^w]' log)" -eq 1 ] || fail "not one sentence: $(cat log)"
-    grep -qE "$pattern" log || fail "no '$pattern' in: $(cat log)"
-}
-number() { sed -nE "s/.*\"$1\": *([-0-9.e]+).*/\1/p" out; }
-at_most() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }' || fail "$3: $1 is not at most $2"; }
-
 "$helpers/make_pictures" shapes/train 24 || fail 'no pictures'
 "$helpers/make_pictures" shapes/test 8 || fail 'no pictures'
 

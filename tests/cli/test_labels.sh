@@ -3,26 +3,12 @@
 # through each: train, evaluate the exported model, look at what it says. MBUYU is the program,
 # MB_TEST_DATA the data.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive MBUYU_LOG=info
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+start
 model=$MB_TEST_DATA/reference/bert-mlm
-cd "$work"
 
-fail() {
-    echo "FAILED: $1"
-    [ ! -f log ] || tail -n 20 log
-    exit 1
-}
-ok() { "$MBUYU" "$@" >out 2>log || fail "exit code $?: mbuyu $*"; }
-refused() { # refused CODE PATTERN VERB...
-    local want=$1 pattern=$2 got=0
-    shift 2
-    "$MBUYU" "$@" >out 2>log || got=$?
-    [ "$got" -eq "$want" ] || fail "exit code $got, not $want: mbuyu $*"
-    grep -qE "$pattern" log || fail "no '$pattern' on stderr: mbuyu $*"
-}
-number() { sed -nE "s/.*\"$1\": *([-0-9.e]+).*/\1/p" out; }
 at_least() { # at_least KEY BOUND
     awk -v a="$(number "$1")" -v b="$2" 'BEGIN { exit !(a != "" && a >= b) }' ||
         fail "$1 is $(number "$1"), not at least $2"
@@ -57,7 +43,7 @@ done
 
 learn tags 4 task=token-classification
 at_least eval_f1 0.9
-grep -q '"id2label"' tags/final/config.json && grep -q '"I-P"' tags/final/config.json || fail 'tags have no names'
+{ grep -q '"id2label"' tags/final/config.json && grep -q '"I-P"' tags/final/config.json; } || fail 'tags have no names'
 grep -q '"prediction":\["O","O","B-P","I-P","O"\]' tags.said || fail 'tags are not said'
 
 learn span 12 task=question-answering doc_stride=8

@@ -1,33 +1,13 @@
 #!/usr/bin/env bash
 # tests/cli/test_program.sh - the program's shell as a user meets it: help, versions, wrong verbs and
 # keys, exit codes, overrides, documents that are up to date.
+# shellcheck disable=SC2016 # backquotes are what is printed
 set -u
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
+start
+by=-F
 root=$(cd "$MB_TEST_DATA/../.." && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failures=0
-
-fail() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
-
-# expect CODE PATTERN... -- COMMAND: exit code, and every pattern is in what it printed
-expect() {
-    local code=$1 patterns=() got out
-    shift
-    while [ "$1" != -- ]; do
-        patterns+=("$1")
-        shift
-    done
-    shift
-    out=$("$@" 2>&1)
-    got=$?
-    [ $got -eq "$code" ] || fail "exit code $got, not $code: $* -> $out"
-    for pattern in "${patterns[@]}"; do
-        grep -qF -e "$pattern" <<<"$out" || fail "no '$pattern' from: $* -> $out"
-    done
-}
 
 m=$MBUYU
 cat >"$work/r.yaml" <<'END'
@@ -158,6 +138,7 @@ if command -v mpirun >/dev/null; then
 fi
 
 # every variable the source asks for is in the help, but those for tests of its own
+# shellcheck disable=SC2013 # words
 for variable in $(grep -rhoE 'getenv\("MBUYU_[A-Z_]+"\)' "$root"/{core,autograd,optim,dist,recipes} |
     grep -oE 'MBUYU_[A-Z_]+' | grep -v ^MBUYU_TEST_ | sort -u); do
     "$m" help | grep -q "$variable" || fail "$variable is not in the help"
@@ -166,5 +147,4 @@ done
 # documents
 "$root/scripts/make_reference_docs.sh" --check || fail 'run scripts/make_reference_docs.sh'
 
-[ $failures -eq 0 ] && echo 'all as expected'
-exit $((failures > 0))
+finish

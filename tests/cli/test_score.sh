@@ -8,14 +8,6 @@ start
 models=$MB_TEST_DATA/reference
 
 number() { sed -nE "s/^  \"$2\": *([-0-9.e]+).*/\1/p" "$1"; }
-refused() { # refused CODE PATTERN ARG...
-    local want=$1 pattern=$2 got=0
-    shift 2
-    "$MBUYU" "$@" >out 2>log || got=$?
-    [ "$got" -eq "$want" ] || fail "exit code $got, not $want: mbuyu $*"
-    grep -qE -- "$pattern" log || fail "no '$pattern' from mbuyu $*: $(cat log)"
-}
-
 for i in $(seq 1 48); do
     set -- good bad fair
     shift $((i % 3))

@@ -1,27 +1,11 @@
 #!/usr/bin/env bash
 # tests/cli/test_scratch.sh - a model that starts from config.json, a tokenizer and a seed.
 set -u
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failures=0
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
+start
 m=$MBUYU
 export OMP_NUM_THREADS=1 LC_ALL=C.UTF-8 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-
-fail() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
-
-# expect CODE PATTERN -- COMMAND...
-expect() {
-    local code=$1 pattern=$2 got
-    shift 3
-    "$@" >"$work/out" 2>&1
-    got=$?
-    [ $got -eq "$code" ] || fail "exit code $got, not $code, of: $* ($(tail -n 3 "$work/out"))"
-    grep -qE -e "$pattern" "$work/out" || fail "no '$pattern' in what '$*' says"
-}
 
 mkdir bare
 cp "$MB_TEST_DATA/reference/llama/config.json" "$MB_TEST_DATA"/reference/llama/tokenizer*.json bare/
@@ -47,4 +31,4 @@ awk -v l="$(loss a)" 'BEGIN { exit !(l > 5.7 && l < 6.2) }' || fail "the first l
 # what came out is a model like others, also for a recipe that says init: random
 expect 0 'eval_loss' -- "$m" eval model_name_or_path=a/final init=random "eval_datasets=[rows.jsonl]"
 expect 2 'init random' -- "$m" "${run[@]}" init=random finetuning_type=lora output_dir=d
-exit $((failures > 0))
+finish

@@ -2,16 +2,12 @@
 # tests/cli/test_serve.sh - `mbuyu serve` against clients that are wrong, hostile or gone: malformed
 # requests, paths that climb, names that are not ours, streams that are cut. No client library.
 set -u
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
 work=$(mktemp -d)
 trap 'kill "${server:-}" 2>/dev/null; rm -rf "$work"' EXIT
-failures=0
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive LC_ALL=C.UTF-8
 reference=$MB_TEST_DATA/reference
-
-fail() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
 
 # refused CODE PATTERN WORDS...: serve ends by itself with this exit code and sentence
 refused() {

@@ -3,26 +3,10 @@
 # files, and what is said about rows that cannot be heard. MBUYU is the program, MB_TEST_DATA the data.
 # shellcheck disable=SC2059 # bytes are made of text
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
 export OMP_NUM_THREADS=1 MBUYU_LOG=info
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-
-fail() {
-    echo "FAILED: $1"
-    [ ! -f log ] || tail -n 20 log
-    exit 1
-}
-ok() { "$MBUYU" "$@" >out 2>log || fail "exit code $?: mbuyu $*"; }
-refused() { # refused CODE PATTERN VERB...
-    local want=$1 pattern=$2 got=0
-    shift 2
-    "$MBUYU" "$@" >out 2>log || got=$?
-    [ "$got" -eq "$want" ] || fail "exit code $got, not $want: mbuyu $*"
-    grep -qE "$pattern" log || fail "no '$pattern' on stderr: mbuyu $*"
-}
-number() { sed -nE "s/.*\"$1\": *([-0-9.e]+).*/\1/p" out; }
-at_most() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }' || fail "$3: $1 is not at most $2"; }
+start
 
 # --- a Whisper of 64 tokens, one a letter, that hears half a second
 cp -r "$MB_TEST_DATA/reference/whisper" model

@@ -2,31 +2,15 @@
 # Every task from start to end, as a user goes through it: train, evaluate, keep the best, export a
 # checkpoint, continue, evaluate with an adapter, merge. MBUYU is the program, MB_TEST_DATA the data.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
 export OMP_NUM_THREADS=1 MBUYU_LOG=info
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+start
 models=$MB_TEST_DATA/reference
-cd "$work"
 
-fail() {
-    echo "FAILED: $1"
-    [ ! -f log ] || tail -n 20 log
-    exit 1
-}
-ok() { "$MBUYU" "$@" >out 2>log || fail "exit code $?: mbuyu $*"; }
-refused() { # refused CODE PATTERN VERB...
-    local want=$1 pattern=$2 got=0
-    shift 2
-    "$MBUYU" "$@" >out 2>log || got=$?
-    [ "$got" -eq "$want" ] || fail "exit code $got, not $want: mbuyu $*"
-    grep -qE "$pattern" log || fail "no '$pattern' on stderr: mbuyu $*"
-}
 without_clocks() { # what a clock or the machine decides
     sed -E 's/"(time|tokens_per_second|step_time|train_runtime|train_tokens_per_second|num_(peak|planned|library|memory)_bytes)":[^,}]*//g' "$1"
 }
-number() { sed -nE "s/.*\"$1\": *([-0-9.e]+).*/\1/p" out; }
-at_most() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }' || fail "$3: $1 is not at most $2"; }
-
 for i in $(seq 1 48); do
     set -- good bad fair
     shift $((i % 3))

@@ -11,15 +11,6 @@ cp "$MB_TEST_DATA"/rows/*.jsonl "$MB_TEST_DATA"/reference/gpt2/config.json .
 cat ./*.jsonl config.json >text.txt
 printf 'Habari ya asubuhi, \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e  naïve\ttext\n' >odd.txt
 
-# refused CODE PATTERN ARGUMENTS...: this exit code and one sentence
-refused() {
-    local code=$1 pattern=$2
-    shift 2
-    "$MBUYU" tokenizer "$@" >out 2>log
-    [ $? -eq "$code" ] || fail "not exit code $code: tokenizer $*"
-    grep -qE "$pattern" log || fail "no '$pattern' from tokenizer $*: $(cat log)"
-}
-
 for kind in bpe llama unigram; do
     size=700
     [ $kind = unigram ] && size=400 # the text has no more pieces worth having
@@ -35,13 +26,13 @@ for kind in bpe llama unigram; do
         fail "$kind: <|user|> is not one token"
 done
 
-refused 2 'there are bpe, llama and unigram' train --kind word --vocab-size 700 --output x text.txt
-refused 2 'alone are' train --kind llama --vocab-size 100 --output x text.txt
-refused 2 'vocab-size is "many"' train --kind bpe --vocab-size many --output x text.txt
-refused 2 'no option --size' train --kind bpe --size 3 --output x text.txt
-refused 2 'usage: mbuyu tokenizer train' train --kind bpe --vocab-size 700 --output x
-refused 2 'usage: mbuyu tokenizer' learn
-refused 3 "'absent.txt' cannot be opened" train --kind bpe --vocab-size 700 --output x absent.txt
+refused 2 'there are bpe, llama and unigram' tokenizer train --kind word --vocab-size 700 --output x text.txt
+refused 2 'alone are' tokenizer train --kind llama --vocab-size 100 --output x text.txt
+refused 2 'vocab-size is "many"' tokenizer train --kind bpe --vocab-size many --output x text.txt
+refused 2 'no option --size' tokenizer train --kind bpe --size 3 --output x text.txt
+refused 2 'usage: mbuyu tokenizer train' tokenizer train --kind bpe --vocab-size 700 --output x
+refused 2 'usage: mbuyu tokenizer' tokenizer learn
+refused 3 "'absent.txt' cannot be opened" tokenizer train --kind bpe --vocab-size 700 --output x absent.txt
 {
     cat text.txt
     printf '%070000d\n' 0
@@ -51,9 +42,9 @@ if grep 'left out' out; then fail 'a word of ordinary length is left out'; fi
 "$MBUYU" tokenizer train --kind llama --vocab-size 700 --output llama-long long.txt >out 2>log || fail "$(cat log)"
 grep -q 'left out *1 words of more than 64 KiB' out || fail "a word of 70000 bytes: $(cat out)"
 printf 'fine\nnot \xff fine\n' >bad.txt
-refused 3 'bad.txt: line 2 is not UTF-8 at byte 4' train --kind unigram --vocab-size 700 --output x bad.txt
+refused 3 'bad.txt: line 2 is not UTF-8 at byte 4' tokenizer train --kind unigram --vocab-size 700 --output x bad.txt
 : >empty.txt
-refused 3 'no words' train --kind bpe --vocab-size 700 --output x empty.txt
+refused 3 'no words' tokenizer train --kind bpe --vocab-size 700 --output x empty.txt
 
 # --- extend: a model with more tokens, trained alone and with an adapter
 cp -r "$MB_TEST_DATA/reference/llama3-rope" model # its head is a table of its own
@@ -121,8 +112,8 @@ common[0]=model_name_or_path=$tied
 train 1 "${common[@]}" "${rows_alone[@]}" output_dir=x
 grep -q 'does not say which of its tokens are new' log || fail "no new tokens: $(cat log)"
 
-refused 2 'usage: mbuyu tokenizer extend' extend model --output x text.txt
-refused 2 "'larger' holds a model" extend model --add 40 --output larger text.txt
-refused 4 'cannot be extended' extend "$MB_TEST_DATA/tokenizers/pieces/unigram.model" --add 4 --output x text.txt
+refused 2 'usage: mbuyu tokenizer extend' tokenizer extend model --output x text.txt
+refused 2 "'larger' holds a model" tokenizer extend model --add 40 --output larger text.txt
+refused 4 'cannot be extended' tokenizer extend "$MB_TEST_DATA/tokenizers/pieces/unigram.model" --add 4 --output x text.txt
 [ ! -e x ] || fail 'a refused training left a folder'
 finish

@@ -2,16 +2,13 @@
 # tests/cli/test_verify.sh - `mbuyu verify` on every reference case under both GEMM libraries, and
 # whether it would notice: each kind of number changed in a copy must fail, and only that kind.
 set -u
+# shellcheck source-path=SCRIPTDIR source=verbs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/verbs.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export OMP_WAIT_POLICY=passive
 cases=$MB_TEST_DATA/reference
-failures=0 runs=0
-
-fail() {
-    echo "FAILED: $*" >&2
-    failures=$((failures + 1))
-}
+runs=0
 
 # header FILE: the JSON of a safetensors file
 header() {
