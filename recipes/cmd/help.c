@@ -179,7 +179,7 @@ void mb_cmd_print_overview(FILE *out)
 {
     fprintf(
         out,
-        "mbuyu %s - fine-tunes language models on CPUs, on one machine or many over MPI.\n"
+        "mbuyu %s - fine-tunes models of language, speech and pictures on CPUs and NVIDIA GPUs.\n"
         "A Hugging Face or GGUF model goes in; a Hugging Face model or PEFT adapter comes out.\n"
         "\nUsage: mbuyu VERB [RECIPE.yaml] [key=value ...]\n\n",
         MB_VERSION);
