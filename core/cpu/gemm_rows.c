@@ -133,8 +133,8 @@ static void any_dots(float *sum, const mb_gemm_rows *p, const float *x, const fl
         whole_dots(sum, p, x, w, m, n);
 }
 
-/* Where sixteen lanes are one register: the same sums, twice as many at a time. */
-#if defined(__x86_64__) && defined(__GNUC__)
+/* Where sixteen lanes are one register: the sums of the clone for AVX-512, twice as many at a time. */
+#if MB_CPU_CLONED
 #define WIDE __attribute__((target("arch=x86-64-v4"))) static
 
 #define WIDE_DOTS(R, C)                                                                     \
