@@ -92,15 +92,12 @@ static mb_status clear(mb_exec *ex, float *grad, int64_t n)
     return n > 0 ? MB_RUN(ex, fill, &t, 0.0f) : MB_OK;
 }
 
-/* Elements of all units; what follows fills the last grain. */
-static int64_t held_by_units(const mb_flat *f)
+/* Elements of all segments; what follows fills the last grain. */
+static int64_t held_by_segments(const mb_flat *f)
 {
-    int64_t end = 0;
+    const int n = f->n_segments;
 
-    for (int u = 0; u < f->n_units; u++)
-        for (int i = 0; i < f->unit[u].n_ranges; i++)
-            end = f->unit[u].range[i].to > end ? f->unit[u].range[i].to : end;
-    return end;
+    return n > 0 ? f->segment[n - 1].offset + f->segment[n - 1].count : 0;
 }
 
 static mb_status ask_for_unit(mb_tape *t, int unit)
@@ -125,7 +122,7 @@ static mb_status ask_for_all(mb_tape *t)
         return MB_OK;
     for (int u = 0; u < f->n_units; u++)
         MB_TRY(ask_for_unit(t, u));
-    return clear(t->ex, f->grad + held_by_units(f), f->count - held_by_units(f));
+    return clear(t->ex, f->grad + held_by_segments(f), f->count - held_by_segments(f));
 }
 
 static void forget_asked(mb_tape *t)
@@ -711,7 +708,7 @@ static mb_status list_held(const mb_tape *t, struct places *s)
     for (int u = 0; u < f->n_units; u++)
         for (int i = 0; i < f->unit[u].n_ranges; i++)
             hold(s, f->unit[u].range[i].from, f->unit[u].range[i].to, t->asked[u]);
-    hold(s, held_by_units(f), f->count, t->now);
+    hold(s, held_by_segments(f), f->count, t->now);
     return MB_OK;
 }
 

@@ -50,10 +50,10 @@ typedef struct mb_flat {
     float *param; /* count; what the model computes with, when that is f32 */
     void *half;   /* the same when it is not: rounded from the master copy */
     float *grad;  /* count; of the summed loss of the micro-batches since it was cleared */
-    bool
-        grad_in_step; /* it lies in the memory of micro-steps, each of which clears it first: what it
-                        * holds is read before the next begins (autograd/tape.h) */
-    int64_t *exact;   /* count with `reduction: exact`, else NULL */
+    /* grad lies in the memory of micro-steps, each of which clears it first: what it holds is read
+     * before the next begins (autograd/tape.h). */
+    bool grad_in_step;
+    int64_t *exact; /* count with `reduction: exact`, else NULL */
 
     mb_flat_unit *unit; /* n_units; none: everything is one unit and whole */
     int n_units;

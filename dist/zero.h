@@ -109,8 +109,8 @@ mb_status mb_zero_micro(mb_zero *z, int64_t index) MB_MUST_USE;
 void mb_zero_note(mb_zero *z, int64_t index, const double *metric);
 /* Ends the step. votes: n_votes numbers of this rank, on return their sums over ranks. Gradients are
  * zero afterwards whatever the outcome, or, where micro-steps clear them (flat->grad_in_step), anything;
- * a rank without a micro-batch then clears its own before this. MB_ENUM when too many steps in a row were not finite,
- * MB_EDATA when the divisor is zero. Collective. */
+ * a rank without a micro-batch then clears its own before this. MB_ENUM when too many steps in a row
+ * were not finite, MB_EDATA when the divisor is zero. Collective. */
 mb_status mb_zero_step(mb_zero *z, const mb_zero_args *args, double *votes,
                        mb_zero_result *out) MB_MUST_USE;
 

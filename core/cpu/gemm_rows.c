@@ -50,45 +50,45 @@ MB_INLINE float fold(const mb_vec8 *low, const mb_vec8 *high)
 }
 
 /* sum[i * MOST_COLS + j] = (row i of x) . (row j of w) for R rows of x and C of w: all sums stay in
- * registers, two to each. k is a multiple of MB_LANES. */
-#define DOTS(R, C)                                                                         \
-    MB_INLINE void dots_##R##_##C(float *sum, const float *x, int64_t ldx, const float *w, \
-                                  int64_t ldw, int64_t k)                                  \
-    {                                                                                      \
-        const mb_vec8 zero = {0};                                                          \
-        mb_vec8 low[R][C], high[R][C];                                                     \
-                                                                                           \
-        for (int i = 0; i < R; i++)                                                        \
-            for (int j = 0; j < C; j++)                                                    \
-                low[i][j] = high[i][j] = zero;                                             \
-        for (int64_t l = 0; l < k; l += MB_LANES) {                                        \
-            mb_vec8 y[C];                                                                  \
-                                                                                           \
-            for (int j = 0; j < C; j++)                                                    \
-                y[j] = MB_LOAD8(w + j * ldw + l);                                          \
-            for (int i = 0; i < R; i++) {                                                  \
-                const mb_vec8 a = MB_LOAD8(x + i * ldx + l);                               \
-                                                                                           \
-                for (int j = 0; j < C; j++)                                                \
-                    low[i][j] += a * y[j];                                                 \
-            }                                                                              \
-            for (int j = 0; j < C; j++)                                                    \
-                y[j] = MB_LOAD8(w + j * ldw + l + 8);                                      \
-            for (int i = 0; i < R; i++) {                                                  \
-                const mb_vec8 a = MB_LOAD8(x + i * ldx + l + 8);                           \
-                                                                                           \
-                for (int j = 0; j < C; j++)                                                \
-                    high[i][j] += a * y[j];                                                \
-            }                                                                              \
-        }                                                                                  \
-        for (int i = 0; i < R; i++)                                                        \
-            for (int j = 0; j < C; j++)                                                    \
-                sum[i * MOST_COLS + j] = fold(&low[i][j], &high[i][j]);                    \
+ * registers, the sixteen lanes of one in PARTS of them. k is a multiple of MB_LANES. */
+#define DOTS(KIND, NAME, VEC, LOAD, PARTS, R, C)                                        \
+    KIND void NAME##_##R##_##C(float *sum, const float *x, int64_t ldx, const float *w, \
+                               int64_t ldw, int64_t k)                                  \
+    {                                                                                   \
+        const VEC zero = {0};                                                           \
+        VEC lanes[PARTS][R][C];                                                         \
+                                                                                        \
+        for (int p = 0; p < PARTS; p++)                                                 \
+            for (int i = 0; i < R; i++)                                                 \
+                for (int j = 0; j < C; j++)                                             \
+                    lanes[p][i][j] = zero;                                              \
+        for (int64_t l = 0; l < k; l += MB_LANES)                                       \
+            for (int p = 0; p < PARTS; p++) {                                           \
+                const int64_t at = l + p * (MB_LANES / PARTS);                          \
+                VEC y[C];                                                               \
+                                                                                        \
+                for (int j = 0; j < C; j++)                                             \
+                    y[j] = LOAD(w + j * ldw + at);                                      \
+                for (int i = 0; i < R; i++) {                                           \
+                    const VEC a = LOAD(x + i * ldx + at);                               \
+                                                                                        \
+                    for (int j = 0; j < C; j++)                                         \
+                        lanes[p][i][j] += a * y[j];                                     \
+                }                                                                       \
+            }                                                                           \
+        for (int i = 0; i < R; i++)                                                     \
+            for (int j = 0; j < C; j++) {                                               \
+                const mb_vec8 *low = (const mb_vec8 *)&lanes[0][i][j];                  \
+                const mb_vec8 *high =                                                   \
+                    PARTS == 1 ? low + 1 : (const mb_vec8 *)&lanes[PARTS - 1][i][j];    \
+                                                                                        \
+                sum[i * MOST_COLS + j] = fold(low, high);                               \
+            }                                                                           \
     }
 
-DOTS(3, 2)
-DOTS(1, 4)
-DOTS(1, 1)
+DOTS(MB_INLINE, dots, mb_vec8, MB_LOAD8, 2, 3, 2)
+DOTS(MB_INLINE, dots, mb_vec8, MB_LOAD8, 2, 1, 4)
+DOTS(MB_INLINE, dots, mb_vec8, MB_LOAD8, 2, 1, 1)
 
 MB_INLINE void whole_dots(float *sum, const mb_gemm_rows *p, const float *x, const float *w,
                           int64_t m, int64_t n)
@@ -137,34 +137,12 @@ static void any_dots(float *sum, const mb_gemm_rows *p, const float *x, const fl
 #if MB_CPU_CLONED
 #define WIDE __attribute__((target("arch=x86-64-v4"))) static
 
-#define WIDE_DOTS(R, C)                                                                     \
-    WIDE inline __attribute__((always_inline)) void wide_##R##_##C(                         \
-        float *sum, const float *x, int64_t ldx, const float *w, int64_t ldw, int64_t k)    \
-    {                                                                                       \
-        mb_vec16 lanes[R][C] = {{{0}}};                                                     \
-                                                                                            \
-        for (int64_t l = 0; l < k; l += MB_LANES) {                                         \
-            mb_vec16 y[C];                                                                  \
-                                                                                            \
-            for (int j = 0; j < C; j++)                                                     \
-                y[j] = MB_LOAD16(w + j * ldw + l);                                          \
-            for (int i = 0; i < R; i++) {                                                   \
-                const mb_vec16 a = MB_LOAD16(x + i * ldx + l);                              \
-                                                                                            \
-                for (int j = 0; j < C; j++)                                                 \
-                    lanes[i][j] += a * y[j];                                                \
-            }                                                                               \
-        }                                                                                   \
-        for (int i = 0; i < R; i++)                                                         \
-            for (int j = 0; j < C; j++)                                                     \
-                sum[i * MOST_COLS + j] =                                                    \
-                    fold((const mb_vec8 *)&lanes[i][j], (const mb_vec8 *)&lanes[i][j] + 1); \
-    }
+#define WIDE_INLINE WIDE inline __attribute__((always_inline))
 
-WIDE_DOTS(6, 4)
-WIDE_DOTS(3, 4)
-WIDE_DOTS(1, 4)
-WIDE_DOTS(1, 1)
+DOTS(WIDE_INLINE, wide, mb_vec16, MB_LOAD16, 1, 6, 4)
+DOTS(WIDE_INLINE, wide, mb_vec16, MB_LOAD16, 1, 3, 4)
+DOTS(WIDE_INLINE, wide, mb_vec16, MB_LOAD16, 1, 1, 4)
+DOTS(WIDE_INLINE, wide, mb_vec16, MB_LOAD16, 1, 1, 1)
 
 WIDE void wide_dots(float *sum, const mb_gemm_rows *p, const float *x, const float *w, int64_t m,
                     int64_t n)

@@ -348,8 +348,9 @@ mb_json_doc *mb_jobs_file(const mb_jobs *j, const char *id)
     char path[MB_PATH_MAX];
     mb_json_doc *doc = NULL;
 
-    if (mb_jobs_is_id(id, "file-") &&
-        snprintf(path, sizeof path, "%s/files/%s/file.json", j->state, id) < MB_PATH_MAX &&
+    if (!mb_jobs_is_id(id, "file-"))
+        return NULL;
+    if (mb_jobs_path(j, "files", id, "/file.json", path) != MB_OK ||
         mb_json_read(path, MB_EIO, MB_JOBS_JSON, &doc) != MB_OK)
         mb_status_clear();
     return doc;

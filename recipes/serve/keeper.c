@@ -42,7 +42,7 @@ void mb_tuning_free(mb_tuning *t)
     mb_free(t);
 }
 
-/* Last goes the file that a server which is started finds it by. */
+/* Last goes the file that a server which is started finds it by. A failure that is recorded stays so. */
 void mb_tuning_drop(const mb_jobs *j, mb_tuning *t)
 {
     static const char *const suffix[] = {".yaml", ".log", ".json"};

@@ -21,15 +21,16 @@
 #include "recipes/train/replay.h"
 
 typedef struct mb_engine_options {
-    mb_device *device;  /* borrowed; NULL: host memory, kernels of the CPU */
-    int threads;        /* of the host */
-    mb_dtype dtype;     /* what is computed in: F32, BF16, F16 */
-    bool exact;         /* room for the exact accumulator */
-    int zero_stage;     /* what this rank keeps of the flat order (core/flat.h) ... */
-    int rank, size;     /* ... of these ranks; size 0: all of it */
-    bool recompute;     /* gradient checkpointing */
-    bool grads_in_step; /* nobody needs a micro-step's gradients once the next begins: at stages 0
-                            * and 1 they may lie where activations were (autograd/tape.h) */
+    mb_device *device; /* borrowed; NULL: host memory, kernels of the CPU */
+    int threads;       /* of the host */
+    mb_dtype dtype;    /* what is computed in: F32, BF16, F16 */
+    bool exact;        /* room for the exact accumulator */
+    int zero_stage;    /* what this rank keeps of the flat order (core/flat.h) ... */
+    int rank, size;    /* ... of these ranks; size 0: all of it */
+    bool recompute;    /* gradient checkpointing */
+    /* Nobody needs a micro-step's gradients once the next begins: at stages 0 and 1 they may lie where
+     * activations were (autograd/tape.h). */
+    bool grads_in_step;
     int64_t max_positions; /* longest sequence; 0: the model's */
     mb_base *base;         /* taken: lends its weights; NULL: the model has all of its own */
 } mb_engine_options;
@@ -117,8 +118,8 @@ mb_status mb_engine_result(mb_engine *e, int64_t slot, mb_micro_result *out) MB_
  * all when NULL; of an embedder its vectors. Borrowed until the next step. */
 mb_status mb_engine_logits(mb_engine *e, const mb_batch *b, const mb_tensor *rows,
                            mb_tensor *logits) MB_MUST_USE;
-/* The plain path, of engines without grads_in_step: whole logits on the tape, cross_entropy, backward with d(loss)/d(logprob) =
- * -weight/divisor. For verify and tests. */
+/* The plain path, of engines without grads_in_step: whole logits on the tape, cross_entropy, backward
+ * with d(loss)/d(logprob) = -weight/divisor. For verify and tests. */
 mb_status mb_engine_plain(mb_engine *e, const mb_batch *b, double divisor, mb_tensor *logits,
                           mb_micro_result *out) MB_MUST_USE;
 
