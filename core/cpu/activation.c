@@ -18,7 +18,7 @@ typedef struct unit {
     void (*strip)(float *restrict value, float *restrict slope, const float *restrict x, int64_t n);
     /* bf16: y = f(gate) up, up NULL for 1 */
     void (*fwd)(uint16_t *y, const uint16_t *gate, const uint16_t *up, int64_t n);
-    /* bf16: dgate = dy up f'(gate); dup = dy f(gate), NULL for none, as up */
+    /* bf16: dgate = dy up f'(gate); dup = dy f(gate); up and dup NULL: none */
     void (*bwd)(uint16_t *dgate, uint16_t *dup, const uint16_t *dy, const uint16_t *gate,
                 const uint16_t *up, int64_t n);
 } unit;
@@ -91,23 +91,31 @@ MB_INLINE float tanh_at(float x, float *slope)
     MB_CPU_CLONES static void name##_fwd(uint16_t *y, const uint16_t *gate, const uint16_t *up, \
                                          int64_t n)                                             \
     {                                                                                           \
-        EACH                                                                                    \
-        {                                                                                       \
-            float s, value = name##_at(AT(gate), &s);                                           \
-            y[i] = mb_f32_to_bf16(up == NULL ? value : value * AT(up));                         \
-        }                                                                                       \
+        float s;                                                                                \
+                                                                                                \
+        if (up == NULL)                                                                         \
+            EACH y[i] = mb_f32_to_bf16(name##_at(AT(gate), &s));                                \
+        else                                                                                    \
+            EACH y[i] = mb_f32_to_bf16(name##_at(AT(gate), &s) * AT(up));                       \
     }                                                                                           \
     MB_CPU_CLONES static void name##_bwd(uint16_t *dgate, uint16_t *dup, const uint16_t *dy,    \
                                          const uint16_t *gate, const uint16_t *up, int64_t n)   \
     {                                                                                           \
-        EACH                                                                                    \
-        {                                                                                       \
-            const float g = AT(dy);                                                             \
-            float s, value = name##_at(AT(gate), &s);                                           \
-            dgate[i] = mb_f32_to_bf16((up == NULL ? g : g * AT(up)) * s);                       \
-            if (dup != NULL)                                                                    \
+        if (up == NULL)                                                                         \
+            EACH                                                                                \
+            {                                                                                   \
+                float s;                                                                        \
+                name##_at(AT(gate), &s);                                                        \
+                dgate[i] = mb_f32_to_bf16(AT(dy) * s);                                          \
+            }                                                                                   \
+        else                                                                                    \
+            EACH                                                                                \
+            {                                                                                   \
+                const float g = AT(dy);                                                         \
+                float s, value = name##_at(AT(gate), &s);                                       \
+                dgate[i] = mb_f32_to_bf16(g * AT(up) * s);                                      \
                 dup[i] = mb_f32_to_bf16(g * value);                                             \
-        }                                                                                       \
+            }                                                                                   \
     }                                                                                           \
     static const unit name##_unit = {name##_strip, name##_fwd, name##_bwd};
 
