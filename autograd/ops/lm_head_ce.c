@@ -2,29 +2,31 @@
  *
  * For each chunk of at most 288 targets: gather their hidden rows, logits = h W^T + bias, then
  * softmax_xent turns the logits into log-probabilities and, in training, into d(loss)/d(logits) in
- * place (in f32 whatever the model computes in; they are then rounded to its type), from which dW += dlogits^T h, dbias, and the hidden rows' gradient follow at once. So the
- * forward does the whole of the backward, logits are never whole, and rows without a target cost
- * nothing (the idea of cut cross-entropy, Wijmans et al. 2024, arXiv:2411.09009).
+ * place (in f32 whatever the model computes in; they are then rounded to its type), from which
+ * dW += dlogits^T h, dbias, and the hidden rows' gradient dlogits W follow at once. So the forward
+ * does the whole of the backward, logits are never whole, and rows without a target cost nothing (the
+ * idea of cut cross-entropy, Wijmans et al. 2024, arXiv:2411.09009).
  *
- * dW is in f32 and far larger than the cache: adding to it costs as much as the product of one chunk.
- * Where the model computes in 16 bits, it therefore waits for the dlogits of four chunks. Of rows of W that
- * are trained by themselves (autograd/live_rows.h) the columns of dlogits are taken that are theirs.
+ * W is far larger than the cache and must be packed for every product, and dW is in f32: adding to it
+ * costs as much as the product of one chunk. Where the model computes in 16 bits, gradients therefore
+ * wait for the dlogits of several chunks. Of rows of W that are trained by themselves
+ * (autograd/live_rows.h) the columns of dlogits are taken that are theirs.
  */
 #include "autograd/batch.h"
 #include "autograd/ops.h"
 
 enum { HIDDEN, W, BIAS, ROWS };
-enum { CHUNK = 288, DW_CHUNKS = 4 };
+enum { CHUNK = 288, DH_CHUNKS = 2, DW_CHUNKS = 4 };
 
 struct work {
-    mb_tensor dh, logits; /* (CHUNK, D), (CHUNK, V) */
-    mb_tensor h, dlogits; /* (waits, D), (waits, V) */
-    int64_t waits;        /* rows that dW waits for */
-    bool apart;           /* dlogits are in the model's type, not logits themselves */
+    mb_tensor logits;         /* (CHUNK, V) */
+    mb_tensor h, dh, dlogits; /* (waits, D), (waits, D), (waits, V) */
+    int64_t waits;            /* rows that gradients wait for */
+    bool apart;               /* dlogits are in the model's type, not logits themselves */
     mb_tensor *d_hidden, *d_w, *d_bias, *d_rows; /* NULL: not wanted */
 };
 
-/* n targets from `from`, the first of them at row `at` of what dW waits for. */
+/* n targets from `from`, the first of them at row `at` of what gradients wait for. */
 static mb_status chunk(mb_tape *t, mb_call *c, const struct work *w, int64_t from, int64_t at,
                        int64_t n)
 {
@@ -47,25 +49,28 @@ static mb_status chunk(mb_tape *t, mb_call *c, const struct work *w, int64_t fro
         MB_TRY(MB_RUN(ex, cast, &dlogits, &logits));
     if (w->d_bias != NULL)
         MB_TRY(MB_RUN(ex, bias_bwd, w->d_bias, &dlogits));
+    return MB_OK;
+}
+
+/* Gradients of the first n rows that wait: targets from `from`. */
+static mb_status gradients(mb_tape *t, mb_call *c, const struct work *w, int64_t from, int64_t n)
+{
+    const mb_head_args *a = c->attr;
+    const mb_tensor index = mb_tensor_1d((void *)(uintptr_t)(a->row + from), MB_DTYPE_I32, n);
+    const mb_tensor h = mb_tensor_rows(&w->h, 0, n);
+    const mb_tensor dlogits = mb_tensor_rows(w->apart ? &w->dlogits : &w->logits, 0, n);
+    mb_exec *ex = mb_tape_exec(t);
+
     if (w->d_hidden != NULL) {
         mb_tensor dh = mb_tensor_rows(&w->dh, 0, n);
         MB_TRY(MB_RUN(ex, gemm, &dh, &dlogits, false, mb_in(c, W), false, 1.0f, 0.0f, NULL));
         MB_TRY(MB_RUN(ex, scatter_rows, w->d_hidden, &dh, &index));
     }
-    return MB_OK;
-}
-
-/* dW of the first n rows that wait */
-static mb_status add_dw(mb_tape *t, mb_call *c, const struct work *w, int64_t n)
-{
-    const mb_tensor h = mb_tensor_rows(&w->h, 0, n);
-    const mb_tensor dlogits = mb_tensor_rows(w->apart ? &w->dlogits : &w->logits, 0, n);
-
     if (w->d_rows != NULL)
         return mb_live_rows_linear_bwd(t, c->in[W]->live, w->d_rows, &dlogits, &h, 1.0f);
     if (w->d_w == NULL)
         return MB_OK;
-    return MB_RUN(mb_tape_exec(t), gemm, w->d_w, &dlogits, true, &h, false, 1.0f, 1.0f, NULL);
+    return MB_RUN(ex, gemm, w->d_w, &dlogits, true, &h, false, 1.0f, 1.0f, NULL);
 }
 
 /* Every size that a last chunk, and what waits with it, may have. */
@@ -74,7 +79,7 @@ static mb_status plan(mb_tape *t, mb_call *c, const struct work *w, int64_t most
     for (int64_t n = MB_ROW_PAD; n <= most; n += MB_ROW_PAD)
         MB_TRY(chunk(t, c, w, 0, 0, n));
     for (int64_t n = MB_ROW_PAD; n <= w->waits; n += MB_ROW_PAD)
-        MB_TRY(add_dw(t, c, w, n));
+        MB_TRY(gradients(t, c, w, 0, n));
     return MB_OK;
 }
 
@@ -101,8 +106,10 @@ static mb_status forward(mb_tape *t, mb_call *c)
     struct work w = {.waits = most, .apart = train && dtype != MB_DTYPE_F32};
     int64_t at = 0;
 
-    if (w.apart && c->in[W]->needs_grad)
-        w.waits = a->capacity < DW_CHUNKS * CHUNK ? a->capacity : DW_CHUNKS * CHUNK;
+    if (w.apart) {
+        w.waits = (c->in[W]->needs_grad ? DW_CHUNKS : DH_CHUNKS) * CHUNK;
+        w.waits = a->capacity < w.waits ? a->capacity : w.waits;
+    }
     MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){w.waits, d}, &w.h));
     MB_TRY(mb_tape_temporary(t, MB_DTYPE_F32, 2, (const int64_t[]){most, v}, &w.logits));
     if (w.apart)
@@ -112,7 +119,7 @@ static mb_status forward(mb_tape *t, mb_call *c)
     MB_TRY(want(t, c->in[BIAS], true, &w.d_bias));
     MB_TRY(want(t, c->in[ROWS], true, &w.d_rows));
     if (w.d_hidden != NULL)
-        MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){most, d}, &w.dh));
+        MB_TRY(mb_tape_temporary(t, dtype, 2, (const int64_t[]){w.waits, d}, &w.dh));
     if (mb_tape_exec(t)->planning)
         return plan(t, c, &w, most);
     for (int64_t from = 0; from < a->n; from += most) {
@@ -122,7 +129,7 @@ static mb_status forward(mb_tape *t, mb_call *c)
         MB_TRY(chunk(t, c, &w, from, at, n));
         at += n;
         if (at == w.waits || from + most >= a->n) {
-            MB_TRY(add_dw(t, c, &w, at));
+            MB_TRY(gradients(t, c, &w, from + n - at, at));
             at = 0;
         }
     }

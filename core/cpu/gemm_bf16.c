@@ -24,7 +24,7 @@ enum {
     WANTED_UNITS = 8,          /* per thread, so that all end together */
     MOST_RANK = 512,           /* of an adapter */
     LEAST_ROWS = 96,           /* of a unit: what packing its panel is spread over */
-    STRIP_ROWS = 384,          /* most of a unit whose sums wait between blocks of k ... */
+    STRIP_ROWS = 512,          /* most of a unit whose sums wait between blocks of k ... */
     STRIP_PANELS = 8,          /* ... and of its panels, for all of which A is read once ... */
     NEAR_ELEMENTS = 8 << 20,   /* ... where it is larger than this and comes from afar */
     PACKED_ELEMENTS = 1 << 19, /* of A packed at once, per thread: they stay in its cache */
@@ -79,7 +79,7 @@ static void cut(product *p, int threads)
     rows = ceil_div(p->block_rows, ceil_div(WANTED_UNITS * threads, panels));
     rows = rows < LEAST_ROWS ? LEAST_ROWS : rows;
     if (p->pairs > block && rows > STRIP_ROWS)
-        rows = STRIP_ROWS;
+        rows = ceil_div(rows, ceil_div(rows, STRIP_ROWS));
     p->unit_rows = round_up(rows, MB_PAIR_GROUP);
     p->unit_panels = 1;
     p->own_bytes = (size_t)((block + p->rank / 2) * MB_PAIR_COLS) * sizeof(uint32_t);
@@ -156,23 +156,10 @@ static void fetch(const mb_tensor *c, int64_t i, int64_t rows, int64_t j0, int64
             __builtin_prefetch(at + b, 1);
 }
 
-/* Part t of `parts` of the panel of block k0 and columns from j0, which is packed after this one: pieces
- * of rows lie so far apart that the processor does not ask for them itself. */
-static void fetch_panel(const product *p, int64_t j0, int64_t k0, int64_t t, int64_t parts)
-{
-    const int64_t k = least(K_BLOCK, p->k - k0);
-
-    for (int64_t l = k0 + k * t / parts; l < k0 + k * (t + 1) / parts; l++)
-        for (int64_t j = j0; j < j0 + MB_PAIR_COLS; j += 32)
-            __builtin_prefetch(p->b + l * p->ldb + j, 0, 2);
-}
-
 /* Block k0 of k for rows [i0, i0 + rows) of the panel of columns from j0; A's packed part starts at row
- * `base`. Sums that are not done lie in `waiting`, (rows, width). The panel after this is likely
- * (next_j, next_k). */
+ * `base`. Sums that are not done lie in `waiting`, (rows, width). */
 static void run_panel(const product *p, const mb_pairs *pairs_of, int64_t base, int64_t i0,
-                      int64_t rows, int64_t j0, int64_t k0, int64_t next_j, int64_t next_k,
-                      uint32_t *panel, float *waiting)
+                      int64_t rows, int64_t j0, int64_t k0, uint32_t *panel, float *waiting)
 {
     const int64_t n = least(MB_PAIR_COLS, p->n - j0), width = round_up(n, 16),
                   full = mb_pairs_rows(width), k = least(K_BLOCK, p->k - k0), pairs = (k + 1) / 2;
@@ -196,8 +183,6 @@ static void run_panel(const product *p, const mb_pairs *pairs_of, int64_t base, 
             row = 2;
             step = 2 * MB_PAIR_GROUP;
         }
-        if (!p->tb && next_j < p->n)
-            fetch_panel(p, next_j, next_k, (i - i0) / full, ceil_div(rows, full));
         if (last)
             fetch(p->c, i, height, j0, n);
         pairs_of->multiply(sum, a, row, step, (int)height, panel, width, pairs, k0 > 0);
@@ -217,15 +202,8 @@ static void run_unit(const product *p, const mb_pairs *pairs_of, int64_t base, i
     float *waiting = (float *)(panel + (least(p->pairs, K_BLOCK / 2) + p->rank / 2) * MB_PAIR_COLS);
 
     for (int64_t k0 = 0; k0 < p->k; k0 += K_BLOCK)
-        for (int64_t j = j0; j < j1; j += MB_PAIR_COLS) {
-            int64_t next_j = j + MB_PAIR_COLS, next_k = k0;
-            if (next_j >= j1) {
-                next_k = k0 + K_BLOCK < p->k ? k0 + K_BLOCK : 0;
-                next_j = next_k > 0 ? j0 : j0 + (j1 - j0) * omp_get_num_threads();
-            }
-            run_panel(p, pairs_of, base, i0, rows, j, k0, next_j, next_k, panel,
-                      waiting + (j - j0) * rows);
-        }
+        for (int64_t j = j0; j < j1; j += MB_PAIR_COLS)
+            run_panel(p, pairs_of, base, i0, rows, j, k0, panel, waiting + (j - j0) * rows);
 }
 
 /* Group g of the rows of op(A) from `base`. */

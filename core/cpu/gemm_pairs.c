@@ -16,8 +16,10 @@
 #include "core/cpu/vec16.h"
 
 enum {
-    FEW = 6,   /* rows of a tile at the end of a range, in every width */
-    AHEAD = 16 /* rows that are asked for before they are packed: they lie far apart */
+    FEW = 6, /* rows of a tile at the end of a range, in every width */
+    AHEAD =
+        32 /* rows that the second cache is asked for before they are packed: they lie far apart, at
+                * powers of two even in the same few places of the first */
 };
 
 typedef uint32_t vec8u __attribute__((vector_size(32), may_alias));
@@ -275,8 +277,8 @@ void mb_cpu_pack_rows(uint32_t *to, int64_t width, const uint16_t *x, int64_t ld
 {
     for (int64_t l = 0; 2 * l < k; l++, to += width) {
         for (int64_t j = 0; j < cols; j += 32) {
-            __builtin_prefetch(x + (2 * l + AHEAD) * ld + j);
-            __builtin_prefetch(x + (2 * l + AHEAD + 1) * ld + j);
+            __builtin_prefetch(x + (2 * l + AHEAD) * ld + j, 0, 2);
+            __builtin_prefetch(x + (2 * l + AHEAD + 1) * ld + j, 0, 2);
         }
         interleave(to, x + 2 * l * ld, 2 * l + 1 < k ? x + (2 * l + 1) * ld : NULL, cols);
         memset(to + cols, 0, (size_t)(width - cols) * sizeof *to);
