@@ -146,7 +146,7 @@ size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool
     const int64_t partial = p.pieces > 1 ? p.pieces * p.m * p.n : 0;
 
     if (a->dtype == MB_DTYPE_BF16)
-        return mb_cpu_gemm_bf16_workspace(ex, c, a, ta, NULL);
+        return mb_cpu_gemm_bf16_workspace(ex, c, a, ta, tb, bias, NULL);
     if (goes_by_rows(ex, &p)) {
         const mb_gemm_rows r = by_rows(&p, NULL);
 
@@ -353,7 +353,7 @@ size_t mb_cpu_gemm_adapted_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor 
                                      const mb_tensor *b, bool tb, float beta, const mb_tensor *bias)
 {
     if (is_one_sum(x, h))
-        return mb_cpu_gemm_bf16_workspace(ex, c, x, false, h);
+        return mb_cpu_gemm_bf16_workspace(ex, c, x, false, tw, bias, h);
     const size_t one = mb_cpu_gemm_workspace(ex, c, x, false, w, tw, 1.0f, beta, bias);
     const size_t two = mb_cpu_gemm_workspace(ex, c, h, false, b, tb, 1.0f, 1.0f, NULL);
     return one > two ? one : two;

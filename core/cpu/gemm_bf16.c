@@ -4,7 +4,9 @@
  * into pairs, which stay in its cache while the rows go by six at a time (core/cpu/gemm_pairs.c). Where
  * k is long, it takes several panels, so that a block of A is still near for the next.
  * Rows of A that lie along k are read where they are; a transposed A (weight gradients: k is tokens)
- * is packed first, by all threads, in groups of 48 columns.
+ * is packed first, by all threads, in groups of 48 columns. Where such an A has far more columns than B
+ * (gradients of an adapter's B), A and B change places and C is made across: A's columns are packed once,
+ * into panels, by whoever multiplies with them.
  *
  * An adapter's product joins the sums before they leave: its panel lies behind the last of B.
  *
@@ -36,6 +38,7 @@ typedef struct product {
     const uint16_t *a, *b;
     const mb_tensor *c, *bias;
     bool ta, tb;
+    bool across; /* what is computed is C transposed: m, n, a, b are those of that */
     float alpha, beta;
     /* the adapter; rank 0: none */
     const uint16_t *h, *hb;
@@ -98,15 +101,22 @@ static size_t packed_bytes(const product *p)
                : 0;
 }
 
-static product sizes_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a, bool ta,
-                        const mb_tensor *h)
+static product sizes_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a, bool ta, bool tb,
+                        const mb_tensor *bias, const mb_tensor *h)
 {
     product p = {.m = mb_rows(c),
                  .n = mb_cols(c),
                  .k = ta ? mb_rows(a) : mb_cols(a),
                  .ta = ta,
+                 .tb = tb,
                  .rank = h != NULL ? mb_cols(h) : 0};
 
+    p.across = p.k > 0 && ta && !tb && bias == NULL && c->dtype == MB_DTYPE_F32 &&
+               p.n <= MB_PAIR_COLS && p.m >= 4 * p.n;
+    if (p.across) {
+        p.m = mb_cols(c);
+        p.n = mb_rows(c);
+    }
     p.pairs = (p.k + 1) / 2;
     p.packs_a = ta || p.k % 2 != 0;
     if (p.m > 0 && p.n > 0 && p.k > 0)
@@ -120,9 +130,9 @@ bool mb_cpu_gemm_bf16_adds(int64_t k, int64_t rank)
 }
 
 size_t mb_cpu_gemm_bf16_workspace(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a,
-                                  bool ta, const mb_tensor *h)
+                                  bool ta, bool tb, const mb_tensor *bias, const mb_tensor *h)
 {
-    const product p = sizes_of(ex, c, a, ta, h);
+    const product p = sizes_of(ex, c, a, ta, tb, bias, h);
 
     return packed_bytes(&p) + (size_t)ex->threads * p.own_bytes;
 }
@@ -156,6 +166,19 @@ static void fetch(const mb_tensor *c, int64_t i, int64_t rows, int64_t j0, int64
             __builtin_prefetch(at + b, 1);
 }
 
+/* Rows [i, i + rows) and columns [j, j + n) of C transposed. */
+static void finish_across(const mb_pairs_out *out, const float *sum, int64_t width, int64_t i,
+                          int rows, int64_t j, int64_t n)
+{
+    for (int64_t col = 0; col < n; col++) {
+        float *c = mb_row(out->c, j + col) + i;
+
+        for (int r = 0; r < rows; r++)
+            c[r] =
+                out->alpha * sum[r * width + col] + (out->beta != 0.0f ? out->beta * c[r] : 0.0f);
+    }
+}
+
 /* Block k0 of k for rows [i0, i0 + rows) of the panel of columns from j0; A's packed part starts at row
  * `base`. Sums that are not done lie in `waiting`, (rows, width). */
 static void run_panel(const product *p, const mb_pairs *pairs_of, int64_t base, int64_t i0,
@@ -183,13 +206,15 @@ static void run_panel(const product *p, const mb_pairs *pairs_of, int64_t base, 
             row = 2;
             step = 2 * MB_PAIR_GROUP;
         }
-        if (last)
+        if (last && !p->across)
             fetch(p->c, i, height, j0, n);
         pairs_of->multiply(sum, a, row, step, (int)height, panel, width, pairs, k0 > 0);
         if (last && p->rank > 0)
             pairs_of->multiply(sum, p->h + i * p->ldh, p->ldh, 2, (int)height, adapter, width,
                                p->rank / 2, true);
-        if (last)
+        if (last && p->across)
+            finish_across(&out, sum, width, i, (int)height, j0, n);
+        else if (last)
             pairs_of->finish(&out, sum, width, i, (int)height, j0, n);
     }
 }
@@ -253,17 +278,17 @@ mb_status mb_cpu_gemm_bf16(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool t
                            const mb_tensor *b, bool tb, float alpha, float beta,
                            const mb_tensor *bias, const mb_gemm_adapter *also)
 {
-    product p = sizes_of(ex, c, a, ta, also != NULL ? also->h : NULL);
+    product p = sizes_of(ex, c, a, ta, tb, bias, also != NULL ? also->h : NULL);
     const mb_pairs *pairs_of = mb_cpu_pairs();
     const int team = p.m * p.n * p.k < 65536 ? 1 : ex->threads;
 
-    p.a = a->data;
-    p.b = b->data;
+    const mb_tensor *left = p.across ? b : a, *right = p.across ? a : b;
+    p.a = left->data;
+    p.b = right->data;
     p.c = c;
     p.bias = bias;
-    p.lda = mb_row_stride(a);
-    p.ldb = mb_row_stride(b);
-    p.tb = tb;
+    p.lda = mb_row_stride(left);
+    p.ldb = mb_row_stride(right);
     p.alpha = alpha;
     p.beta = beta;
     if (also != NULL) {

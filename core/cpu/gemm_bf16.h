@@ -19,7 +19,7 @@ mb_status mb_cpu_gemm_bf16(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool t
 bool mb_cpu_gemm_bf16_adds(int64_t k, int64_t rank);
 /* h: of the adapter, or NULL */
 size_t mb_cpu_gemm_bf16_workspace(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a,
-                                  bool ta, const mb_tensor *h);
+                                  bool ta, bool tb, const mb_tensor *bias, const mb_tensor *h);
 
 /* Whether products of pairs run on instructions of the processor (avx512_bf16). Off: plain C, about
  * as fast as f32. For tests and benchmarks: turns them off, or on again where they exist; between

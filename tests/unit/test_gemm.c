@@ -266,6 +266,39 @@ static void a_large_product_has_the_bits_of_its_rows_alone(void **state)
     }
 }
 
+/* Gradients of an adapter's B: C is computed across. A bias, of zeros, keeps it from that. */
+static void a_narrow_gradient_computed_across_has_the_same_bits(void **state)
+{
+    static const shape all[] = {
+        {300, 16, 2050}, {256, 64, 48}, {67, 5, 31}, {1000, 33, 4100}, {4, 1, 2}};
+
+    if (mb_test_on_device())
+        skip();
+    for (size_t s = 0; s < 2 * sizeof all / sizeof *all; s++) {
+        const shape d = all[s / 2];
+        const int64_t stride = d.n + 3;
+        float *x = numbers((d.m + d.n) * d.k, 1), *zeros = numbers(d.n, 1);
+        float *got = numbers(d.m * stride, 2), *want = numbers(d.m * stride, 2);
+        uint16_t *ab = (uint16_t *)numbers((d.m + d.n) * d.k, 2);
+
+        round_all(ab, x, (d.m + d.n) * d.k);
+        memset(zeros, 0, (size_t)d.n * sizeof *zeros);
+        const mb_tensor a = mb_tensor_2d(ab, MB_DTYPE_BF16, d.k, d.m);
+        const mb_tensor b = mb_tensor_2d(ab + d.m * d.k, MB_DTYPE_BF16, d.k, d.n);
+        const mb_tensor bias = mb_tensor_1d(zeros, MB_DTYPE_F32, d.n);
+        mb_tensor c = strided(got, d.m, d.n, stride);
+        gemm(2, &c, &a, true, &b, false, 1.0f, s % 2 ? 1.0f : 0.0f, NULL);
+        c = strided(want, d.m, d.n, stride);
+        gemm(1, &c, &a, true, &b, false, 1.0f, s % 2 ? 1.0f : 0.0f, &bias);
+        assert_memory_equal(got, want, (size_t)(d.m * stride) * sizeof *got);
+        mb_free(x);
+        mb_free(zeros);
+        mb_free(got);
+        mb_free(want);
+        mb_free(ab);
+    }
+}
+
 static void threads_change_no_bit(void **state)
 {
     static const int threads[] = {1, 2, 3, 8};
@@ -528,6 +561,7 @@ int main(void)
         cmocka_unit_test(adapters_add_to_the_same_sums),
         cmocka_unit_test(instructions_agree_with_plain_code),
         cmocka_unit_test(a_large_product_has_the_bits_of_its_rows_alone),
+        cmocka_unit_test(a_narrow_gradient_computed_across_has_the_same_bits),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(a_row_has_the_same_bits_wherever_it_stands),
         cmocka_unit_test(rows_are_alike_however_many_there_are),
