@@ -11,8 +11,8 @@
 #                     and with rows padded as collators do; PyTorch, padded to the longest of 16 rows
 #                     and to 128 tokens
 #     scaling         full-bf16 on 1 rank and on 2, a thread each, the same rows for every rank
-#     gemm-share      what full-bf16 gets out of the machine's fastest product of bf16 matrices,
-#                     PyTorch's or our own
+#     gemm-share      the machine's fastest product of f32 and of bf16 matrices, PyTorch's or our own;
+#                     what each row above gets out of it, and the ratio at which all of it would be got
 #     start           from the start of the process to the end of a first forward pass; mbuyu from
 #                     GGUF, PyTorch from safetensors in f32
 #     loss            200 steps on the Swahili pairs in f32 and in bf16, LoRA and full, mbuyu only: how
@@ -185,15 +185,15 @@ scaling() { # scaling ROUND
 }
 
 gemm_share() { # gemm_share ROUND
-    local keys program own
+    local type program own
     program=$(dirname "$mbuyu")/tests/bench_gemm
-    read -ra keys <<<"$text bf16=true"
-    wanted full-bf16 || run_mbuyu full-bf16 mbuyu "$1" 1 2048 "model_name_or_path=$model" \
-        "datasets=[\"$work/rows.jsonl\"]" "${keys[@]}"
-    env "${unset_openblas[@]}" "$peers" "$here/torch_gemm.py" "$threads" >"$work/results/gemm.torch.$1.run"
-    [ -x "$program" ] || return 0
-    own=$("$program" "$threads" bf16 | sed -nE 's|.* ([0-9.]+) GFLOP/s.*|\1|p' | sort -n | tail -n 1)
-    [ -z "$own" ] || printf '%s\n' "$own" >"$work/results/gemm.mbuyu.$1.run"
+    for type in f32 bf16; do
+        env "${unset_openblas[@]}" "$peers" "$here/torch_gemm.py" "$threads" $type \
+            >"$work/results/gemm-$type.torch.$1.run"
+        [ -x "$program" ] || continue
+        own=$("$program" "$threads" $type | sed -nE 's|.* ([0-9.]+) GFLOP/s.*|\1|p' | sort -n | tail -n 1)
+        [ -z "$own" ] || printf '%s\n' "$own" >"$work/results/gemm-$type.mbuyu.$1.run"
+    done
 }
 
 # one_start SIDE ROUND COMMAND...: loads the model and computes once
@@ -251,6 +251,13 @@ done
     sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1
     printf '%d threads, %d rounds of %d steps\n' "$threads" "$rounds" "$steps"
 } >"$work/results/about"
-cp "$model/config.json" "$work/results/model"
+for kind in full-f32 full-bf16 lora-bf16 llama1b-lora bert-bf16; do
+    case $kind in
+    llama1b-lora) folder=$work/llama1b ;;
+    bert-bf16) folder=$work/bert ;;
+    *) folder=$model ;;
+    esac
+    [ ! -d "$folder" ] || cp "$folder/config.json" "$work/results/$kind.model"
+done
 mkdir -p "$report"
 "$peers" "$here/table.py" "$work/results" "$report"

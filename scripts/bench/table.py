@@ -33,7 +33,7 @@ for path in sorted(source.glob("*.run")):
     run = read(path) if kind != "loss" else None
     if kind == "loss":
         facts[kind, side] = read(path.with_name(f"loss.{side}.run"))
-    elif kind == "gemm":
+    elif kind.startswith("gemm"):
         facts[kind, side].append(run)
     else:
         speed[kind, side].append(middle(run["speeds"]) * share(kind, side))
@@ -91,29 +91,39 @@ if ("scaling", "ranks-2") in speed:
     compare("scaling-2-ranks", ("scaling", "ranks-2"), ("scaling", "ranks-1"))
 
 
-def flops_per_token(length):
-    """Forward and backward with all weights: 6 for each weight of a product (the head's table once,
-    norms and the look-up of embeddings none), and causal attention 6 L H d T: half of all pairs."""
-    c = read(source / "model")
+def gflop_per_token(kind):
+    """What training must multiply, forward and backward: 6 for each weight of a product that is trained,
+    4 for one that is not (the head's table once, norms and the look-up of embeddings none), and
+    attention of 512 tokens, 6 L H d T, causal: half of all pairs; BERT's of 128, 12 L H d T."""
+    c = read(source / f"{kind}.model")
     width, layers = c["hidden_size"], c["num_hidden_layers"]
-    head = c.get("head_dim") or width // c["num_attention_heads"]
-    q, kv = head * c["num_attention_heads"], head * c["num_key_value_heads"]
-    layer = 2 * width * q + 2 * width * kv + 3 * width * c["intermediate_size"]
-    return 6 * (layers * layer + width * c["vocab_size"]) + 6 * layers * q * length
+    heads, inner = c["num_attention_heads"], c["intermediate_size"]
+    if kind == "bert-bf16":
+        return 1e-9 * layers * (6 * (4 * width * width + 2 * width * inner) + 12 * width * 128)
+    head = c.get("head_dim") or width // heads
+    q, kv = head * heads, head * c["num_key_value_heads"]
+    linear = [(width, q), (width, kv), (width, kv), (q, width)] + 2 * [(width, inner)] + [(inner, width)]
+    weights = layers * sum(a * b for a, b in linear) + width * c["vocab_size"]
+    lora = layers * sum(16 * (a + b) for a, b in linear) if "lora" in kind else 0
+    return 1e-9 * ((4 if lora else 6) * weights + 6 * lora + 6 * layers * q * 512)
 
 
-gemm = {side: max(found) for (kind, side), found in facts.items() if kind == "gemm"}
-if gemm:
-    fast = max(gemm.values())
-    gflop = flops_per_token(512) * 1e-9
-    value = middle(speed["full-bf16", "mbuyu"]) * gflop / fast
-    peaks = ", ".join(f"{side} {found:.0f}" for side, found in sorted(gemm.items()))
-    ratios.append(
-        ("gemm-share", value, f"{gflop:.3f} GFLOP a token; GFLOP/s of the fastest bf16 product: {peaks}")
-    )
-    if fastest("full-bf16"):
-        value = middle(speed["full-bf16", fastest("full-bf16")]) * gflop / fast
-        ratios.append(("gemm-share-of-pytorch", value, fastest("full-bf16")))
+peaks = {}
+for name in sorted({name for name, _ in facts if name.startswith("gemm-")}):
+    best, side = max((max(found), side) for (other, side), found in facts.items() if other == name)
+    peaks[name] = best
+    ratios.append((name, best, f"GFLOP/s of the fastest product, {side}'s"))
+for kind in kinds:
+    peak_of = peaks.get("gemm-f32" if kind == "full-f32" else "gemm-bf16")
+    if peak_of is None or (kind, "mbuyu") not in speed or not (source / f"{kind}.model").exists():
+        continue
+    gflop, theirs = gflop_per_token(kind), fastest(kind)
+    value = middle(speed[kind, "mbuyu"]) * gflop / peak_of
+    ratios.append((f"{kind}-gemm-share", value, f"{gflop:.3f} GFLOP a token"))
+    if theirs:
+        value = middle(speed[kind, theirs]) * gflop / peak_of
+        ratios.append((f"{kind}-gemm-share-of-pytorch", value, theirs))
+        ratios.append((f"{kind}-tokens-per-second-limit", 1 / value, "all of that rate over PyTorch's step"))
 if ("start", "mbuyu") in seconds:
     start, other = middle(seconds["start", "mbuyu"]), middle(seconds["start", "torch"])
     ratios.append(("start-seconds", start, f"seconds; best {min(seconds['start', 'mbuyu']):.3f}"))

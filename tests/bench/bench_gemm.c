@@ -1,10 +1,10 @@
 /* tests/bench/bench_gemm.c - GFLOP/s of the products of a training step: f32 under both providers, and
  * bf16 by the processor's instructions and in plain C.
  *
- *     bench_gemm [threads [bf16|rows]]
+ *     bench_gemm [threads [f32|bf16|rows]]
  *
- * With "bf16" only what the processor's bf16 instructions do; with "rows" only products whose rows are
- * alike (core/cpu/gemm_rows.h), as a server's are.
+ * With "f32" only that, with "bf16" only what the processor's bf16 instructions do; with "rows" only
+ * products whose rows are alike (core/cpu/gemm_rows.h), as a server's are.
  *
  * Shapes are those of SmolLM2-135M with 4 x 512 tokens: y = x W^T, dx = dy W, dW = dy^T x, LoRA's
  * narrow ones, and one token of generation.
@@ -112,7 +112,7 @@ static mb_status run_rows(int threads)
     return MB_OK;
 }
 
-static mb_status run(int threads, bool only_bf16)
+static mb_status run(int threads, bool only_f32, bool only_bf16)
 {
     static const char *const providers[] = {"openblas", "onednn"};
     mb_arena *scratch;
@@ -128,7 +128,7 @@ static mb_status run(int threads, bool only_bf16)
         printf("\n%s\n", mb_cpu_gemm_provider());
         MB_TRY(bench_all(&ex, MB_DTYPE_F32));
     }
-    for (int plain = 0; plain < (only_bf16 ? 1 : 2); plain++) {
+    for (int plain = 0; plain < 2 && !only_f32 && !(only_bf16 && plain); plain++) {
         mb_cpu_bf16_native(plain == 0);
         if (plain == 0 && !mb_cpu_bf16_is_native())
             continue;
@@ -144,8 +144,9 @@ int main(int argc, char **argv)
     const int threads = argc > 1 ? atoi(argv[1]) : 2;
     const char *only = argc > 2 ? argv[2] : "";
 
-    if ((strcmp(only, "rows") == 0 ? run_rows(threads) : run(threads, strcmp(only, "bf16") == 0)) !=
-        MB_OK) {
+    if ((strcmp(only, "rows") == 0
+             ? run_rows(threads)
+             : run(threads, strcmp(only, "f32") == 0, strcmp(only, "bf16") == 0)) != MB_OK) {
         fprintf(stderr, "%s\n", mb_status_sentence());
         return 1;
     }
