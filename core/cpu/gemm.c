@@ -5,7 +5,8 @@
  *
  * Rows of C that are tokens (A not transposed) get the same bits wherever they stand and whatever
  * else is in the batch, so the cut of N and K does not look at M there, and the last tile of rows
- * is made up to a height at which the provider's kernels do not change (core/cpu/gemm_tiles.h).
+ * is made up to a height at which the provider's kernels do not change (core/cpu/gemm_tiles.h). For the
+ * same reason tiles of tokens may be as tall as leaves every thread some.
  * Fewer than FEW_ROWS rows, as when generating, are memory-bound: products of our own, whose rows do
  * not depend on one another either (but differ in the last bits from those of a tile). They are what
  * computes any number of rows where all must be alike (mb_exec.rows_alike).
@@ -29,6 +30,7 @@
 enum {
     FEW_ROWS = 16,     /* below: own kernels */
     WANTED_UNITS = 16, /* units of work below which K is cut into pieces */
+    WANTED_TILES = 4,  /* per thread, of tall ones */
     LEAST_PIECE = 256, /* of K */
 };
 
@@ -72,13 +74,16 @@ static int64_t part(int64_t n, int64_t most)
     return n <= most ? n : round_up(ceil_div(n, ceil_div(n, most)), 16);
 }
 
-static void cut(product *p)
+static void cut(product *p, int threads)
 {
     p->tile_m = MB_GEMM_TILE_ROWS;
     p->row_step = mb_gemm_row_step();
     p->tile_n = part(p->n, MB_GEMM_TILE_COLS);
-    p->tiles_m = ceil_div(p->m, p->tile_m);
     p->tiles_n = p->n > 0 ? ceil_div(p->n, p->tile_n) : 0;
+    if (!p->ta && p->row_step < MB_GEMM_TILE_ROWS &&
+        ceil_div(p->m, MB_GEMM_TALL_ROWS) * p->tiles_n >= WANTED_TILES * threads)
+        p->tile_m = MB_GEMM_TALL_ROWS;
+    p->tiles_m = ceil_div(p->m, p->tile_m);
     p->pieces = 1;
     if (p->ta && p->tiles_m * p->tiles_n > 0)
         p->pieces = least(ceil_div(WANTED_UNITS, p->tiles_m * p->tiles_n),
@@ -91,8 +96,9 @@ static void cut(product *p)
         p->edge_floats = p->tile_m * round_up(p->block_k, 16) + p->tile_m * p->tile_n;
 }
 
-static product product_of(const mb_tensor *c, const mb_tensor *a, bool ta, const mb_tensor *b,
-                          bool tb, float alpha, float beta, const mb_tensor *bias)
+static product product_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a, bool ta,
+                          const mb_tensor *b, bool tb, float alpha, float beta,
+                          const mb_tensor *bias)
 {
     product p = {.m = mb_rows(c),
                  .n = mb_cols(c),
@@ -110,7 +116,7 @@ static product product_of(const mb_tensor *c, const mb_tensor *a, bool ta, const
                  .beta = beta,
                  .type = b->dtype};
 
-    cut(&p);
+    cut(&p, ex->threads);
     return p;
 }
 
@@ -142,7 +148,7 @@ size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool
                              const mb_tensor *b, bool tb, float alpha, float beta,
                              const mb_tensor *bias)
 {
-    const product p = product_of(c, a, ta, b, tb, alpha, beta, bias);
+    const product p = product_of(ex, c, a, ta, b, tb, alpha, beta, bias);
     const int64_t partial = p.pieces > 1 ? p.pieces * p.m * p.n : 0;
 
     if (a->dtype == MB_DTYPE_BF16)
@@ -319,7 +325,7 @@ static mb_status check(const product *p, const mb_tensor *c, const mb_tensor *a,
 mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, const mb_tensor *b,
                       bool tb, float alpha, float beta, const mb_tensor *bias)
 {
-    product p = product_of(c, a, ta, b, tb, alpha, beta, bias);
+    product p = product_of(ex, c, a, ta, b, tb, alpha, beta, bias);
 
     MB_TRY(check(&p, c, a, b, bias));
     if (a->dtype == MB_DTYPE_BF16)
@@ -363,8 +369,8 @@ mb_status mb_cpu_gemm_adapted(mb_exec *ex, mb_tensor *c, const mb_tensor *x, con
                               bool tw, const mb_tensor *h, const mb_tensor *b, bool tb, float beta,
                               const mb_tensor *bias)
 {
-    const product base = product_of(c, x, false, w, tw, 1.0f, beta, bias);
-    const product adapter = product_of(c, h, false, b, tb, 1.0f, 1.0f, NULL);
+    const product base = product_of(ex, c, x, false, w, tw, 1.0f, beta, bias);
+    const product adapter = product_of(ex, c, h, false, b, tb, 1.0f, 1.0f, NULL);
     const mb_gemm_adapter also = {h, b, tb};
 
     if (!is_one_sum(x, h)) {

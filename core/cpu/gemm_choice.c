@@ -17,7 +17,7 @@
 #include "core/cpu/gemm_tiles.h"
 #include "core/log.h"
 
-enum { MAX_M = 96, MAX_N = 100, MAX_K = 768, N_PROVIDERS = 2 };
+enum { MAX_M = MB_GEMM_TALL_ROWS, MAX_N = 100, MAX_K = 768, N_PROVIDERS = 2 };
 
 typedef struct candidate {
     const mb_gemm_provider *provider;
