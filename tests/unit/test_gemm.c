@@ -57,10 +57,11 @@ typedef struct shape {
     int64_t m, n, k;
 } shape;
 
+/* The last has tall tiles where there is one thread. */
 static const shape shapes[] = {
     {1, 1, 1},       {1, 300, 100},   {3, 7, 5},     {15, 129, 67},   {16, 64, 64},    {17, 1, 33},
     {37, 40, 800},   {100, 400, 50},  {96, 384, 20}, {200, 10, 1600}, {16, 100, 2048}, {5, 5, 3000},
-    {130, 777, 300}, {300, 20, 1000}, {2, 3, 0},     {20, 30, 0},
+    {130, 777, 300}, {300, 20, 1000}, {2, 3, 0},     {20, 30, 0},     {390, 400, 70},
 };
 
 /* C, A and B with gaps between rows; the reference in double. */
