@@ -4,12 +4,12 @@
  * softmax_xent turns the logits into log-probabilities and, in training, into d(loss)/d(logits) in
  * place (in f32 whatever the model computes in; they are then rounded to its type), from which
  * dW += dlogits^T h, dbias, and the hidden rows' gradient dlogits W follow at once. So the forward
- * does the whole of the backward, logits are never whole, and rows without a target cost nothing (the
- * idea of cut cross-entropy, Wijmans et al. 2024, arXiv:2411.09009).
+ * does the whole of the backward, logits are never whole, and rows without a target cost nothing
+ * (the idea of cut cross-entropy, Wijmans et al. 2024, arXiv:2411.09009).
  *
- * W is far larger than the cache and must be packed for every product, and dW is in f32: adding to it
- * costs as much as the product of one chunk. Where the model computes in 16 bits, gradients therefore
- * wait for the dlogits of several chunks. Of rows of W that are trained by themselves
+ * W is far larger than the cache and must be packed for every product, and dW is in f32: adding to
+ * it costs as much as the product of one chunk. Where the model computes in 16 bits, gradients
+ * therefore wait for the dlogits of several chunks. Of rows of W that are trained by themselves
  * (autograd/live_rows.h) the columns of dlogits are taken that are theirs.
  */
 #include "autograd/batch.h"

@@ -1,15 +1,15 @@
 /* core/cpu/gemm.c - C = alpha op(A) op(B) + beta C (+ bias) in tiles, over threads.
  *
- * C is cut into tiles and K into blocks; both depend on shapes only. A tile is computed by one
- * thread with one provider call per block of K, the blocks in order, so threads never meet.
+ * C is cut into tiles and K into blocks. A tile is computed by one thread with one provider call per
+ * block of K, the blocks in order, so threads never meet. Both cuts depend on shapes only, but for
+ * the height of tiles, which changes no bit: as tall as leaves every thread some.
  *
  * Rows of C that are tokens (A not transposed) get the same bits wherever they stand and whatever
  * else is in the batch, so the cut of N and K does not look at M there, and the last tile of rows
- * is made up to a height at which the provider's kernels do not change (core/cpu/gemm_tiles.h). For the
- * same reason tiles of tokens may be as tall as leaves every thread some.
- * Fewer than FEW_ROWS rows, as when generating, are memory-bound: products of our own, whose rows do
- * not depend on one another either (but differ in the last bits from those of a tile). They are what
- * computes any number of rows where all must be alike (mb_exec.rows_alike).
+ * is made up to a height at which the provider's kernels do not change (core/cpu/gemm_tiles.h).
+ * Fewer than FEW_ROWS rows, as when generating, are memory-bound: products of our own, whose rows
+ * do not depend on one another either (but differ in the last bits from those of a tile). They are
+ * what computes any number of rows where all must be alike (mb_exec.rows_alike).
  *
  * Products of bf16 matrices are core/cpu/gemm_bf16.c's.
  *

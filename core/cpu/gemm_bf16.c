@@ -1,12 +1,12 @@
 /* core/cpu/gemm_bf16.c - C = alpha op(A) op(B) + beta C (+ bias) of bf16 matrices, sums in f32.
  *
  * C is cut into panels of 64 columns and ranges of rows. Whoever takes one packs op(B)'s 64 columns
- * into pairs, which stay in its cache while the rows go by six at a time (core/cpu/gemm_pairs.c). Where
- * k is long, it takes several panels, so that a block of A is still near for the next.
- * Rows of A that lie along k are read where they are; a transposed A (weight gradients: k is tokens)
- * is packed first, by all threads, in groups of 48 columns. Where such an A has far more columns than B
- * (gradients of an adapter's B), A and B change places and C is made across: A's columns are packed once,
- * into panels, by whoever multiplies with them.
+ * into pairs, which stay in its cache while the rows go by six at a time (core/cpu/gemm_pairs.c).
+ * Where k is long, it takes several panels, so that a block of A is still near for the next.
+ * Rows of A that lie along k are read where they are; a transposed A (weight gradients: k is
+ * tokens) is packed first, by all threads, in groups of 48 columns. Where such an A has far more
+ * columns than B (gradients of an adapter's B), A and B change places and C is made across: A's
+ * columns are packed once, into panels, by whoever multiplies with them.
  *
  * An adapter's product joins the sums before they leave: its panel lies behind the last of B.
  *
@@ -179,8 +179,8 @@ static void finish_across(const mb_pairs_out *out, const float *sum, int64_t wid
     }
 }
 
-/* Block k0 of k for rows [i0, i0 + rows) of the panel of columns from j0; A's packed part starts at row
- * `base`. Sums that are not done lie in `waiting`, (rows, width). */
+/* Block k0 of k for rows [i0, i0 + rows) of the panel of columns from j0; A's packed part starts at
+ * row `base`. Sums that are not done lie in `waiting`, (rows, width). */
 static void run_panel(const product *p, const mb_pairs *pairs_of, int64_t base, int64_t i0,
                       int64_t rows, int64_t j0, int64_t k0, uint32_t *panel, float *waiting)
 {

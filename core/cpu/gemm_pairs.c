@@ -15,11 +15,11 @@
 #include "core/cpu/strip.h"
 #include "core/cpu/vec16.h"
 
+/* Rows that are packed lie far apart, at powers of two even in the same few places of the first
+ * cache, so it is the second that is asked for them in time. */
 enum {
-    FEW = 6, /* rows of a tile at the end of a range, in every width */
-    AHEAD =
-        32 /* rows that the second cache is asked for before they are packed: they lie far apart, at
-                * powers of two even in the same few places of the first */
+    FEW = 6,   /* rows of a tile at the end of a range, in every width */
+    AHEAD = 32 /* rows that are asked for before they are packed */
 };
 
 typedef uint32_t vec8u __attribute__((vector_size(32), may_alias));
