@@ -1,27 +1,19 @@
 /* core/cpu/activation.c - activation functions and gated units.
  *
- * An activation is a value and a slope at x, and one row of a table, made from them by UNIT:
+ * An activation is a value and a slope at x, and one row of a table, made from them by STRIP:
  *
  *     silu x/(1+e^-x);  gelu x/2 (1+erf(x/sqrt 2));  gelu_tanh x/2 (1+tanh(sqrt(2/pi)(x+0.044715
  *     x^3)));  relu max(x, 0), slope 0 at 0;  tanh
  *
- * Strips of any types stay in the first-level cache between steps (core/cpu/strip.h). Where all is
- * bf16 and the processor has AVX-512, numbers stay in registers from reading to rounding instead; the
- * bits are the same.
+ * Strips of any types stay in the first-level cache between steps (core/cpu/strip.h). For bf16 that is
+ * as fast as one loop from reading to rounding, whose long chains keep the processor waiting.
  */
-#include "core/cpu/init.h"
 #include "core/cpu/rows.h"
 #include "core/cpu/strip.h"
 
-typedef struct unit {
-    /* value[i] = f(x[i]); slope[i] = f'(x[i]) unless slope is NULL */
-    void (*strip)(float *restrict value, float *restrict slope, const float *restrict x, int64_t n);
-    /* bf16: y = f(gate) up, up NULL for 1 */
-    void (*fwd)(uint16_t *y, const uint16_t *gate, const uint16_t *up, int64_t n);
-    /* bf16: dgate = dy up f'(gate); dup = dy f(gate); up and dup NULL: none */
-    void (*bwd)(uint16_t *dgate, uint16_t *dup, const uint16_t *dy, const uint16_t *gate,
-                const uint16_t *up, int64_t n);
-} unit;
+/* value[i] = f(x[i]); slope[i] = f'(x[i]) unless slope is NULL */
+typedef void activation_fn(float *restrict value, float *restrict slope, const float *restrict x,
+                           int64_t n);
 
 MB_INLINE float sigmoid(float x)
 {
@@ -71,75 +63,30 @@ MB_INLINE float tanh_at(float x, float *slope)
     return y;
 }
 
-/* A place may be written that is read in the same step: iterations know nothing of each other. */
-#define EACH  _Pragma("omp simd") for (int64_t i = 0; i < n; i++)
-#define AT(x) mb_bf16_to_f32((x)[i])
+#define STRIP(name)                                                                      \
+    MB_CPU_CLONES static void name##_strip(float *restrict value, float *restrict slope, \
+                                           const float *restrict x, int64_t n)           \
+    {                                                                                    \
+        float s;                                                                         \
+                                                                                         \
+        if (slope == NULL)                                                               \
+            for (int64_t i = 0; i < n; i++)                                              \
+                value[i] = name##_at(x[i], &s);                                          \
+        else                                                                             \
+            for (int64_t i = 0; i < n; i++)                                              \
+                value[i] = name##_at(x[i], slope + i);                                   \
+    }
 
-#define UNIT(name)                                                                              \
-    MB_CPU_CLONES static void name##_strip(float *restrict value, float *restrict slope,        \
-                                           const float *restrict x, int64_t n)                  \
-    {                                                                                           \
-        float s;                                                                                \
-                                                                                                \
-        if (slope == NULL)                                                                      \
-            for (int64_t i = 0; i < n; i++)                                                     \
-                value[i] = name##_at(x[i], &s);                                                 \
-        else                                                                                    \
-            for (int64_t i = 0; i < n; i++)                                                     \
-                value[i] = name##_at(x[i], slope + i);                                          \
-    }                                                                                           \
-    MB_CPU_CLONES static void name##_fwd(uint16_t *y, const uint16_t *gate, const uint16_t *up, \
-                                         int64_t n)                                             \
-    {                                                                                           \
-        float s;                                                                                \
-                                                                                                \
-        if (up == NULL)                                                                         \
-            EACH y[i] = mb_f32_to_bf16(name##_at(AT(gate), &s));                                \
-        else                                                                                    \
-            EACH y[i] = mb_f32_to_bf16(name##_at(AT(gate), &s) * AT(up));                       \
-    }                                                                                           \
-    MB_CPU_CLONES static void name##_bwd(uint16_t *dgate, uint16_t *dup, const uint16_t *dy,    \
-                                         const uint16_t *gate, const uint16_t *up, int64_t n)   \
-    {                                                                                           \
-        if (up == NULL)                                                                         \
-            EACH                                                                                \
-            {                                                                                   \
-                float s;                                                                        \
-                name##_at(AT(gate), &s);                                                        \
-                dgate[i] = mb_f32_to_bf16(AT(dy) * s);                                          \
-            }                                                                                   \
-        else                                                                                    \
-            EACH                                                                                \
-            {                                                                                   \
-                const float g = AT(dy);                                                         \
-                float s, value = name##_at(AT(gate), &s);                                       \
-                dgate[i] = mb_f32_to_bf16(g * AT(up) * s);                                      \
-                dup[i] = mb_f32_to_bf16(g * value);                                             \
-            }                                                                                   \
-    }                                                                                           \
-    static const unit name##_unit = {name##_strip, name##_fwd, name##_bwd};
+STRIP(silu)
+STRIP(gelu)
+STRIP(gelu_tanh)
+STRIP(relu)
+STRIP(tanh)
 
-UNIT(silu)
-UNIT(gelu)
-UNIT(gelu_tanh)
-UNIT(relu)
-UNIT(tanh)
-
-static const unit *const activation[MB_ACT_COUNT] = {
-    [MB_ACT_SILU] = &silu_unit, [MB_ACT_GELU] = &gelu_unit, [MB_ACT_GELU_TANH] = &gelu_tanh_unit,
-    [MB_ACT_RELU] = &relu_unit, [MB_ACT_TANH] = &tanh_unit,
+static activation_fn *const activation[MB_ACT_COUNT] = {
+    [MB_ACT_SILU] = silu_strip, [MB_ACT_GELU] = gelu_strip, [MB_ACT_GELU_TANH] = gelu_tanh_strip,
+    [MB_ACT_RELU] = relu_strip, [MB_ACT_TANH] = tanh_strip,
 };
-
-/* Without AVX-512 gcc leaves those loops scalar: strips are four times as fast there. */
-static bool direct_bf16(const mb_tensor *const t[], int n)
-{
-    if ((mb_cpu_features() & MB_CPU_AVX512) == 0)
-        return false;
-    for (int i = 0; i < n; i++)
-        if (t[i] == NULL || t[i]->dtype != MB_DTYPE_BF16)
-            return false;
-    return true;
-}
 
 /* y (+)= a * b */
 MB_CPU_CLONES static void product(float *y, const float *a, const float *b, bool acc, int64_t n)
@@ -176,7 +123,6 @@ static mb_status forward(mb_exec *ex, mb_tensor *y, const mb_tensor *gate, const
 {
     const mb_tensor *const all[] = {y, gate, up};
     const mb_spans sp = mb_spans_of(3, all);
-    const bool direct = direct_bf16(all, up != NULL ? 3 : 2);
     const int team = mb_team(ex, mb_tensor_count(y));
 
 #pragma omp parallel for num_threads(team) schedule(static)
@@ -184,15 +130,10 @@ static mb_status forward(mb_exec *ex, mb_tensor *y, const mb_tensor *gate, const
         const mb_span at = mb_span_at(&sp, k);
         mb_strip value, in;
 
-        if (direct) {
-            activation[f]->fwd(mb_at16(y, at.row, at.col), mb_at16(gate, at.row, at.col),
-                               up != NULL ? mb_at16(up, at.row, at.col) : NULL, at.n);
-            continue;
-        }
         for (int64_t i = 0; i < at.n; i += MB_STRIP) {
             const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
 
-            activation[f]->strip(value, NULL, mb_strip_read(in, gate, at.row, col, n), n);
+            activation[f](value, NULL, mb_strip_read(in, gate, at.row, col, n), n);
             const float *u = mb_strip_read(in, up, at.row, col, n);
             float *to = mb_strip_open(value, y, at.row, col, n, false);
 
@@ -224,7 +165,6 @@ mb_status mb_cpu_activation_bwd(mb_exec *ex, mb_tensor *dx, const mb_tensor *dy,
         return MB_OK;
     const mb_tensor *const all[] = {dx, dy, x};
     const mb_spans sp = mb_spans_of(3, all);
-    const bool direct = !acc && direct_bf16(all, 3);
     const int team = mb_team(ex, mb_tensor_count(x));
 
 #pragma omp parallel for num_threads(team) schedule(static)
@@ -232,15 +172,10 @@ mb_status mb_cpu_activation_bwd(mb_exec *ex, mb_tensor *dx, const mb_tensor *dy,
         const mb_span at = mb_span_at(&sp, k);
         mb_strip value, slope, in;
 
-        if (direct) {
-            activation[f]->bwd(mb_at16(dx, at.row, at.col), NULL, mb_at16(dy, at.row, at.col),
-                               mb_at16(x, at.row, at.col), NULL, at.n);
-            continue;
-        }
         for (int64_t i = 0; i < at.n; i += MB_STRIP) {
             const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
 
-            activation[f]->strip(value, slope, mb_strip_read(in, x, at.row, col, n), n);
+            activation[f](value, slope, mb_strip_read(in, x, at.row, col, n), n);
             const float *g = mb_strip_read(in, dy, at.row, col, n);
             float *to = mb_strip_open(value, dx, at.row, col, n, acc);
 
@@ -256,7 +191,6 @@ mb_status mb_cpu_glu_bwd(mb_exec *ex, mb_tensor *dgate, mb_tensor *dup, const mb
 {
     const mb_tensor *const all[] = {gate, up, dy, dgate, dup};
     const mb_spans sp = mb_spans_of(5, all);
-    const bool direct = !acc && direct_bf16(all, 5);
     const int team = mb_team(ex, mb_tensor_count(gate));
 
 #pragma omp parallel for num_threads(team) schedule(static)
@@ -264,16 +198,10 @@ mb_status mb_cpu_glu_bwd(mb_exec *ex, mb_tensor *dgate, mb_tensor *dup, const mb
         const mb_span at = mb_span_at(&sp, k);
         mb_strip value, slope, g, in, out;
 
-        if (direct) {
-            activation[f]->bwd(mb_at16(dgate, at.row, at.col), mb_at16(dup, at.row, at.col),
-                               mb_at16(dy, at.row, at.col), mb_at16(gate, at.row, at.col),
-                               mb_at16(up, at.row, at.col), at.n);
-            continue;
-        }
         for (int64_t i = 0; i < at.n; i += MB_STRIP) {
             const int64_t n = mb_strip_length(at.n, i), col = at.col + i;
 
-            activation[f]->strip(value, slope, mb_strip_read(in, gate, at.row, col, n), n);
+            activation[f](value, slope, mb_strip_read(in, gate, at.row, col, n), n);
             /* dy may be the place of dgate or dup */
             const float *d = mb_strip_read(g, dy, at.row, col, n);
             if (d != g)
