@@ -146,6 +146,7 @@ both() {
     wanted "$1" || return 0
     read -ra keys <<<"$5"
     read -ra options <<<"$6"
+    cp "$3/config.json" "$work/results/$1.model"
     run_mbuyu "$1" mbuyu "$2" 1 "$4" "model_name_or_path=$3" "datasets=[\"$work/rows.jsonl\"]" "${keys[@]}"
     torch "$1" torch "$2" "$3" "${options[@]}"
 }
@@ -251,13 +252,5 @@ done
     sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1
     printf '%d threads, %d rounds of %d steps\n' "$threads" "$rounds" "$steps"
 } >"$work/results/about"
-for kind in full-f32 full-bf16 lora-bf16 llama1b-lora bert-bf16; do
-    case $kind in
-    llama1b-lora) folder=$work/llama1b ;;
-    bert-bf16) folder=$work/bert ;;
-    *) folder=$model ;;
-    esac
-    [ ! -d "$folder" ] || cp "$folder/config.json" "$work/results/$kind.model"
-done
 mkdir -p "$report"
 "$peers" "$here/table.py" "$work/results" "$report"

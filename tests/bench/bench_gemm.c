@@ -112,23 +112,25 @@ static mb_status run_rows(int threads)
     return MB_OK;
 }
 
-static mb_status run(int threads, bool only_f32, bool only_bf16)
+/* only: f32, bf16, or "" for both and for plain bf16 */
+static mb_status run(int threads, const char *only)
 {
     static const char *const providers[] = {"openblas", "onednn"};
+    const int forms = strcmp(only, "f32") == 0 ? 0 : strcmp(only, "bf16") == 0 ? 1 : 2;
     mb_arena *scratch;
 
     MB_TRY(mb_cpu_init());
     printf("%s, %d threads\n", mb_cpu_class(), threads);
     MB_TRY(mb_arena_new("scratch", (size_t)1 << 30, &scratch));
     mb_exec ex = mb_cpu_exec(scratch, threads);
-    for (int p = 0; p < 2 && !only_bf16; p++) {
+    for (int p = 0; p < 2 && strcmp(only, "bf16") != 0; p++) {
         if (!mb_cpu_gemm_available(providers[p]))
             continue;
         MB_TRY(mb_cpu_gemm_use(providers[p]));
         printf("\n%s\n", mb_cpu_gemm_provider());
         MB_TRY(bench_all(&ex, MB_DTYPE_F32));
     }
-    for (int plain = 0; plain < 2 && !only_f32 && !(only_bf16 && plain); plain++) {
+    for (int plain = 0; plain < forms; plain++) {
         mb_cpu_bf16_native(plain == 0);
         if (plain == 0 && !mb_cpu_bf16_is_native())
             continue;
@@ -144,9 +146,7 @@ int main(int argc, char **argv)
     const int threads = argc > 1 ? atoi(argv[1]) : 2;
     const char *only = argc > 2 ? argv[2] : "";
 
-    if ((strcmp(only, "rows") == 0
-             ? run_rows(threads)
-             : run(threads, strcmp(only, "f32") == 0, strcmp(only, "bf16") == 0)) != MB_OK) {
+    if ((strcmp(only, "rows") == 0 ? run_rows(threads) : run(threads, only)) != MB_OK) {
         fprintf(stderr, "%s\n", mb_status_sentence());
         return 1;
     }
