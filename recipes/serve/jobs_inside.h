@@ -40,7 +40,7 @@ struct mb_jobs {
     pthread_mutex_t lock;   /* of what follows */
     pthread_cond_t wake;
     int64_t n_files, upload_bytes; /* uploads, those that are coming with what there is of them */
-    mb_tuning **job;               /* by time of creation */
+    mb_tuning **job;               /* by number: in the order of creation */
     size_t n_jobs, jobs_capacity;
     mb_chore chore[MB_CHORES_MAX];
     int n_chores;
@@ -100,6 +100,8 @@ void *mb_jobs_keep(void *jobs);
 mb_status mb_jobs_load(mb_jobs *j) MB_MUST_USE; /* what was there when the last server ended */
 /* MB_EARG: it is larger than what mb_jobs_load reads. */
 mb_status mb_tuning_save(const mb_jobs *j, const mb_tuning *t) MB_MUST_USE;
+/* Its place in the order of creation, which no clock tells: larger than that of all before it. */
+int64_t mb_tuning_number(const mb_tuning *t);
 void mb_tuning_free(mb_tuning *t);
 /* Of one that is refused or forgotten: what was written of it is removed, too. */
 void mb_tuning_drop(const mb_jobs *j, mb_tuning *t);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -120,13 +121,21 @@ static mb_status take(mb_jobs *j, const char *dir, const char *name)
     return MB_OK;
 }
 
-static int64_t created(const mb_tuning *t)
+int64_t mb_tuning_number(const mb_tuning *t)
 {
     int64_t n = 0;
 
-    if (mb_json_get_int(mb_json_root(t->doc), "created_at", 0, &n) != MB_OK)
+    if (mb_json_get_int(mb_json_root(t->doc), "number", 0, &n) != MB_OK)
         mb_status_clear();
     return n;
+}
+
+static int by_creation(const void *a, const void *b)
+{
+    const mb_tuning *x = *(mb_tuning *const *)a, *y = *(mb_tuning *const *)b;
+    const int64_t p = mb_tuning_number(x), q = mb_tuning_number(y);
+
+    return p < q ? -1 : p > q;
 }
 
 mb_status mb_jobs_load(mb_jobs *j)
@@ -141,13 +150,8 @@ mb_status mb_jobs_load(mb_jobs *j)
         if (mb_path_has_suffix(names[i], ".json"))
             st = take(j, dir, names[i]);
     mb_path_list_free(names, n);
-    for (size_t i = 1; i < j->n_jobs; i++) /* names are random: by time */
-        for (size_t k = i; k > 0 && created(j->job[k - 1]) > created(j->job[k]); k--) {
-            mb_tuning *t = j->job[k];
-
-            j->job[k] = j->job[k - 1];
-            j->job[k - 1] = t;
-        }
+    if (j->n_jobs > 1) /* names are random, and many are made within a second */
+        qsort(j->job, j->n_jobs, sizeof(mb_tuning *), by_creation);
     return st;
 }
 

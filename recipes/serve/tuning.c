@@ -235,6 +235,8 @@ static mb_status describe(const mb_jobs *j, mb_json request, mb_json job)
     MB_TRY(mb_json_set_string(job, "id", id));
     MB_TRY(mb_json_set_string(job, "status", "queued"));
     MB_TRY(mb_json_set_int(job, "created_at", (int64_t)time(NULL)));
+    MB_TRY(mb_json_set_int(job, "number",
+                           j->n_jobs > 0 ? mb_tuning_number(j->job[j->n_jobs - 1]) + 1 : 1));
     MB_TRY(check_metadata(mb_json_get(request, "metadata")));
     MB_TRY(copy_request(request, job));
     MB_TRY(mb_jobs_path(j, "jobs", id, ".yaml", recipe));

@@ -136,13 +136,15 @@ check("one that works pushes out the oldest", until(lambda: ended() == [last, *m
 waits = [job(mbuyu={"settings": {**good["settings"], "max_steps": 100000}})[1]["id"] for _ in range(2)]
 running = lambda: [j["id"] for j in ask("/v1/fine_tuning/jobs?limit=100")[1]["data"] if j["status"] == "running"]
 check("one runs, one waits", until(lambda: running() == waits[:1]))
+every = lambda: [j["id"] for j in ask("/v1/fine_tuning/jobs?limit=100")[1]["data"]]
+before = every()
 server.kill()
 check("what came is there, half of it", len(parts()) == 1, parts())
 (files.parent / "picture-x.png").write_bytes(b"x")
 server.start(*limits)
 check("the next server removes what is half", parts() == [] and not (files.parent / "picture-x.png").exists(), parts())
 check("and has the files", ask("/v1/files")[1]["data"] == listed, listed)
-check("and the jobs", {last, *waits, *made[4:]} <= {j["id"] for j in ask("/v1/fine_tuning/jobs?limit=100")[1]["data"]}, made)
+check("and the jobs, in their order", before[:5] == [*reversed(waits), last, *made[:3:-1]] and every() == before, (before, every()))
 check("room is counted from what is there", upload(b"{}\n")[0] == 200 and sentence(upload(b"{}\n"), "at most 4"))
 for w in reversed(waits):
     ask(f"/v1/fine_tuning/jobs/{w}/cancel", b"", headers={"Content-Type": "application/json"})
