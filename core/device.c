@@ -9,7 +9,6 @@
 #include "core/alloc.h"
 #include "core/code8.h"
 #include "core/cpu/cpu.h"
-#include "core/cpu/gemm_bf16.h"
 #include "core/cpu/init.h"
 #include "core/cpu/strip.h"
 #include "core/log.h"
@@ -92,7 +91,7 @@ mb_status mb_device_cpu(int threads, mb_device **out)
                      .kernels = &mb_cpu_kernels,
                      .kind = MB_DEVICE_CPU,
                      .name = "cpu",
-                     .has_bf16 = mb_cpu_bf16_is_native(),
+                     .has_bf16 = (mb_cpu_features() & MB_CPU_AVX512_BF16) != 0,
                      .host_memory = true,
                      .threads = threads};
     snprintf(d->class_, sizeof d->class_, "%s", mb_cpu_class());

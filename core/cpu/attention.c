@@ -19,10 +19,10 @@
 
 #include "core/cpu/attention_paged.h"
 #include "core/cpu/attention_tile.h"
-#include "core/cpu/pairs.h"
 #include "core/cpu/strip.h"
 #include "core/cpu/vec16.h"
 #include "core/cpu/vecmath.h"
+#include "core/cpu/words.h"
 
 enum { Q = MB_ATT_Q, K = MB_ATT_K, FEW_QUERIES = 8, MOST_ITEMS = 8, SLACK = 8 };
 

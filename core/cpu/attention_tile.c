@@ -3,10 +3,10 @@
 
 #include <string.h>
 
-#include "core/cpu/gemm_bf16.h"
+#include "core/cpu/gemm_panels.h"
 #include "core/cpu/init.h"
-#include "core/cpu/pairs.h"
 #include "core/cpu/strip.h"
+#include "core/cpu/words.h"
 
 enum { Q = MB_ATT_Q, K = MB_ATT_K, ROWS = MB_ATT_ROWS };
 
@@ -24,8 +24,8 @@ mb_att_form mb_att_form_of(const mb_tensor *q, const mb_attention *at)
                                 : (features & MB_CPU_AVX2) != 0 ? 16
                                                                 : 8};
 
-#ifdef MB_HAS_PAIRS
-    f.pairs = q->dtype == MB_DTYPE_BF16 && mb_cpu_bf16_is_native();
+#ifdef MB_HAS_WORDS
+    f.pairs = q->dtype == MB_DTYPE_BF16 && mb_cpu_gemm_words(MB_DTYPE_BF16, false)->per == 2;
 #endif
     f.words = f.pairs ? round_up(mb_att_words(&f, f.hd), 16) : f.width;
     f.size = Q * f.words;
@@ -89,9 +89,9 @@ void mb_att_pack(const mb_att_form *f, const mb_att_packed *to, const mb_tensor 
         if (to->left == NULL)
             mb_att_fetch(t, row, col, rows, f->hd);
         if (to->across != NULL)
-            mb_cpu_pack_cols(to->across, K, x, mb_row_stride(t), f->hd, rows);
+            mb_cpu_pairs_across(to->across, K, K, x, mb_row_stride(t), f->hd, rows);
         if (to->down != NULL)
-            mb_cpu_pack_rows(to->down, f->width, x, mb_row_stride(t), rows, f->hd);
+            mb_cpu_pairs_down(to->down, f->width, f->width, x, mb_row_stride(t), rows, f->hd);
         return;
     }
     if (to->down != NULL && to->down != to->left)
@@ -178,32 +178,32 @@ static void product_f32(float *c, int64_t ldc, const float *a, int64_t row, int6
 
 /* ---- products of pairs ---------------------------------------------------------------------- */
 
-#ifdef MB_HAS_PAIRS
+#ifdef MB_HAS_WORDS
 
-MB_PAIRS static void product_pairs(float *c, int64_t ldc, mb_att_left a, const uint32_t *b,
+MB_WORDS static void product_pairs(float *c, int64_t ldc, mb_att_left a, const uint32_t *b,
                                    int64_t ldb, int64_t m, int64_t n, int64_t depth, bool add)
 {
-    const int64_t row = 2 * a.row, step = 2 * a.step; /* in elements */
+    const int64_t row = 4 * a.row, step = 4 * a.step; /* in bytes */
 
     for (int64_t j = 0; j < n; j += 64) {
         for (int64_t i = 0; i < m; i += ROWS) {
             float *at = c + i * ldc + j;
-            const uint16_t *x = (const uint16_t *)a.at + i * row;
+            const char *x = (const char *)a.at + i * row;
             const uint32_t *y = b + j;
 
             if (n - j >= 64)
-                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 4, false);
+                mb_words_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 4, true, false);
             else if (n - j >= 48)
-                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 3, false);
+                mb_words_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 3, true, false);
             else if (n - j >= 32)
-                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 2, false);
+                mb_words_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 2, true, false);
             else
-                mb_pairs_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 1, false);
+                mb_words_tile(at, ldc, x, row, step, y, ldb, depth, add, ROWS, 1, true, false);
         }
     }
 }
 
-MB_PAIRS static void round_rows(uint32_t *to, const float *x, int64_t rows)
+MB_WORDS static void round_rows(uint32_t *to, const float *x, int64_t rows)
 {
     for (int64_t i = 0; i < rows * K; i += 32)
         _mm512_storeu_si512(to + i / 2, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + i + 16),
@@ -211,7 +211,7 @@ MB_PAIRS static void round_rows(uint32_t *to, const float *x, int64_t rows)
 }
 
 /* to(rows / 2, 64): row 2 i in the low halves, 2 i + 1 in the high. */
-MB_PAIRS static void round_columns(uint32_t *to, const float *x, int64_t rows)
+MB_WORDS static void round_columns(uint32_t *to, const float *x, int64_t rows)
 {
     uint16_t order[32];
 
@@ -234,7 +234,7 @@ MB_PAIRS static void round_columns(uint32_t *to, const float *x, int64_t rows)
 
 mb_att_left mb_att_by_rows(const mb_att_form *f, uint32_t *buffer, const float *x, int64_t rows)
 {
-#ifdef MB_HAS_PAIRS
+#ifdef MB_HAS_WORDS
     if (f->pairs) {
         round_rows(buffer, x, round_up(rows, ROWS));
         return (mb_att_left){buffer, K / 2, 1};
@@ -245,7 +245,7 @@ mb_att_left mb_att_by_rows(const mb_att_form *f, uint32_t *buffer, const float *
 
 mb_att_left mb_att_by_columns(const mb_att_form *f, uint32_t *buffer, const float *x, int64_t rows)
 {
-#ifdef MB_HAS_PAIRS
+#ifdef MB_HAS_WORDS
     if (f->pairs) {
         round_columns(buffer, x, rows);
         return (mb_att_left){buffer, 1, K};
@@ -257,7 +257,7 @@ mb_att_left mb_att_by_columns(const mb_att_form *f, uint32_t *buffer, const floa
 void mb_att_product(const mb_att_form *f, float *c, int64_t ldc, mb_att_left a, const uint32_t *b,
                     int64_t ldb, int64_t m, int64_t n, int64_t depth, bool add)
 {
-#ifdef MB_HAS_PAIRS
+#ifdef MB_HAS_WORDS
     if (f->pairs) {
         product_pairs(c, ldc, a, b, ldb, m, n, depth, add);
         return;

@@ -1,5 +1,8 @@
 /* core/cpu/gemm.c - C = alpha op(A) op(B) + beta C (+ bias) in tiles, over threads.
  *
+ * Products of bf16 matrices, and of f32 where those are our own (core/cpu/gemm.h), are
+ * core/cpu/gemm_panels.c's. The rest is of providers:
+ *
  * C is cut into tiles and K into blocks. A tile is computed by one thread with one provider call per
  * block of K, the blocks in order, so threads never meet. Both cuts depend on shapes only, but for
  * the height of tiles, which changes no bit: as tall as leaves every thread some.
@@ -11,8 +14,6 @@
  * do not depend on one another either (but differ in the last bits from those of a tile). They are
  * what computes any number of rows where all must be alike (mb_exec.rows_alike).
  *
- * Products of bf16 matrices are core/cpu/gemm_bf16.c's.
- *
  * When A is transposed (weight gradients) M and N are features and K is tokens. With few tiles of C
  * K is also cut into pieces whose sums are formed apart and added in order.
  */
@@ -23,7 +24,7 @@
 
 #include "core/cpu/cpu.h"
 #include "core/cpu/dequantise.h"
-#include "core/cpu/gemm_bf16.h"
+#include "core/cpu/gemm_panels.h"
 #include "core/cpu/gemm_rows.h"
 #include "core/cpu/gemm_tiles.h"
 
@@ -125,6 +126,11 @@ static bool goes_by_rows(const mb_exec *ex, const product *p)
     return !p->ta && (p->m < FEW_ROWS || ex->rows_alike || p->type != MB_DTYPE_F32);
 }
 
+static bool goes_by_panels(const mb_exec *ex, const product *p, mb_dtype type)
+{
+    return type == MB_DTYPE_BF16 || (mb_cpu_gemm_is_own() && !goes_by_rows(ex, p));
+}
+
 static mb_gemm_rows by_rows(const product *p, void *workspace)
 {
     return (mb_gemm_rows){.m = p->m,
@@ -151,8 +157,8 @@ size_t mb_cpu_gemm_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool
     const product p = product_of(ex, c, a, ta, b, tb, alpha, beta, bias);
     const int64_t partial = p.pieces > 1 ? p.pieces * p.m * p.n : 0;
 
-    if (a->dtype == MB_DTYPE_BF16)
-        return mb_cpu_gemm_bf16_workspace(ex, c, a, ta, tb, bias, NULL);
+    if (goes_by_panels(ex, &p, a->dtype))
+        return mb_cpu_gemm_panels_workspace(ex, c, a, ta, tb, bias, NULL);
     if (goes_by_rows(ex, &p)) {
         const mb_gemm_rows r = by_rows(&p, NULL);
 
@@ -328,10 +334,9 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
     product p = product_of(ex, c, a, ta, b, tb, alpha, beta, bias);
 
     MB_TRY(check(&p, c, a, b, bias));
-    if (a->dtype == MB_DTYPE_BF16)
-        return mb_cpu_gemm_bf16(ex, c, a, ta, b, tb, alpha, beta, bias, NULL);
+    if (goes_by_panels(ex, &p, a->dtype))
+        return mb_cpu_gemm_panels(ex, c, a, ta, b, tb, alpha, beta, bias, NULL);
     p.sgemm = mb_cpu_sgemm();
-    MB_REQUIRE(p.sgemm != NULL, MB_EBUG, "gemm called before mb_cpu_init");
     if (p.m == 0 || p.n == 0)
         return MB_OK;
     if (p.k == 0) {
@@ -349,17 +354,20 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
 }
 
 /* One sum in f32 where it can be; else C is rounded between the two. */
-static bool is_one_sum(const mb_tensor *x, const mb_tensor *h)
+static bool is_one_sum(const mb_exec *ex, const product *base, const mb_tensor *x,
+                       const mb_tensor *h)
 {
-    return x->dtype == MB_DTYPE_BF16 && mb_cpu_gemm_bf16_adds(mb_cols(x), mb_cols(h));
+    return goes_by_panels(ex, base, x->dtype) && mb_cpu_gemm_panels_adds(mb_cols(x), mb_cols(h));
 }
 
 size_t mb_cpu_gemm_adapted_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *x,
                                      const mb_tensor *w, bool tw, const mb_tensor *h,
                                      const mb_tensor *b, bool tb, float beta, const mb_tensor *bias)
 {
-    if (is_one_sum(x, h))
-        return mb_cpu_gemm_bf16_workspace(ex, c, x, false, tw, bias, h);
+    const product base = product_of(ex, c, x, false, w, tw, 1.0f, beta, bias);
+
+    if (is_one_sum(ex, &base, x, h))
+        return mb_cpu_gemm_panels_workspace(ex, c, x, false, tw, bias, h);
     const size_t one = mb_cpu_gemm_workspace(ex, c, x, false, w, tw, 1.0f, beta, bias);
     const size_t two = mb_cpu_gemm_workspace(ex, c, h, false, b, tb, 1.0f, 1.0f, NULL);
     return one > two ? one : two;
@@ -373,11 +381,11 @@ mb_status mb_cpu_gemm_adapted(mb_exec *ex, mb_tensor *c, const mb_tensor *x, con
     const product adapter = product_of(ex, c, h, false, b, tb, 1.0f, 1.0f, NULL);
     const mb_gemm_adapter also = {h, b, tb};
 
-    if (!is_one_sum(x, h)) {
+    if (!is_one_sum(ex, &base, x, h)) {
         MB_TRY(mb_cpu_gemm(ex, c, x, false, w, tw, 1.0f, beta, bias));
         return mb_cpu_gemm(ex, c, h, false, b, tb, 1.0f, 1.0f, NULL);
     }
     MB_TRY(check(&base, c, x, w, bias));
     MB_TRY(check(&adapter, c, h, b, NULL));
-    return mb_cpu_gemm_bf16(ex, c, x, false, w, tw, 1.0f, beta, bias, &also);
+    return mb_cpu_gemm_panels(ex, c, x, false, w, tw, 1.0f, beta, bias, &also);
 }

@@ -2,24 +2,25 @@
  *
  * A provider multiplies small matrices in one thread (OpenBLAS's cblas_sgemm, oneDNN's dnnl_sgemm).
  * Tiles, pieces of K, threads and edges are ours (core/cpu/gemm.c), so a result depends on shapes
- * and the provider alone. mb_cpu_init chooses the provider from the processor:
+ * and the provider alone. Or all of it is ours: "own", packed panels (core/cpu/gemm_panels.c).
+ * mb_cpu_init chooses from the processor:
  *
  *     x86-64 with AVX2 or more    oneDNN
  *     anything else               OpenBLAS   (oneDNN has no fast f32 kernel of its own there)
  *
- * Measured here (GFLOP/s, two cores of an EPYC 9004 at AVX-512, oneDNN 2.6.3, OpenBLAS 0.3.21; y is
- * x W^T of 2048 x 576, in tiles of 96 x 384 and, in brackets, as one call with two threads):
+ * and own where that one fails its check. Measured (GFLOP/s, a core of Emerald Rapids, whose peak is 175;
+ * oneDNN 2.6.3; y = x W^T of 2048 rows, dx = dy W, dW = dy^T x; best of fifteen in turns):
  *
- *     W            1536 x 576   16384 x 576   576 x 1536, no transpose
- *     oneDNN       199 (202)    201           224 (214)
- *     OpenBLAS     176 (197)    170           184 (160)     as Cooperlake
+ *     W            1536 x 576, y    dx     dW     2048 x 2048, y of 512 rows
+ *     oneDNN       152              166    167    146
+ *     own          163              158    153    161
  *
- * The second reason is that a row's bits must not depend on where it stands. With tiles of whole
- * multiples of 48 rows that holds for oneDNN's SSE4.1, AVX, AVX2 and AVX-512 kernels and for
- * OpenBLAS's Nehalem, Sandybridge, SkylakeX and Cooperlake, but not for OpenBLAS's Haswell and Zen,
- * whose kernel adds every second group of six rows in another order.
+ * The second reason is that a row's bits must not depend on where it stands. Of panels they never do.
+ * With tiles of whole multiples of 48 rows that holds for oneDNN's SSE4.1, AVX, AVX2 and AVX-512
+ * kernels and for OpenBLAS's Nehalem, Sandybridge, SkylakeX and Cooperlake, but not for OpenBLAS's
+ * Haswell and Zen, whose kernel adds every second group of six rows in another order.
  *
- * MBUYU_GEMM=openblas|onednn forces one. Before a provider is used it multiplies some small odd
+ * MBUYU_GEMM=own|openblas|onednn forces one. Before a provider is used it multiplies some small odd
  * matrices, compared with plain loops; one that is wrong or crashes there is not used.
  */
 #ifndef MB_CORE_CPU_GEMM_H
@@ -37,7 +38,7 @@ typedef void mb_sgemm_fn(bool ta, bool tb, int64_t m, int64_t n, int64_t k, floa
 
 typedef struct mb_gemm_provider {
     const char *name;
-    mb_sgemm_fn *sgemm;
+    mb_sgemm_fn *sgemm;                         /* NULL: products go by panels */
     void (*start)(void);                        /* once, before the first product */
     void (*describe)(char *text, size_t bytes); /* "openblas 0.3.21 SkylakeX" */
 } mb_gemm_provider;
@@ -45,8 +46,8 @@ typedef struct mb_gemm_provider {
 extern const mb_gemm_provider mb_gemm_openblas; /* core/cpu/gemm_openblas.c */
 extern const mb_gemm_provider mb_gemm_onednn;   /* core/cpu/gemm_onednn.c */
 
-/* Checks the providers and picks one; part of mb_cpu_init. MB_EARG: MBUYU_GEMM names none,
- * MB_ENOTSUP: no provider multiplies rightly. */
+/* Picks a provider and checks it; part of mb_cpu_init. MB_EARG: MBUYU_GEMM names none,
+ * MB_ENOTSUP: that one does not multiply rightly. */
 mb_status mb_cpu_gemm_init(void) MB_MUST_USE;
 
 /* For tests and benchmarks, between kernels: use this provider from now on. MB_EARG when there is
@@ -58,7 +59,9 @@ bool mb_cpu_gemm_available(const char *name);
 const char *mb_cpu_gemm_provider(void);
 /* Whether a row of the provider in use has the same bits wherever it stands (see above). */
 bool mb_cpu_gemm_rows_exact(void);
-/* What the provider in use multiplies with. Only within a parallel region in which
+/* Whether f32 goes by panels. */
+bool mb_cpu_gemm_is_own(void);
+/* What the provider in use multiplies with, NULL where products are our own. Only within a parallel region in which
  * mb_cpu_one_thread() was called. */
 mb_sgemm_fn *mb_cpu_sgemm(void);
 

@@ -1,8 +1,8 @@
-/* core/cpu/gemm_choice.c - checks the GEMM providers and chooses one (core/cpu/gemm.h).
+/* core/cpu/gemm_choice.c - chooses who multiplies f32 and checks providers (core/cpu/gemm.h).
  *
  * Some builds of OpenBLAS give wrong products or meet an illegal instruction on processors newer
- * than they are. So every provider first multiplies small odd matrices in all four orientations,
- * with the signals of a crash caught, and is compared with plain loops in double precision.
+ * than they are. So a provider, before it is used, multiplies small odd matrices in all four
+ * orientations, with the signals of a crash caught, and is compared with plain loops in double precision.
  */
 #include <math.h>
 #include <omp.h>
@@ -14,25 +14,39 @@
 
 #include "core/alloc.h"
 #include "core/cpu/gemm.h"
+#include "core/cpu/gemm_panels.h"
 #include "core/cpu/gemm_tiles.h"
+#include "core/cpu/init.h"
 #include "core/log.h"
 
-enum { MAX_M = MB_GEMM_TALL_ROWS, MAX_N = 100, MAX_K = 768, N_PROVIDERS = 2 };
+enum { MAX_M = MB_GEMM_TALL_ROWS, MAX_N = 100, MAX_K = 768, N_PROVIDERS = 3 };
 
 typedef struct candidate {
     const mb_gemm_provider *provider;
+    bool checked;
     bool works;      /* right on small products */
     bool rows_exact; /* a row's bits do not depend on where it stands in a tile */
     bool rows_step;  /* ... nor on how many multiples of MB_GEMM_ROW_STEP rows the tile has */
     char text[96];   /* what describe() says */
 } candidate;
 
-/* What was found and chosen: written by mb_cpu_gemm_init and _use only, before kernels run. */
+static void no_start(void)
+{
+}
+
+static void describe_own(char *text, size_t bytes)
+{
+    snprintf(text, bytes, "own %s", mb_cpu_gemm_words(MB_DTYPE_F32, false)->name);
+}
+
+static const mb_gemm_provider own = {.name = "own", .start = no_start, .describe = describe_own};
+
+/* What was found and chosen: written by mb_cpu_gemm_init, _use and _available only, before kernels run. */
 static struct {
-    bool checked;
     candidate all[N_PROVIDERS];
     const candidate *used;
-} choice = {.all = {{.provider = &mb_gemm_onednn}, {.provider = &mb_gemm_openblas}}};
+} choice = {
+    .all = {{.provider = &own}, {.provider = &mb_gemm_onednn}, {.provider = &mb_gemm_openblas}}};
 
 typedef struct buffers {
     float a[MAX_M * MAX_K], b[MAX_N * MAX_K], c[MAX_M * MAX_N], c0[MAX_M * MAX_N];
@@ -155,25 +169,29 @@ static const char *try_provider(candidate *cand, buffers *f)
     return verdict;
 }
 
-static mb_status check_all(void)
+/* Once, in one thread. Our own products need none: they are this program's code. */
+static mb_status check(candidate *cand)
 {
     const int threads = omp_get_max_threads();
+    const char *verdict = NULL;
     buffers *f;
 
-    MB_TRY(mb_alloc(sizeof *f, "the check of matrix products", (void **)&f));
-    omp_set_num_threads(1);
-    for (int i = 0; i < N_PROVIDERS; i++) {
-        candidate *cand = &choice.all[i];
-        const char *verdict = try_provider(cand, f);
-
-        cand->works = verdict == NULL;
-        cand->provider->describe(cand->text, sizeof cand->text);
-        if (verdict != NULL)
-            mb_log_warn("matrix products: %s %s; it is not used", cand->text, verdict);
+    if (cand->checked)
+        return MB_OK;
+    cand->checked = true;
+    if (cand->provider->sgemm == NULL) {
+        cand->rows_exact = cand->rows_step = true;
+    } else {
+        MB_TRY(mb_alloc(sizeof *f, "the check of matrix products", (void **)&f));
+        omp_set_num_threads(1);
+        verdict = try_provider(cand, f);
+        omp_set_num_threads(threads);
+        mb_free(f);
     }
-    omp_set_num_threads(threads);
-    mb_free(f);
-    choice.checked = true;
+    cand->works = verdict == NULL;
+    cand->provider->describe(cand->text, sizeof cand->text);
+    if (verdict != NULL)
+        mb_log_warn("matrix products: %s %s; it is not used", cand->text, verdict);
     return MB_OK;
 }
 
@@ -188,19 +206,17 @@ static candidate *find(const char *name)
 /* The rule of core/cpu/gemm.h. */
 static const char *preferred(void)
 {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return "onednn";
-#endif
-    return "openblas";
+    return (mb_cpu_features() & MB_CPU_AVX2) != 0 ? "onednn" : "openblas";
 }
 
 mb_status mb_cpu_gemm_use(const char *name)
 {
-    const candidate *cand = find(name);
+    candidate *cand = find(name);
 
     MB_REQUIRE(cand != NULL, MB_EARG,
-               "there is no provider of matrix products called \"%s\": openblas or onednn", name);
+               "there is no provider of matrix products called \"%s\": own, openblas or onednn",
+               name);
+    MB_TRY(check(cand));
     MB_REQUIRE(cand->works, MB_ENOTSUP,
                "%s does not multiply rightly on this processor and cannot be used", cand->text);
     choice.used = cand;
@@ -211,21 +227,13 @@ mb_status mb_cpu_gemm_init(void)
 {
     const char *forced = getenv("MBUYU_GEMM");
 
-    if (forced != NULL && *forced != '\0' && find(forced) == NULL)
-        return MB_RAISE(MB_EARG, "MBUYU_GEMM is \"%s\"; it can be openblas or onednn", forced);
-    if (!choice.checked)
-        MB_TRY(check_all());
     if (forced != NULL && *forced != '\0') {
+        MB_REQUIRE(find(forced) != NULL, MB_EARG,
+                   "MBUYU_GEMM is \"%s\"; it can be own, openblas or onednn", forced);
         MB_TRY(mb_cpu_gemm_use(forced));
-    } else {
-        choice.used = find(preferred());
-        for (int i = 0; i < N_PROVIDERS && !choice.used->works; i++)
-            choice.used = &choice.all[i];
-    }
-    if (!choice.used->works) {
-        choice.used = NULL;
-        return MB_RAISE(MB_ENOTSUP, "neither OpenBLAS nor oneDNN multiplies rightly on this "
-                                    "processor: install newer versions of these libraries");
+    } else if (mb_cpu_gemm_use(preferred()) != MB_OK) {
+        mb_status_clear(); /* a warning has said it */
+        MB_TRY(mb_cpu_gemm_use("own"));
     }
     if (!choice.used->rows_exact)
         mb_log_warn("matrix products: with %s a row's last bits depend on its place, so packed and "
@@ -236,9 +244,13 @@ mb_status mb_cpu_gemm_init(void)
 
 bool mb_cpu_gemm_available(const char *name)
 {
-    const candidate *cand = find(name);
+    candidate *cand = find(name);
 
-    return cand != NULL && cand->works;
+    if (cand == NULL || check(cand) != MB_OK) {
+        mb_status_clear();
+        return false;
+    }
+    return cand->works;
 }
 
 const char *mb_cpu_gemm_provider(void)
@@ -254,6 +266,12 @@ bool mb_cpu_gemm_rows_exact(void)
 int64_t mb_gemm_row_step(void)
 {
     return choice.used != NULL && choice.used->rows_step ? MB_GEMM_ROW_STEP : MB_GEMM_TILE_ROWS;
+}
+
+bool mb_cpu_gemm_is_own(void)
+{
+    MB_ASSERT(choice.used != NULL);
+    return choice.used->provider->sgemm == NULL;
 }
 
 mb_sgemm_fn *mb_cpu_sgemm(void)

@@ -27,7 +27,7 @@ static const struct {
     {"MBUYU_LOG", "error, warn, info or debug: how much is said on stderr"},
     {"MBUYU_DEBUG", "1: a failure also shows its path through the source"},
     {"MBUYU_CACHE", "where tokenised data is kept; without it output_dir/cache"},
-    {"MBUYU_GEMM", "openblas or onednn: who multiplies matrices; without it mbuyu chooses"},
+    {"MBUYU_GEMM", "own, openblas or onednn: who multiplies matrices; without it mbuyu chooses"},
     {"MBUYU_GPU", "n: the GPU of every rank; without it rank i of a machine takes GPU i"},
     {"MBUYU_CUDA_LIBRARY", "the file of the GPU back end; without it the one beside the program"},
     {"MBUYU_NCCL_LIBRARY", "the file of NCCL; without it libnccl.so.2 of the system"},

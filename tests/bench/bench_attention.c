@@ -11,7 +11,7 @@
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
-#include "core/cpu/gemm_bf16.h"
+#include "core/cpu/gemm_panels.h"
 #include "core/cpu/init.h"
 #include "core/log.h"
 
@@ -84,7 +84,7 @@ static mb_status bench(mb_exec *ex, const struct shape *s, mb_dtype type, bool n
                              .dropout = s->dropout,
                              .ordinal = ordinal};
 
-    mb_cpu_bf16_native(native);
+    mb_cpu_gemm_words_use(native ? MB_WORDS_PAIRS : MB_WORDS_WIDE);
     for (int i = 0; i < 10 || spent < 1.0; i++) {
         const double t0 = mb_clock();
 
@@ -98,7 +98,7 @@ static mb_status bench(mb_exec *ex, const struct shape *s, mb_dtype type, bool n
         best_b = t2 - t1 < best_b ? t2 - t1 : best_b;
         spent += t2 - t0;
     }
-    mb_cpu_bf16_native(true);
+    mb_cpu_gemm_words_use(MB_WORDS_BEST);
     printf(
         "%-12s %2d x %4d, dropout %.1f, %-10s: forward %7.2f ms %6.1f GFLOP/s, backward %7.2f ms "
         "%6.1f, both %6.1f\n",

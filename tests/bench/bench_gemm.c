@@ -16,7 +16,7 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm.h"
-#include "core/cpu/gemm_bf16.h"
+#include "core/cpu/gemm_panels.h"
 #include "core/cpu/init.h"
 #include "core/log.h"
 
@@ -115,26 +115,24 @@ static mb_status run_rows(int threads)
 /* only: f32, bf16, or "" for both and for plain bf16 */
 static mb_status run(int threads, const char *only)
 {
-    static const char *const providers[] = {"openblas", "onednn"};
-    const int forms = strcmp(only, "f32") == 0 ? 0 : strcmp(only, "bf16") == 0 ? 1 : 2;
+    static const char *const providers[] = {"openblas", "onednn", "own"};
     mb_arena *scratch;
 
     MB_TRY(mb_cpu_init());
     printf("%s, %d threads\n", mb_cpu_class(), threads);
     MB_TRY(mb_arena_new("scratch", (size_t)1 << 30, &scratch));
     mb_exec ex = mb_cpu_exec(scratch, threads);
-    for (int p = 0; p < 2 && strcmp(only, "bf16") != 0; p++) {
+    for (int p = 0; p < 3 && strcmp(only, "bf16") != 0; p++) {
         if (!mb_cpu_gemm_available(providers[p]))
             continue;
         MB_TRY(mb_cpu_gemm_use(providers[p]));
         printf("\n%s\n", mb_cpu_gemm_provider());
         MB_TRY(bench_all(&ex, MB_DTYPE_F32));
     }
-    for (int plain = 0; plain < forms; plain++) {
-        mb_cpu_bf16_native(plain == 0);
-        if (plain == 0 && !mb_cpu_bf16_is_native())
+    for (int kind = MB_WORDS_PAIRS; kind < MB_WORDS_KINDS && strcmp(only, "f32") != 0; kind++) {
+        if (!mb_cpu_gemm_words_use((mb_words_kind)kind))
             continue;
-        printf("\nbf16, %s\n", plain == 0 ? "avx512_bf16" : "plain");
+        printf("\nbf16, %s\n", mb_cpu_gemm_words(MB_DTYPE_BF16, false)->name);
         MB_TRY(bench_all(&ex, MB_DTYPE_BF16));
     }
     mb_arena_free(scratch);

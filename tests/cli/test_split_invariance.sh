@@ -278,7 +278,7 @@ done
 
 # --- providers of matrix products: each gives its own bits on any ranks
 if [ "$long" = 1 ]; then
-    for provider in onednn openblas; do
+    for provider in own onednn openblas; do
         export MBUYU_GEMM=$provider
         for n in 1 3; do
             one lora "$provider-$n" "$n" reduction=exact

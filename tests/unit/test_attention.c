@@ -7,7 +7,7 @@
 
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
-#include "core/cpu/gemm_bf16.h"
+#include "core/cpu/gemm_panels.h"
 #include "core/rng.h"
 #include "tests/device/mirror.h"
 #include "tests/unit/scratch_test.h"
@@ -575,10 +575,10 @@ static void bf16_with_and_without_instructions_agree(void **state)
         for (int native = 0; native < 2; native++) {
             make(&d[native], &samples[i]);
             narrow(&d[native]);
-            mb_cpu_bf16_native(native == 1);
+            mb_cpu_gemm_words_use(native == 1 ? MB_WORDS_PAIRS : MB_WORDS_PLAIN);
             run_both(&d[native], 2, false);
         }
-        mb_cpu_bf16_native(true);
+        mb_cpu_gemm_words_use(MB_WORDS_BEST);
         const mb_tensor *const from[] = {&d[0].q, &d[0].k, &d[0].v, &d[0].d_o};
         mb_tensor *const to[] = {&wide.q, &wide.k, &wide.v, &wide.d_o};
 
@@ -624,7 +624,7 @@ static void threads_change_no_bit_in_bf16(void **state)
         const sample *s = &samples[i / 2];
         data one, more;
 
-        mb_cpu_bf16_native(i % 2 == 0);
+        mb_cpu_gemm_words_use(i % 2 == 0 ? MB_WORDS_PAIRS : MB_WORDS_PLAIN);
         make(&one, s);
         narrow(&one);
         run_both(&one, 1, true);
@@ -640,7 +640,7 @@ static void threads_change_no_bit_in_bf16(void **state)
         }
         drop(&one);
     }
-    mb_cpu_bf16_native(true);
+    mb_cpu_gemm_words_use(MB_WORDS_BEST);
 }
 
 static void copy_rows(mb_tensor *to, int64_t rt, const mb_tensor *from, int64_t rf, int64_t n)

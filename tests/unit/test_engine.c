@@ -253,12 +253,12 @@ static bool differs(const float *a, const float *b, int64_t n)
 /* check(s) for every subject under every provider that gives a row its bits wherever it stands. */
 static void everywhere(void (*check)(const subject *s))
 {
-    static const char *const providers[] = {"onednn", "openblas"};
+    static const char *const providers[] = {"own", "onednn", "openblas"};
     char first[32];
     int checked = 0;
 
     sscanf(mb_cpu_gemm_provider(), "%31s", first);
-    for (int p = 0; p < 2; p++) {
+    for (int p = 0; p < 3; p++) {
         if (!mb_cpu_gemm_available(providers[p]))
             continue;
         ok(mb_cpu_gemm_use(providers[p]));

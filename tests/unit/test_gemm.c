@@ -11,7 +11,7 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm.h"
-#include "core/cpu/gemm_bf16.h"
+#include "core/cpu/gemm_panels.h"
 #include "core/cpu/gemm_rows.h"
 #include "core/cpu/init.h"
 #include "core/log.h"
@@ -19,11 +19,11 @@
 #include "tests/device/mirror.h"
 #include "tests/unit/scratch_test.h"
 
-static const char *const providers[] = {"openblas", "onednn"};
+static const char *const providers[] = {"openblas", "onednn", "own"};
 
 static int n_providers(void)
 {
-    return mb_test_on_device() ? 1 : 2; /* a device has one of its own */
+    return mb_test_on_device() ? 1 : 3; /* a device has one of its own */
 }
 
 static float *numbers(int64_t n, uint64_t key)
@@ -108,19 +108,27 @@ static void check_values(shape s, bool ta, bool tb, float alpha, float beta, boo
     mb_free(bias);
 }
 
+static void check_all_values(void)
+{
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        for (int ops = 0; ops < 4; ops++) {
+            check_values(shapes[s], ops & 1, ops & 2, 1.0f, 0.0f, false);
+            check_values(shapes[s], ops & 1, ops & 2, 0.75f, 0.5f, true);
+            check_values(shapes[s], ops & 1, ops & 2, 1.0f, 1.0f, false);
+            check_values(shapes[s], ops & 1, ops & 2, 2.0f, 0.0f, true);
+        }
+    }
+}
+
 static void products_equal_the_reference(void **state)
 {
     for (int p = 0; p < n_providers(); p++) {
         OK(mb_cpu_gemm_use(providers[p]));
-        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-            for (int ops = 0; ops < 4; ops++) {
-                check_values(shapes[s], ops & 1, ops & 2, 1.0f, 0.0f, false);
-                check_values(shapes[s], ops & 1, ops & 2, 0.75f, 0.5f, true);
-                check_values(shapes[s], ops & 1, ops & 2, 1.0f, 1.0f, false);
-                check_values(shapes[s], ops & 1, ops & 2, 2.0f, 0.0f, true);
-            }
-        }
+        check_all_values();
     }
+    if (!mb_test_on_device() && mb_cpu_gemm_words_use(MB_WORDS_PLAIN))
+        check_all_values(); /* our own, in plain C */
+    mb_cpu_gemm_words_use(MB_WORDS_BEST);
 }
 
 /* Ranks an adapter may have, one longer than a block of k, odd ones; rows with gaps. */
@@ -177,9 +185,9 @@ static void round_all(uint16_t *to, const float *x, int64_t n)
         to[i] = mb_f32_to_bf16(x[i]);
 }
 
-/* One product of bf16 by the processor's instructions and in plain C, with an adapter of rank r or
- * none; C in f32 or bf16. Both sums go over k in order, so only their roundings differ. */
-static void check_twins(shape s, int64_t r, bool ta, bool tb, bool to_bf16)
+/* One product of bf16 by the processor's instructions of a kind and in plain C, with an adapter of rank r
+ * or none; C in f32 or bf16. Both sums go over k in order, so only their roundings differ. */
+static void check_twins(mb_words_kind kind, shape s, int64_t r, bool ta, bool tb, bool to_bf16)
 {
     const mb_dtype d = to_bf16 ? MB_DTYPE_BF16 : MB_DTYPE_F32;
     float *x = numbers((s.m + s.n) * (s.k + r) + 2 * s.n, 1), *c[2];
@@ -200,13 +208,13 @@ static void check_twins(shape s, int64_t r, bool ta, bool tb, bool to_bf16)
 
         c[plain] = numbers(s.m * s.n, 3);
         out[plain] = mb_tensor_2d(c[plain], d, s.m, s.n);
-        mb_cpu_bf16_native(plain == 0);
+        mb_cpu_gemm_words_use(plain == 0 ? kind : MB_WORDS_PLAIN);
         if (r > 0)
             OK(MB_RUN(&ex, gemm_adapted, &out[plain], &a, &b, tb, &h, &hb, tb, 0.0f, &bias));
         else
             OK(MB_RUN(&ex, gemm, &out[plain], &a, ta, &b, tb, 0.75f, to_bf16 ? 0.0f : 0.5f, &bias));
     }
-    mb_cpu_bf16_native(true);
+    mb_cpu_gemm_words_use(MB_WORDS_BEST);
     for (int64_t i = 0; i < s.m * s.n; i++) {
         const float got = to_bf16 ? mb_bf16_to_f32(((uint16_t *)c[0])[i]) : c[0][i];
         const float want = to_bf16 ? mb_bf16_to_f32(((uint16_t *)c[1])[i]) : c[1][i];
@@ -226,24 +234,39 @@ static void instructions_agree_with_plain_code(void **state)
     static const shape all[] = {{1, 1, 2},    {16, 16, 64},  {17, 15, 33},  {31, 32, 10},
                                 {25, 47, 96}, {13, 64, 128}, {50, 100, 34}, {7, 130, 2050}};
 
-    if (mb_test_on_device() || !mb_cpu_bf16_is_native())
+    if (mb_test_on_device() || !mb_cpu_gemm_words_use(MB_WORDS_WIDE))
         skip();
-    for (size_t s = 0; s < sizeof all / sizeof *all; s++) {
-        for (int ops = 0; ops < 8; ops++)
-            check_twins(all[s], 0, ops & 1, ops & 2, ops & 4);
-        for (int ops = 0; ops < 4; ops++)
-            check_twins(all[s], 6, false, ops & 1, ops & 2);
+    for (int kind = MB_WORDS_PAIRS; kind < MB_WORDS_PLAIN; kind++) {
+        if (!mb_cpu_gemm_words_use((mb_words_kind)kind))
+            continue;
+        for (size_t s = 0; s < sizeof all / sizeof *all; s++) {
+            for (int ops = 0; ops < 8; ops++)
+                check_twins((mb_words_kind)kind, all[s], 0, ops & 1, ops & 2, ops & 4);
+            for (int ops = 0; ops < 4; ops++)
+                check_twins((mb_words_kind)kind, all[s], 6, false, ops & 1, ops & 2);
+        }
     }
+}
+
+/* Calls test() under every way in which this processor can multiply bf16. */
+static void with_every_kind(void (*test)(void))
+{
+    if (mb_test_on_device())
+        skip();
+    for (int kind = MB_WORDS_PAIRS; kind < MB_WORDS_KINDS; kind++)
+        if (mb_cpu_gemm_words_use((mb_words_kind)kind)) {
+            print_message("  %s\n", mb_cpu_gemm_words(MB_DTYPE_BF16, false)->name);
+            test();
+        }
+    mb_cpu_gemm_words_use(MB_WORDS_BEST);
 }
 
 /* A is so large that a unit takes several panels, the last of them narrow; a few of its rows alone are
  * taken panel by panel. */
-static void a_large_product_has_the_bits_of_its_rows_alone(void **state)
+static void check_large(void)
 {
     const int64_t m = 3000, n = 96, k = 2900, few = 40;
 
-    if (mb_test_on_device())
-        skip();
     for (int tb = 0; tb < 2; tb++) {
         float *x = numbers((m + n) * k, 1), *whole = numbers(m * n, 2),
               *alone = numbers(few * n, 3);
@@ -267,14 +290,17 @@ static void a_large_product_has_the_bits_of_its_rows_alone(void **state)
     }
 }
 
+static void a_large_product_has_the_bits_of_its_rows_alone(void **state)
+{
+    with_every_kind(check_large);
+}
+
 /* Gradients of an adapter's B: C is computed across. A bias, of zeros, keeps it from that. */
-static void a_narrow_gradient_computed_across_has_the_same_bits(void **state)
+static void check_across(void)
 {
     static const shape all[] = {
         {300, 16, 2050}, {256, 64, 48}, {67, 5, 31}, {1000, 33, 4100}, {4, 1, 2}};
 
-    if (mb_test_on_device())
-        skip();
     for (size_t s = 0; s < 2 * sizeof all / sizeof *all; s++) {
         const shape d = all[s / 2];
         const int64_t stride = d.n + 3;
@@ -298,6 +324,11 @@ static void a_narrow_gradient_computed_across_has_the_same_bits(void **state)
         mb_free(want);
         mb_free(ab);
     }
+}
+
+static void a_narrow_gradient_computed_across_has_the_same_bits(void **state)
+{
+    with_every_kind(check_across);
 }
 
 static void threads_change_no_bit(void **state)
@@ -425,11 +456,17 @@ static void workspace_is_a_function_of_shape_and_threads(void **state)
     mb_exec ex = mb_cpu_exec(scratch, 4);
 
     ON_THE_CPU_ONLY("this is about the CPU's workspace");
+    OK(mb_cpu_gemm_use("onednn"));
     const size_t w = mb_cpu_gemm_workspace(&ex, &c, &a, true, &b, false, 1.0f, 1.0f, NULL);
 
     assert_true(w > 0 && w <= 8u * 16 * 576 * sizeof(float));
     ex.threads = 1;
     assert_int_equal(w, mb_cpu_gemm_workspace(&ex, &c, &a, true, &b, false, 1.0f, 1.0f, NULL));
+    OK(mb_cpu_gemm_use("own"));
+    const size_t one = mb_cpu_gemm_workspace(&ex, &c, &a, true, &b, false, 1.0f, 1.0f, NULL);
+    ex.threads = 3;
+    const size_t three = mb_cpu_gemm_workspace(&ex, &c, &a, true, &b, false, 1.0f, 1.0f, NULL);
+    assert_true(one > 0 && three > one && three <= 3 * one);
 }
 
 static double cpu_seconds(void)

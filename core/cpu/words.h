@@ -1,17 +1,17 @@
-/* core/cpu/pairs.h - what products of bf16 share: a register tile of pairs, a square transposed.
+/* core/cpu/words.h - what products of packed operands share: a register tile, a square transposed.
  *
- * An operand is taken in words of two bf16 along the summed dimension, the first in the low half. With
- * avx512_bf16 a vdpbf16ps adds the products of 16 words to 16 sums. Used by core/cpu/gemm_pairs.c and
- * core/cpu/attention_tile.c.
+ * An operand is taken in words of 32 bits along the summed dimension: an f32, or a pair of bf16, the
+ * first in the low half. With AVX-512 an instruction adds the products of 16 words to 16 sums. Used by
+ * core/cpu/gemm_words.c and core/cpu/attention_tile.c.
  */
-#ifndef MB_CORE_CPU_PAIRS_H
-#define MB_CORE_CPU_PAIRS_H
+#ifndef MB_CORE_CPU_WORDS_H
+#define MB_CORE_CPU_WORDS_H
 
 #include <string.h>
 
 #include "core/cpu/vecmath.h"
 
-static inline uint32_t mb_pair_at(const uint16_t *a)
+static inline uint32_t mb_word_at(const void *a)
 {
     uint32_t u;
 
@@ -48,19 +48,23 @@ MB_INLINE void mb_transpose16(uint32_t *to, int64_t ldt, const void *from, int64
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define MB_HAS_PAIRS 1
+#define MB_HAS_WORDS 1
 #include <immintrin.h>
-#define MB_PAIRS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+/* What runs without avx512_bf16 may be marked so, too, if it uses none of its instructions. */
+#define MB_WORDS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
 /* c(rows, 16 vectors) (+)= A(rows, depth words) B(depth words, 16 vectors); rows * vectors <= 24 and
  * both constants where this is inlined, so that all sums stay in registers. Word (i, l) of A starts at
- * element i * row + l * step. Each sum goes over l in order: the bits of a row do not depend on the
- * others. `ahead`, a constant: the rows after these come into the cache meanwhile (step 2). */
-MB_PAIRS MB_INLINE void mb_pairs_tile(float *c, int64_t ldc, const uint16_t *a, int64_t row,
+ * byte i * row + l * step. Each sum goes over l in order: the bits of a row do not depend on the
+ * others. Constants, too: `pairs`: words are pairs of bf16, else f32; `ahead`: the rows after these come
+ * into the cache meanwhile (words that lie one after another). */
+MB_WORDS MB_INLINE void mb_words_tile(float *c, int64_t ldc, const void *a, int64_t row,
                                       int64_t step, const uint32_t *b, int64_t ldb, int64_t depth,
-                                      bool add, const int rows, const int vectors, const bool ahead)
+                                      bool add, const int rows, const int vectors, const bool pairs,
+                                      const bool ahead)
 {
     enum { LINE = 16 }; /* words */
+    const char *first = a;
     __m512 sum[24];
 
 #define MB_EACH_ROW    _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)
@@ -71,16 +75,19 @@ MB_PAIRS MB_INLINE void mb_pairs_tile(float *c, int64_t ldc, const uint16_t *a, 
         MB_EACH_ROW MB_EACH_VECTOR sum[i * vectors + j] = _mm512_setzero_ps();
     }
     for (int64_t l = 0; l < depth; l++) {
-        __m512bh y[4];
+        __m512i y[4];
 
         if (ahead && l % LINE == 0)
-            MB_EACH_ROW _mm_prefetch((const char *)(a + (rows + i) * row + 2 * l), _MM_HINT_T0);
-        MB_EACH_VECTOR y[j] = (__m512bh)_mm512_loadu_si512(b + l * ldb + 16 * j);
+            MB_EACH_ROW _mm_prefetch(first + (rows + i) * row + 4 * l, _MM_HINT_T0);
+        MB_EACH_VECTOR y[j] = _mm512_loadu_si512(b + l * ldb + 16 * j);
         MB_EACH_ROW
         {
-            const __m512bh x = (__m512bh)_mm512_set1_epi32((int)mb_pair_at(a + i * row + l * step));
+            const __m512i x = _mm512_set1_epi32((int)mb_word_at(first + i * row + l * step));
 
-            MB_EACH_VECTOR sum[i * vectors + j] = _mm512_dpbf16_ps(sum[i * vectors + j], x, y[j]);
+            MB_EACH_VECTOR
+            sum[i * vectors + j] =
+                pairs ? _mm512_dpbf16_ps(sum[i * vectors + j], (__m512bh)x, (__m512bh)y[j])
+                      : _mm512_fmadd_ps((__m512)x, (__m512)y[j], sum[i * vectors + j]);
         }
     }
     MB_EACH_ROW MB_EACH_VECTOR _mm512_storeu_ps(c + i * ldc + 16 * j, sum[i * vectors + j]);
