@@ -92,6 +92,7 @@ mb_status mb_device_cpu(int threads, mb_device **out)
                      .kind = MB_DEVICE_CPU,
                      .name = "cpu",
                      .has_bf16 = (mb_cpu_features() & MB_CPU_AVX512_BF16) != 0,
+                     .fast_bf16 = (mb_cpu_features() & MB_CPU_FAST_PAIRS) != 0,
                      .host_memory = true,
                      .threads = threads};
     snprintf(d->class_, sizeof d->class_, "%s", mb_cpu_class());

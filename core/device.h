@@ -63,11 +63,12 @@ struct mb_device {
     const mb_device_ops *ops;
     const mb_kernels *kernels;
     mb_device_kind kind;
-    char name[96];                 /* "NVIDIA H100 80GB HBM3", "cpu" */
-    char class_[160];              /* bits are promised within a class: architecture, libraries */
-    bool host_memory;              /* its memory is the host's: nothing needs copying */
-    bool has_bf16;                 /* it multiplies bf16 faster than f32 */
-    int threads;                   /* CPU: for kernels */
+    char name[96];    /* "NVIDIA H100 80GB HBM3", "cpu" */
+    char class_[160]; /* bits are promised within a class: architecture, libraries */
+    bool host_memory; /* its memory is the host's: nothing needs copying */
+    bool has_bf16;    /* it has instructions for bf16, which is no slower than f32 then */
+    bool fast_bf16;   /* it multiplies bf16 faster than f32 */
+    int threads;      /* CPU: for kernels */
     void *native[MB_STREAM_COUNT]; /* the back end's stream handles, for NCCL */
 };
 

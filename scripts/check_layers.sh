@@ -71,7 +71,7 @@ while read -r header wrapper; do
 done <<<"$wrappers"
 
 # Whatever else is included in <> is of the system.
-system='arpa/inet|ctype|dirent|dlfcn|emmintrin|endian|errno|fcntl|fenv|float|fnmatch|immintrin|inttypes|libgen|limits|locale|math|netinet/[a-z]+|omp|poll|pthread|regex|sanitizer/asan_interface|sched|semaphore|setjmp|signal|spawn|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|strings|sys/[a-z]+|termios|time|unistd|wchar'
+system='arpa/inet|cpuid|ctype|dirent|dlfcn|emmintrin|endian|errno|fcntl|fenv|float|fnmatch|immintrin|inttypes|libgen|limits|locale|math|netinet/[a-z]+|omp|poll|pthread|regex|sanitizer/asan_interface|sched|semaphore|setjmp|signal|spawn|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|strings|sys/[a-z]+|termios|time|unistd|wchar'
 report 'a library that no wrapper in scripts/check_layers.sh stands for' < <(
     grep -rnE --include='*.[ch]' --include='*.cu' '^ *# *include <' core autograd optim dist recipes |
         grep -vE "include <(($system)\.h$known)>" || true

@@ -3,8 +3,8 @@
  *     C(m, n) (+)= A(m, depth) B(depth, n)        C and the sums f32, n a multiple of 16
  *
  * B lies packed, n words a row; an element (i, l) of A is a word anywhere. A word is one f32, or,
- * where the tensors are bf16 and the processor multiplies pairs of them (avx512_bf16), a pair along
- * the summed dimension. What is computed in a block (P, dS) is rounded to bf16 for the next product
+ * where the tensors are bf16 and the processor multiplies pairs of them faster (MB_CPU_FAST_PAIRS), a pair
+ * along the summed dimension. What is computed in a block (P, dS) is rounded to bf16 for the next product
  * then. Elsewhere bf16 is widened as it is packed.
  *
  * A block of 64 queries or keys is packed in up to three forms:

@@ -10,8 +10,9 @@
 /* The table of this device. Valid after mb_cpu_init. */
 extern const mb_kernels mb_cpu_kernels;
 
-/* Looks at the processor, checks the GEMM providers on small products and picks one (see
- * core/cpu/gemm.h). Once per process, before any kernel. MB_ENOTSUP when no provider is right. */
+/* Looks at the processor, picks a provider of f32 products and checks it on small ones (see
+ * core/cpu/gemm.h). Once per process, before any kernel. MB_ENOTSUP when the one that MBUYU_GEMM names is
+ * wrong. */
 mb_status mb_cpu_init(void) MB_MUST_USE;
 
 /* An exec for this device. `scratch` is borrowed. */

@@ -10,7 +10,7 @@
  * Rows of C that are tokens (A not transposed) get the same bits wherever they stand and whatever
  * else is in the batch, so the cut of N and K does not look at M there, and the last tile of rows
  * is made up to a height at which the provider's kernels do not change (core/cpu/gemm_tiles.h).
- * Fewer than FEW_ROWS rows, as when generating, are memory-bound: products of our own, whose rows
+ * Fewer than MB_GEMM_FEW_ROWS rows, as when generating, are memory-bound: products of our own, whose rows
  * do not depend on one another either (but differ in the last bits from those of a tile). They are
  * what computes any number of rows where all must be alike (mb_exec.rows_alike).
  *
@@ -29,7 +29,6 @@
 #include "core/cpu/gemm_tiles.h"
 
 enum {
-    FEW_ROWS = 16,     /* below: own kernels */
     WANTED_UNITS = 16, /* units of work below which K is cut into pieces */
     WANTED_TILES = 4,  /* per thread, of tall ones */
     LEAST_PIECE = 256, /* of K */
@@ -123,7 +122,7 @@ static product product_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor
 
 static bool goes_by_rows(const mb_exec *ex, const product *p)
 {
-    return !p->ta && (p->m < FEW_ROWS || ex->rows_alike || p->type != MB_DTYPE_F32);
+    return !p->ta && (p->m < MB_GEMM_FEW_ROWS || ex->rows_alike || p->type != MB_DTYPE_F32);
 }
 
 static bool goes_by_panels(const mb_exec *ex, const product *p, mb_dtype type)
@@ -336,7 +335,6 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
     MB_TRY(check(&p, c, a, b, bias));
     if (goes_by_panels(ex, &p, a->dtype))
         return mb_cpu_gemm_panels(ex, c, a, ta, b, tb, alpha, beta, bias, NULL);
-    p.sgemm = mb_cpu_sgemm();
     if (p.m == 0 || p.n == 0)
         return MB_OK;
     if (p.k == 0) {
@@ -346,6 +344,8 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
 
         mb_cpu_gemm_rows(&r, ex->threads);
     } else {
+        p.sgemm = mb_cpu_sgemm();
+        MB_REQUIRE(p.sgemm != NULL, MB_EBUG, "gemm called before mb_cpu_init");
         p.partial = ex->workspace;
         p.edge = (float *)ex->workspace + (p.pieces > 1 ? p.pieces * p.m * p.n : 0);
         tiles(&p, ex->threads);
@@ -357,7 +357,8 @@ mb_status mb_cpu_gemm(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool ta, co
 static bool is_one_sum(const mb_exec *ex, const product *base, const mb_tensor *x,
                        const mb_tensor *h)
 {
-    return goes_by_panels(ex, base, x->dtype) && mb_cpu_gemm_panels_adds(mb_cols(x), mb_cols(h));
+    return h->dtype == x->dtype && goes_by_panels(ex, base, x->dtype) &&
+           mb_cpu_gemm_panels_adds(mb_cols(x), mb_cols(h));
 }
 
 size_t mb_cpu_gemm_adapted_workspace(mb_exec *ex, mb_tensor *c, const mb_tensor *x,

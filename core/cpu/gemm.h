@@ -8,17 +8,19 @@
  *     x86-64 with AVX2 or more    oneDNN
  *     anything else               OpenBLAS   (oneDNN has no fast f32 kernel of its own there)
  *
- * and own where that one fails its check. Measured (GFLOP/s, a core of Emerald Rapids, whose peak is 175;
- * oneDNN 2.6.3; y = x W^T of 2048 rows, dx = dy W, dW = dy^T x; best of fifteen in turns):
+ * and own where that one fails its check. oneDNN is preferred to OpenBLAS for its speed (200 to 224 GFLOP/s
+ * on two cores of Zen 4, OpenBLAS 0.3.21 160 to 184, as Cooperlake) and because of rows: their bits must
+ * not depend on where they stand. Of panels they never do. With tiles of whole multiples of 48 rows that
+ * holds for oneDNN's SSE4.1, AVX, AVX2 and AVX-512 kernels and for OpenBLAS's Nehalem, Sandybridge,
+ * SkylakeX and Cooperlake, but not for OpenBLAS's Haswell and Zen, whose kernel adds every second group
+ * of six rows in another order. It is preferred to own because neither is faster in all that a step
+ * multiplies (GFLOP/s, a core of Emerald Rapids, whose peak is 175; oneDNN 2.6.3; 2048 rows y = x W^T,
+ * dx = dy W, dW = dy^T x with W 1536 x 576, and 512 rows with W 2048 x 2048; best of fifteen in turns), and
+ * a step takes the same time:
  *
- *     W            1536 x 576, y    dx     dW     2048 x 2048, y of 512 rows
- *     oneDNN       152              166    167    146
- *     own          163              158    153    161
- *
- * The second reason is that a row's bits must not depend on where it stands. Of panels they never do.
- * With tiles of whole multiples of 48 rows that holds for oneDNN's SSE4.1, AVX, AVX2 and AVX-512
- * kernels and for OpenBLAS's Nehalem, Sandybridge, SkylakeX and Cooperlake, but not for OpenBLAS's
- * Haswell and Zen, whose kernel adds every second group of six rows in another order.
+ *               y      dx     dW     512 rows y
+ *     oneDNN    152    166    167    146
+ *     own       163    158    153    161
  *
  * MBUYU_GEMM=own|openblas|onednn forces one. Before a provider is used it multiplies some small odd
  * matrices, compared with plain loops; one that is wrong or crashes there is not used.
@@ -61,6 +63,8 @@ const char *mb_cpu_gemm_provider(void);
 bool mb_cpu_gemm_rows_exact(void);
 /* Whether f32 goes by panels. */
 bool mb_cpu_gemm_is_own(void);
+/* About what the provider in use takes, beside workspace, to pack operands on so many threads. */
+size_t mb_cpu_gemm_library_bytes(int threads);
 /* What the provider in use multiplies with, NULL where products are our own. Only within a parallel region in which
  * mb_cpu_one_thread() was called. */
 mb_sgemm_fn *mb_cpu_sgemm(void);

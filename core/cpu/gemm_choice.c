@@ -178,7 +178,6 @@ static mb_status check(candidate *cand)
 
     if (cand->checked)
         return MB_OK;
-    cand->checked = true;
     if (cand->provider->sgemm == NULL) {
         cand->rows_exact = cand->rows_step = true;
     } else {
@@ -188,6 +187,7 @@ static mb_status check(candidate *cand)
         omp_set_num_threads(threads);
         mb_free(f);
     }
+    cand->checked = true;
     cand->works = verdict == NULL;
     cand->provider->describe(cand->text, sizeof cand->text);
     if (verdict != NULL)
@@ -231,9 +231,14 @@ mb_status mb_cpu_gemm_init(void)
         MB_REQUIRE(find(forced) != NULL, MB_EARG,
                    "MBUYU_GEMM is \"%s\"; it can be own, openblas or onednn", forced);
         MB_TRY(mb_cpu_gemm_use(forced));
-    } else if (mb_cpu_gemm_use(preferred()) != MB_OK) {
-        mb_status_clear(); /* a warning has said it */
-        MB_TRY(mb_cpu_gemm_use("own"));
+    } else {
+        mb_status st = mb_cpu_gemm_use(preferred());
+
+        if (st == MB_ENOTSUP) { /* a warning has said it */
+            mb_status_clear();
+            st = mb_cpu_gemm_use("own");
+        }
+        MB_TRY(st);
     }
     if (!choice.used->rows_exact)
         mb_log_warn("matrix products: with %s a row's last bits depend on its place, so packed and "
@@ -270,8 +275,14 @@ int64_t mb_gemm_row_step(void)
 
 bool mb_cpu_gemm_is_own(void)
 {
-    MB_ASSERT(choice.used != NULL);
-    return choice.used->provider->sgemm == NULL;
+    return choice.used != NULL && choice.used->provider->sgemm == NULL;
+}
+
+size_t mb_cpu_gemm_library_bytes(int threads)
+{
+    const size_t words = (MB_GEMM_TALL_ROWS + MB_GEMM_TILE_COLS) * (size_t)MB_GEMM_TILE_K;
+
+    return mb_cpu_gemm_is_own() ? 0 : (size_t)threads * words * sizeof(float);
 }
 
 mb_sgemm_fn *mb_cpu_sgemm(void)

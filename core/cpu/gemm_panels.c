@@ -4,7 +4,7 @@
  * into words, which stay in its cache while the rows go by six at a time (core/cpu/gemm_words.c).
  * Where k is long, it takes several panels, so that a block of A is still near for the next.
  * Rows of A that lie along k are read where they are, if they are words already; bf16 that is widened
- * and a transposed A (weight gradients: k is tokens) are made into words first, by all threads, 48 rows
+ * and a transposed A (weight gradients: k is tokens) are made into words first, by all threads, some rows
  * at a time. Where a transposed A has far more columns than B (gradients of an adapter's B), A and B
  * change places and C is made across: A's columns are packed once, into panels, by whoever multiplies
  * with them.
@@ -13,21 +13,22 @@
  *
  * Each number of C is one sum over k in order, in blocks of BLOCK words between which it waits in f32.
  * No cut changes it: its bits depend on k alone, not on threads, rows or neighbours. It is rounded
- * once, after alpha, beta and bias.
+ * once, after alpha, beta and bias. Only where a processor has slow products of pairs does it matter, as
+ * for f32 (core/cpu/gemm.c), whether there are fewer than MB_GEMM_FEW_ROWS rows: those are of pairs.
  */
 #include "core/cpu/gemm_panels.h"
 
 #include <omp.h>
 #include <string.h>
 
+#include "core/cpu/gemm_tiles.h"
 #include "core/cpu/strip.h"
 
 enum {
-    BLOCK = 1024,     /* words of k: a panel of 256 KiB */
-    WANTED_UNITS = 8, /* per thread, so that all end together */
-    MOST_RANK = 512,  /* of an adapter */
-    FEW_ROWS = 16,    /* fewer, or FEW_COLS or fewer columns: making words decides */
-    FEW_COLS = 16,
+    BLOCK = 1024,            /* words of k: a panel of 256 KiB */
+    WANTED_UNITS = 8,        /* per thread, so that all end together */
+    MOST_RANK = 512,         /* of an adapter */
+    NARROW_COLS = 16,        /* of so few, making words decides what a product takes */
     LEAST_ROWS = 96,         /* of a unit: what packing its panel is spread over */
     STRIP_ROWS = 512,        /* most of a unit whose sums wait between blocks of k ... */
     STRIP_PANELS = 8,        /* ... and of its panels, for all of which A is read once ... */
@@ -102,17 +103,21 @@ static void cut(product *p, int threads)
         p->block_rows = least(p->m, round_up(packed / p->row_words + 1, MB_PANEL_ROWS));
     rows = ceil_div(p->block_rows, ceil_div(WANTED_UNITS * threads, panels));
     rows = rows < LEAST_ROWS ? LEAST_ROWS : rows;
-    if (p->words > block && rows > strip)
-        rows = ceil_div(rows, ceil_div(rows, strip));
-    p->unit_rows = round_up(rows, MB_PANEL_ROWS);
     p->unit_panels = 1;
     p->own_bytes = (size_t)((block + rank_words(p)) * MB_PANEL_COLS) * sizeof(uint32_t);
-    if (p->words > block) {
-        const int64_t units = ceil_div(p->block_rows, p->unit_rows) * panels;
-        if (p->m * p->k > NEAR_ELEMENTS && units > WANTED_UNITS * threads / 2)
-            p->unit_panels = least(units / (WANTED_UNITS * threads / 2), STRIP_PANELS);
-        p->own_bytes += (size_t)(p->unit_rows * p->unit_panels * MB_PANEL_COLS) * sizeof(float);
+    if (p->words > block) { /* sums wait: bytes that grow with m, as plans rely on */
+        const bool afar = p->m * p->k > NEAR_ELEMENTS;
+        const int64_t most_rows = round_up(least(rows, strip), MB_PANEL_ROWS);
+        const int64_t most_panels = afar ? least(panels, STRIP_PANELS) : 1;
+
+        p->own_bytes += (size_t)(most_rows * most_panels * MB_PANEL_COLS) * sizeof(float);
+        if (rows > strip)
+            rows = ceil_div(rows, ceil_div(rows, strip));
+        const int64_t units = ceil_div(p->block_rows, round_up(rows, MB_PANEL_ROWS)) * panels;
+        if (afar && units > WANTED_UNITS * threads / 2)
+            p->unit_panels = least(units / (WANTED_UNITS * threads / 2), most_panels);
     }
+    p->unit_rows = round_up(rows, MB_PANEL_ROWS);
 }
 
 static size_t packed_bytes(const product *p)
@@ -126,7 +131,8 @@ static size_t packed_bytes(const product *p)
 static product sizes_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a, bool ta, bool tb,
                         const mb_tensor *bias, const mb_tensor *h)
 {
-    const bool narrow = !ta && (mb_rows(c) < FEW_ROWS || mb_cols(c) <= FEW_COLS);
+    const bool narrow =
+        !ta && (ex->rows_alike || mb_rows(c) < MB_GEMM_FEW_ROWS || mb_cols(c) <= NARROW_COLS);
     product p = {.w = mb_cpu_gemm_words(a->dtype, narrow),
                  .m = mb_rows(c),
                  .n = mb_cols(c),

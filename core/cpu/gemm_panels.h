@@ -40,7 +40,7 @@ typedef struct mb_sums_out {
 
 /* How operands of a type become words, and what multiplies these. */
 typedef struct mb_gemm_words {
-    const char *name; /* "pairs of bf16, avx512_bf16" */
+    const char *name; /* "pairs, avx512_bf16" */
     int64_t per;      /* elements of k in a word: 1 or 2 */
     int64_t size;     /* bytes of an element */
     int64_t group; /* rows of A that are made into words: (groups of so many rows, words, group) */

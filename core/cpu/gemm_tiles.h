@@ -1,4 +1,4 @@
-/* core/cpu/gemm_tiles.h - the tile sizes that gemm.c uses and gemm_choice.c checks. */
+/* core/cpu/gemm_tiles.h - sizes that gemm.c and gemm_panels.c use and gemm_choice.c checks. */
 #ifndef MB_CORE_CPU_GEMM_TILES_H
 #define MB_CORE_CPU_GEMM_TILES_H
 
@@ -16,6 +16,7 @@ enum {
     MB_GEMM_TALL_ROWS = 192,
     MB_GEMM_TILE_COLS = 384,
     MB_GEMM_TILE_K = 768,  /* most of K in one call */
+    MB_GEMM_FEW_ROWS = 16, /* below, products are computed in another way: at most MB_ROW_PAD */
     MB_GEMM_TOKENS = 4096, /* ... when K is tokens: C is large and read again for every call */
 };
 

@@ -297,7 +297,7 @@ MB_INLINE void copy_down(uint32_t *restrict to, int64_t ldt, const int64_t width
                 to[j] = (uint32_t)((const uint16_t *)from)[j] << 16;
         else
             for (int64_t j = 0; j < cols; j++)
-                to[j] = ((const uint32_t *)from)[j];
+                to[j] = mb_word_at(from + 4 * j);
         for (int64_t j = cols; j < width; j++)
             to[j] = 0;
     }
@@ -418,6 +418,7 @@ static const mb_gemm_words pairs_bf16 = {.name = "pairs, avx512_bf16",
 
 static mb_words_kind wanted = MB_WORDS_BEST;
 
+#ifdef MB_HAS_WORDS
 static mb_words_kind best(bool bf16, bool narrow)
 {
     const unsigned features = mb_cpu_features();
@@ -427,6 +428,8 @@ static mb_words_kind best(bool bf16, bool narrow)
         return MB_WORDS_PLAIN;
     return bf16 && (features & pairs) != 0 ? MB_WORDS_PAIRS : MB_WORDS_WIDE;
 }
+
+#endif
 
 const mb_gemm_words *mb_cpu_gemm_words(mb_dtype type, bool narrow)
 {
@@ -446,10 +449,11 @@ const mb_gemm_words *mb_cpu_gemm_words(mb_dtype type, bool narrow)
 
 bool mb_cpu_gemm_words_use(mb_words_kind kind)
 {
-    const unsigned features = mb_cpu_features();
     bool has = true;
 
 #ifdef MB_HAS_WORDS
+    const unsigned features = mb_cpu_features();
+
     if (kind == MB_WORDS_WIDE || kind == MB_WORDS_PAIRS)
         has = (features & MB_CPU_AVX512) != 0;
     if (kind == MB_WORDS_PAIRS)

@@ -385,7 +385,7 @@ mb_status fill_in(device *d, int ordinal)
     base->ops = &ops;
     base->kernels = &mb_cuda_kernels;
     base->kind = MB_DEVICE_CUDA;
-    base->has_bf16 = p.major >= 8;
+    base->has_bf16 = base->fast_bf16 = p.major >= 8;
     base->threads = 1;
     snprintf(base->name, sizeof base->name, "%.90s", p.name);
     blas_text(blas, sizeof blas);

@@ -25,6 +25,9 @@ mb_exec mb_plan_exec(const mb_exec *target, mb_kernels *table, mb_arena *scratch
 #undef MB_KERNEL
 #undef MB_KERNEL_WS
     };
-    return (mb_exec){
-        .kernels = table, .scratch = scratch, .threads = target->threads, .planning = true};
+    return (mb_exec){.kernels = table,
+                     .scratch = scratch,
+                     .threads = target->threads,
+                     .rows_alike = target->rows_alike,
+                     .planning = true};
 }

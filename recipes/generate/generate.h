@@ -12,7 +12,7 @@
  *
  * What a prompt is answered does not depend on the other prompts, to the bit: forwards over prompts
  * have at least 16 rows and forwards of single tokens at most 15, because below 16 rows the products
- * are computed in another way (core/cpu/gemm.c), which differs in the last bits. For the same reason
+ * are computed in another way (core/cpu/gemm_tiles.h), which differs in the last bits. For the same reason
  * logits with a cache and without agree only within rounding.
  *
  * With `keep`, places keep what they computed: a prompt that begins like an earlier one (the next

@@ -61,7 +61,7 @@ static bool in_bf16(const mb_job *j, int attempt, struct edit *e)
     if (attempt > 0 || j->dtype != MB_DTYPE_F32 || !j->device->has_bf16 ||
         j->recipe->zero_stage == 0)
         return false;
-    set(e, "bf16", "true")->time = 0.6;
+    set(e, "bf16", "true")->time = j->device->fast_bf16 ? 0.6 : 1.0;
     return true;
 }
 

@@ -10,7 +10,7 @@ mb_status mb_recipe_open_device(const mb_recipe *r, int ordinal, int threads, mb
     return mb_device_open(kinds[r->device], ordinal, threads, out);
 }
 
-/* On CPUs `auto` takes bf16 to train in where the processor multiplies it faster, but not at
+/* On CPUs `auto` takes bf16 to train in where the processor has instructions for it, but not at
  * stage 0, where parameters that are computed with are also kept. */
 static bool auto_takes_bf16(const mb_recipe *r, const mb_device *d, bool trains)
 {

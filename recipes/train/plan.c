@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "autograd/load.h"
+#include "core/cpu/gemm.h"
 #include "core/log.h"
 #include "core/memory.h"
 #include "recipes/export/model.h"
@@ -30,9 +31,17 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* A provider of f32 products packs what it multiplies into memory of its own. */
+static int64_t provider_bytes(const mb_job *j)
+{
+    const bool has = mb_device_is_host(j->device) && j->dtype == MB_DTYPE_F32;
+
+    return has ? (int64_t)mb_cpu_gemm_library_bytes(j->device->threads) : 0;
+}
+
 /* Activations and workspace of the largest micro-batch. Gradients that lie in its memory are what they
  * add to it. */
-static void training_step(const mb_engine *e, int64_t *bytes)
+static void training_step(const mb_engine *e, int64_t provider, int64_t *bytes)
 {
     int64_t peak = 0;
 
@@ -43,28 +52,29 @@ static void training_step(const mb_engine *e, int64_t *bytes)
         peak = most(peak, (int64_t)c->plan.peak);
         bytes[MB_PART_ACTIVATIONS] =
             most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.without_gradients);
-        bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch);
+        bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch + provider);
     }
     if (e->flat.grad_in_step)
         bytes[MB_PART_GRADIENTS] = peak - bytes[MB_PART_ACTIVATIONS];
 }
 
 /* Evaluations use the memory of training steps, and more where they need it. */
-static void evaluation_step(const mb_engine *e, const mb_engine_class *c, int64_t *bytes)
+static void evaluation_step(const mb_engine *e, const mb_engine_class *c, int64_t provider,
+                            int64_t *bytes)
 {
     const int64_t lent = e->flat.grad_in_step ? bytes[MB_PART_GRADIENTS] : 0;
 
     bytes[MB_PART_ACTIVATIONS] = most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.peak - lent);
-    bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch);
+    bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch + provider);
 }
 
-static void evaluation_steps(const mb_engine *e, int64_t *bytes)
+static void evaluation_steps(const mb_engine *e, int64_t provider, int64_t *bytes)
 {
     for (int i = 0; i < e->n_classes; i++)
         if (!e->class_plan[i].train)
-            evaluation_step(e, &e->class_plan[i], bytes);
+            evaluation_step(e, &e->class_plan[i], provider, bytes);
     for (int i = 0; i < 2; i++)
-        evaluation_step(e, &e->logits_plan[i], bytes);
+        evaluation_step(e, &e->logits_plan[i], provider, bytes);
 }
 
 /* What every phase has, and training with it. */
@@ -81,7 +91,7 @@ static void training(const mb_job *j, const mb_zero_options *z, int64_t *bytes)
                                      j->mesh->dp_inner->rank, j->mesh->dp_inner->size);
     bytes[MB_PART_COMMUNICATION] = (int64_t)mb_zero_work_bytes(j->mesh->dp_inner, f, z);
     bytes[MB_PART_DATA] = j->data_bytes + mb_profile_bytes(j->profile) + mb_samples_bytes(j);
-    training_step(j->engine, bytes);
+    training_step(j->engine, provider_bytes(j), bytes);
 }
 
 static void copy(int64_t *to, const int64_t *from, bool steps)
@@ -113,7 +123,7 @@ static void phases(const mb_job *j, const mb_zero_options *z, mb_memory_plan *p)
 
     training(j, z, b[MB_PHASE_TRAINING]);
     copy(b[MB_PHASE_EVALUATION], b[MB_PHASE_TRAINING], true);
-    evaluation_steps(j->engine, b[MB_PHASE_EVALUATION]);
+    evaluation_steps(j->engine, provider_bytes(j), b[MB_PHASE_EVALUATION]);
     copy(b[MB_PHASE_SAVING], b[MB_PHASE_EVALUATION], true);
     b[MB_PHASE_SAVING][MB_PART_FILES] = saving_bytes(j);
     copy(b[MB_PHASE_RESUMING], b[MB_PHASE_TRAINING], false);

@@ -1,10 +1,10 @@
-/* tests/bench/bench_gemm.c - GFLOP/s of the products of a training step: f32 under both providers, and
- * bf16 by the processor's instructions and in plain C.
+/* tests/bench/bench_gemm.c - GFLOP/s of the products of a training step: f32 under every provider, and
+ * bf16 in every way that this processor can.
  *
  *     bench_gemm [threads [f32|bf16|rows]]
  *
- * With "f32" only that, with "bf16" only what the processor's bf16 instructions do; with "rows" only
- * products whose rows are alike (core/cpu/gemm_rows.h), as a server's are.
+ * With "f32" only that, with "bf16" only that in the best way; with "rows" only products whose rows are
+ * alike (core/cpu/gemm_rows.h), as a server's are.
  *
  * Shapes are those of SmolLM2-135M with 4 x 512 tokens: y = x W^T, dx = dy W, dW = dy^T x, LoRA's
  * narrow ones, and one token of generation.
@@ -112,24 +112,26 @@ static mb_status run_rows(int threads)
     return MB_OK;
 }
 
-/* only: f32, bf16, or "" for both and for plain bf16 */
+/* only: f32, bf16, or "" for both and for bf16 in every way */
 static mb_status run(int threads, const char *only)
 {
     static const char *const providers[] = {"openblas", "onednn", "own"};
+    const bool best = strcmp(only, "bf16") == 0;
     mb_arena *scratch;
 
     MB_TRY(mb_cpu_init());
     printf("%s, %d threads\n", mb_cpu_class(), threads);
     MB_TRY(mb_arena_new("scratch", (size_t)1 << 30, &scratch));
     mb_exec ex = mb_cpu_exec(scratch, threads);
-    for (int p = 0; p < 3 && strcmp(only, "bf16") != 0; p++) {
+    for (int p = 0; p < 3 && !best; p++) {
         if (!mb_cpu_gemm_available(providers[p]))
             continue;
         MB_TRY(mb_cpu_gemm_use(providers[p]));
         printf("\n%s\n", mb_cpu_gemm_provider());
         MB_TRY(bench_all(&ex, MB_DTYPE_F32));
     }
-    for (int kind = MB_WORDS_PAIRS; kind < MB_WORDS_KINDS && strcmp(only, "f32") != 0; kind++) {
+    for (int kind = best ? MB_WORDS_BEST : MB_WORDS_PAIRS;
+         kind < (best ? MB_WORDS_PAIRS : MB_WORDS_KINDS) && strcmp(only, "f32") != 0; kind++) {
         if (!mb_cpu_gemm_words_use((mb_words_kind)kind))
             continue;
         printf("\nbf16, %s\n", mb_cpu_gemm_words(MB_DTYPE_BF16, false)->name);

@@ -5,7 +5,7 @@
 # with 1 and 2 threads. With reduction=exact the exported weights, the optimizer's state and the
 # loss curve are the same bytes; by default the loss curves agree to 1e-5. So do ZeRO stages, kept
 # and recomputed activations. The bytes every rank sends are what dist/zero.h says, at every stage.
-# MB_LONG=1: more models, packing, every stage on every number of ranks, both providers of matrix
+# MB_LONG=1: more models, packing, every stage on every number of ranks, all providers of matrix
 # products.
 set -u
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -1,4 +1,4 @@
-/* tests/unit/test_gemm.c - matrix products under both providers: values against double precision,
+/* tests/unit/test_gemm.c - matrix products under every provider: values against double precision,
  * bits against threads and against where a row stands. */
 #include <math.h>
 #include <omp.h>
@@ -266,6 +266,7 @@ static void with_every_kind(void (*test)(void))
 static void check_large(void)
 {
     const int64_t m = 3000, n = 96, k = 2900, few = 40;
+    int threads = 1;
 
     for (int tb = 0; tb < 2; tb++) {
         float *x = numbers((m + n) * k, 1), *whole = numbers(m * n, 2),
@@ -276,11 +277,11 @@ static void check_large(void)
         const mb_tensor a = mb_tensor_2d(ab, MB_DTYPE_BF16, m, k);
         const mb_tensor b = mb_tensor_2d(ab + m * k, MB_DTYPE_BF16, tb ? n : k, tb ? k : n);
         mb_tensor c = mb_tensor_2d(whole, MB_DTYPE_F32, m, n);
-        gemm(1, &c, &a, false, &b, tb, 1.0f, 0.0f, NULL);
+        gemm(3, &c, &a, false, &b, tb, 1.0f, 0.0f, NULL);
         for (int64_t row = 0; row < m; row += m - few) {
             const mb_tensor some = mb_tensor_2d(ab + row * k, MB_DTYPE_BF16, few, k);
             c = mb_tensor_2d(alone, MB_DTYPE_F32, few, n);
-            gemm(1, &c, &some, false, &b, tb, 1.0f, 0.0f, NULL);
+            gemm(threads++, &c, &some, false, &b, tb, 1.0f, 0.0f, NULL);
             assert_memory_equal(alone, whole + row * n, (size_t)(few * n) * sizeof *alone);
         }
         mb_free(x);
@@ -592,12 +593,75 @@ static void rows_are_alike_however_many_there_are(void **state)
         }
 }
 
+/* ... and of bf16, whose products are of pairs then, where there are such. */
+static void rows_of_bf16_are_alike_however_many_there_are(void **state)
+{
+    static const int64_t rows[] = {1, 2, 15, 16, 17, 48, 96};
+    const int64_t m = 96, n = 70, k = 1100;
+    float *x = numbers((m + n) * k, 1), *whole = numbers(m * n, 2), *part = numbers(m * n, 3);
+    uint16_t *ab = (uint16_t *)numbers((m + n) * k, 2);
+    mb_exec ex = mb_cpu_exec(scratch, 2);
+
+    if (mb_test_on_device())
+        skip();
+    ex.rows_alike = true;
+    round_all(ab, x, (m + n) * k);
+    const mb_tensor b = mb_tensor_2d(ab + m * k, MB_DTYPE_BF16, n, k);
+    const mb_tensor a = mb_tensor_2d(ab, MB_DTYPE_BF16, m, k);
+    mb_tensor c = mb_tensor_2d(whole, MB_DTYPE_F32, m, n);
+    OK(MB_RUN(&ex, gemm, &c, &a, false, &b, true, 1.0f, 0.0f, NULL));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const mb_tensor some = mb_tensor_2d(ab, MB_DTYPE_BF16, rows[i], k);
+        c = mb_tensor_2d(part, MB_DTYPE_F32, rows[i], n);
+        OK(MB_RUN(&ex, gemm, &c, &some, false, &b, true, 1.0f, 0.0f, NULL));
+        assert_memory_equal(part, whole, (size_t)(rows[i] * n) * sizeof *part);
+    }
+    mb_free(x);
+    mb_free(ab);
+    mb_free(whole);
+    mb_free(part);
+}
+
+/* What is planned for many rows is enough for fewer. */
+static void workspace_grows_with_rows(void **state)
+{
+    static const int64_t ns[] = {16, 64, 1024, 8192}, ks[] = {512, 1500, 4096};
+    const mb_dtype types[] = {MB_DTYPE_F32, MB_DTYPE_BF16};
+
+    if (mb_test_on_device())
+        skip();
+    OK(mb_cpu_gemm_use("own"));
+    for (int kind = MB_WORDS_BEST; kind < MB_WORDS_KINDS; kind++)
+        for (int i = 0; i < 4 * 3 * 2 * 3 && mb_cpu_gemm_words_use((mb_words_kind)kind); i++) {
+            const mb_dtype d = types[i / 12 % 2];
+            const int64_t n = ns[i % 4], k = ks[i / 4 % 3];
+            const mb_tensor b = mb_tensor_2d(NULL, d, n, k);
+            mb_exec ex = mb_cpu_exec(scratch, 1 + 3 * (i / 24));
+            size_t before = 0;
+
+            for (int64_t m = 16; m < 5000; m += 1 + m / 16) {
+                const mb_tensor a = mb_tensor_2d(NULL, d, m, k);
+                mb_tensor c = mb_tensor_2d(NULL, d, m, n);
+                const size_t w =
+                    mb_cpu_gemm_workspace(&ex, &c, &a, false, &b, true, 1.0f, 0.0f, NULL);
+
+                if (w < before)
+                    fail_msg("%d rows x %d x %d, kind %d: %zu bytes, of fewer rows %zu", (int)m,
+                             (int)n, (int)k, kind, w, before);
+                before = w;
+            }
+        }
+    mb_cpu_gemm_words_use(MB_WORDS_BEST);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_equal_the_reference),
         cmocka_unit_test(adapters_add_to_the_same_sums),
         cmocka_unit_test(instructions_agree_with_plain_code),
+        cmocka_unit_test(rows_of_bf16_are_alike_however_many_there_are),
+        cmocka_unit_test(workspace_grows_with_rows),
         cmocka_unit_test(a_large_product_has_the_bits_of_its_rows_alone),
         cmocka_unit_test(a_narrow_gradient_computed_across_has_the_same_bits),
         cmocka_unit_test(threads_change_no_bit),
