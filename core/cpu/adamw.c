@@ -11,6 +11,7 @@
 
 #include "core/cpu/code8.h"
 #include "core/cpu/rows.h"
+#include "core/cpu/sizes.h"
 #include "core/rng.h"
 
 struct step {
@@ -44,16 +45,20 @@ MB_INLINE float advance(float p, float *m, float *v, float grad, const struct st
     return p * s->keep + s->minus_lr * mi / (sqrtf(vi) / s->root_c2 + s->eps);
 }
 
-/* In the first step, gives n bytes of moments their pages, by writing nothing into them. A page that is
+/* In the first step, gives a span of a moment its pages, by writing nothing into them. A page that is
  * read before it was ever written is the system's page of zeros, to be copied when it is written, while
  * every other thread is stopped: a first step of 512 tokens of SmolLM2 took 9.3 s instead of 4.1. */
-static void take_pages(const mb_adamw *a, void *moments, int64_t n)
+static void take_pages(const mb_adamw *a, const mb_tensor *moment, const mb_span *at)
 {
     enum { PAGE = 4096 };
-    volatile unsigned char *at = moments;
+    const int64_t n = mb_round_up(at->n, mb_dtype_block(moment->dtype));
+    volatile unsigned char *first =
+        (unsigned char *)moment->data + mb_dtype_bytes(moment->dtype, at->col);
 
-    for (int64_t i = 0; i < n && a->step == 1; i += PAGE)
-        (void)__atomic_fetch_or(at + i, 0, __ATOMIC_RELAXED);
+    if (a->step != 1)
+        return;
+    for (int64_t i = 0; i < mb_dtype_bytes(moment->dtype, n); i += PAGE)
+        (void)__atomic_fetch_or(first + i, 0, __ATOMIC_RELAXED);
 }
 
 MB_CPU_CLONES static void update(float *restrict p, float *restrict m, float *restrict v,
@@ -79,8 +84,8 @@ mb_status mb_cpu_adamw(mb_exec *ex, mb_tensor *param, mb_tensor *m, mb_tensor *v
     for (int64_t i = 0; i < sp.count; i++) {
         const mb_span at = mb_span_at(&sp, i);
 
-        take_pages(a, mb_f32(m) + at.col, at.n * (int64_t)sizeof(float));
-        take_pages(a, mb_f32(v) + at.col, at.n * (int64_t)sizeof(float));
+        take_pages(a, m, &at);
+        take_pages(a, v, &at);
         update(mb_f32(param) + at.col, mb_f32(m) + at.col, mb_f32(v) + at.col,
                mb_f32(grad) + at.col, &k, at.n);
     }
@@ -122,8 +127,8 @@ mb_status mb_cpu_adamw_bf16(mb_exec *ex, mb_tensor *param, mb_tensor *m, mb_tens
         const mb_span at = mb_span_at(&sp, j);
         uint32_t word[WORDS];
 
-        take_pages(a, (uint16_t *)m->data + at.col, at.n * (int64_t)sizeof(uint16_t));
-        take_pages(a, (uint16_t *)v->data + at.col, at.n * (int64_t)sizeof(uint16_t));
+        take_pages(a, m, &at);
+        take_pages(a, v, &at);
         for (int64_t i = at.col, n; i < at.col + at.n; i += n) {
             const int64_t place = a->place + i, skip = place % WORDS;
             const uint64_t first = (uint64_t)(place - skip) / 4;
@@ -177,13 +182,11 @@ mb_status mb_cpu_adamw_8bit(mb_exec *ex, mb_tensor *param, mb_tensor *m, mb_tens
 #pragma omp parallel for num_threads(team) schedule(static)
     for (int64_t i = 0; i < sp.count; i++) {
         const mb_span at = mb_span_at(&sp, i); /* begins a block: MB_SPAN is many whole ones */
-        mb_code8 *to_m = (mb_code8 *)m->data + at.col / MB_CODE8_BLOCK;
-        mb_code8 *to_v = (mb_code8 *)v->data + at.col / MB_CODE8_BLOCK;
-        const int64_t here = (at.n + MB_CODE8_BLOCK - 1) / MB_CODE8_BLOCK;
 
-        take_pages(a, to_m, here * (int64_t)sizeof *to_m);
-        take_pages(a, to_v, here * (int64_t)sizeof *to_v);
-        update_8bit(mb_f32(param) + at.col, to_m, to_v, mb_f32(grad) + at.col, &k, at.n);
+        take_pages(a, m, &at);
+        take_pages(a, v, &at);
+        update_8bit(mb_f32(param) + at.col, (mb_code8 *)m->data + at.col / MB_CODE8_BLOCK,
+                    (mb_code8 *)v->data + at.col / MB_CODE8_BLOCK, mb_f32(grad) + at.col, &k, at.n);
     }
     return MB_OK;
 }

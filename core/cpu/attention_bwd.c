@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "core/cpu/attention_tile.h"
+#include "core/cpu/sizes.h"
 #include "core/cpu/strip.h"
 #include "core/cpu/vecmath.h"
 
@@ -53,11 +54,6 @@ typedef struct buffers {
     float *blocks; /* keys of a sequence, or of one block */
     float delta[Q], lse[Q];
 } buffers;
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 static int64_t blocks_of(int64_t n, int64_t block)
 {
@@ -218,7 +214,7 @@ static void softmax_backward(const job *jb, buffers *b, const mb_att_pair *p, in
 /* After this s holds dropped probabilities and dp the gradients of the scores. */
 static void run_pair(const job *jb, buffers *b, const mb_att_pair *p, int64_t head, const keys *k)
 {
-    const int64_t rest = least(Q - p->q_rows, MB_ATT_ROWS);
+    const int64_t rest = mb_least(Q - p->q_rows, MB_ATT_ROWS);
 
     mb_att_over_head(&jb->form, jb->at, p, b->s, b->q.left, k->k_across);
     mb_att_over_head(&jb->form, jb->at, p, b->dp, b->d_o.left, k->v_across);
@@ -275,13 +271,13 @@ static void clear_keys(const job *jb, const mb_att_pair *p, const keys *k)
 static void set_keys(const job *jb, mb_att_pair *p, int64_t block)
 {
     p->k0 = block * K;
-    p->k_rows = least(K, jb->at->k_len[p->s] - p->k0);
+    p->k_rows = mb_least(K, jb->at->k_len[p->s] - p->k0);
 }
 
 static void set_queries(const job *jb, mb_att_pair *p, int64_t block)
 {
     p->q0 = block * Q;
-    p->q_rows = least(Q, jb->at->q_len[p->s] - p->q0);
+    p->q_rows = mb_least(Q, jb->at->q_len[p->s] - p->q0);
 }
 
 /* The part of the next query block that is asked for while this one meets the i-th of n key blocks. */
@@ -289,7 +285,7 @@ static void fetch_next(const job *jb, const mb_att_pair *p, int64_t head, int64_
 {
     const int64_t hd = jb->form.hd, len = jb->at->q_len[p->s];
     const bool last = p->q0 + Q >= len;
-    const int64_t q0 = last ? 0 : p->q0 + Q, rows = least(Q, len - q0);
+    const int64_t q0 = last ? 0 : p->q0 + Q, rows = mb_least(Q, len - q0);
     const int64_t from = rows * i / n, to = rows * (i + 1) / n;
     const int64_t row = jb->at->q_start[p->s] + q0 + from, col = (head + last) * hd;
 

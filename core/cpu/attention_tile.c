@@ -5,21 +5,17 @@
 
 #include "core/cpu/gemm_panels.h"
 #include "core/cpu/init.h"
+#include "core/cpu/sizes.h"
 #include "core/cpu/strip.h"
 #include "core/cpu/words.h"
 
 enum { Q = MB_ATT_Q, K = MB_ATT_K, ROWS = MB_ATT_ROWS };
 
-static int64_t round_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b * b;
-}
-
 mb_att_form mb_att_form_of(const mb_tensor *q, const mb_attention *at)
 {
     const unsigned features = mb_cpu_features();
     mb_att_form f = {.hd = at->head_dim,
-                     .width = round_up(at->head_dim, 16),
+                     .width = mb_round_up(at->head_dim, 16),
                      .columns = (features & MB_CPU_AVX512) != 0 ? 64
                                 : (features & MB_CPU_AVX2) != 0 ? 16
                                                                 : 8};
@@ -27,7 +23,7 @@ mb_att_form mb_att_form_of(const mb_tensor *q, const mb_attention *at)
 #ifdef MB_HAS_WORDS
     f.pairs = q->dtype == MB_DTYPE_BF16 && mb_cpu_gemm_words(MB_DTYPE_BF16, false)->per == 2;
 #endif
-    f.words = f.pairs ? round_up(mb_att_words(&f, f.hd), 16) : f.width;
+    f.words = f.pairs ? mb_round_up(mb_att_words(&f, f.hd), 16) : f.width;
     f.size = Q * f.words;
     return f;
 }
@@ -75,7 +71,7 @@ static void copy_rows(const mb_att_form *f, uint32_t *to, const mb_tensor *t, in
         memcpy(to, from, bytes);
         memset((char *)to + bytes, 0, size - bytes);
     }
-    memset(to, 0, (size_t)(round_up(rows, 16) - rows) * size);
+    memset(to, 0, (size_t)(mb_round_up(rows, 16) - rows) * size);
 }
 
 void mb_att_pack(const mb_att_form *f, const mb_att_packed *to, const mb_tensor *t, int64_t row,
@@ -97,7 +93,7 @@ void mb_att_pack(const mb_att_form *f, const mb_att_packed *to, const mb_tensor 
     if (to->down != NULL && to->down != to->left)
         copy_rows(f, to->down, t, row, col, rows);
     if (to->across != NULL)
-        transpose(to->across, to->left, round_up(rows, 16), f->words);
+        transpose(to->across, to->left, mb_round_up(rows, 16), f->words);
 }
 
 MB_CPU_CLONES
@@ -236,7 +232,7 @@ mb_att_left mb_att_by_rows(const mb_att_form *f, uint32_t *buffer, const float *
 {
 #ifdef MB_HAS_WORDS
     if (f->pairs) {
-        round_rows(buffer, x, round_up(rows, ROWS));
+        round_rows(buffer, x, mb_round_up(rows, ROWS));
         return (mb_att_left){buffer, K / 2, 1};
     }
 #endif
@@ -308,7 +304,7 @@ void mb_att_over_head(const mb_att_form *f, const mb_attention *at, const mb_att
 
     for (int64_t i = 0; i < p->q_rows; i += step) {
         const group g = query_group(at, p, i, step);
-        const int64_t lo = g.seen.lo / 16 * 16, hi = round_up(g.seen.hi, 16);
+        const int64_t lo = g.seen.lo / 16 * 16, hi = mb_round_up(g.seen.hi, 16);
         const mb_att_left a = {left + i * f->words, f->words, 1};
 
         mb_att_product(f, c + i * K + lo, K, a, across + lo, K, g.n, hi - lo,

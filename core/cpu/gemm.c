@@ -27,6 +27,7 @@
 #include "core/cpu/gemm_panels.h"
 #include "core/cpu/gemm_rows.h"
 #include "core/cpu/gemm_tiles.h"
+#include "core/cpu/sizes.h"
 
 enum {
     WANTED_UNITS = 16, /* units of work below which K is cut into pieces */
@@ -53,25 +54,10 @@ typedef struct product {
     mb_sgemm_fn *sgemm;
 } product;
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static int64_t round_up(int64_t a, int64_t b)
-{
-    return ceil_div(a, b) * b;
-}
-
 /* Nearly equal parts of at most `most`, multiples of 16. */
 static int64_t part(int64_t n, int64_t most)
 {
-    return n <= most ? n : round_up(ceil_div(n, ceil_div(n, most)), 16);
+    return n <= most ? n : mb_round_up(mb_ceil_div(n, mb_ceil_div(n, most)), 16);
 }
 
 static void cut(product *p, int threads)
@@ -79,21 +65,21 @@ static void cut(product *p, int threads)
     p->tile_m = MB_GEMM_TILE_ROWS;
     p->row_step = mb_gemm_row_step();
     p->tile_n = part(p->n, MB_GEMM_TILE_COLS);
-    p->tiles_n = p->n > 0 ? ceil_div(p->n, p->tile_n) : 0;
+    p->tiles_n = p->n > 0 ? mb_ceil_div(p->n, p->tile_n) : 0;
     if (!p->ta && p->row_step < MB_GEMM_TILE_ROWS &&
-        ceil_div(p->m, MB_GEMM_TALL_ROWS) * p->tiles_n >= WANTED_TILES * threads)
+        mb_ceil_div(p->m, MB_GEMM_TALL_ROWS) * p->tiles_n >= WANTED_TILES * threads)
         p->tile_m = MB_GEMM_TALL_ROWS;
-    p->tiles_m = ceil_div(p->m, p->tile_m);
+    p->tiles_m = mb_ceil_div(p->m, p->tile_m);
     p->pieces = 1;
     if (p->ta && p->tiles_m * p->tiles_n > 0)
-        p->pieces = least(ceil_div(WANTED_UNITS, p->tiles_m * p->tiles_n),
-                          p->k / LEAST_PIECE > 0 ? p->k / LEAST_PIECE : 1);
-    p->piece_k = p->pieces > 1 ? round_up(ceil_div(p->k, p->pieces), 16) : p->k;
-    p->pieces = p->piece_k > 0 ? ceil_div(p->k, p->piece_k) : 1;
+        p->pieces = mb_least(mb_ceil_div(WANTED_UNITS, p->tiles_m * p->tiles_n),
+                             p->k / LEAST_PIECE > 0 ? p->k / LEAST_PIECE : 1);
+    p->piece_k = p->pieces > 1 ? mb_round_up(mb_ceil_div(p->k, p->pieces), 16) : p->k;
+    p->pieces = p->piece_k > 0 ? mb_ceil_div(p->k, p->piece_k) : 1;
     p->block_k = part(p->piece_k, p->ta ? MB_GEMM_TOKENS : MB_GEMM_TILE_K);
     p->edge_floats = 0;
     if (!p->ta && p->m % p->tile_m != 0)
-        p->edge_floats = p->tile_m * round_up(p->block_k, 16) + p->tile_m * p->tile_n;
+        p->edge_floats = p->tile_m * mb_round_up(p->block_k, 16) + p->tile_m * p->tile_n;
 }
 
 static product product_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *a, bool ta,
@@ -185,7 +171,7 @@ static void run_blocks(const product *p, const unit *u, int64_t height, float *a
                        int64_t ldc, float beta)
 {
     for (int64_t k0 = u->k0; k0 < u->k1; k0 += p->block_k) {
-        const int64_t k = least(p->block_k, u->k1 - k0);
+        const int64_t k = mb_least(p->block_k, u->k1 - k0);
         const float *a = p->ta ? p->a + k0 * p->lda + u->i0 : p->a + u->i0 * p->lda + k0;
         const float *b = p->tb ? p->b + u->j0 * p->ldb + k0 : p->b + k0 * p->ldb + u->j0;
         int64_t lda = p->lda;
@@ -214,14 +200,14 @@ static void add_bias(const product *p, const unit *u)
 
 static void run_tile(const product *p, const unit *u)
 {
-    const int64_t height = p->ta ? u->rows : round_up(u->rows, p->row_step);
+    const int64_t height = p->ta ? u->rows : mb_round_up(u->rows, p->row_step);
     float *c = p->c + u->i0 * p->ldc + u->j0;
 
     if (height == u->rows) {
         run_blocks(p, u, height, NULL, c, p->ldc, p->beta);
     } else {
         float *a_edge = p->edge + omp_get_thread_num() * p->edge_floats;
-        float *c_edge = a_edge + p->tile_m * round_up(p->block_k, 16);
+        float *c_edge = a_edge + p->tile_m * mb_round_up(p->block_k, 16);
 
         memset(c_edge, 0, (size_t)(height * u->cols) * sizeof(float));
         if (p->beta != 0.0f)
@@ -258,9 +244,9 @@ static void run_unit(const product *p, int64_t at)
               .j0 = tile / p->tiles_m * p->tile_n,
               .k0 = piece * p->piece_k};
 
-    u.rows = least(p->tile_m, p->m - u.i0);
-    u.cols = least(p->tile_n, p->n - u.j0);
-    u.k1 = least(u.k0 + p->piece_k, p->k);
+    u.rows = mb_least(p->tile_m, p->m - u.i0);
+    u.cols = mb_least(p->tile_n, p->n - u.j0);
+    u.k1 = mb_least(u.k0 + p->piece_k, p->k);
     if (p->pieces == 1)
         run_tile(p, &u);
     else

@@ -40,8 +40,8 @@ typedef void mb_sgemm_fn(bool ta, bool tb, int64_t m, int64_t n, int64_t k, floa
 
 typedef struct mb_gemm_provider {
     const char *name;
-    mb_sgemm_fn *sgemm;                         /* NULL: products go by panels */
-    void (*start)(void);                        /* once, before the first product */
+    mb_sgemm_fn *sgemm;  /* NULL: products go by panels */
+    void (*start)(void); /* once, before the first product; unused without sgemm */
     void (*describe)(char *text, size_t bytes); /* "openblas 0.3.21 SkylakeX" */
 } mb_gemm_provider;
 

@@ -30,16 +30,12 @@ typedef struct candidate {
     char text[96];   /* what describe() says */
 } candidate;
 
-static void no_start(void)
-{
-}
-
 static void describe_own(char *text, size_t bytes)
 {
     snprintf(text, bytes, "own %s", mb_cpu_gemm_words(MB_DTYPE_F32, false)->name);
 }
 
-static const mb_gemm_provider own = {.name = "own", .start = no_start, .describe = describe_own};
+static const mb_gemm_provider own = {.name = "own", .describe = describe_own};
 
 /* What was found and chosen: written by mb_cpu_gemm_init, _use and _available only, before kernels run. */
 static struct {

@@ -14,7 +14,8 @@
  * Each number of C is one sum over k in order, in blocks of BLOCK words between which it waits in f32.
  * No cut changes it: its bits depend on k alone, not on threads, rows or neighbours. It is rounded
  * once, after alpha, beta and bias. Only where a processor has slow products of pairs does it matter, as
- * for f32 (core/cpu/gemm.c), whether there are fewer than MB_GEMM_FEW_ROWS rows: those are of pairs.
+ * for f32 (core/cpu/gemm.c), whether there are fewer than MB_GEMM_FEW_ROWS rows or all are to be alike:
+ * those are of pairs.
  */
 #include "core/cpu/gemm_panels.h"
 
@@ -22,16 +23,18 @@
 #include <string.h>
 
 #include "core/cpu/gemm_tiles.h"
+#include "core/cpu/sizes.h"
 #include "core/cpu/strip.h"
 
 enum {
-    BLOCK = 1024,            /* words of k: a panel of 256 KiB */
-    WANTED_UNITS = 8,        /* per thread, so that all end together */
-    MOST_RANK = 512,         /* of an adapter */
-    NARROW_COLS = 16,        /* of so few, making words decides what a product takes */
-    LEAST_ROWS = 96,         /* of a unit: what packing its panel is spread over */
-    STRIP_ROWS = 512,        /* most of a unit whose sums wait between blocks of k ... */
-    STRIP_PANELS = 8,        /* ... and of its panels, for all of which A is read once ... */
+    BLOCK = 1024,     /* words of k: a panel of 256 KiB */
+    WANTED_UNITS = 8, /* per thread, so that all end together */
+    MOST_RANK = 512,  /* of an adapter */
+    NARROW_COLS = 16, /* of so few, making words decides what a product takes */
+    LEAST_ROWS = 96,  /* of a unit: what packing its panel is spread over */
+    STRIP_ROWS = 512, /* most of a unit whose sums wait between blocks of k: its panels are made
+                              * for each; of words of f32, which cost twice, twice as many ... */
+    STRIP_PANELS = 8, /* ... and of its panels, for all of which A is read once ... */
     NEAR_ELEMENTS = 8 << 20, /* ... where it is larger than this and comes from afar */
     PACKED_WORDS = 1 << 18,  /* of A packed at once, per thread: groups stay in its cache ... */
     WIDENED_WORDS = 1 << 21, /* ... rows, which are read as fast from the next, come from there */
@@ -62,21 +65,6 @@ typedef struct product {
     size_t own_bytes;
 } product;
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static int64_t round_up(int64_t a, int64_t b)
-{
-    return ceil_div(a, b) * b;
-}
-
 static bool packs_adapter(const product *p)
 {
     return p->rank > 0 && !p->w->in_place;
@@ -89,42 +77,42 @@ static int64_t rank_words(const product *p)
 
 static void cut(product *p, int threads)
 {
-    const int64_t panels = ceil_div(p->n, MB_PANEL_COLS), block = least(p->words, BLOCK);
+    const int64_t panels = mb_ceil_div(p->n, MB_PANEL_COLS), block = mb_least(p->words, BLOCK);
     const int64_t packed =
-        least(threads, PACKING_THREADS) * (p->w->group > 1 ? PACKED_WORDS : WIDENED_WORDS);
+        mb_least(threads, PACKING_THREADS) * (p->w->group > 1 ? PACKED_WORDS : WIDENED_WORDS);
     const int64_t strip = p->w->per > 1 ? STRIP_ROWS : 2 * STRIP_ROWS;
     int64_t rows;
 
     p->row_words = p->words + (packs_adapter(p) ? rank_words(p) : 0);
     if (p->w->group == 1)
-        p->row_words = round_up(p->row_words, APART) + APART;
+        p->row_words = mb_round_up(p->row_words, APART) + APART;
     p->block_rows = p->m;
     if (p->packs_a)
-        p->block_rows = least(p->m, round_up(packed / p->row_words + 1, MB_PANEL_ROWS));
-    rows = ceil_div(p->block_rows, ceil_div(WANTED_UNITS * threads, panels));
+        p->block_rows = mb_least(p->m, mb_round_up(packed / p->row_words + 1, MB_PANEL_ROWS));
+    rows = mb_ceil_div(p->block_rows, mb_ceil_div(WANTED_UNITS * threads, panels));
     rows = rows < LEAST_ROWS ? LEAST_ROWS : rows;
     p->unit_panels = 1;
     p->own_bytes = (size_t)((block + rank_words(p)) * MB_PANEL_COLS) * sizeof(uint32_t);
     if (p->words > block) { /* sums wait: bytes that grow with m, as plans rely on */
         const bool afar = p->m * p->k > NEAR_ELEMENTS;
-        const int64_t most_rows = round_up(least(rows, strip), MB_PANEL_ROWS);
-        const int64_t most_panels = afar ? least(panels, STRIP_PANELS) : 1;
+        const int64_t most_rows = mb_round_up(mb_least(rows, strip), MB_PANEL_ROWS);
+        const int64_t most_panels = afar ? mb_least(panels, STRIP_PANELS) : 1;
 
         p->own_bytes += (size_t)(most_rows * most_panels * MB_PANEL_COLS) * sizeof(float);
         if (rows > strip)
-            rows = ceil_div(rows, ceil_div(rows, strip));
-        const int64_t units = ceil_div(p->block_rows, round_up(rows, MB_PANEL_ROWS)) * panels;
+            rows = mb_ceil_div(rows, mb_ceil_div(rows, strip));
+        const int64_t units = mb_ceil_div(p->block_rows, mb_round_up(rows, MB_PANEL_ROWS)) * panels;
         if (afar && units > WANTED_UNITS * threads / 2)
-            p->unit_panels = least(units / (WANTED_UNITS * threads / 2), most_panels);
+            p->unit_panels = mb_least(units / (WANTED_UNITS * threads / 2), most_panels);
     }
-    p->unit_rows = round_up(rows, MB_PANEL_ROWS);
+    p->unit_rows = mb_round_up(rows, MB_PANEL_ROWS);
 }
 
 static size_t packed_bytes(const product *p)
 {
-    return p->packs_a
-               ? (size_t)(round_up(p->block_rows, MB_PANEL_ROWS) * p->row_words) * sizeof(uint32_t)
-               : 0;
+    return p->packs_a ? (size_t)(mb_round_up(p->block_rows, MB_PANEL_ROWS) * p->row_words) *
+                            sizeof(uint32_t)
+                      : 0;
 }
 
 /* Pairs of rows that lie along k are read as they are, but not beyond the end of the last. */
@@ -147,7 +135,7 @@ static product sizes_of(const mb_exec *ex, const mb_tensor *c, const mb_tensor *
         p.m = mb_cols(c);
         p.n = mb_rows(c);
     }
-    p.words = ceil_div(p.k, p.w->per);
+    p.words = mb_ceil_div(p.k, p.w->per);
     p.packs_a = ta || !p.w->in_place || p.k % p.w->per != 0;
     if (p.m > 0 && p.n > 0 && p.k > 0)
         cut(&p, ex->threads);
@@ -242,9 +230,9 @@ static void run_panel(const product *p, int64_t base, int64_t i0, int64_t rows, 
                       int64_t l0, uint32_t *panel, float *waiting)
 {
     const mb_gemm_words *w = p->w;
-    const int64_t n = least(MB_PANEL_COLS, p->n - j0), width = round_up(n, 16),
-                  full = mb_tile_rows(width), words = least(BLOCK, p->words - l0), k0 = l0 * w->per,
-                  k = least(BLOCK * w->per, p->k - k0);
+    const int64_t n = mb_least(MB_PANEL_COLS, p->n - j0), width = mb_round_up(n, 16),
+                  full = mb_tile_rows(width), words = mb_least(BLOCK, p->words - l0),
+                  k0 = l0 * w->per, k = mb_least(BLOCK * w->per, p->k - k0);
     const bool last = l0 + words == p->words;
     uint32_t *adapter = panel + words * MB_PANEL_COLS;
     float tile[MB_PANEL_TILE] __attribute__((aligned(64))), strip[MB_PANEL_COLS];
@@ -254,7 +242,7 @@ static void run_panel(const product *p, int64_t base, int64_t i0, int64_t rows, 
     if (last && p->rank > 0)
         pack_panel(w, adapter, width, p->hb, p->ldhb, p->thb, j0, n, 0, p->rank);
     for (int64_t i = i0; i < i0 + rows; i += full) {
-        const int64_t height = least(full, i0 + rows - i);
+        const int64_t height = mb_least(full, i0 + rows - i);
         float *sum = p->words > BLOCK ? waiting + (i - i0) * width : tile;
         source a = left_of(p, i, i - base, l0);
 
@@ -277,7 +265,7 @@ static void run_unit(const product *p, int64_t base, int64_t i0, int64_t rows, i
                      int64_t j1)
 {
     uint32_t *panel = (uint32_t *)(p->own + (size_t)omp_get_thread_num() * p->own_bytes);
-    float *waiting = (float *)(panel + (least(p->words, BLOCK) + rank_words(p)) * MB_PANEL_COLS);
+    float *waiting = (float *)(panel + (mb_least(p->words, BLOCK) + rank_words(p)) * MB_PANEL_COLS);
 
     for (int64_t l0 = 0; l0 < p->words; l0 += BLOCK)
         for (int64_t j = j0; j < j1; j += MB_PANEL_COLS)
@@ -312,17 +300,18 @@ static void pack_rows(const product *p, int64_t base, int64_t first, int64_t n)
 /* Rows [base, base + rows) of C; all threads of the team. */
 static void run_block(const product *p, int64_t base, int64_t rows)
 {
-    const int64_t ranges = ceil_div(rows, p->unit_rows), cols = p->unit_panels * MB_PANEL_COLS;
+    const int64_t ranges = mb_ceil_div(rows, p->unit_rows), cols = p->unit_panels * MB_PANEL_COLS;
 
     if (p->packs_a) {
 #pragma omp for schedule(dynamic)
         for (int64_t first = 0; first < rows; first += packing_step(p))
-            pack_rows(p, base, first, least(packing_step(p), rows - first));
+            pack_rows(p, base, first, mb_least(packing_step(p), rows - first));
     }
 #pragma omp for schedule(dynamic)
-    for (int64_t u = 0; u < ranges * ceil_div(p->n, cols); u++) {
+    for (int64_t u = 0; u < ranges * mb_ceil_div(p->n, cols); u++) {
         const int64_t i0 = u % ranges * p->unit_rows, j0 = u / ranges * cols;
-        run_unit(p, base, base + i0, least(p->unit_rows, rows - i0), j0, least(p->n, j0 + cols));
+        run_unit(p, base, base + i0, mb_least(p->unit_rows, rows - i0), j0,
+                 mb_least(p->n, j0 + cols));
     }
 }
 
@@ -332,7 +321,7 @@ static void no_products(const product *p)
     float strip[MB_PANEL_COLS];
 
     for (int64_t j0 = 0; j0 < p->n; j0 += MB_PANEL_COLS) {
-        const int64_t n = least(MB_PANEL_COLS, p->n - j0);
+        const int64_t n = mb_least(MB_PANEL_COLS, p->n - j0);
         const mb_sums_out out = {p->c, bias_of(p, strip, j0, n), p->alpha, p->beta};
         for (int64_t i = 0; i < p->m; i++)
             p->w->finish(&out, zeros, MB_PANEL_COLS, i, 1, j0, n);
@@ -372,6 +361,6 @@ mb_status mb_cpu_gemm_panels(mb_exec *ex, mb_tensor *c, const mb_tensor *a, bool
     p.own = (char *)ex->workspace + packed_bytes(&p);
 #pragma omp parallel num_threads(team)
     for (int64_t base = 0; base < p.m; base += p.block_rows)
-        run_block(&p, base, least(p.block_rows, p.m - base));
+        run_block(&p, base, mb_least(p.block_rows, p.m - base));
     return MB_OK;
 }

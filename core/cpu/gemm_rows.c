@@ -7,6 +7,7 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/dequantise.h"
 #include "core/cpu/init.h"
+#include "core/cpu/sizes.h"
 #include "core/cpu/vec16.h"
 #include "core/cpu/vecmath.h"
 
@@ -19,11 +20,6 @@ enum {
     MOST_ROWS = 24,          /* at most */
     STRIP = 8                /* vectors of eight columns at a time of X W */
 };
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 static void finish_row(const mb_gemm_rows *p, float *c, const float *sum, int64_t j0, int64_t n)
 {
@@ -251,7 +247,7 @@ size_t mb_cpu_gemm_rows_workspace(const mb_gemm_rows *p, int threads)
 static void rows_of(const mb_gemm_rows *p, const cut *c, const float *w, int64_t j0, int64_t n)
 {
     for (int64_t i = 0; i < p->m; i += c->rows) {
-        const int64_t m = least(c->rows, p->m - i);
+        const int64_t m = mb_least(c->rows, p->m - i);
 
         if (p->tw)
             panel_of_dots(p, w, i, m, j0, n);
@@ -267,7 +263,7 @@ static void run_unit(const mb_gemm_rows *p, const cut *c, float *room, int64_t j
         return;
     }
     for (int64_t j = j0; j < j0 + n; j += c->at_once) {
-        const int64_t cols = least(c->at_once, j0 + n - j);
+        const int64_t cols = mb_least(c->at_once, j0 + n - j);
 
         mb_cpu_dequantise_blocks(
             p->type, room, (const char *)p->w + mb_dtype_bytes(p->type, j * p->k), cols * p->k);
@@ -283,5 +279,5 @@ void mb_cpu_gemm_rows(const mb_gemm_rows *p, int threads)
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t u = 0; u < units; u++)
         run_unit(p, &c, p->workspace + omp_get_thread_num() * c.cols * p->k, u * c.cols,
-                 least(c.cols, p->n - u * c.cols));
+                 mb_least(c.cols, p->n - u * c.cols));
 }

@@ -16,8 +16,8 @@ enum {
     MB_GEMM_TALL_ROWS = 192,
     MB_GEMM_TILE_COLS = 384,
     MB_GEMM_TILE_K = 768,  /* most of K in one call */
-    MB_GEMM_FEW_ROWS = 16, /* below, products are computed in another way: at most MB_ROW_PAD */
     MB_GEMM_TOKENS = 4096, /* ... when K is tokens: C is large and read again for every call */
+    MB_GEMM_FEW_ROWS = 16, /* below, products are computed in another way: at most MB_ROW_PAD */
 };
 
 /* MB_GEMM_ROW_STEP where the provider in use allows it, else MB_GEMM_TILE_ROWS. */

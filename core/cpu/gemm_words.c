@@ -27,26 +27,26 @@ enum {
     NEAR = 64   /* rows whose parts stay in the first cache while they are transposed */
 };
 
-/* body(n) for the rows that are left, at most FEW, n a constant */
-#define BY_ROWS(rows, body) \
-    switch (rows) {         \
-    case 1:                 \
-        body(1);            \
-        break;              \
-    case 2:                 \
-        body(2);            \
-        break;              \
-    case 3:                 \
-        body(3);            \
-        break;              \
-    case 4:                 \
-        body(4);            \
-        break;              \
-    case 5:                 \
-        body(5);            \
-        break;              \
-    default:                \
-        body(FEW);          \
+/* body(n, ...) for the rows that are left, at most FEW, n a constant */
+#define BY_ROWS(rows, body, ...) \
+    switch (rows) {              \
+    case 1:                      \
+        body(1, __VA_ARGS__);    \
+        break;                   \
+    case 2:                      \
+        body(2, __VA_ARGS__);    \
+        break;                   \
+    case 3:                      \
+        body(3, __VA_ARGS__);    \
+        break;                   \
+    case 4:                      \
+        body(4, __VA_ARGS__);    \
+        break;                   \
+    case 5:                      \
+        body(5, __VA_ARGS__);    \
+        break;                   \
+    default:                     \
+        body(FEW, __VA_ARGS__);  \
     }
 
 /* ---- products, plain ------------------------------------------------------------------------ */
@@ -88,9 +88,9 @@ static void multiply_plain(float *sum, const void *a, int64_t row, int64_t step,
     const char *from = a;
 
     for (; rows > 0; rows -= FEW, sum += FEW * width, from += FEW * row) {
-#define BODY(n) plain_rows(sum, from, row, step, n, (const float *)panel, width, words, add)
-        BY_ROWS(rows, BODY)
-#undef BODY
+#define PLAIN(n, panel) plain_rows(sum, from, row, step, n, panel, width, words, add)
+        BY_ROWS(rows, PLAIN, (const float *)panel)
+#undef PLAIN
     }
 }
 
@@ -122,8 +122,8 @@ static void finish_plain(const mb_sums_out *out, const float *sum, int64_t width
 
 /* The full tiles of each width, and a few rows of any. Of a narrow panel so little is computed per row
  * of A that the next rows must be asked for early, where they lie along k. */
-#define FULL(width, full, pairs, ahead)                                                      \
-    mb_words_tile(sum, width, from, row, step, panel, width, words, add, full, (width) / 16, \
+#define TILE(rows, width, pairs, ahead)                                                      \
+    mb_words_tile(sum, width, from, row, step, panel, width, words, add, rows, (width) / 16, \
                   pairs, ahead)
 #define AT_WIDTH(kind, pairs, width, full)                                                        \
     MB_WORDS static void multiply_##kind##_##width(float *sum, const char *from, int64_t row,     \
@@ -131,12 +131,12 @@ static void finish_plain(const mb_sums_out *out, const float *sum, int64_t width
                                                    int64_t words, bool add)                       \
     {                                                                                             \
         if (rows == (full) && step == 4 && (width) < MB_PANEL_COLS)                               \
-            FULL(width, full, pairs, true);                                                       \
+            TILE(full, width, pairs, true);                                                       \
         else if (rows == (full))                                                                  \
-            FULL(width, full, pairs, false);                                                      \
+            TILE(full, width, pairs, false);                                                      \
         else                                                                                      \
             for (; rows > 0; rows -= FEW, sum += FEW * (width), from += FEW * row)                \
-                BY_ROWS(rows, kind##_FEW_##width)                                                 \
+                BY_ROWS(rows, TILE, width, pairs, false)                                          \
     }
 #define KIND(kind, pairs)                                                                       \
     AT_WIDTH(kind, pairs, 16, 16)                                                               \
@@ -151,14 +151,6 @@ static void finish_plain(const mb_sums_out *out, const float *sum, int64_t width
          : width == 32 ? multiply_##kind##_32                                                   \
                        : multiply_##kind##_16)(sum, a, row, step, rows, panel, words, add);     \
     }
-#define pairs_FEW_16(n) FULL(16, n, true, false)
-#define pairs_FEW_32(n) FULL(32, n, true, false)
-#define pairs_FEW_48(n) FULL(48, n, true, false)
-#define pairs_FEW_64(n) FULL(64, n, true, false)
-#define wide_FEW_16(n)  FULL(16, n, false, false)
-#define wide_FEW_32(n)  FULL(32, n, false, false)
-#define wide_FEW_48(n)  FULL(48, n, false, false)
-#define wide_FEW_64(n)  FULL(64, n, false, false)
 KIND(pairs, true)
 KIND(wide, false)
 

@@ -31,17 +31,9 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* A provider of f32 products packs what it multiplies into memory of its own. */
-static int64_t provider_bytes(const mb_job *j)
-{
-    const bool has = mb_device_is_host(j->device) && j->dtype == MB_DTYPE_F32;
-
-    return has ? (int64_t)mb_cpu_gemm_library_bytes(j->device->threads) : 0;
-}
-
 /* Activations and workspace of the largest micro-batch. Gradients that lie in its memory are what they
  * add to it. */
-static void training_step(const mb_engine *e, int64_t provider, int64_t *bytes)
+static void training_step(const mb_engine *e, int64_t *bytes)
 {
     int64_t peak = 0;
 
@@ -52,29 +44,28 @@ static void training_step(const mb_engine *e, int64_t provider, int64_t *bytes)
         peak = most(peak, (int64_t)c->plan.peak);
         bytes[MB_PART_ACTIVATIONS] =
             most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.without_gradients);
-        bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch + provider);
+        bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch);
     }
     if (e->flat.grad_in_step)
         bytes[MB_PART_GRADIENTS] = peak - bytes[MB_PART_ACTIVATIONS];
 }
 
 /* Evaluations use the memory of training steps, and more where they need it. */
-static void evaluation_step(const mb_engine *e, const mb_engine_class *c, int64_t provider,
-                            int64_t *bytes)
+static void evaluation_step(const mb_engine *e, const mb_engine_class *c, int64_t *bytes)
 {
     const int64_t lent = e->flat.grad_in_step ? bytes[MB_PART_GRADIENTS] : 0;
 
     bytes[MB_PART_ACTIVATIONS] = most(bytes[MB_PART_ACTIVATIONS], (int64_t)c->plan.peak - lent);
-    bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch + provider);
+    bytes[MB_PART_WORKSPACE] = most(bytes[MB_PART_WORKSPACE], (int64_t)c->scratch);
 }
 
-static void evaluation_steps(const mb_engine *e, int64_t provider, int64_t *bytes)
+static void evaluation_steps(const mb_engine *e, int64_t *bytes)
 {
     for (int i = 0; i < e->n_classes; i++)
         if (!e->class_plan[i].train)
-            evaluation_step(e, &e->class_plan[i], provider, bytes);
+            evaluation_step(e, &e->class_plan[i], bytes);
     for (int i = 0; i < 2; i++)
-        evaluation_step(e, &e->logits_plan[i], provider, bytes);
+        evaluation_step(e, &e->logits_plan[i], bytes);
 }
 
 /* What every phase has, and training with it. */
@@ -91,7 +82,7 @@ static void training(const mb_job *j, const mb_zero_options *z, int64_t *bytes)
                                      j->mesh->dp_inner->rank, j->mesh->dp_inner->size);
     bytes[MB_PART_COMMUNICATION] = (int64_t)mb_zero_work_bytes(j->mesh->dp_inner, f, z);
     bytes[MB_PART_DATA] = j->data_bytes + mb_profile_bytes(j->profile) + mb_samples_bytes(j);
-    training_step(j->engine, provider_bytes(j), bytes);
+    training_step(j->engine, bytes);
 }
 
 static void copy(int64_t *to, const int64_t *from, bool steps)
@@ -115,6 +106,14 @@ static int64_t saving_bytes(const mb_job *j)
            (j->save_aside ? (int64_t)mb_checkpoint_aside_bytes(f, kind, rank, size) : 0);
 }
 
+/* A provider of f32 products packs what it multiplies into memory of its own. */
+static int64_t provider_bytes(const mb_job *j)
+{
+    const bool has = mb_device_is_host(j->device) && j->dtype == MB_DTYPE_F32;
+
+    return has ? (int64_t)mb_cpu_gemm_library_bytes(j->device->threads) : 0;
+}
+
 static void phases(const mb_job *j, const mb_zero_options *z, mb_memory_plan *p)
 {
     const mb_optim_kind *kind = mb_optim_find(j->recipe->optim);
@@ -123,7 +122,7 @@ static void phases(const mb_job *j, const mb_zero_options *z, mb_memory_plan *p)
 
     training(j, z, b[MB_PHASE_TRAINING]);
     copy(b[MB_PHASE_EVALUATION], b[MB_PHASE_TRAINING], true);
-    evaluation_steps(j->engine, provider_bytes(j), b[MB_PHASE_EVALUATION]);
+    evaluation_steps(j->engine, b[MB_PHASE_EVALUATION]);
     copy(b[MB_PHASE_SAVING], b[MB_PHASE_EVALUATION], true);
     b[MB_PHASE_SAVING][MB_PART_FILES] = saving_bytes(j);
     copy(b[MB_PHASE_RESUMING], b[MB_PHASE_TRAINING], false);
@@ -137,6 +136,8 @@ static void phases(const mb_job *j, const mb_zero_options *z, mb_memory_plan *p)
         b[MB_PHASE_FINAL][MB_PART_GRADIENTS] = 0;
     if (j->comm->rank == 0)
         b[MB_PHASE_FINAL][MB_PART_FILES] = (int64_t)mb_export_bytes(j->engine->model);
+    for (int i = MB_PHASE_TRAINING; i <= MB_PHASE_SAVING; i++)
+        b[i][MB_PART_WORKSPACE] += provider_bytes(j);
     for (int i = 0; i < MB_MEMORY_PHASES; i++)
         p->happens[i] = true;
     p->happens[MB_PHASE_EVALUATION] =

@@ -18,6 +18,7 @@
 #include "core/alloc.h"
 #include "core/cpu/cpu.h"
 #include "core/cpu/gemm.h"
+#include "core/cpu/gemm_tiles.h"
 #include "core/rng.h"
 #include "dist/zero.h"
 #include "recipes/data/collate.h"
@@ -282,6 +283,10 @@ static void everywhere(void (*check)(const subject *s))
 }
 
 /* ---- rows and what lies beside them ------------------------------------------------------- */
+
+/* Rows alone must be multiplied as they are among others. */
+_Static_assert((int)MB_GEMM_FEW_ROWS <= (int)MB_ROW_PAD,
+               "rows are made up to where products do not change");
 
 static void check_packing(const subject *s)
 {
