@@ -373,7 +373,7 @@ static void end_cancelled(mb_scheduler *s)
 
 /* ---- the thread --------------------------------------------------------------------------- */
 
-static void show(mb_scheduler *s)
+void mb_scheduler_show(mb_scheduler *s)
 {
     s->stats.running = s->n_order;
     s->stats.blocks = s->stats.used = s->stats.kept = 0;
@@ -439,7 +439,7 @@ static bool wait_for_work(mb_scheduler *s, bool *cancelled)
     bool ends;
 
     pthread_mutex_lock(&s->lock);
-    show(s);
+    mb_scheduler_show(s);
     while (!s->ends && s->waiting == NULL && s->calls == NULL && s->n_order == 0)
         pthread_cond_wait(&s->work, &s->lock);
     ends = s->ends;
@@ -473,7 +473,7 @@ void mb_scheduler_let_others(mb_scheduler *s)
     bool cancelled, ends;
 
     pthread_mutex_lock(&s->lock);
-    show(s);
+    mb_scheduler_show(s);
     ends = s->ends;
     cancelled = look(s);
     pthread_mutex_unlock(&s->lock);

@@ -182,7 +182,8 @@ typedef struct mb_scheduler_stats {
     double prompt_seconds, answer_seconds; /* of forwards with and without pieces of prompts */
 } mb_scheduler_stats;
 
-/* Any thread. */
+/* Any thread, also from callbacks. As of the last forward; an ask that on_end tells of is counted as ended
+ * and holds nothing any more. */
 mb_scheduler_stats mb_scheduler_read(mb_scheduler *s);
 /* Vocabulary that is picked from: what the model and the tokenizer both know. */
 int64_t mb_scheduler_vocab(const mb_scheduler *s, int model);

@@ -124,6 +124,7 @@ void mb_ask_end(mb_scheduler *s, mb_open_ask *a)
     for (at = &s->open; *at != a; at = &(*at)->next_open)
         ;
     *at = a->next_open;
+    mb_scheduler_show(s); /* who is told of the end finds it counted */
     pthread_mutex_unlock(&s->lock);
     a->a.on_end(a->a.arg, &a->usage, a->failure);
     mb_free(a->memory);

@@ -113,6 +113,10 @@ struct mb_scheduler {
     mb_scheduler_stats shown;
 };
 
+/* scheduler.c */
+/* What goes on now is what others read. The scheduler's thread, with the lock held. */
+void mb_scheduler_show(mb_scheduler *s);
+
 /* scheduler_memory.c */
 mb_status mb_scheduler_take_places(mb_scheduler *s) MB_MUST_USE;
 void mb_scheduler_release(mb_scheduler *s);

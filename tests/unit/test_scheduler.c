@@ -131,6 +131,7 @@ struct heard {
     float prompt[CONTEXT];
     int64_t n_prompt;
     mb_ask_usage usage;
+    mb_scheduler_stats left; /* as its end was told */
     char failure[300];
     int64_t cancel_after; /* tokens; 0: never */
     mb_scheduler *s;
@@ -183,6 +184,8 @@ static void on_end(void *arg, const mb_ask_usage *usage, const char *failure)
     struct heard *h = arg;
 
     h->usage = *usage;
+    if (h->s != NULL)
+        h->left = mb_scheduler_read(h->s);
     if (failure != NULL)
         snprintf(h->failure, sizeof h->failure, "%s", failure);
     atomic_store(&h->ended, 1);
@@ -234,10 +237,10 @@ static void submit(struct shop *shop, mb_ask *a)
 {
     mb_submitted got;
 
+    ((struct heard *)a->arg)->s = shop->s;
     OK(mb_scheduler_submit(shop->s, a, &got));
     assert_false(got.full);
     assert_true(got.ticket != 0);
-    ((struct heard *)a->arg)->s = shop->s;
     ((struct heard *)a->arg)->ticket = got.ticket;
 }
 
@@ -261,8 +264,12 @@ static void ask_many(struct shop *shop, struct heard *h, int n, bool together)
         mb_ask a = ask_of(&h[i], prompt, len, i);
 
         submit(shop, &a);
-        if (!together)
-            wait_end(&h[i]);
+        if (together)
+            continue;
+        wait_end(&h[i]);
+        assert_int_equal(h[i].left.ended, h[0].left.ended + i);
+        assert_int_equal(h[i].left.running, 0);
+        assert_int_equal(h[i].left.used, 0);
     }
     for (int i = 0; i < n; i++) {
         wait_end(&h[i]);
@@ -685,7 +692,6 @@ static void cancelled_asks_lose_nothing(void **state)
             mb_ask a = ask_of(&h[i], prompt, make_prompt(round + i, &shop, prompt), i);
 
             a.n = 1 + i % 3;
-            h[i].s = shop.s;
             if (kind == 1)
                 h[i].cancel_after = 1 + i % 9;
             submit(&shop, &a);
@@ -707,7 +713,6 @@ static void cancelled_asks_lose_nothing(void **state)
     assert_true(cut > ASKS / 4);
     const mb_scheduler_stats t = mb_scheduler_read(shop.s);
     assert_int_equal(t.ended, ASKS);
-    usleep(20000);
     assert_int_equal(mb_scheduler_read(shop.s).running, 0);
     assert_int_equal(mb_scheduler_read(shop.s).used, 0);
     assert_int_equal(mb_scheduler_read(shop.s).waiting, 0);
