@@ -329,6 +329,25 @@ def run_case(case):
 
 
 # --- what takes more than one process -----------------------------------------------------------
+def wait_until(true, what, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise AssertionError(what)
+        time.sleep(0.02)
+
+
+def read_until(pipe, text):
+    """What a process writes into the pipe (not buffered), as far as the text."""
+    said = b""
+    while not said.endswith(text.encode()):
+        byte = pipe.read(1)
+        if not byte:
+            break
+        said += byte
+    return said.decode()
+
+
 def killed(moment, seed):
     """Killed after `moment` seconds, run again."""
     work = pathlib.Path(tempfile.mkdtemp(prefix="mb_pull_"))
@@ -521,12 +540,13 @@ def without_links():
         lock = work / "home" / "hub" / ".locks" / "models--org--name" / "mbuyu.lock"
         lock.write_text("elsewhere/x/y 1 1")
         late = subprocess.Popen([MBUYU, "pull", "org/name", *QUICK], env=environment(work, hub.url),
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0)
+        told = read_until(late.stderr, "waiting for process 1 on elsewhere")
         time.sleep(1.5)
         if late.poll() is not None:
             problem = problem or "a lock of another machine was taken at once"
         lock.unlink()
-        told = late.communicate(timeout=60)[1]
+        told += late.communicate(timeout=60)[1].decode()
         if late.returncode or "waiting for process 1 on elsewhere" not in told:
             problem = problem or f"after the lock was given back: {told}"
     finally:
@@ -546,13 +566,6 @@ def taken_over():
         both.append(subprocess.Popen([MBUYU, "pull", "org/name", *QUICK], stdout=subprocess.PIPE, text=True,
                                      env=environment(work, hub.url, **env), stderr=subprocess.PIPE))
         return both[-1]
-
-    def wait_until(true, what):
-        end = time.monotonic() + 60
-        while not true():
-            if time.monotonic() > end:
-                raise AssertionError(what)
-            time.sleep(0.05)
 
     try:
         sleeper = start()
@@ -586,16 +599,16 @@ def taken_over():
 def asked_rm(env, answers, between=None):
     """mbuyu rm of a person at a terminal: (exit code, what it said); `between` runs while it asks first."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([MBUYU, "rm", "org/name"], env=env, stdin=theirs, text=True,
+    process = subprocess.Popen([MBUYU, "rm", "org/name"], env=env, stdin=theirs, bufsize=0,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     os.close(theirs)
-    time.sleep(0.7)
+    asked = read_until(process.stderr, "[y/N] ")
     if between:
         between()
     os.write(ours, "".join(f"{a}\n" for a in answers).encode())
     out, err = process.communicate(timeout=60)
     os.close(ours)
-    return process.returncode, out + err
+    return process.returncode, out.decode() + asked + err.decode()
 
 
 def removed():
@@ -628,6 +641,8 @@ def removed():
         for verb in verbs:
             all_of_them.append(subprocess.Popen([MBUYU, *verb], env=env, stdout=subprocess.PIPE,
                                                 stderr=subprocess.PIPE, text=True))
+            if len(all_of_them) == 1:
+                wait_until(lambda: list((work / "home" / "hub").glob("models*")), "nothing was pulled")
             time.sleep(0.4)
         told = [p.communicate(timeout=100) for p in all_of_them]
         if any(p.returncode for p in all_of_them):
