@@ -28,8 +28,8 @@ mb_exec mb_cpu_exec(mb_arena *scratch, int threads);
 
 /* Functions marked MB_CPU_CLONES are compiled for AVX-512, AVX2 and the base instruction set, and
  * chosen when the program is loaded. Sanitizers cannot run before the choice, hence off there. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define MB_CPU_CLONED 1
 #define MB_CPU_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else

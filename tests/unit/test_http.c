@@ -31,7 +31,7 @@ enum { FILE_BYTES = 300000 };
 /* What handlers leave for the tests. */
 static struct {
     mb_http *server;
-    mb_http_reply *held;
+    _Atomic(mb_http_reply *) held; /* by the thread that asked for it */
     atomic_int dropped, begun, handled;
     atomic_llong received;
     char file[64];
