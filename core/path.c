@@ -86,6 +86,13 @@ bool mb_path_is_file(const char *path)
     return stat(path, &s) == 0 && S_ISREG(s.st_mode);
 }
 
+int64_t mb_path_changed(const char *path)
+{
+    struct stat s;
+
+    return stat(path, &s) == 0 ? (int64_t)s.st_mtim.tv_sec * 1000000000 + s.st_mtim.tv_nsec : 0;
+}
+
 bool mb_path_is_component(const char *name)
 {
     const size_t n = strlen(name);

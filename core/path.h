@@ -35,6 +35,9 @@ mb_status mb_path_real(const char *path, char *out, size_t size) MB_MUST_USE;
 bool mb_path_exists(const char *path);
 bool mb_path_is_dir(const char *path);
 bool mb_path_is_file(const char *path); /* a regular file */
+/* When what is there was last written: nanoseconds since 1970, in the file system's ticks of some
+ * milliseconds. 0: nothing is there. */
+int64_t mb_path_changed(const char *path);
 
 /* True if `name`, which came from a file or a network, may be used as a file name inside a folder:
  * 1 to 255 bytes, no '/', '\\' or control characters, neither "." nor "..". */

@@ -47,7 +47,7 @@ struct mb_offer {
     char *path; /* as it was given */
     mb_offer_kind kind;
     int64_t created; /* seconds since 1970: of the model's file */
-    int64_t changed; /* of the path, when it was read */
+    int64_t changed; /* mb_path_changed of the path, before it was read */
     mb_recipe *recipe;
     mb_json_doc *config; /* config.json */
     int64_t context;     /* most tokens of a prompt with its answer; of others of what is read */

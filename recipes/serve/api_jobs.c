@@ -1,7 +1,6 @@
 /* recipes/serve/api_jobs.c - where models that are served and runs that make models meet. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "core/path.h"
 #include "recipes/serve/api_inside.h"
@@ -19,12 +18,12 @@ static bool path_of(void *arg, const char *id, char *model, char *adapter, size_
 /* The model as it is now: one that was written again is another. */
 static const mb_offer *offer_of(const mb_api *a, const char *path)
 {
-    struct stat s;
+    const int64_t changed = mb_path_changed(path);
 
-    for (int i = mb_api_offers(a); i-- > 0 && stat(path, &s) == 0;) {
+    for (int i = mb_api_offers(a); i-- > 0;) {
         const mb_offer *o = mb_api_offer_at(a, i);
 
-        if (strcmp(o->path, path) == 0 && o->changed == s.st_mtime)
+        if (strcmp(o->path, path) == 0 && o->changed == changed)
             return o;
     }
     return NULL;

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -173,6 +172,14 @@ static mb_status set_status(mb_jobs *j, mb_tuning *t, const char *status, const 
     return mb_tuning_save(j, t);
 }
 
+/* When a run's model was written; 0: it has none. */
+static int64_t model_changed(const char *folder)
+{
+    char model[MB_PATH_MAX];
+
+    return mb_run_model(folder, model) ? mb_path_changed(model) : 0;
+}
+
 static mb_status note_start(mb_jobs *j, mb_tuning *t)
 {
     const mb_json root = mb_json_root(t->doc);
@@ -189,6 +196,7 @@ static mb_status start(mb_jobs *j, mb_tuning *t)
     mb_status st;
 
     MB_TRY(mb_jobs_path(j, "jobs", mb_jobs_text(root, "id"), ".log", log));
+    MB_TRY(mb_json_set_int(root, "model_before", model_changed(mb_jobs_text(root, "folder"))));
     MB_TRY(mb_jobs_argv("train", mb_json_get(root, "words"),
                         again ? "resume_from_checkpoint=auto" : NULL, &argv));
     st = mb_child_start((const char *const *)argv, log, &t->child);
@@ -268,13 +276,12 @@ static bool offer(const mb_jobs *j, const char *folder, char *id, size_t size)
 /* How a run ended that another server has started: by what it left since then. */
 static int code_of(const char *folder, mb_json job, bool stopped)
 {
-    char model[MB_PATH_MAX];
-    int64_t started = 0;
-    struct stat s;
+    const int64_t now = model_changed(folder);
+    int64_t before = 0;
 
-    if (mb_json_get_int(job, "started_at", 0, &started) != MB_OK)
+    if (mb_json_get_int(job, "model_before", 0, &before) != MB_OK)
         mb_status_clear();
-    if (mb_run_model(folder, model) && stat(model, &s) == 0 && s.st_mtime >= started)
+    if (now != 0 && now != before)
         return 0;
     return stopped ? 75 : 1;
 }

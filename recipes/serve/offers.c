@@ -1,8 +1,6 @@
 /* recipes/serve/offers.c - from a path to a model on offer: which one it is, what it does, its name. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 
 #include "core/alloc.h"
 #include "core/log.h"
@@ -169,14 +167,6 @@ static mb_status read_recipe(mb_offer *o, char *path, int n_words, char **word)
     return st == MB_OK ? mb_recipe_check_model(o->recipe) : st;
 }
 
-static void date(mb_offer *o)
-{
-    struct stat s;
-
-    o->created = stat(o->recipe->model_name_or_path, &s) == 0 ? s.st_mtime : time(NULL);
-    o->changed = stat(o->path, &s) == 0 ? s.st_mtime : 0;
-}
-
 static mb_status open_offer(mb_api *a, mb_offer *o, const char *name, const char *given,
                             int n_words, char **word)
 {
@@ -184,6 +174,7 @@ static mb_status open_offer(mb_api *a, mb_offer *o, const char *name, const char
     const double t = mb_clock();
 
     MB_TRY(mb_strdup(given, &o->path));
+    o->changed = mb_path_changed(given);
     MB_TRY(model_of(given, path, sizeof path));
     MB_TRY(read_recipe(o, path, n_words, word));
     MB_TRY(name_offer(o, name, path));
@@ -191,7 +182,7 @@ static mb_status open_offer(mb_api *a, mb_offer *o, const char *name, const char
                "two models are called %s: give one a name of its own, NAME=PATH", o->id);
     MB_TRY(mb_model_config_doc(o->recipe->model_name_or_path, &o->config));
     MB_TRY(find_kind(o));
-    date(o);
+    o->created = mb_path_changed(o->recipe->model_name_or_path) / 1000000000;
     MB_TRY(kinds[o->kind].ops->open(a, o));
     mb_log_info("%s: %s, read in %.1f s; weights of all bases: %.2f GiB", o->id,
                 kinds[o->kind].name, mb_clock() - t,

@@ -156,12 +156,12 @@ done = wait(second["id"], "succeeded", "failed")
 check("the one that waited ran", done["status"] == "succeeded", done)
 names = [m["id"] for m in json.loads(ask("/v1/models")[1])["data"]]
 check("both models are served", {stopped["fine_tuned_model"], done["fine_tuned_model"]} <= set(names) and "short" in done["fine_tuned_model"], names)
-log = lambda: ask("/mbuyu/run/log?id=0/long")[1].decode().splitlines()
-before = len(log())
+logged = lambda: [json.loads(line)["step"] for line in ask("/mbuyu/run/log?id=0/long")[1].decode().splitlines() if "grad_norm" in line]
+before = len(logged())
 again = json.loads(ask(f"/v1/fine_tuning/jobs/{long['id']}/resume", b"")[1])
 check("a stopped job can go on", again["status"] == "queued", again)
-until(lambda: len(log()) > before, 60)
-steps = [json.loads(line)["step"] for line in log() if "grad_norm" in line]
+until(lambda: len(logged()) > before, 60)
+steps = logged()
 check("its log goes on without a gap", steps == list(range(1, len(steps) + 1)) and len(steps) > before, (before, steps))
 ask(f"/v1/fine_tuning/jobs/{long['id']}/cancel", b"")
 newer = wait(long["id"], "cancelled", "failed")

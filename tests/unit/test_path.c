@@ -115,6 +115,21 @@ static void makes_lists_and_removes_trees(void **state)
     assert_true(mb_path_exists(in_root("kept_dir/f")));
 }
 
+/* A model that is written twice within a second is another. */
+static void when_it_changed_is_known_within_a_second(void **state)
+{
+    const struct timespec at[][2] = {{{7, 1}, {1000, 1}}, {{7, 1}, {1000, 2}}};
+
+    (void)state;
+    OK(mb_file_write_atomic(in_root("changed"), "x", 1));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(utimensat(AT_FDCWD, in_root("changed"), at[i], 0), 0);
+        assert_true(mb_path_changed(in_root("changed")) == 1000000000001 + i);
+    }
+    assert_true(mb_path_changed(root) > 1000000000001);
+    assert_true(mb_path_changed(in_root("no such file")) == 0);
+}
+
 static void what_is_below_a_folder_is_told_by_where_links_and_dots_lead(void **state)
 {
     static const char sentence[] = "below the folders that may be read";
@@ -298,6 +313,7 @@ int main(void)
         cmocka_unit_test(splits_into_folder_and_name),
         cmocka_unit_test(names_from_files_must_be_one_component),
         cmocka_unit_test(makes_lists_and_removes_trees),
+        cmocka_unit_test(when_it_changed_is_known_within_a_second),
         cmocka_unit_test(what_is_below_a_folder_is_told_by_where_links_and_dots_lead),
         cmocka_unit_test(reads_regular_files_only_and_within_a_limit),
         cmocka_unit_test(reading_past_the_end_is_an_error),
