@@ -258,10 +258,12 @@ static void locks_once(void **state)
 {
     char path[MB_PATH_MAX];
     mb_lock lock, second;
-    int status;
+    int status, waits[2];
+    char byte = 0;
     pid_t child;
 
     snprintf(path, sizeof path, "%s/lock", root);
+    assert_int_equal(pipe(waits), 0);
     child = fork();   /* while there is one thread */
     if (child == 0) { /* another process waits until it is given back */
         double since;
@@ -269,16 +271,21 @@ static void locks_once(void **state)
         while (!mb_path_exists(path))
             mb_fetch_sleep(0.01);
         since = mb_clock();
+        if (write(waits[1], &byte, 1) != 1)
+            _exit(2);
         if (mb_lock_take(path, "x", &second) != MB_OK || mb_clock() - since < 0.5)
             _exit(1);
         _exit(0); /* without giving it back */
     }
     assert_int_equal(mb_lock_take(path, "x", &lock), MB_OK);
     assert_int_equal(mb_lock_beat(&lock), MB_OK);
+    assert_int_equal(read(waits[0], &byte, 1), 1);
     mb_fetch_sleep(1.0);
     mb_lock_give(&lock);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(waits[0]);
+    close(waits[1]);
     assert_true(mb_path_exists(path)); /* the dead one's */
     assert_int_equal(mb_lock_take(path, "x", &lock), MB_OK);
     assert_int_equal(mb_file_write_atomic(path, "somebody else", 13), MB_OK);
