@@ -86,11 +86,16 @@ bool mb_path_is_file(const char *path)
     return stat(path, &s) == 0 && S_ISREG(s.st_mode);
 }
 
+int64_t mb_stat_changed(const struct stat *s)
+{
+    return (int64_t)s->st_mtim.tv_sec * 1000000000 + s->st_mtim.tv_nsec;
+}
+
 int64_t mb_path_changed(const char *path)
 {
     struct stat s;
 
-    return stat(path, &s) == 0 ? (int64_t)s.st_mtim.tv_sec * 1000000000 + s.st_mtim.tv_nsec : 0;
+    return stat(path, &s) == 0 ? mb_stat_changed(&s) : 0;
 }
 
 bool mb_path_is_component(const char *name)

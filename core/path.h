@@ -18,6 +18,8 @@
 
 #include "core/status.h"
 
+struct stat;
+
 enum { MB_PATH_MAX = 4096 };
 
 /* out = a/b; b alone when b is absolute or a is "". MB_EARG when it does not fit in `size`. */
@@ -38,6 +40,7 @@ bool mb_path_is_file(const char *path); /* a regular file */
 /* When what is there was last written: nanoseconds since 1970, in the file system's ticks of some
  * milliseconds. 0: nothing is there. */
 int64_t mb_path_changed(const char *path);
+int64_t mb_stat_changed(const struct stat *s); /* likewise, of one that was looked at already */
 
 /* True if `name`, which came from a file or a network, may be used as a file name inside a folder:
  * 1 to 255 bytes, no '/', '\\' or control characters, neither "." nor "..". */

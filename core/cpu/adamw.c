@@ -172,7 +172,7 @@ mb_status mb_cpu_adamw_8bit(mb_exec *ex, mb_tensor *param, mb_tensor *m, mb_tens
                             const mb_tensor *grad, const mb_adamw *a)
 {
     const mb_spans sp = mb_spans_of(2, (const mb_tensor *const[]){param, grad});
-    const int64_t blocks = (sp.cols + MB_CODE8_BLOCK - 1) / MB_CODE8_BLOCK;
+    const int64_t blocks = mb_ceil_div(sp.cols, MB_CODE8_BLOCK);
     const struct step k = step_of(a);
 
     MB_ASSERT(sp.merged && m->dtype == MB_DTYPE_DYN8 && v->dtype == MB_DTYPE_DYNU8 &&

@@ -55,11 +55,6 @@ typedef struct buffers {
     float delta[Q], lse[Q];
 } buffers;
 
-static int64_t blocks_of(int64_t n, int64_t block)
-{
-    return (n + block - 1) / block;
-}
-
 static int64_t floats_of_keys(const mb_att_form *f)
 {
     return 3 * f->size + 2 * K * f->width;
@@ -68,7 +63,7 @@ static int64_t floats_of_keys(const mb_att_form *f)
 static int64_t floats_per_thread(const mb_att_form *f, const mb_attention *at)
 {
     return 5 * f->size + 3 * Q * K + Q * f->width +
-           blocks_of(at->max_len > 0 ? at->max_len : 1, K) * floats_of_keys(f);
+           mb_ceil_div(at->max_len > 0 ? at->max_len : 1, K) * floats_of_keys(f);
 }
 
 size_t mb_cpu_attention_bwd_workspace(mb_exec *ex, mb_tensor *dq, mb_tensor *dk, mb_tensor *dv,
@@ -328,7 +323,7 @@ static void run_whole(const job *jb, int64_t unit)
     const mb_attention *at = jb->at;
     const int64_t group = at->heads / at->kv_heads, kv = unit % at->kv_heads;
     mb_att_pair p = {.s = unit / at->kv_heads};
-    const int64_t key_blocks = blocks_of(at->k_len[p.s], K);
+    const int64_t key_blocks = mb_ceil_div(at->k_len[p.s], K);
     buffers b = buffers_of(jb);
 
     for (int64_t j = 0; j < key_blocks; j++) {
@@ -339,7 +334,7 @@ static void run_whole(const job *jb, int64_t unit)
         clear_keys(jb, &p, &k);
     }
     for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
-        for (int64_t i = 0; i < blocks_of(at->q_len[p.s], Q); i++) {
+        for (int64_t i = 0; i < mb_ceil_div(at->q_len[p.s], Q); i++) {
             set_queries(jb, &p, i);
             run_query_block(jb, &b, &p, head, true);
         }

@@ -33,7 +33,7 @@ enum {
     NARROW_COLS = 16, /* of so few, making words decides what a product takes */
     LEAST_ROWS = 96,  /* of a unit: what packing its panel is spread over */
     STRIP_ROWS = 512, /* most of a unit whose sums wait between blocks of k: its panels are made
-                              * for each; of words of f32, which cost twice, twice as many ... */
+                       * for each; of words of f32, which cost twice, twice as many ... */
     STRIP_PANELS = 8, /* ... and of its panels, for all of which A is read once ... */
     NEAR_ELEMENTS = 8 << 20, /* ... where it is larger than this and comes from afar */
     PACKED_WORDS = 1 << 18,  /* of A packed at once, per thread: groups stay in its cache ... */

@@ -274,7 +274,7 @@ static void run_unit(const mb_gemm_rows *p, const cut *c, float *room, int64_t j
 void mb_cpu_gemm_rows(const mb_gemm_rows *p, int threads)
 {
     const cut c = cut_of(p);
-    const int64_t units = (p->n + c.cols - 1) / c.cols;
+    const int64_t units = mb_ceil_div(p->n, c.cols);
 
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t u = 0; u < units; u++)

@@ -119,7 +119,7 @@ bool mb_part_mark_of(const char *path, mb_part_mark *mark)
     if (stat(path, &s) != 0 || !S_ISREG(s.st_mode))
         return false;
     *mark = (mb_part_mark){(uint64_t)s.st_dev, (uint64_t)s.st_ino, (uint64_t)s.st_size,
-                           (uint64_t)s.st_mtim.tv_sec * 1000000000 + (uint64_t)s.st_mtim.tv_nsec};
+                           (uint64_t)mb_stat_changed(&s)};
     return true;
 }
 

@@ -76,7 +76,7 @@ void mb_seen_remove(mb_seen *s, const char *path)
 static void note(mb_seen_file *f, const struct stat *s)
 {
     f->file.size = s->st_size;
-    f->mtime = (int64_t)s->st_mtim.tv_sec * 1000000000 + s->st_mtim.tv_nsec;
+    f->mtime = mb_stat_changed(s);
     f->inode = (int64_t)s->st_ino;
 }
 

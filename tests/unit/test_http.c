@@ -465,7 +465,7 @@ static void a_client_that_hangs_up_is_noticed(void **state)
         t = mb_clock();
         while (!mb_http_reply_gone(shared.held) && mb_clock() - t < 5)
             wait_a_little();
-        assert_true(mb_http_reply_gone(shared.held));
+        assert_true(mb_clock() - t < 1);
         mb_http_reply_drop(shared.held);
     }
 }
